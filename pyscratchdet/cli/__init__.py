@@ -1,0 +1,95 @@
+"""The command line: one module per command, imported only when its command runs, so that --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pyscratchdet.errors import PyScratchDetError, nearest
+
+# command: (module beside this file, what it does). A module defines configure(parser) and run(args) -> exit status,
+# and imports heavy packages inside run.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("generate", "write the prototxts of published nets"),
+    "train": ("train", "train as `caffe train` does: solver prototxt in, caffemodel and solverstate out"),
+    "test": ("test", "score a model on its own data layers, as `caffe test` does"),
+    "time": ("time", "time every layer forward and backward, as `caffe time` does"),
+    "evaluate": ("evaluate", "mean average precision of a model: voc, coco or Caffe's own"),
+    "score": ("score", "evaluate a finished snapshot or a row of snapshots"),
+    "detect": ("detect", "find and draw objects in pictures, folders or video"),
+    "convert": ("convert", "convert weights and nets: caffemodel, HDF5, safetensors, pt, onnx"),
+    "verify": ("verify", "compare two engines blob by blob and write a report"),
+    "lmdb": ("lmdb", "make an AnnotatedDatum LMDB, as `convert_annoset` does"),
+    "create-label-map": ("create_label_map", "write a label map prototxt"),
+    "get-image-size": ("get_image_size", "list the sizes of a data set's pictures"),
+    "compute-image-mean": ("compute_image_mean", "average the pictures of an LMDB into a mean file"),
+    "extract-features": ("extract_features", "write blobs of a net to LMDB, as `extract_features` does"),
+    "upgrade-net": ("upgrade", "bring a net file to the current format"),
+    "upgrade-solver": ("upgrade", "bring a solver file to the current format"),
+    "draw-net": ("draw_net", "draw a net as a graph"),
+    "plot-log": ("plot_log", "plot a training log"),
+    "summary": ("summary", "layers, shapes, parameters and multiply-accumulates of a net"),
+    "demo-data": ("demo_data", "make a small VOC-style data set of shapes"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0 when done, 1 when a comparison or check failed, 2 when the input was bad (one message on stderr).
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except PyScratchDetError as error:
+        print(f"pyscratchdet: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("pyscratchdet: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_help())
+        return 0
+    if command == "--version":
+        from pyscratchdet import __version__
+
+        print(f"pyscratchdet {__version__}")
+        return 0
+    if command not in COMMANDS:
+        hint = nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
+        print(f'pyscratchdet: unknown command "{command}"; {hint}', file=sys.stderr)
+        return 2
+    name, summary = COMMANDS[command]
+    module = importlib.import_module(f"{__name__}.{name}")
+    parser = argparse.ArgumentParser(prog=f"pyscratchdet {command}", description=summary[0].upper() + summary[1:] + ".")
+    parser.set_defaults(command=command)
+    module.configure(parser)
+    status: int = module.run(parser.parse_args(arguments[1:]))
+    return status
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: pyscratchdet COMMAND [options]",
+            "",
+            "Caffe's SSD, RefineDet and ScratchDet without Caffe.",
+            "",
+            *rows,
+            "",
+            "pyscratchdet COMMAND --help describes one command; --version prints the version.",
+        ]
+    )

@@ -1,0 +1,120 @@
+"""The errors that bad input ends in: each says where, what was expected, what was found and what to try.
+
+Printed as `path:line:column: layer "name" (Type): what is wrong, expected and found; a hint [code]`, followed by the
+offending line. Every part is a field, so programs need not parse the text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a text file. `line` and `column` count from 1; 0 means unknown."""
+
+    path: str
+    line: int = 0
+    column: int = 0
+    text: str = ""
+
+    def __str__(self) -> str:
+        return ":".join([self.path, *(str(number) for number in (self.line, self.column) if number)])
+
+
+class PyScratchDetError(ValueError):
+    """Base of all errors about input: files, nets, weights, data, settings.
+
+    Attributes:
+        message: What is wrong.
+        code: A stable identifier such as `net.unknown-bottom`.
+        position: Where in which file, if known.
+        layer: Name of the layer concerned, if any.
+        layer_type: Its Caffe type, if any.
+        expected: What would have been right.
+        found: What was there.
+        hint: What to try.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        position: Position | None = None,
+        layer: str | None = None,
+        layer_type: str | None = None,
+        expected: object = None,
+        found: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.message = message
+        self.code = code
+        self.position = position
+        self.layer = layer
+        self.layer_type = layer_type
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        head = f"{self.position}: " if self.position else ""
+        if self.layer is not None:
+            head += f'layer "{self.layer}"' + (f" ({self.layer_type})" if self.layer_type else "") + ": "
+        body = self.message
+        if self.expected is not None:
+            body += f", expected {self.expected}"
+        if self.found is not None:
+            body += f" and found {self.found}" if self.expected is not None else f", found {self.found}"
+        if self.hint:
+            body += f"; {self.hint}"
+        text = f"{head}{body} [{self.code}]"
+        if self.position and self.position.text.strip():
+            text += f"\n    {self.position.text.strip()}"
+        return text
+
+
+class FileError(PyScratchDetError):
+    """A file or folder that cannot be read or written."""
+
+
+class PrototxtError(PyScratchDetError):
+    """Text that is not the message it should be: syntax, unknown field, wrong type or enum name."""
+
+
+class NetError(PyScratchDetError):
+    """A net whose layers do not fit together, or a layer type that nobody knows."""
+
+
+class LayerError(PyScratchDetError):
+    """A layer whose parameters or bottoms break one of its type's rules."""
+
+
+class WeightsError(PyScratchDetError):
+    """A weights file that is damaged or does not fit the net."""
+
+
+class DataError(PyScratchDetError):
+    """A database, record, picture, annotation or label map that is damaged or inconsistent."""
+
+
+class SolverError(PyScratchDetError):
+    """Solver settings that contradict each other, or a state that does not fit them."""
+
+
+class ConversionError(PyScratchDetError):
+    """Something that the target format cannot express exactly."""
+
+
+class UsageError(PyScratchDetError):
+    """A command line or a call whose arguments do not go together."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns a hint `did you mean "..."?` for a misspelt `name`, or None when nothing is close."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return f'did you mean "{lowered[matches[0]]}"?' if matches else None

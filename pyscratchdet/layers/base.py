@@ -1,0 +1,228 @@
+"""What a layer is: its rules, its shapes, its blobs, its forward pass and its ONNX form, in one class per type.
+
+A layer object holds the parameters of one layer and no weights: those are passed to `forward`, so that the same object
+serves PyTorch's modules, pycaffe's arrays and the exporters. Gradients come from autograd. Importing a layer imports
+no torch (`pyscratchdet.lazy`), so nets are checked and summed up instantly.
+
+To add a type: a file here with a class under `@register("Type")`, and its cases in `tests/layers`. Nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from pyscratchdet.errors import LayerError, NetError, nearest
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.rng import CaffeRandom
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pyscratchdet.lazy import Tensor
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many bottoms or tops a type takes: `low` to `high`, None for no upper limit."""
+
+    low: int
+    high: int | None
+
+    def __contains__(self, number: int) -> bool:
+        return self.low <= number and (self.high is None or number <= self.high)
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return str(self.low)
+        return f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
+
+
+def exactly(number: int) -> Count:
+    """Just this many."""
+    return Count(number, number)
+
+
+def at_least(number: int) -> Count:
+    """This many or more."""
+    return Count(number, None)
+
+
+@dataclass
+class BlobSpec:
+    """One blob of weights of a layer, in Caffe's layout.
+
+    Attributes:
+        role: Its name in a PyTorch state_dict: `weight`, `bias`, `mean`...
+        shape: Caffe's shape.
+        filler: What fills it at first; None leaves zeros.
+        is_statistic: True for what the forward pass itself updates (BatchNorm): never a gradient or an update.
+        value: An initial constant used when there is no filler.
+    """
+
+    role: str
+    shape: Shape
+    filler: caffe_pb2.FillerParameter | None = None
+    is_statistic: bool = False
+    value: float = 0.0
+
+
+@dataclass
+class Context:
+    """What a net's layers share.
+
+    Attributes:
+        phase: `caffe_pb2.TRAIN` or `caffe_pb2.TEST`, fixed when the net is built, as in Caffe.
+        random: Caffe's random stream: fillers, dropout, data.
+        root: Folder that relative paths in the net are resolved against.
+        options: Runtime choices by name, e.g. {"workers": 2}; a layer reads those it knows.
+    """
+
+    phase: int = caffe_pb2.TEST
+    random: CaffeRandom = field(default_factory=CaffeRandom)
+    root: str = "."
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_train(self) -> bool:
+        """Whether the net was built for the TRAIN phase."""
+        return self.phase == caffe_pb2.TRAIN
+
+
+class OnnxGraph(Protocol):
+    """What a layer's `onnx` method may ask of the exporter. Values are known by their names."""
+
+    def node(self, op_type: str, inputs: Sequence[str], num_outputs: int = 1, **attributes: object) -> list[str]:
+        """Adds a standard ONNX operator and returns the names of its outputs."""
+
+    def constant(self, array: np.ndarray, name: str = "constant") -> str:
+        """Adds an initializer (same name and array are stored once) and returns its name."""
+
+    def shape(self, value: str) -> Shape:
+        """Returns the Caffe shape of a value made by an earlier layer, batch size included."""
+
+
+class Layer:
+    """Base of all layer types. Subclasses override what differs.
+
+    Class attributes:
+        bottoms, tops: How many each takes.
+        auto_tops: True when missing tops are made up (losses without a named top).
+        is_loss: True when the first top has loss weight 1 by default.
+        no_gradient: Indices of bottoms that never get a gradient (labels, priors).
+        is_in_place: True when a top may repeat its bottom (informative; Caffe lets any layer try).
+        is_source: True when the layer makes data itself: `forward` gets no bottoms and returns a new batch each call.
+    """
+
+    type: ClassVar[str]
+    bottoms: ClassVar[Count] = exactly(1)
+    tops: ClassVar[Count] = exactly(1)
+    auto_tops: ClassVar[bool] = False
+    is_loss: ClassVar[bool] = False
+    no_gradient: ClassVar[frozenset[int]] = frozenset()
+    is_source: ClassVar[bool] = False
+
+    def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:
+        self.param = param
+        self.name = param.name
+        self.context = context
+        self.blobs: list[BlobSpec] = []
+        self.num_tops = len(param.top)
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        """Checks parameters against the bottoms' shapes and declares `self.blobs`; called once.
+
+        Raises:
+            LayerError: A rule of the type is broken.
+        """
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Returns the tops' shapes for these bottoms; called after `setup` and whenever the shapes change.
+
+        Raises:
+            LayerError: The shapes do not fit.
+        """
+        raise NotImplementedError
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the tops, differentiable with respect to bottoms and blobs; never changes a bottom in place."""
+        raise NotImplementedError
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        """Adds this layer in standard ONNX operators and returns the names of its tops' values.
+
+        Raises:
+            ConversionError: The layer has no exact ONNX form.
+        """
+        from pyscratchdet.errors import ConversionError
+
+        raise ConversionError(
+            "this layer type has no ONNX form", code="onnx.unsupported", layer=self.name, layer_type=self.type
+        )
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """Returns the multiply-accumulates of one forward pass; 0 where there are none worth counting."""
+        return 0
+
+    def fail(self, message: str, rule: str, **details: Any) -> LayerError:
+        """Returns a LayerError about this layer with code `layer.<rule>`, ready to be raised."""
+        return LayerError(message, code=f"layer.{rule}", layer=self.name, layer_type=self.type, **details)
+
+    def axis(self, index: int, rank: int) -> int:
+        """Returns Caffe's CanonicalAxisIndex: a negative axis counts from the end.
+
+        Raises:
+            LayerError: The axis is outside [-rank, rank).
+        """
+        if not -rank <= index < rank:
+            raise self.fail("axis out of range", "axis", expected=f"-{rank} to {rank - 1}", found=index)
+        return index % rank
+
+
+LayerClass = TypeVar("LayerClass", bound=type[Layer])
+
+_TYPES: dict[str, type[Layer]] = {}
+
+
+def register(*names: str) -> Callable[[LayerClass], LayerClass]:
+    """Class decorator that makes a layer type known under its Caffe name(s); the first is the type's own.
+
+    Raises:
+        NetError: A name is taken already.
+    """
+
+    def add(cls: LayerClass) -> LayerClass:
+        for name in names:
+            if name in _TYPES:
+                raise NetError(f'layer type "{name}" is registered twice', code="net.duplicate-type")
+            _TYPES[name] = cls
+        cls.type = names[0]
+        return cls
+
+    return add
+
+
+def layer_types() -> dict[str, type[Layer]]:
+    """Returns every known type by name, importing all layer files at the first call."""
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return dict(sorted(_TYPES.items()))
+
+
+def layer_class(name: str, layer: str | None = None) -> type[Layer]:
+    """Returns the class of a Caffe layer type.
+
+    Raises:
+        NetError: Nobody knows the type; the hint names the nearest known one.
+    """
+    types = layer_types()
+    if name not in types:
+        hint = nearest(name, types) or f"known types: {', '.join(types)}"
+        raise NetError(f'unknown layer type "{name}"', code="net.unknown-type", layer=layer, hint=hint)
+    return types[name]
