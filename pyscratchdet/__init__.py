@@ -1,3 +1,22 @@
-"""Caffe's SSD, RefineDet and ScratchDet without Caffe."""
+"""Caffe's SSD, RefineDet and ScratchDet without Caffe.
+
+`load_net` and the rest of the runtime are imported at first use, so that importing the package is instant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyscratchdet.runtime import Net, build_net, load_net
 
 __version__ = "0.1.0"
+__all__ = ["Net", "__version__", "build_net", "load_net"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Net", "build_net", "load_net"):
+        from pyscratchdet import runtime
+
+        return getattr(runtime, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

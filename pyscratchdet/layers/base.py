@@ -9,6 +9,7 @@ To add a type: a file here with a class under `@register("Type")`, and its cases
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -115,8 +116,8 @@ class Layer:
         auto_tops: True when missing tops are made up (losses without a named top).
         is_loss: True when the first top has loss weight 1 by default.
         no_gradient: Indices of bottoms that never get a gradient (labels, priors).
-        is_in_place: True when a top may repeat its bottom (informative; Caffe lets any layer try).
         is_source: True when the layer makes data itself: `forward` gets no bottoms and returns a new batch each call.
+        fills_at_setup: True when tops have values from set-up on, and those of constant fillers stay (DummyData).
     """
 
     type: ClassVar[str]
@@ -126,6 +127,7 @@ class Layer:
     is_loss: ClassVar[bool] = False
     no_gradient: ClassVar[frozenset[int]] = frozenset()
     is_source: ClassVar[bool] = False
+    fills_at_setup: ClassVar[bool] = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:
         self.param = param
@@ -209,10 +211,15 @@ def register(*names: str) -> Callable[[LayerClass], LayerClass]:
 
 def layer_types() -> dict[str, type[Layer]]:
     """Returns every known type by name, importing all layer files at the first call."""
+    _import_layer_files()
+    return dict(sorted(_TYPES.items()))
+
+
+@functools.cache
+def _import_layer_files() -> None:
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{__package__}.{module.name}")
-    return dict(sorted(_TYPES.items()))
 
 
 def layer_class(name: str, layer: str | None = None) -> type[Layer]:
@@ -221,8 +228,8 @@ def layer_class(name: str, layer: str | None = None) -> type[Layer]:
     Raises:
         NetError: Nobody knows the type; the hint names the nearest known one.
     """
-    types = layer_types()
-    if name not in types:
-        hint = nearest(name, types) or f"known types: {', '.join(types)}"
+    _import_layer_files()
+    if name not in _TYPES:
+        hint = nearest(name, _TYPES) or f"known types: {', '.join(sorted(_TYPES))}"
         raise NetError(f'unknown layer type "{name}"', code="net.unknown-type", layer=layer, hint=hint)
-    return types[name]
+    return _TYPES[name]

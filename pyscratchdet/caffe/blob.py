@@ -1,0 +1,144 @@
+"""pycaffe's Blob: an array and its gradient as numpy views that write through."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Blob:
+    """N-d float32 array `data` with a gradient `diff` of the same shape.
+
+    On the CPU both are numpy views of the tensors that the net works on. On a GPU they are host copies: what is written
+    there is taken over before the net next computes.
+    """
+
+    def __init__(self, data: Tensor, diff: Tensor | None = None) -> None:
+        self._data = data
+        self._diff = diff
+        self._host: dict[str, np.ndarray] = {}
+        self._exposed = False
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values; write with `blob.data[...] = array`."""
+        self._exposed = True
+        return self._view("data", self._data)
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient of the loss with respect to the values."""
+        return self._view("diff", self.diff_tensor())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape as a tuple."""
+        return tuple(self._data.shape)
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return self._data.numel()
+
+    @property
+    def num(self) -> int:
+        """Legacy shape, axis 0."""
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        """Legacy shape, axis 1."""
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        """Legacy shape, axis 2."""
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        """Legacy shape, axis 3."""
+        return self._legacy(3)
+
+    def reshape(self, *shape: int) -> None:
+        """Gives the blob a new shape; values stay as far as they fit, as in Caffe."""
+        self.flush()
+        self._data = _resized(self._data, shape)
+        self._diff = None if self._diff is None else _resized(self._diff, shape)
+        self._host.clear()
+
+    # --- for the net ---
+
+    def tensor(self) -> Tensor:
+        """Returns the values as the net sees them, with what was written through numpy."""
+        self.flush()
+        return self._data
+
+    def diff_tensor(self) -> Tensor:
+        """Returns the gradient, zeros at first."""
+        if self._diff is None or self._diff.shape != self._data.shape:
+            self._diff = torch.zeros_like(self._data, memory_format=torch.contiguous_format)
+            self._host.pop("diff", None)
+        self._take_over("diff", self._diff)
+        return self._diff
+
+    def set(self, value: Tensor) -> None:
+        """Takes a layer's result; an array that someone holds keeps showing the present values."""
+        value = value.detach()
+        same = value.shape == self._data.shape and value.device == self._data.device
+        if same and self._exposed and value.data_ptr() != self._data.data_ptr():
+            self._data.copy_(value)
+        else:
+            self._data = value if value.is_contiguous() and value.dtype == torch.float32 else _plain(value)
+        self._host.pop("data", None)
+
+    def flush(self) -> None:
+        """Takes over what was written into host copies."""
+        self._take_over("data", self._data)
+        if self._diff is not None:
+            self._take_over("diff", self._diff)
+
+    def _take_over(self, key: str, tensor: Tensor) -> None:
+        if tensor.device.type != "cpu" and key in self._host:
+            tensor.copy_(torch.from_numpy(self._host.pop(key)))
+
+    def _view(self, key: str, tensor: Tensor) -> np.ndarray:
+        if tensor.device.type == "cpu":
+            return tensor.numpy()
+        if key not in self._host:
+            self._host[key] = tensor.cpu().numpy()
+        return self._host[key]
+
+    def _legacy(self, axis: int) -> int:
+        return self._data.shape[axis] if axis < self._data.dim() else 1
+
+
+class ParameterBlob(Blob):
+    """A blob of weights: `data` is the parameter, `diff` its accumulated gradient."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        super().__init__(parameter.detach())
+        self.parameter = parameter
+
+    def diff_tensor(self) -> Tensor:
+        """Returns the parameter's `.grad`, made of zeros where there is none."""
+        if not isinstance(self.parameter, torch.nn.Parameter):
+            return super().diff_tensor()
+        if self.parameter.grad is None:
+            self.parameter.grad = torch.zeros_like(self.parameter, memory_format=torch.contiguous_format)
+            self._host.pop("diff", None)
+        self._take_over("diff", self.parameter.grad)
+        return self.parameter.grad
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.to(torch.float32).contiguous()
+
+
+def _resized(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    shape = tuple(int(size) for size in shape)
+    result = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+    number = min(result.numel(), tensor.numel())
+    result.view(-1)[:number] = tensor.reshape(-1)[:number]
+    return result

@@ -1,0 +1,404 @@
+"""pycaffe's Net: blobs and weights as numpy views, forward and backward layer by layer (_caffe.cpp, pycaffe.py)."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyscratchdet.caffe.blob import Blob, ParameterBlob
+from pyscratchdet.caffe.mode import current_device, global_random
+from pyscratchdet.errors import NetError, UsageError
+from pyscratchdet.layers.base import layer_types
+from pyscratchdet.runtime import LayerModule, build_net, copy_weights, save_weights, share_weights
+from pyscratchdet.runtime.net import Net as RuntimeNet
+
+
+class LayerView:
+    """A layer as pycaffe shows it: its type and its weight blobs."""
+
+    def __init__(self, module: LayerModule) -> None:
+        self.type = module.layer_type
+        self.blobs = [ParameterBlob(blob) for blob in module.blobs]
+
+
+class Net:
+    """A net with Caffe's blobs.
+
+    `Net(file, phase, level=0, stages=None, weights=None)` or, as older scripts have it, `Net(file, weights, phase)`.
+
+    Gradients follow the original: `backward` starts from the diffs of the tops (a loss starts with its weight), writes
+    the diffs of bottoms and adds to the diffs of weights.
+    """
+
+    def __init__(
+        self,
+        network_file: str | os.PathLike[str],
+        *args: Any,
+        phase: int | None = None,
+        level: int = 0,
+        stages: Sequence[str] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        phase, level, stages, weights = _arguments(args, phase, level, stages, weights)
+        net = build_net(network_file, phase, level, list(stages or []), random=global_random())
+        self._adopt(net)
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def wrap(cls, net: RuntimeNet) -> Net:
+        """Returns a pycaffe view of a net that exists already, such as a solver's."""
+        view = cls.__new__(cls)
+        view._adopt(net)
+        return view
+
+    def _adopt(self, net: RuntimeNet) -> None:
+        self.runtime = net.to(current_device())
+        self._device = current_device()
+        plan = net.plan
+        self._blobs = [Blob(torch.zeros(shape, device=self._device)) for shape in plan.shapes]
+        self.layers = [LayerView(module) for module in net.layers]
+        self._records: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        self._set_loss_diffs()
+        self._fill_constants()
+
+    # --- names ---
+
+    @property
+    def name(self) -> str:
+        """The net's name."""
+        return self.runtime.name
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return self.runtime.blob_names
+
+    @property
+    def _layer_names(self) -> list[str]:
+        return self.runtime.layer_names
+
+    @property
+    def _inputs(self) -> list[int]:
+        return self.runtime.plan.graph.inputs
+
+    @property
+    def _outputs(self) -> list[int]:
+        return self.runtime.plan.graph.outputs
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the input blobs."""
+        return self.runtime.input_names
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the blobs that no layer consumes."""
+        return self.runtime.output_names
+
+    def _bottom_ids(self, index: int) -> list[int]:
+        return self.runtime.plan.graph.nodes[index].bottoms
+
+    def _top_ids(self, index: int) -> list[int]:
+        return self.runtime.plan.graph.nodes[index].tops
+
+    @property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """Names of each layer's bottoms, by layer name."""
+        return self._names(self._bottom_ids)
+
+    @property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """Names of each layer's tops, by layer name."""
+        return self._names(self._top_ids)
+
+    def _names(self, ids: Any) -> OrderedDict[str, list[str]]:
+        names = self._blob_names
+        return OrderedDict((layer, [names[j] for j in ids(i)]) for i, layer in enumerate(self._layer_names))
+
+    @property
+    def layer_dict(self) -> OrderedDict[str, LayerView]:
+        """Layers by name."""
+        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
+
+    @property
+    def blobs(self) -> OrderedDict[str, Blob]:
+        """Blobs by name, from input to output."""
+        return OrderedDict(zip(self._blob_names, self._blobs, strict=True))
+
+    @property
+    def params(self) -> OrderedDict[str, list[Blob]]:
+        """Weight blobs by layer name."""
+        return OrderedDict(
+            (name, layer.blobs) for name, layer in zip(self._layer_names, self.layers, strict=True) if layer.blobs
+        )
+
+    @property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """Loss weight of each blob, 0 for what is no loss."""
+        weights = self.runtime.loss_weights
+        return OrderedDict((name, weights.get(name, 0.0)) for name in self._blob_names)
+
+    # --- running ---
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> dict[str, np.ndarray]:
+        """Runs layers `start` to `end` (names, inclusive) and returns the outputs and `blobs`.
+
+        Args:
+            blobs: Further blobs to return.
+            start: First layer; None for all.
+            end: Last layer; None for all.
+            **kwargs: Arrays for all input blobs.
+        """
+        first = self._layer_index(start, 0)
+        last = self._layer_index(end, len(self.layers) - 1)
+        names = set([end] if end is not None else self.outputs) | set(blobs or [])
+        if kwargs:
+            self._fill(kwargs, self.inputs, "data", "Input blob arguments do not match net inputs.")
+        self._forward(first, last)
+        return {name: self.blobs[name].data for name in names}
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> dict[str, np.ndarray]:
+        """Runs layers `start` down to `end` backward and returns the diffs of the inputs and of `diffs`."""
+        first = self._layer_index(start, len(self.layers) - 1)
+        last = self._layer_index(end, 0)
+        names = set([end] if end is not None else self.inputs) | set(diffs or [])
+        if kwargs:
+            self._fill(kwargs, self.outputs, "diff", "Top diff arguments do not match net outputs.")
+        self._backward(first, last)
+        return {name: self.blobs[name].diff for name in names}
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **kwargs: Any) -> dict[str, np.ndarray]:
+        """Runs the net over any number of items in batches and returns all outputs."""
+        results: dict[str, list[np.ndarray]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
+        for batch in self._batch(kwargs):
+            for name, array in self.forward(blobs=blobs, **batch).items():
+                results[name].extend(array.copy())
+        return _without_padding(results, kwargs)
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Runs forward and backward over any number of items in batches."""
+        outputs: dict[str, list[np.ndarray]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
+        gradients: dict[str, list[np.ndarray]] = {name: [] for name in {*self.inputs, *(diffs or [])}}
+        forward = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
+        backward = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
+        for inputs, tops in zip_longest(forward, backward, fillvalue={}):
+            for name, array in self.forward(blobs=blobs, **inputs).items():
+                outputs[name].extend(array.copy())
+            for name, array in self.backward(diffs=diffs, **tops).items():
+                gradients[name].extend(array.copy())
+        return _without_padding(outputs, kwargs), _without_padding(gradients, kwargs)
+
+    def reshape(self) -> None:
+        """Works out all shapes from the input blobs' present ones."""
+        names = self._blob_names
+        self.runtime.reshape({names[blob]: self._blobs[blob].shape for blob in self._inputs})
+        for blob, shape in zip(self._blobs, self.runtime.plan.shapes, strict=True):
+            if blob.shape != shape:
+                blob.reshape(*shape)
+        self._records.clear()
+
+    def clear_param_diffs(self) -> None:
+        """Sets the diffs of all weights to 0."""
+        for layer in self.layers:
+            for blob in layer.blobs:
+                blob.diff[...] = 0
+
+    # --- weights ---
+
+    def copy_from(self, path: str | os.PathLike[str]) -> None:
+        """Copies weights by layer name from a .caffemodel or .caffemodel.h5."""
+        self._flush_weights()
+        copy_weights(self.runtime, path)
+        self._drop_host_copies()
+
+    load_hdf5 = copy_from
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a .caffemodel."""
+        self._flush_weights()
+        save_weights(self.runtime, path)
+
+    def save_hdf5(self, path: str | os.PathLike[str]) -> None:
+        """Writes Caffe's HDF5 form of the weights."""
+        name = os.fspath(path)
+        if not name.endswith(".h5"):
+            raise UsageError(f"{name}: name an HDF5 weights file *.h5", code="caffe.hdf5-name")
+        self.save(name)
+
+    def share_with(self, other: Net) -> None:
+        """Uses the weights of `other` for layers of the same name: one memory, seen by both."""
+        share_weights(self.runtime, other.runtime)
+        self.layers = [LayerView(module) for module in self.runtime.layers]
+
+    def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """Gives the net's MemoryData layer its pictures and labels."""
+        layer = self.runtime.layers[0].layer
+        if layer.type != "MemoryData":
+            raise UsageError(
+                "set_input_arrays may only be called if the first layer is a MemoryDataLayer", code="caffe.memory-data"
+            )
+        layer.set_arrays(data, labels)  # type: ignore[attr-defined]
+
+    # --- the passes themselves ---
+
+    def _forward(self, start: int, end: int) -> None:
+        self._flush_weights()
+        values: dict[int, Tensor] = {}
+        for index in range(start, end + 1):
+            self._forward_layer(index, values)
+        for blob, value in values.items():
+            self._blobs[blob].set(value)
+
+    def _forward_layer(self, index: int, values: dict[int, Tensor]) -> None:
+        module = self.runtime.layers[index]
+        node = module.node
+        if node.type == "Input":
+            return
+        wanted = self.runtime.plan.backward
+        record = wanted.layers[index]
+        bottoms = []
+        for blob, needed in zip(node.bottoms, wanted.bottoms[index], strict=True):
+            bottom = values[blob] if blob in values else self._blobs[blob].tensor()
+            bottoms.append(bottom.detach().requires_grad_(record and needed))
+        self._reshape_layer(index, bottoms)
+        with torch.set_grad_enabled(record):
+            tops = module(*bottoms)
+        if record:
+            self._records[index] = (bottoms, tops)
+        for blob, top in zip(node.tops, tops, strict=True):
+            values[blob] = top.detach()
+
+    def _reshape_layer(self, index: int, bottoms: Sequence[Tensor]) -> None:
+        """Lets a layer check bottoms of a new shape before it computes, as Layer::Forward does."""
+        shapes = [tuple(bottom.shape) for bottom in bottoms]
+        plan = self.runtime.plan
+        known = [plan.shapes[blob] for blob in plan.graph.nodes[index].bottoms]
+        if shapes != known:
+            plan.layers[index].reshape(shapes)
+
+    def _backward(self, start: int, end: int) -> None:
+        wanted = self.runtime.plan.backward
+        for index in range(start, end - 1, -1):
+            if wanted.layers[index] and index in self._records:
+                self._backward_layer(index)
+
+    def _backward_layer(self, index: int) -> None:
+        module = self.runtime.layers[index]
+        bottoms, tops = self._records[index]
+        pairs = [
+            (top, self._blobs[blob].diff_tensor().view(top.shape).to(top.dtype))
+            for blob, top in zip(module.node.tops, tops, strict=True)
+            if top.requires_grad
+        ]
+        needed = [j for j, bottom in enumerate(bottoms) if bottom.requires_grad]
+        weights = [blob for blob in module.parameters() if blob.requires_grad]
+        if not pairs or not (needed or weights):
+            return
+        gradients = torch.autograd.grad(
+            [top for top, _ in pairs],
+            [bottoms[j] for j in needed] + weights,
+            [diff for _, diff in pairs],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for j, gradient in zip(needed, gradients, strict=False):
+            diff = self._blobs[module.node.bottoms[j]].diff_tensor()
+            diff.zero_() if gradient is None else diff.copy_(gradient)
+        for weight, gradient in zip(weights, gradients[len(needed) :], strict=True):
+            if gradient is not None:
+                weight.grad = gradient.clone() if weight.grad is None else weight.grad.add_(gradient)
+
+    # --- helpers ---
+
+    def _layer_index(self, name: str | None, default: int) -> int:
+        if name is None:
+            return default
+        if name not in self._layer_names:
+            raise NetError(f'the net has no layer "{name}"', code="net.layer-name")
+        return self._layer_names.index(name)
+
+    def _fill(self, arrays: dict[str, Any], names: Sequence[str], what: str, message: str) -> None:
+        if set(arrays) != set(names):
+            raise NetError(message, code="caffe.arguments", expected=sorted(names), found=sorted(arrays))
+        for name, array in arrays.items():
+            target = getattr(self.blobs[name], what)
+            if len(array) != len(target):
+                raise NetError(
+                    f'"{name}" is not batch sized', code="caffe.batch", expected=len(target), found=len(array)
+                )
+            target[...] = array
+
+    def _batch(self, arrays: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+        if not arrays:
+            return
+        size = self._blobs[0].shape[0]
+        number = len(next(iter(arrays.values())))
+        for start in range(0, number, size):
+            batch = {name: np.asarray(array[start : start + size]) for name, array in arrays.items()}
+            missing = size - min(size, number - start)
+            yield {
+                name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+                for name, array in batch.items()
+            }
+
+    def _set_loss_diffs(self) -> None:
+        for node in self.runtime.plan.graph.nodes:
+            for blob, weight in zip(node.tops, node.loss_weights, strict=True):
+                if weight:
+                    self._blobs[blob].diff_tensor().fill_(weight)
+
+    def _fill_constants(self) -> None:
+        """Gives the tops of source layers that fill themselves once (DummyData) their first values."""
+        for index, module in enumerate(self.runtime.layers):
+            if module.layer.fills_at_setup:
+                values: dict[int, Tensor] = {}
+                self._forward_layer(index, values)
+                for blob, value in values.items():
+                    self._blobs[blob].set(value)
+
+    def _flush_weights(self) -> None:
+        if self._device.type != "cpu":
+            for layer in self.layers:
+                for blob in layer.blobs:
+                    blob.flush()
+
+    def _drop_host_copies(self) -> None:
+        for layer in self.layers:
+            for blob in layer.blobs:
+                blob._host.clear()
+
+
+def layer_type_list() -> list[str]:
+    """Returns the names of all layer types."""
+    return list(layer_types())
+
+
+def _arguments(
+    args: Sequence[Any], phase: int | None, level: int, stages: Sequence[str] | None, weights: Any
+) -> tuple[int, int, Sequence[str] | None, Any]:
+    """Sorts out the two ways of calling Net."""
+    if args and isinstance(args[0], (str, os.PathLike)):
+        weights, *args = args
+    names = dict(zip(("phase", "level", "stages", "weights"), args, strict=False))
+    phase = names.get("phase", phase)
+    if phase is None:
+        raise UsageError("Net needs a phase", code="caffe.phase", expected="caffe.TRAIN or caffe.TEST")
+    return phase, names.get("level", level), names.get("stages", stages), names.get("weights", weights)
+
+
+def _without_padding(results: dict[str, list[np.ndarray]], inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    number = len(next(iter(inputs.values()))) if inputs else None
+    return {name: np.asarray(arrays)[:number] for name, arrays in results.items()}

@@ -1,0 +1,171 @@
+"""From a net file to layers with shapes: everything that can be known before a tensor is there, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyscratchdet.errors import LayerError, NetError, Position
+from pyscratchdet.files import read_bytes
+from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
+from pyscratchdet.net import BackwardPlan, Graph, build_graph, plan_backward
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.text import Locator, parse
+from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
+
+
+@dataclass
+class NetFile:
+    """A net as it stands in a file.
+
+    Attributes:
+        param: The net in the latest format.
+        locate: Index of a layer in `param` -> its position in the file, or None.
+    """
+
+    param: caffe_pb2.NetParameter
+    locate: Callable[[int], Position | None] = lambda index: None
+
+
+@dataclass
+class NetPlan:
+    """A net with its layers set up and all shapes known.
+
+    Attributes:
+        graph: Layers in order and the blobs between them.
+        layers: The layer objects, one per node.
+        shapes: The shape of each blob index; in-place layers leave theirs last.
+        top_shapes: For each layer, the shapes of its tops.
+        backward: What gets a gradient.
+        context: What the layers share.
+    """
+
+    graph: Graph
+    layers: list[Layer]
+    shapes: list[Shape]
+    top_shapes: list[list[Shape]]
+    backward: BackwardPlan
+    context: Context
+    locate: Callable[[int], Position | None]
+
+    def bottom_shapes(self, index: int) -> list[Shape]:
+        """Returns the present shapes of a layer's bottoms."""
+        return [self.shapes[blob] for blob in self.graph.nodes[index].bottoms]
+
+    def reshape(self, inputs: dict[str, Shape] | None = None) -> None:
+        """Works out all shapes anew, with new shapes for some inputs.
+
+        Raises:
+            LayerError: A layer cannot take them; the shapes are then as before.
+            NetError: A name is no input of the net.
+        """
+        inputs = inputs or {}
+        names = {self.graph.blob_names[blob]: blob for blob in self.graph.inputs}
+        for name in inputs:
+            if name not in names:
+                raise NetError(f'"{name}" is no input of the net', code="net.input", expected=list(names) or "none")
+        old_shapes, old_tops = list(self.shapes), [list(shapes) for shapes in self.top_shapes]
+        try:
+            for index, node in enumerate(self.graph.nodes):
+                if node.type == "Input":
+                    shapes = [inputs.get(self.graph.blob_names[blob], self.shapes[blob]) for blob in node.tops]
+                    self._set_tops(index, [tuple(shape) for shape in shapes])
+                else:
+                    self._set_tops(index, _positioned(self, index, self.layers[index].reshape))
+        except LayerError:
+            self.shapes, self.top_shapes = old_shapes, old_tops
+            raise
+
+    def _set_tops(self, index: int, shapes: Sequence[Shape]) -> None:
+        self.top_shapes[index] = list(shapes)
+        for blob, shape in zip(self.graph.nodes[index].tops, shapes, strict=True):
+            self.shapes[blob] = shape
+
+
+def read_net(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> NetFile:
+    """Reads a net prototxt and upgrades it to the latest format.
+
+    Raises:
+        FileError: The file cannot be read.
+        PrototxtError: It is no net.
+    """
+    name = os.fspath(path)
+    text = read_bytes(path).decode("utf-8", errors="surrogateescape")
+    param = parse(text, caffe_pb2.NetParameter, path=name, allow_unknown=allow_unknown)
+    inserted = num_inserted_layers(param)
+    key = "layers" if param.layers else "layer"
+    locator = Locator(text, name)
+
+    def locate(index: int) -> Position | None:
+        return locator.position(key, index - inserted) if index >= inserted else Position(name)
+
+    return NetFile(upgrade_net(param), locate)
+
+
+def plan_net(
+    net: NetFile | caffe_pb2.NetParameter | str | os.PathLike[str],
+    phase: int = caffe_pb2.TEST,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    context: Context | None = None,
+    on_layer: Callable[[Layer], None] = lambda layer: None,
+) -> NetPlan:
+    """Returns the plan of a net: graph, layers, shapes.
+
+    Args:
+        net: A path, a parsed file, or a NetParameter of any format version.
+        phase: `caffe_pb2.TRAIN` or `caffe_pb2.TEST`.
+        level: For `min_level` and `max_level` rules.
+        stages: Added to the file's own.
+        context: What the layers share; its phase is set to `phase`.
+        on_layer: Called after each layer's set-up, in order (the runtime fills weights there, so that random numbers
+            are drawn in the original's order).
+
+    Raises:
+        NetError: The layers do not fit together.
+        LayerError: A layer breaks a rule of its type.
+    """
+    if isinstance(net, (str, Path, os.PathLike)):
+        net = read_net(net)
+    if isinstance(net, caffe_pb2.NetParameter):
+        net = NetFile(upgrade_net(net))
+    context = context or Context()
+    context.phase = phase
+    graph = build_graph(net.param, lambda type_, name: layer_class(type_, name), phase, level, stages, net.locate)
+    number = len(graph.blob_names)
+    plan = NetPlan(graph, [], [()] * number, [], BackwardPlan([], [], []), context, net.locate)
+    for index, node in enumerate(graph.nodes):
+        layer = layer_class(node.type, node.name)(node.param, context)
+        layer.num_tops = len(node.tops)
+        plan.layers.append(layer)
+        plan.top_shapes.append([])
+        _positioned(plan, index, layer.setup)
+        if len(node.param.param) > len(layer.blobs):
+            raise NetError(
+                "too many param entries",
+                code="net.params",
+                position=net.locate(node.index),
+                layer=node.name,
+                layer_type=node.type,
+                expected=f"at most {len(layer.blobs)}",
+                found=len(node.param.param),
+            )
+        plan._set_tops(index, _positioned(plan, index, layer.reshape))
+        on_layer(layer)
+    plan.backward = plan_backward(
+        graph, [len(layer.blobs) for layer in plan.layers], lambda i, j: j not in plan.layers[i].no_gradient
+    )
+    return plan
+
+
+def _positioned(plan: NetPlan, index: int, step: Callable[[Sequence[Shape]], list[Shape] | None]) -> list[Shape]:
+    """Runs a layer's set-up or reshape; errors learn where the layer is written."""
+    node = plan.graph.nodes[index]
+    try:
+        return step(plan.bottom_shapes(index)) or []
+    except LayerError as error:
+        if error.position is None and node.index >= 0:
+            error.position = plan.locate(node.index)
+        raise

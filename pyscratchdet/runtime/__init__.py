@@ -1,0 +1,56 @@
+"""Running nets with PyTorch: a prototxt becomes an nn.Module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from pyscratchdet.layers.plan import NetFile
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.rng import CaffeRandom
+from pyscratchdet.runtime.net import LayerModule, Learnable, Net, build_net
+from pyscratchdet.runtime.weights import CopyReport, copy_weights, net_blobs, net_to_proto, save_weights, share_weights
+
+__all__ = [
+    "CopyReport",
+    "LayerModule",
+    "Learnable",
+    "Net",
+    "build_net",
+    "copy_weights",
+    "load_net",
+    "net_blobs",
+    "net_to_proto",
+    "save_weights",
+    "share_weights",
+]
+
+
+def load_net(
+    model: NetFile | caffe_pb2.NetParameter | str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    phase: int | str = "TEST",
+    *,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    random: CaffeRandom | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Net:
+    """Builds a net from a prototxt and fills it from a caffemodel.
+
+    Args:
+        model: Path of a prototxt, or a NetParameter.
+        weights: A .caffemodel or .caffemodel.h5; None leaves the fillers' values.
+        phase: "TRAIN" or "TEST".
+        level: For `min_level` and `max_level` rules.
+        stages: Added to the file's own.
+        random: Stream that fillers, dropout and data layers draw from.
+        options: Runtime choices for layers.
+
+    Raises:
+        FileError, PrototxtError, NetError, LayerError, WeightsError: One of the files is missing or not sound.
+    """
+    net = build_net(model, phase, level, stages, random, options)
+    if weights is not None:
+        copy_weights(net, weights)
+    return net

@@ -1,0 +1,398 @@
+"""A Caffe net as a torch.nn.Module: same layers, blobs, names and layouts, gradients from autograd."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pyscratchdet.errors import NetError
+from pyscratchdet.layers.base import Context, Layer, Shape
+from pyscratchdet.layers.fillers import fill
+from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
+from pyscratchdet.net import Node, lr_mult
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.rng import CaffeRandom
+
+Inputs = Mapping[str, Tensor | np.ndarray] | Tensor | np.ndarray | None
+
+
+class LayerModule(nn.Module):
+    """One layer with its blobs: parameters where they are learned, buffers where the forward pass keeps statistics.
+
+    Attributes:
+        layer: The layer object.
+        node: Its place in the graph.
+        roles: The blobs' names (`weight`, `bias`, ...) in Caffe's order.
+    """
+
+    def __init__(self, layer: Layer, node: Node) -> None:
+        super().__init__()
+        self.layer = layer
+        self.node = node
+        self.roles = [spec.role for spec in layer.blobs]
+        self._shared_shapes: dict[str, Shape] = {}
+        for spec in layer.blobs:
+            values = _initial_values(spec, layer.context.random)
+            if spec.is_statistic:
+                self.register_buffer(spec.role, values)
+            else:
+                self.register_parameter(spec.role, nn.Parameter(values))
+
+    @property
+    def name(self) -> str:
+        """The layer's Caffe name."""
+        return self.node.name
+
+    @property
+    def layer_type(self) -> str:
+        """The layer's Caffe type."""
+        return self.node.type
+
+    @property
+    def blobs(self) -> list[Tensor]:
+        """The layer's weight blobs in Caffe's order and layout."""
+        values = [self._parameters[role] if role in self._parameters else self._buffers[role] for role in self.roles]
+        if self._shared_shapes:
+            shapes = [self._shared_shapes.get(role) for role in self.roles]
+            values = [value.view(shape) if shape else value for value, shape in zip(values, shapes, strict=True)]
+        return values  # type: ignore[return-value]
+
+    def forward(self, *bottoms: Tensor) -> list[Tensor]:
+        """Returns the tops."""
+        return self.layer.forward(bottoms, self.blobs)
+
+    def share(self, index: int, owner: nn.Parameter) -> None:
+        """Makes blob `index` another layer's blob, seen in this layer's shape."""
+        role = self.roles[index]
+        shape = tuple(self.blobs[index].shape)
+        self.register_parameter(role, owner)
+        if shape != tuple(owner.shape):
+            self._shared_shapes[role] = shape
+
+    def extra_repr(self) -> str:
+        """The layer as it stands in the net: name, type, connections."""
+        param = self.node.param
+        parts = [f"{self.layer_type}: {', '.join(param.bottom)} -> {', '.join(param.top)}"]
+        parts += [f"{role}{tuple(blob.shape)}" for role, blob in zip(self.roles, self.blobs, strict=True)]
+        return "; ".join(parts)
+
+
+@dataclass
+class Learnable:
+    """One blob that the solver updates.
+
+    Attributes:
+        parameter: Its values; `.grad` is Caffe's diff.
+        lr_mult: Factor on the learning rate; 0 freezes it.
+        decay_mult: Factor on the weight decay.
+        name: `<layer>/<blob index>` of the layer that owns it.
+        is_statistic: True for what the forward pass keeps (BatchNorm); its rate must be 0.
+    """
+
+    parameter: Tensor
+    lr_mult: float
+    decay_mult: float
+    name: str
+    is_statistic: bool = False
+
+
+class Net(nn.Module):
+    """A net built from a prototxt.
+
+    The phase is fixed when the net is built, as in Caffe; `train()` and `eval()` change nothing. Keys of the
+    state_dict are `<layer>.<role>`, such as `conv1_1.weight`; a dot in a layer name is written `%2E`, and a second
+    layer of the same name gets `%2` at its end.
+
+    Attributes:
+        plan: Graph, layer objects and shapes.
+        layers: The layer modules in order, Splits included.
+        learnable: What a solver updates, in Caffe's order (Net::learnable_params).
+    """
+
+    def __init__(self, plan: NetPlan, modules: Sequence[LayerModule]) -> None:
+        super().__init__()
+        self.plan = plan
+        self.layers = list(modules)
+        for key, module in zip(_module_keys([module.name for module in modules]), modules, strict=True):
+            # Not add_module: layer names such as "data" or "type" must not clash with attributes.
+            self._modules[key] = module
+        self.learnable = _share_parameters(self.layers)
+        self._set_gradients()
+        self._last_use = _last_uses(plan)
+
+    # --- what pycaffe users look for ---
+
+    @property
+    def name(self) -> str:
+        """The net's name."""
+        return self.plan.graph.name
+
+    @property
+    def phase(self) -> int:
+        """`caffe_pb2.TRAIN` or `caffe_pb2.TEST`."""
+        return self.plan.graph.phase
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers in order, Splits included."""
+        return [module.name for module in self.layers]
+
+    @property
+    def blob_names(self) -> list[str]:
+        """Names of the blobs in the order they are first made."""
+        return list(self.plan.graph.blob_names)
+
+    @property
+    def blob_shapes(self) -> dict[str, Shape]:
+        """Shape of each blob for the present input shapes."""
+        return dict(zip(self.plan.graph.blob_names, self.plan.shapes, strict=True))
+
+    @property
+    def input_names(self) -> list[str]:
+        """Blobs that the caller provides."""
+        return [self.plan.graph.blob_names[blob] for blob in self.plan.graph.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Blobs that nobody consumes."""
+        return [self.plan.graph.blob_names[blob] for blob in self.plan.graph.outputs]
+
+    @property
+    def params(self) -> dict[str, list[Tensor]]:
+        """Blobs of each layer that has any, in Caffe's order and layout; the tensors themselves, not copies."""
+        return {module.name: module.blobs for module in self.layers if module.roles}
+
+    # --- running ---
+
+    def forward(self, inputs: Inputs = None) -> dict[str, Tensor]:
+        """Runs the net and returns its output blobs.
+
+        Args:
+            inputs: {input blob: array}; a bare array where the net has one input; None where it has none (data layers).
+
+        Raises:
+            NetError: An input is missing or unknown.
+            LayerError: A layer cannot take these shapes.
+        """
+        graph = self.plan.graph
+        values = self._run(inputs, keep=False)
+        return {graph.blob_names[blob]: values[blob] for blob in graph.outputs}
+
+    def forward_blobs(self, inputs: Inputs = None) -> dict[str, Tensor]:
+        """Runs the net and returns every blob by its Caffe name; in-place layers leave their result under the name."""
+        values = self._run(inputs, keep=True)
+        return dict(zip(self.plan.graph.blob_names, values, strict=True))
+
+    def total_loss(self, blobs: Mapping[str, Tensor]) -> Tensor:
+        """Returns the sum of loss_weight * top over all losses among `blobs` (a scalar; 0 where there is none)."""
+        terms = [weight * blobs[name].sum() for name, weight in self.loss_weights.items() if name in blobs]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Blobs with a non-zero loss weight."""
+        graph = self.plan.graph
+        return {
+            graph.blob_names[blob]: weight
+            for node in graph.nodes
+            for blob, weight in zip(node.tops, node.loss_weights, strict=True)
+            if weight
+        }
+
+    def reshape(self, inputs: Mapping[str, Sequence[int]]) -> None:
+        """Sets the shapes of inputs and works out all others; `forward` does this by itself when shapes change."""
+        self.plan.reshape({name: tuple(shape) for name, shape in inputs.items()})
+
+    def _run(self, inputs: Inputs, keep: bool) -> list[Tensor]:
+        given = self._check_inputs(inputs)
+        values: list[Tensor | None] = [None] * len(self.plan.graph.blob_names)
+        for index, module in enumerate(self.layers):
+            node = module.node
+            if node.type == "Input":
+                tops = [given[self.plan.graph.blob_names[blob]] for blob in node.tops]
+            else:
+                tops = module(*self._bottoms(values, index))
+            for blob, top in zip(node.tops, tops, strict=True):
+                values[blob] = top
+            if not keep:
+                for blob in self._last_use[index]:
+                    values[blob] = None
+        return values  # type: ignore[return-value]
+
+    def _bottoms(self, values: list[Tensor | None], index: int) -> Iterator[Tensor]:
+        cut = self._cut[index]
+        for j, blob in enumerate(self.layers[index].node.bottoms):
+            value = values[blob]
+            assert value is not None
+            yield value.detach() if j in cut else value
+
+    def _check_inputs(self, inputs: Inputs) -> dict[str, Tensor]:
+        names = self.input_names
+        if inputs is None:
+            inputs = {}
+        elif not isinstance(inputs, Mapping):
+            if len(names) != 1:
+                raise NetError("a bare array needs a net with one input", code="net.input", expected=names or "none")
+            inputs = {names[0]: inputs}
+        if missing := [name for name in names if name not in inputs]:
+            raise NetError("inputs are missing", code="net.input", expected=names, found=f"no {', '.join(missing)}")
+        if unknown := [name for name in inputs if name not in names]:
+            raise NetError(f"unknown input {', '.join(unknown)}", code="net.input", expected=names or "none")
+        given = {name: torch.as_tensor(inputs[name]) for name in names}
+        shapes = {name: tuple(value.shape) for name, value in given.items()}
+        if any(self.plan.shapes[blob] != shapes[self.plan.graph.blob_names[blob]] for blob in self.plan.graph.inputs):
+            self.plan.reshape(shapes)
+        return given
+
+    def _set_gradients(self) -> None:
+        """Turns the backward plan into requires_grad and cut bottoms."""
+        plan = self.plan.backward
+        wanted: dict[int, bool] = {}
+        for i, module in enumerate(self.layers):
+            for parameter, needed in zip(module.blobs, plan.params[i], strict=True):
+                wanted[id(parameter)] = wanted.get(id(parameter), False) or needed
+        for parameter in self.parameters():
+            parameter.requires_grad_(wanted.get(id(parameter), True))
+        self._cut = [
+            frozenset(j for j, flag in enumerate(module.node.param.propagate_down) if not flag)
+            | module.layer.no_gradient
+            for module in self.layers
+        ]
+
+
+def build_net(
+    net: NetFile | caffe_pb2.NetParameter | str | os.PathLike[str],
+    phase: int | str = caffe_pb2.TEST,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    random: CaffeRandom | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Net:
+    """Builds a net with freshly filled weights.
+
+    Args:
+        net: Path of a prototxt, or a NetParameter.
+        phase: "TRAIN" or "TEST", or their numbers.
+        level: For `min_level` and `max_level` rules.
+        stages: Added to the file's own.
+        random: Stream that fillers, dropout and data layers draw from; the same seed gives Caffe's weights.
+        options: Runtime choices for layers, e.g. {"workers": 2} for data layers.
+
+    Raises:
+        PrototxtError, NetError, LayerError: The net is not sound.
+    """
+    if isinstance(phase, str):
+        phase = caffe_pb2.Phase.Value(phase)
+    context = Context(phase=phase, random=random or CaffeRandom(), options=dict(options or {}))
+    modules: list[LayerModule] = []
+    made: list[Layer] = []
+
+    def add(layer: Layer) -> None:
+        made.append(layer)
+        modules.append(LayerModule(layer, Node(layer.param, -1)))
+
+    plan = plan_net(net, phase, level, stages, context, on_layer=add)
+    for module, node in zip(modules, plan.graph.nodes, strict=True):
+        module.node = node
+    return Net(plan, modules)
+
+
+def _initial_values(spec: object, random: CaffeRandom) -> Tensor:
+    filler = spec.filler  # type: ignore[attr-defined]
+    if filler is None:
+        return torch.full(spec.shape, spec.value)  # type: ignore[attr-defined]
+    return torch.from_numpy(np.ascontiguousarray(fill(filler, spec.shape, random)))  # type: ignore[attr-defined]
+
+
+def _module_keys(names: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    keys = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        key = name.replace("%", "%25").replace(".", "%2E") or "%"
+        keys.append(key if seen[name] == 1 else f"{key}%{seen[name]}")
+    return keys
+
+
+def _share_parameters(modules: Sequence[LayerModule]) -> list[Learnable]:
+    """Merges blobs of the same param name and lists what is learnable (net.cpp, Net::AppendParam)."""
+    learnable: list[Learnable] = []
+    owners: dict[str, tuple[LayerModule, int, int]] = {}
+    given: list[tuple[bool, bool]] = []
+    for module in modules:
+        specs = module.node.param.param
+        for k in range(len(module.roles)):
+            spec = specs[k] if k < len(specs) else caffe_pb2.ParamSpec()
+            if spec.name and spec.name in owners:
+                _share(module, k, spec, owners[spec.name], learnable, given)
+                continue
+            if spec.name:
+                owners[spec.name] = (module, k, len(learnable))
+            statistic = module.layer.blobs[k].is_statistic
+            rate = 0.0 if statistic else lr_mult(module.node, k)
+            learnable.append(
+                Learnable(module.blobs[k], rate, spec.decay_mult, f"{module.name}/{k}", is_statistic=statistic)
+            )
+            given.append((spec.HasField("lr_mult"), spec.HasField("decay_mult")))
+    return learnable
+
+
+def _share(
+    module: LayerModule,
+    index: int,
+    spec: caffe_pb2.ParamSpec,
+    owner: tuple[LayerModule, int, int],
+    learnable: list[Learnable],
+    given: list[tuple[bool, bool]],
+) -> None:
+    owner_module, owner_index, number = owner
+    mine, theirs = tuple(module.blobs[index].shape), tuple(owner_module.blobs[owner_index].shape)
+    permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
+    fits = np.prod(mine) == np.prod(theirs) if permissive else mine == theirs
+    if not fits:
+        raise NetError(
+            f'param "{spec.name}" cannot be shared with layer "{owner_module.name}"',
+            code="net.shared-shape",
+            layer=module.name,
+            layer_type=module.layer_type,
+            expected=theirs,
+            found=mine,
+        )
+    entry = learnable[number]
+    has_rate, has_decay = given[number]
+    for field, has in (("lr_mult", has_rate), ("decay_mult", has_decay)):
+        if spec.HasField(field):
+            if has and getattr(entry, field) != getattr(spec, field):
+                raise NetError(
+                    f'shared param "{spec.name}" has mismatched {field}',
+                    code="net.shared-multiplier",
+                    layer=module.name,
+                    layer_type=module.layer_type,
+                    expected=getattr(entry, field),
+                    found=getattr(spec, field),
+                )
+            setattr(entry, field, getattr(spec, field))
+    given[number] = (has_rate or spec.HasField("lr_mult"), has_decay or spec.HasField("decay_mult"))
+    if isinstance(entry.parameter, nn.Parameter):
+        module.share(index, entry.parameter)
+    else:
+        module._buffers[module.roles[index]] = entry.parameter
+
+
+def _last_uses(plan: NetPlan) -> list[list[int]]:
+    """Returns, for each layer, the blobs that nobody needs after it (outputs stay)."""
+    last: dict[int, int] = {}
+    for index, node in enumerate(plan.graph.nodes):
+        for blob in [*node.bottoms, *node.tops]:
+            last[blob] = index
+    keep = set(plan.graph.outputs)
+    uses: list[list[int]] = [[] for _ in plan.graph.nodes]
+    for blob, index in last.items():
+        if blob not in keep:
+            uses[index].append(blob)
+    return uses
