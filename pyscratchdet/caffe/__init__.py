@@ -1,0 +1,57 @@
+"""The pycaffe drop-in: `import pyscratchdet.caffe as caffe`.
+
+What writes nets (NetSpec, layers, params, model_libs, caffe_pb2) comes without torch; what runs them (Net, the solvers,
+io, Classifier, Detector) is imported at first use. `python -m pyscratchdet.caffe script.py` runs an existing script.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# name: module beside this file that has it; an empty name means the module itself.
+_LAZY: dict[str, str] = {
+    **dict.fromkeys(("NetSpec", "layers", "params", "to_proto"), "net_spec"),
+    **dict.fromkeys(
+        (
+            "Layer",
+            "Net",
+            "layer_type_list",
+            "set_device",
+            "set_mode_cpu",
+            "set_mode_gpu",
+            "set_random_seed",
+        ),
+        "pycaffe",
+    ),
+    **dict.fromkeys(
+        (
+            "AdaDeltaSolver",
+            "AdaGradSolver",
+            "AdamSolver",
+            "NesterovSolver",
+            "RMSPropSolver",
+            "SGDSolver",
+            "get_solver",
+        ),
+        "solvers",
+    ),
+    "Classifier": "classifier",
+    "Detector": "detector",
+    **dict.fromkeys(("coord_map", "draw", "io", "model_libs", "net_spec", "proto", "pycaffe"), ""),
+}
+
+TRAIN, TEST = 0, 1
+__version__ = "1.0.0-rc3"
+__all__ = sorted(["TEST", "TRAIN", "__version__", *_LAZY])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_LAZY[name] or name}")
+    return getattr(module, name) if _LAZY[name] else module
+
+
+def __dir__() -> list[str]:
+    return __all__
