@@ -17,7 +17,8 @@ class Detector(PictureNet):
     """Scores of windows, each warped to the net's input size.
 
     Args:
-        context_pad: Border of the input, in pixels, that shows the window's surroundings; mean colour beyond the picture.
+        context_pad: Border of the input, in pixels, that shows the window's surroundings; mean colour outside the
+            picture.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Detector(PictureNet):
     def detect_windows(
         self, images_windows: Iterable[tuple[str | os.PathLike[str], Sequence[Sequence[float]]]]
     ) -> list[dict[str, Any]]:
-        """Returns {filename, window, prediction} for every window (ymin, xmin, ymax, xmax in pixels) of every picture."""
+        """Returns {filename, window, prediction} of every window; windows are (ymin, xmin, ymax, xmax) in pixels."""
         found = []
         crops = []
         for filename, windows in images_windows:
@@ -79,7 +80,7 @@ class Detector(PictureNet):
         return result
 
     def _mean_picture(self, size: int, channels: int) -> np.ndarray:
-        """The net's mean in the picture's own channel order and range, so that padding becomes 0 after preprocessing."""
+        """The net's mean in the picture's channel order and range, so that padding becomes 0 after preprocessing."""
         name = self.inputs[0]
         transformer = self.transformer
         mean = np.broadcast_to(transformer.mean.get(name, np.zeros((channels, 1, 1))), (channels, size, size)).copy()

@@ -1,0 +1,43 @@
+# `make demo` and `make test` do everything on a fresh machine; the environment is built once, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint proto clean help
+
+help:
+	@echo "make demo    data, nets, training, evaluation, pictures, conversion and proof, into demo/"
+	@echo "make test    all tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make proto   compile the Caffe schema after a change of caffe.proto"
+	@echo "make clean   remove demo/ and the environment"
+
+# torch and torchvision first, so that pip picks a matching pair of their newest builds.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "install the venv module first: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	@touch $@
+
+demo: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh demo
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+lint: $(READY)
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+proto: $(READY)
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python scripts/compile_proto.py
+
+clean:
+	rm -rf demo $(VENV)
