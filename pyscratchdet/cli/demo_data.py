@@ -1,0 +1,28 @@
+"""`pyscratchdet demo-data`: a small VOC-style data set of shapes."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("output", metavar="OUT", help="VOCdevkit folder to make; must not exist yet, or be empty")
+    parser.add_argument(
+        "--images", type=int, default=400, metavar="N", help="pictures to train on (default %(default)s)"
+    )
+    parser.add_argument("--test", type=int, default=100, metavar="M", help="held-out pictures (default %(default)s)")
+    parser.add_argument("--size", type=int, default=192, help="about the mean side in pixels (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the data set."""
+    from pyscratchdet.data.shapes import CLASSES, make_shapes
+
+    folder = make_shapes(args.output, args.images, args.test, args.size, args.seed)
+    print(
+        f"{folder}: {args.images} training and {args.test} test pictures, {len(CLASSES)} classes: {', '.join(CLASSES)}"
+    )
+    print(f"{folder.parent / 'labelmap.prototxt'}: label map, background 0")
+    return 0
