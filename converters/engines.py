@@ -1,0 +1,202 @@
+"""Programs that can run a net: what `verify` compares.
+
+An engine takes inputs and returns every blob it can show, by its Caffe name. Blobs that in-place layers overwrite show
+their last value, as in Caffe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from converters.onnx_export import export_onnx
+from pyscratchdet.errors import ConversionError, FileError, UsageError, WeightsError
+from pyscratchdet.runtime import Net
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Engine(Protocol):
+    """Something that runs a net."""
+
+    name: str
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Returns blobs by Caffe name for {input blob: float32 array}."""
+
+
+class PyTorchEngine:
+    """Our own runtime.
+
+    Args:
+        net: A TEST net with its weights.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, net: Net, device: str = "cpu") -> None:
+        self.name = "pyscratchdet" if device == "cpu" else f"pyscratchdet ({device})"
+        self.device = device
+        self.net = net.to(device)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Returns all blobs."""
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for name, a in inputs.items()}
+        with torch.no_grad():
+            return {name: blob.cpu().numpy() for name, blob in self.net.forward_blobs(tensors).items()}
+
+    def run_layers(self, blobs: Arrays) -> dict[str, np.ndarray]:
+        """Runs every layer from given bottoms and returns its tops: what the layer itself does to them.
+
+        Layers whose bottoms are missing in `blobs` or overwritten by an in-place layer are run from the nearest
+        earlier blobs that are there; what depends on nothing given is left out.
+        """
+        graph = self.net.plan.graph
+        names = graph.blob_names
+        values: dict[int, torch.Tensor] = {}
+        results: dict[str, np.ndarray] = {}
+        last_writer = {blob: i for i, node in enumerate(graph.nodes) for blob in node.tops}
+        with torch.no_grad():
+            for i, (node, module) in enumerate(zip(graph.nodes, self.net.layers, strict=True)):
+                if node.type != "Input" and all(blob in values for blob in node.bottoms):
+                    tops = module(*[values[blob] for blob in node.bottoms])
+                    for blob, top in zip(node.tops, tops, strict=True):
+                        results[names[blob]] = top.cpu().numpy()
+                        values[blob] = top
+                for blob in node.tops:
+                    if last_writer[blob] == i and names[blob] in blobs:
+                        given = np.ascontiguousarray(blobs[names[blob]], np.float32)
+                        values[blob] = torch.from_numpy(given).to(self.device)
+        return results
+
+
+class OnnxRuntimeEngine:
+    """The net exported to ONNX, run by onnxruntime on the CPU.
+
+    Raises:
+        ConversionError: onnxruntime is not installed, or a layer has no ONNX form.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, net: Net) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ConversionError(
+                "onnxruntime is not installed", code="engine.missing", hint='pip install "pyscratchdet[verify]"'
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 3
+        model = export_onnx(net, all_blobs=True)
+        self.session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Returns all blobs that the net's outputs depend on."""
+        names = [output.name for output in self.session.get_outputs()]
+        known = {value.name for value in self.session.get_inputs()}
+        feed = {name: np.ascontiguousarray(array, np.float32) for name, array in inputs.items() if name in known}
+        return dict(zip(names, self.session.run(names, feed), strict=True))
+
+
+class OpenCVEngine:
+    """OpenCV 4's own Caffe importer, an independent second opinion; OpenCV 5 has none.
+
+    Args:
+        prototxt: Deploy net.
+        caffemodel: Weights, binary.
+        net: The same net in our runtime, to know which layer makes which blob.
+
+    Raises:
+        ConversionError: This OpenCV cannot read Caffe nets, or not this one.
+    """
+
+    name = "opencv"
+
+    def __init__(self, prototxt: str | os.PathLike[str], caffemodel: str | os.PathLike[str], net: Net) -> None:
+        if not hasattr(cv2.dnn, "readNetFromCaffe"):
+            raise ConversionError(
+                f"OpenCV {cv2.__version__} cannot read Caffe nets",
+                code="engine.missing",
+                hint='pip install "opencv-python-headless<5"',
+            )
+        try:
+            self.net = cv2.dnn.readNetFromCaffe(os.fspath(prototxt), os.fspath(caffemodel))
+        except cv2.error as error:
+            raise ConversionError(f"OpenCV refuses the net: {error.err or error}", code="engine.refused") from error
+        self.net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
+        self.net.enableFusion(False)
+        if hasattr(self.net, "enableWinograd"):
+            self.net.enableWinograd(False)
+        self.version = cv2.__version__
+        self.writers = _last_writers(net, set(self.net.getLayerNames()))
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Returns the blobs whose layers OpenCV kept."""
+        for name, array in inputs.items():
+            self.net.setInput(np.ascontiguousarray(array, np.float32), name if len(inputs) > 1 else "")
+        try:
+            tops = self.net.forwardAndRetrieve(list(self.writers))
+        except cv2.error as error:
+            raise ConversionError(f"OpenCV cannot run the net: {error.err or error}", code="engine.failed") from error
+        found = {}
+        for blobs, arrays in zip(self.writers.values(), tops, strict=True):
+            found.update({blob: array for blob, array in zip(blobs, arrays, strict=False) if array is not None})
+        return {**inputs, **found}
+
+
+class Recording:
+    """Blobs recorded elsewhere, such as inside an original Caffe by scripts/dump_caffe_blobs.py.
+
+    Args:
+        path: An npz with `in:<blob>` for inputs and `out:<blob>` for all others.
+
+    Raises:
+        FileError, WeightsError: The file is missing or no such npz.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = f"recording {os.path.basename(os.fspath(path))}"
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+        except OSError as error:
+            raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+        except ValueError as error:
+            raise WeightsError(f"{os.fspath(path)}: not a recording: {error}", code="verify.recording") from error
+        self.inputs = {key[3:]: array for key, array in arrays.items() if key.startswith("in:")}
+        self.blobs = {key[4:]: array for key, array in arrays.items() if key.startswith("out:")}
+        if not self.blobs:
+            raise WeightsError(f"{os.fspath(path)}: no out:<blob> arrays", code="verify.recording")
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Returns the recorded blobs; they were made from the recorded inputs.
+
+        Raises:
+            UsageError: The inputs are others than the recorded ones.
+        """
+        for name, array in self.inputs.items():
+            if name in inputs and not np.array_equal(inputs[name], array):
+                raise UsageError(
+                    f'input "{name}" differs from the recorded one', code="verify.inputs", hint="leave out --input"
+                )
+        return {**self.inputs, **self.blobs}
+
+
+def _last_writers(net: Net, known: set[str]) -> dict[str, list[str]]:
+    """Returns {layer: blobs it leaves as they finally are} for layers that the other side knows by name."""
+    graph = net.plan.graph
+    last = {blob: node for node in graph.nodes for blob in node.tops}
+    writers: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        final = all(last[blob] is node for blob in node.tops)
+        if final and node.type not in ("Input", "Split") and node.name in known:
+            writers[node.name] = [graph.blob_names[blob] for blob in node.tops]
+    return writers

@@ -1,0 +1,202 @@
+"""From a Caffe net to ONNX: standard operators only, Caffe's blob names kept, the batch size left open.
+
+Each layer writes itself (`Layer.onnx`); this module names values, stores weights and puts the model together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pyscratchdet import __version__
+from pyscratchdet.errors import ConversionError
+from pyscratchdet.files import write_bytes
+from pyscratchdet.layers.base import Shape
+from pyscratchdet.runtime import LayerModule, Net
+
+OPSET = 17  # the lowest that has all operators used here; every onnxruntime since 1.12 runs it
+IR_VERSION = 8
+BATCH = "batch"
+
+
+@dataclass
+class Graph:
+    """Collects operators, constants and shapes; what a layer sees as `OnnxGraph`."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    scope: str = ""
+    first_node: int = 0  # of the layer that is being written
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def node(self, op_type: str, inputs: Sequence[str], num_outputs: int = 1, **attributes: object) -> list[str]:
+        """Adds an operator and returns the names of its outputs."""
+        name = self._unique(f"{self.scope}/{op_type}")
+        outputs = [name if num_outputs == 1 else f"{name}:{k}" for k in range(num_outputs)]
+        self.nodes.append(helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))
+        return outputs
+
+    def constant(self, array: np.ndarray, name: str = "constant") -> str:
+        """Stores an array and returns its name; the same name with the same values is stored once."""
+        key = f"{self.scope}/{name}"
+        array = np.ascontiguousarray(array)
+        known = self.arrays.get(key)
+        if known is not None and not (known.dtype == array.dtype and np.array_equal(known, array)):
+            key = self._unique(key)
+        self.arrays[key] = array
+        return self._store(key)
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """Registers a layer's blob; it is stored when an operator uses it."""
+        self.arrays[name] = array
+        return name
+
+    def array(self, name: str) -> np.ndarray:
+        """Returns the values of a weight or constant."""
+        return self.arrays[name]
+
+    def shape(self, value: str) -> Shape:
+        """Returns the Caffe shape of a layer's result, batch size included."""
+        return self.shapes[value]
+
+    def rename(self, old: str, new: str, since: int) -> None:
+        """Renames a value made by the operators from index `since` on."""
+        for node in self.nodes[since:]:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
+
+    def store_used_weights(self) -> None:
+        """Stores the registered blobs that an operator uses."""
+        used = {name for node in self.nodes for name in node.input}
+        for name in used & self.arrays.keys():
+            self._store(name)
+
+    def _store(self, name: str) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(self.arrays[name]), name)
+        return name
+
+    def _unique(self, name: str) -> str:
+        self._counts[name] = self._counts.get(name, 0) + 1
+        count = self._counts[name]
+        return name if count == 1 else f"{name}_{count}"
+
+
+def export_onnx(
+    net: Net, *, outputs: Iterable[str] | None = None, all_blobs: bool = False, dynamic_batch: bool = True
+) -> onnx.ModelProto:
+    """Returns the net as an ONNX model.
+
+    Values carry the names of Caffe's blobs; where in-place layers write a blob several times, the last value has the
+    name and earlier ones are `<blob>@<layer>`.
+
+    Args:
+        net: A TEST net with its weights.
+        outputs: Blobs to return; the net's own outputs by default. Layers that none of them needs are left out, so
+            naming `mbox_loc` and `mbox_conf_flatten` cuts a detector before its post-processing.
+        all_blobs: Return every blob that the outputs depend on, for comparing engines.
+        dynamic_batch: Leave the first axis of inputs open.
+
+    Raises:
+        ConversionError: A layer has no exact ONNX form, or `outputs` names no blob.
+    """
+    wanted = _wanted_blobs(net, outputs)
+    graph = Graph()
+    values: dict[int, str] = {}
+    plan = net.plan
+    needed = _needed_layers(net, wanted)
+    names = plan.graph.blob_names
+    last_writer = {blob: i for i in needed for blob in plan.graph.nodes[i].tops}
+    for i in needed:
+        node, module = plan.graph.nodes[i], net.layers[i]
+        if node.type == "Input":
+            results = [names[blob] for blob in node.tops]
+        else:
+            results = _export_layer(graph, module, [values[blob] for blob in node.bottoms])
+        for blob, result, shape in zip(node.tops, results, plan.top_shapes[i], strict=True):
+            name = names[blob] if last_writer[blob] == i else f"{names[blob]}@{node.name}"
+            values[blob] = result if node.type == "Input" else _named(graph, result, name, values)
+            graph.shapes[values[blob]] = shape
+    graph.store_used_weights()
+    returned = list(last_writer) if all_blobs else wanted
+    return _model(net, graph, [values[blob] for blob in returned], needed, dynamic_batch)
+
+
+def save_onnx(net: Net, path: str | os.PathLike[str], **options: object) -> None:
+    """Writes the net as an ONNX file, checked by onnx.checker; see `export_onnx` for options."""
+    model = export_onnx(net, **options)  # type: ignore[arg-type]
+    onnx.checker.check_model(model)
+    write_bytes(path, model.SerializeToString())
+
+
+def _export_layer(graph: Graph, module: LayerModule, bottoms: Sequence[str]) -> list[str]:
+    graph.scope = module.name
+    graph.first_node = len(graph.nodes)
+    blobs = [
+        graph.weight(f"{module.name}.{role}", blob.detach().cpu().numpy())
+        for role, blob in zip(module.roles, module.blobs, strict=True)
+    ]
+    return module.layer.onnx(graph, bottoms, blobs)
+
+
+def _named(graph: Graph, result: str, name: str, values: dict[int, str]) -> str:
+    """Gives a layer's result its blob's name; results that are not the layer's own get an Identity."""
+    own = any(result in node.output for node in graph.nodes[graph.first_node :])
+    if own and result not in values.values():
+        graph.rename(result, name, graph.first_node)
+        return name
+    graph.nodes.append(helper.make_node("Identity", [result], [name], name=f"{name}/Identity"))
+    return name
+
+
+def _wanted_blobs(net: Net, outputs: Iterable[str] | None) -> list[int]:
+    graph = net.plan.graph
+    if outputs is None:
+        return graph.outputs
+    latest = {name: blob for blob, name in enumerate(graph.blob_names)}
+    for name in outputs:
+        if name not in latest:
+            raise ConversionError(f'the net has no blob "{name}"', code="onnx.output")
+    return [latest[name] for name in outputs]
+
+
+def _needed_layers(net: Net, wanted: Iterable[int]) -> list[int]:
+    """Returns the indices of the layers that the wanted blobs depend on, in order."""
+    needed_blobs = set(wanted)
+    needed = []
+    for i in reversed(range(len(net.plan.graph.nodes))):
+        node = net.plan.graph.nodes[i]
+        if needed_blobs.intersection(node.tops):
+            needed.append(i)
+            needed_blobs.update(node.bottoms)
+    return needed[::-1]
+
+
+def _model(
+    net: Net, graph: Graph, outputs: Sequence[str], needed: Sequence[int], dynamic_batch: bool
+) -> onnx.ModelProto:
+    plan = net.plan
+    inputs = []
+    for i in needed:
+        node = plan.graph.nodes[i]
+        for blob, shape in zip(node.tops, plan.top_shapes[i], strict=True):
+            if node.type == "Input":
+                dims = [BATCH, *shape[1:]] if dynamic_batch else list(shape)
+                inputs.append(helper.make_tensor_value_info(plan.graph.blob_names[blob], TensorProto.FLOAT, dims))
+    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in dict.fromkeys(outputs)]
+    body = helper.make_graph(graph.nodes, net.name or "net", inputs, results, list(graph.initializers.values()))
+    model = helper.make_model(
+        body,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="pyscratchdet",
+        producer_version=__version__,
+        ir_version=IR_VERSION,
+    )
+    return onnx.shape_inference.infer_shapes(model)

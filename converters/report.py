@@ -1,0 +1,138 @@
+"""A comparison as a table for the terminal and as an HTML page that opens anywhere."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from importlib import resources
+
+from rich.console import Console
+from rich.table import Table
+
+from converters.compare import BlobComparison, Comparison, Difference
+
+FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
+
+
+def print_table(comparison: Comparison, console: Console, *, everything: bool = False) -> None:
+    """Prints the verdict and a row per blob: the worst ten and all that part, or every blob."""
+    table = Table(title=f"{comparison.first} against {comparison.reference}", title_justify="left", expand=False)
+    for heading in ("blob", "layer", "shape"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("max abs", "rel L2", "cosine", "own rel L2"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    for blob in comparison.blobs if everything else _worth_showing(comparison.blobs):
+        style = "" if blob.agrees else "bold red"
+        table.add_row(*_cells(blob), "ok" if blob.agrees else "PARTS", style=style)
+    console.print(table)
+    hidden = 0 if everything else len(comparison.blobs) - len(_worth_showing(comparison.blobs))
+    if hidden:
+        console.print(f"  and {hidden} more blobs within tolerance (--all shows them)")
+    if comparison.missing:
+        console.print(f"  not compared, shown by one side only: {', '.join(comparison.missing)}")
+    console.print(comparison.verdict(), style="bold green" if comparison.agrees else "bold red")
+
+
+def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[tuple[str, str]]) -> str:
+    """Returns a page with a section per comparison; its first line says whether and where the engines part.
+
+    Args:
+        comparisons: What was compared.
+        title: Heading of the page.
+        facts: (name, value) pairs about files and versions.
+    """
+    style = resources.files("converters").joinpath("report.css").read_text(encoding="utf-8")
+    good = all(comparison.agrees for comparison in comparisons)
+    verdicts = "".join(
+        f'<p class="{"good" if comparison.agrees else "bad"}">{html.escape(comparison.verdict())}</p>'
+        for comparison in comparisons
+    )
+    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}: {'agree' if good else 'part'}</title><style>{style}</style></head><body>"
+        f'{verdicts}<h1>{html.escape(title)}</h1><table class="facts">{rows}</table>'
+        + "".join(_section(comparison) for comparison in comparisons)
+        + "</body></html>\n"
+    )
+
+
+def _section(comparison: Comparison) -> str:
+    rows = "".join(_html_row(blob) for blob in comparison.blobs)
+    missing = ", ".join(comparison.missing)
+    note = f'<p class="note">Shown by one side only: {html.escape(missing)}</p>' if missing else ""
+    return (
+        f"<h2>{html.escape(comparison.first)} against {html.escape(comparison.reference)}</h2>"
+        f"{_plot(comparison.blobs)}{note}"
+        "<table><thead><tr><th>blob</th><th>layer</th><th>shape</th><th>max abs</th><th>rel L2</th><th>cosine</th>"
+        f"<th>own rel L2</th><th>allowed</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _html_row(blob: BlobComparison) -> str:
+    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in [*_cells(blob), f"{blob.tolerance:.0e}"])
+    return f'<tr class="{"" if blob.agrees else "bad"}">{cells}</tr>'
+
+
+def _cells(blob: BlobComparison) -> list[str]:
+    shape = "x".join(map(str, blob.shape))
+    layer = blob.layer_type if blob.layer == blob.blob else f"{blob.layer} ({blob.layer_type})"
+    if blob.drift is None:
+        return [blob.blob, layer, shape, blob.note, "", "", ""]
+    own = _number(blob.own.relative) if blob.own is not None else "-"
+    drift = blob.drift
+    return [blob.blob, layer, shape, _number(drift.max_abs), _number(drift.relative), f"{drift.cosine:.6f}", own]
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def _worth_showing(blobs: Sequence[BlobComparison]) -> list[BlobComparison]:
+    def badness(blob: BlobComparison) -> float:
+        return math.inf if blob.drift is None else blob.drift.relative
+
+    worst = {id(blob) for blob in sorted(blobs, key=badness, reverse=True)[:10]}
+    return [blob for blob in blobs if id(blob) in worst or not blob.agrees]
+
+
+def _plot(blobs: Sequence[BlobComparison]) -> str:
+    """Returns an SVG: relative L2 error of each blob in the net's order, on a logarithmic scale."""
+    if not blobs:
+        return ""
+    width, height, left, top = 960, 220, 64, 10
+    low, high = math.log10(FLOOR), 0.0
+
+    def x(index: int) -> float:
+        return left + (index + 0.5) * (width - left - 10) / len(blobs)
+
+    def y(value: float) -> float:
+        level = min(max(math.log10(max(value, FLOOR)), low), high)
+        return top + (high - level) / (high - low) * (height - top - 24)
+
+    grid = "".join(
+        f'<line x1="{left}" x2="{width - 10}" y1="{y(10.0**power):.1f}" y2="{y(10.0**power):.1f}"/>'
+        f'<text x="{left - 6}" y="{y(10.0**power) + 4:.1f}" text-anchor="end">1e{power}</text>'
+        for power in range(int(low), 1, 2)
+    )
+    dots = "".join(
+        _dot(x(i), y(value.relative), kind, blob, value)
+        for i, blob in enumerate(blobs)
+        for kind, value in (("own", blob.own), ("drift", blob.drift))
+        if value is not None
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="relative L2 error of each blob">'
+        f'<g class="grid">{grid}</g>{dots}'
+        f'<text x="{left}" y="{height - 4}">blobs in the order of the net; '
+        "filled: from the net's inputs, hollow: from the reference's own bottoms; "
+        "what is exactly equal lies on the lowest line</text></svg>"
+    )
+
+
+def _dot(x: float, y: float, kind: str, blob: BlobComparison, value: Difference) -> str:
+    state = "" if blob.agrees else " bad"
+    label = html.escape(f"{blob.blob} ({blob.layer_type}), {kind}: {value.relative:.2e}")
+    return f'<circle class="{kind}{state}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{label}</title></circle>'

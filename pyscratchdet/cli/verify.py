@@ -1,0 +1,142 @@
+"""`pyscratchdet verify`: two engines, the same inputs, every blob side by side."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--model", required=True, help="deploy prototxt")
+    parser.add_argument("--weights", help="caffemodel; left out, the fillers' values with --seed are compared")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=["onnxruntime", "opencv"],
+        metavar="ENGINE",
+        help="onnxruntime, opencv, cuda, or an npz recorded elsewhere (default: onnxruntime opencv)",
+    )
+    parser.add_argument("--input", help="picture or npz with one array per input; left out, seeded noise")
+    parser.add_argument(
+        "--mean", default="104,117,123", help="subtracted from a picture, in BGR (default: %(default)s)"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="factor after the mean (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of noise and fillers (default: 1)")
+    parser.add_argument("--report", metavar="HTML", help="write an HTML report")
+    parser.add_argument("--json", metavar="FILE", help="write all figures")
+    parser.add_argument("--all", action="store_true", help="show every blob in the terminal")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares and reports; 1 where engines part."""
+    import json
+    from pathlib import Path
+
+    from converters.compare import compare_blobs
+    from converters.engines import PyTorchEngine
+    from converters.report import html_report, print_table
+    from pyscratchdet.cli.console import console
+    from pyscratchdet.files import write_text
+    from pyscratchdet.rng import CaffeRandom
+    from pyscratchdet.runtime import load_net
+
+    net = load_net(args.model, args.weights, random=CaffeRandom(args.seed))
+    references = [_engine(name, args, net) for name in args.against]
+    inputs = _inputs(args, net, references)
+    first = PyTorchEngine(net)
+    blobs = first.run(inputs)
+    comparisons = [compare_blobs(net, first, blobs, engine.name, engine.run(inputs)) for engine in references]
+    out = console()
+    for comparison in comparisons:
+        print_table(comparison, out, everything=args.all)
+    if args.report:
+        title = f"{net.name or Path(args.model).stem}: blob by blob"
+        write_text(args.report, html_report(comparisons, title, _facts(args)))
+        out.print(f"report: {args.report}", highlight=False)
+    if args.json:
+        write_text(args.json, json.dumps([comparison.as_dict() for comparison in comparisons], indent=1))
+    return 0 if all(comparison.agrees for comparison in comparisons) else 1
+
+
+def _engine(name, args, net):
+    from converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.rng import CaffeRandom
+    from pyscratchdet.runtime import load_net
+
+    if name == "onnxruntime":
+        return OnnxRuntimeEngine(net)
+    if name == "opencv":
+        if not args.weights:
+            raise UsageError("opencv needs --weights", code="verify.weights")
+        return OpenCVEngine(args.model, args.weights, net)
+    if name == "cuda":
+        return PyTorchEngine(load_net(args.model, args.weights, random=CaffeRandom(args.seed)), "cuda")
+    if name.endswith(".npz"):
+        return Recording(name)
+    raise UsageError(
+        f'unknown engine "{name}"', code="verify.engine", expected="onnxruntime, opencv, cuda or a recording *.npz"
+    )
+
+
+def _inputs(args, net, references):
+    import numpy as np
+
+    from converters.engines import Recording
+    from pyscratchdet.errors import UsageError
+
+    for engine in references:
+        if isinstance(engine, Recording) and engine.inputs and not args.input:
+            return {name: engine.inputs[name].astype(np.float32) for name in net.input_names}
+    if not args.input:
+        rng = np.random.default_rng(args.seed)
+        return {name: _noise(rng, net.blob_shapes[name]) for name in net.input_names}
+    if args.input.endswith(".npz"):
+        return Recording(args.input).inputs
+    if len(net.input_names) != 1:
+        raise UsageError("a picture can feed a net with one input only", code="verify.input", found=net.input_names)
+    return {net.input_names[0]: _picture(args, net.blob_shapes[net.input_names[0]])}
+
+
+def _noise(rng, shape):
+    """Noise as wide as a picture minus its mean."""
+    return rng.uniform(-120, 130, shape).astype("float32")
+
+
+def _picture(args, shape):
+    import cv2
+    import numpy as np
+
+    from pyscratchdet.errors import DataError, UsageError
+    from pyscratchdet.files import read_bytes
+
+    flag = cv2.IMREAD_GRAYSCALE if shape[1] == 1 else cv2.IMREAD_COLOR
+    picture = cv2.imdecode(np.frombuffer(read_bytes(args.input), np.uint8), flag)
+    if picture is None:
+        raise DataError(f"{args.input}: not a picture that can be decoded", code="data.image")
+    try:
+        mean = np.array([float(value) for value in args.mean.split(",")], np.float32)
+    except ValueError:
+        raise UsageError("--mean takes numbers separated by commas", code="verify.mean", found=args.mean) from None
+    resized = cv2.resize(picture, (shape[3], shape[2])).reshape(shape[2], shape[3], shape[1]).astype(np.float32)
+    if mean.size not in (1, shape[1]):
+        raise UsageError("--mean has the wrong length", code="verify.mean", expected=shape[1], found=mean.size)
+    array = ((resized - mean) * np.float32(args.scale)).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(np.repeat(array, shape[0], axis=0))
+
+
+def _facts(args):
+    import platform
+
+    import cv2
+    import torch
+
+    from pyscratchdet import __version__
+
+    return [
+        ("model", args.model),
+        ("weights", args.weights or f"fillers, seed {args.seed}"),
+        ("input", args.input or f"uniform noise, seed {args.seed}"),
+        ("versions", f"pyscratchdet {__version__}, torch {torch.__version__}, OpenCV {cv2.__version__}"),
+        ("machine", f"{platform.machine()}, Python {platform.python_version()}"),
+    ]

@@ -1,0 +1,77 @@
+"""What an error says, and that files are whole or absent."""
+
+import os
+import stat
+
+import pytest
+
+from pyscratchdet.cli import main
+from pyscratchdet.errors import FileError, LayerError, NetError, Position, nearest
+from pyscratchdet.files import atomic_path, read_bytes, write_text
+from pyscratchdet.layers.base import layer_class, register
+from pyscratchdet.layers.relu import ReLU
+
+
+def test_every_part_is_printed_in_order():
+    error = LayerError(
+        "num_output does not divide by group",
+        code="layer.group",
+        position=Position("net.prototxt", 12, 3, "  convolution_param { num_output: 5 group: 2 }"),
+        layer="conv1",
+        layer_type="Convolution",
+        expected="a multiple of 2",
+        found=5,
+        hint="raise num_output",
+    )
+    assert str(error) == (
+        'net.prototxt:12:3: layer "conv1" (Convolution): num_output does not divide by group, '
+        "expected a multiple of 2 and found 5; raise num_output [layer.group]\n"
+        "    convolution_param { num_output: 5 group: 2 }"
+    )
+
+
+def test_nearest_names_what_was_meant():
+    assert nearest("convolution", ["Convolution", "Concat"]) == 'did you mean "Convolution"?'
+    assert nearest("zzz", ["Convolution"]) is None
+
+
+def test_unknown_layer_type_names_the_nearest():
+    with pytest.raises(NetError, match='unknown layer type "RelU"; did you mean "ReLU"'):
+        layer_class("RelU")
+
+
+def test_registering_twice_is_refused():
+    with pytest.raises(NetError, match="registered twice"):
+        register("ReLU")(ReLU)
+
+
+def test_atomic_write_leaves_the_old_file_when_the_new_one_fails(tmp_path):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_written_files_follow_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        write_text(tmp_path / "folder" / "file.txt", "text")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "folder" / "file.txt").stat().st_mode) == 0o640
+
+
+def test_missing_file_and_impossible_target(tmp_path):
+    with pytest.raises(FileError, match="No such file"):
+        read_bytes(tmp_path / "none")
+    write_text(tmp_path / "file", "")
+    with pytest.raises(FileError, match="cannot write"):
+        write_text(tmp_path / "file" / "below", "")
+
+
+def test_unknown_command_is_one_line_and_status_2(capsys):
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == 'pyscratchdet: unknown command "trian"; did you mean "train"?\n'
