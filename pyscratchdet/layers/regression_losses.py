@@ -1,0 +1,130 @@
+"""Losses of numbers against numbers: EuclideanLoss, SmoothL1Loss, ContrastiveLoss, SigmoidCrossEntropyLoss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pyscratchdet.layers.base import Count, Shape, exactly, register
+from pyscratchdet.layers.loss import Loss, LossParameter, ignore_label, legacy_shape, normalization, normalizer
+from pyscratchdet.lazy import F, Tensor, torch
+
+
+@register("EuclideanLoss")
+class EuclideanLoss(Loss):
+    """sum((a - b)^2) / 2N, differentiable in both bottoms (euclidean_loss_layer.cpp)."""
+
+    no_gradient = frozenset()
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        tops = super().reshape(bottoms)
+        if math.prod(bottoms[0]) != math.prod(bottoms[1]):
+            raise self.fail(
+                "both bottoms must have the same number of values per item",
+                "shape",
+                expected=bottoms[0],
+                found=bottoms[1],
+            )
+        return tops
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
+        return [difference.square().sum() / len(difference) / 2]
+
+
+@register("SmoothL1Loss")
+class SmoothL1Loss(Loss):
+    """sum(f(w * (a - b))) / N, f(d) = d^2 / 2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_L1_loss_layer.cpp).
+
+    The weights w are an optional third bottom. The gradient is f'(w * (a - b)) / N: the original leaves out the outer
+    factor w, and so do we.
+    """
+
+    bottoms = Count(2, 3)
+    no_gradient = frozenset({2})
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        tops = super().reshape(bottoms)
+        expected = legacy_shape(self, bottoms[0])
+        for shape in bottoms[1:]:
+            if legacy_shape(self, shape) != expected:
+                raise self.fail("all bottoms must have the same shape", "shape", expected=bottoms[0], found=shape)
+        return tops
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.layers.autograd.given_gradient import given_gradient
+
+        values, targets, *weights = [bottom.detach().reshape(bottoms[0].shape) for bottom in bottoms]
+        difference = values - targets
+        if weights:
+            difference = weights[0] * difference
+        number = len(difference)
+        loss = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="sum") / number
+        return [given_gradient(loss, lambda: difference.clamp(-1, 1) / number, *bottoms[:2], signs=(1, -1))]
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(Loss):
+    """sum(d^2 where similar, max(margin - d, 0)^2 elsewhere) / 2N, d = |a - b| per row (contrastive_loss_layer.cpp).
+
+    Bottoms: a and b (N, C), and N labels: similar where the label, cut off to a whole number, is not 0. With
+    `legacy_version` dissimilar pairs count max(margin - d^2, 0). The gradient divides by d + 1e-4, as the original's.
+    """
+
+    bottoms = exactly(3)
+    no_gradient = frozenset({2})
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        tops = super().reshape(bottoms)
+        number, channels, _, _ = legacy_shape(self, bottoms[0])
+        for bottom, expected in zip(bottoms, [(number, channels), (number, channels), (number, 1)], strict=True):
+            if legacy_shape(self, bottom) != (*expected, 1, 1):
+                raise self.fail("bottoms must be two (N, C) and one (N)", "shape", expected=expected, found=bottom)
+        return tops
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.layers.autograd.given_gradient import given_gradient
+
+        margin, legacy = self.param.contrastive_loss_param.margin, self.param.contrastive_loss_param.legacy_version
+        number = len(bottoms[0])
+        first, second, labels = (bottom.detach().reshape(number, -1) for bottom in bottoms)
+        difference, similar = first - second, labels.trunc() != 0
+        squares = difference.square().sum(1, keepdim=True)
+        distances = squares.sqrt()
+        gaps = margin - (squares if legacy else distances)
+        penalties = gaps.clamp(min=0) if legacy else gaps.clamp(min=0).square()
+        loss = torch.where(similar, squares, penalties).sum() / number / 2
+
+        def gradient() -> Tensor:
+            factors = torch.ones_like(gaps) if legacy else gaps / (distances + 1e-4)
+            factors = torch.where(gaps > 0, -factors, 0)
+            return torch.where(similar, difference, factors * difference) / number
+
+        return [given_gradient(loss, gradient, *bottoms[:2], signs=(1, -1))]
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(Loss):
+    """-sum(t * log(s) + (1 - t) * log(1 - s)) / normalizer, s = sigmoid(x), for targets t of the same count.
+
+    Divided by the batch size where `loss_param` does not say otherwise (sigmoid_cross_entropy_loss_layer.cpp).
+    """
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.ignored = ignore_label(self.param.loss_param)
+        self.mode = normalization(self.param.loss_param, LossParameter.BATCH_SIZE)
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        tops = super().reshape(bottoms)
+        if math.prod(bottoms[0]) != math.prod(bottoms[1]):
+            raise self.fail("both bottoms must have the same count", "shape", expected=bottoms[0], found=bottoms[1])
+        return tops
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        scores, targets = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)
+        valid = torch.ones_like(targets, dtype=torch.bool)
+        if self.ignored is not None:
+            valid = targets.trunc() != self.ignored
+        losses = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
+        divisor = normalizer(self.mode, len(scores), scores[0].numel(), valid.sum())
+        return [torch.where(valid, losses, 0).sum() / divisor]

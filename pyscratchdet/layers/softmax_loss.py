@@ -1,0 +1,62 @@
+"""SoftmaxWithLoss (softmax_loss_layer.cpp)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pyscratchdet.layers.base import Count, Shape, register
+from pyscratchdet.layers.loss import Loss, LossParameter, class_indices, ignore_label, normalization, normalizer
+from pyscratchdet.lazy import F, Tensor, torch
+
+# log(FLT_MIN): the loss of a true class with no probability at all, 87.3365.
+FLOOR = math.log(1.1754943508222875e-38)
+
+
+@register("SoftmaxWithLoss")
+class SoftmaxWithLoss(Loss):
+    """-sum(log(max(p[label], FLT_MIN))) / normalizer over all places with a label that counts.
+
+    Bottoms: scores with the classes along `softmax_param.axis`, and labels: one per place, in the order of the scores'
+    other axes. Tops: the loss and, where wanted, the probabilities p, which pass no gradient on. The gradient is
+    p - [label], also where the loss is floored; PyTorch's cross_entropy has no floor.
+    """
+
+    tops = Count(1, 2)
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.ignored = ignore_label(self.param.loss_param)
+        self.mode = normalization(self.param.loss_param, LossParameter.VALID)
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        tops = super().reshape(bottoms)
+        axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
+        num_places = math.prod(bottoms[0]) // bottoms[0][axis]
+        if math.prod(bottoms[1]) != num_places:
+            raise self.fail(
+                "there must be one label per prediction",
+                "labels",
+                expected=f"{num_places} for scores {bottoms[0]} with classes along axis {axis}",
+                found=bottoms[1],
+            )
+        return [*tops, bottoms[0]][: self.num_tops]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.layers.autograd.given_gradient import given_gradient
+
+        scores = bottoms[0]
+        axis = self.axis(self.param.softmax_param.axis, scores.dim())
+        outer, inner = math.prod(scores.shape[:axis]), math.prod(scores.shape[axis + 1 :])
+        labels = class_indices(self, bottoms[1].reshape(outer, 1, inner), scores.shape[axis], self.ignored)
+        valid, index = labels >= 0, labels.clamp(min=0)
+        log_probs = F.log_softmax(scores.detach(), axis).reshape(outer, -1, inner)
+        losses = -log_probs.gather(1, index).clamp(min=FLOOR)
+        divisor = normalizer(self.mode, outer, inner, valid.sum())
+        loss = torch.where(valid, losses, 0).sum() / divisor
+
+        def gradient() -> Tensor:
+            one_hot = torch.zeros_like(log_probs).scatter_(1, index, 1)
+            return (torch.where(valid, log_probs.exp() - one_hot, 0) / divisor).view(scores.shape)
+
+        tops = [given_gradient(loss, gradient, scores)]
+        return tops if self.num_tops == 1 else [*tops, log_probs.exp().view(scores.shape)]
