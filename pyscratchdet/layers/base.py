@@ -63,14 +63,14 @@ class BlobSpec:
         shape: Caffe's shape.
         filler: What fills it at first; None leaves zeros.
         is_statistic: True for what the forward pass itself updates (BatchNorm): never a gradient or an update.
-        value: An initial constant used when there is no filler.
+        value: First values used when there is no filler: a constant, or an array of the shape.
     """
 
     role: str
     shape: Shape
     filler: caffe_pb2.FillerParameter | None = None
     is_statistic: bool = False
-    value: float = 0.0
+    value: float | np.ndarray = 0.0
 
 
 @dataclass

@@ -305,7 +305,7 @@ def build_net(
 def _initial_values(spec: object, random: CaffeRandom) -> Tensor:
     filler = spec.filler  # type: ignore[attr-defined]
     if filler is None:
-        return torch.full(spec.shape, spec.value)  # type: ignore[attr-defined]
+        return torch.from_numpy(np.full(spec.shape, spec.value, np.float32))  # type: ignore[attr-defined]
     return torch.from_numpy(np.ascontiguousarray(fill(filler, spec.shape, random)))  # type: ignore[attr-defined]
 
 
