@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -89,21 +88,17 @@ def modules_after(code):
         "from pyscratchdet.layers import layer_types; assert layer_types()",
         "from pyscratchdet.layers.plan import plan_net",
         "import pyscratchdet.caffe as caffe; caffe.NetSpec, caffe.layers, caffe.params, caffe.model_libs",
-        "import tempfile; from pyscratchdet.cli import main\n"
-        "with tempfile.TemporaryDirectory() as d: assert main(['generate', 'scratchdet300_rootres18_voc0712', '-o', d]) == 0",
-        "import contextlib, io; from pyscratchdet.cli import main\n"
-        "with contextlib.redirect_stdout(io.StringIO()): assert main(['--help']) == 0",
+        "import tempfile; from pyscratchdet.cli import main; name = 'scratchdet300_rootres18_voc0712'\n"
+        "with tempfile.TemporaryDirectory() as folder: assert main(['generate', name, '-o', folder]) == 0",
     ],
 )
 def test_torch_is_not_imported(code):
     assert "torch" not in modules_after(code)
 
 
-def test_help_is_instant():
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "pyscratchdet", "--help"], capture_output=True, check=True, cwd=ROOT)
-        seconds.append(time.perf_counter() - start)
-    # A promise of the command line, not a benchmark: 0.06 s where nothing else runs.
-    assert min(seconds) < 0.5
+def test_help_imports_nothing_heavy():
+    code = (
+        "import contextlib, io; from pyscratchdet.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): assert main(['--help']) == 0"
+    )
+    assert not {"torch", "numpy", "cv2", "google.protobuf", "rich"} & set(modules_after(code))
