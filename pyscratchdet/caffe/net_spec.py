@@ -214,7 +214,7 @@ class Function:
         self.params.update(values)
 
     def _to_proto(self, layers: dict[Function, Any], names: dict[Any, str], autonames: Counter[str]) -> None:
-        """Adds this layer and those it needs to `layers`, bottoms first; a stack, since nets are deeper than Python's."""
+        """Adds this layer and those it needs to `layers`, bottoms first; with a stack, as nets are deep."""
         stack = [(self, iter(self.inputs))]
         while stack:
             function, inputs = stack[-1]

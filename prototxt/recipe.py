@@ -1,0 +1,281 @@
+"""What a recipe is made of: a data set, a training schedule, the user's own settings, and the four messages."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pyscratchdet.errors import UsageError
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where pictures come from and how detections on them are written. Paths are relative to the working folder.
+
+    Attributes:
+        name: As in Caffe's folders, e.g. VOC0712.
+        train_source: AnnotatedDatum LMDB for training.
+        test_source: AnnotatedDatum LMDB for testing.
+        label_map_file: Class names.
+        name_size_file: Names and sizes of the test pictures, which detections are scaled back with.
+        num_classes: With background.
+        num_test_image: Pictures in the test set.
+        output_directory: Where detections are written.
+        output_name_prefix: Of the files there.
+        output_format: VOC, COCO or ILSVRC.
+        use_difficult_gt: Whether objects marked difficult take part in training.
+        force_color: Decode every picture as colour.
+        ap_version: How average precision is computed.
+    """
+
+    name: str
+    train_source: str
+    test_source: str
+    label_map_file: str
+    name_size_file: str
+    num_classes: int
+    num_test_image: int
+    output_directory: str
+    output_name_prefix: str
+    output_format: str
+    use_difficult_gt: bool = False
+    force_color: bool = True
+    ap_version: str = "11point"
+
+
+VOC0712 = DataSet(
+    name="VOC0712",
+    train_source="examples/VOC0712/VOC0712_trainval_lmdb",
+    test_source="examples/VOC0712/VOC0712_test_lmdb",
+    label_map_file="data/VOC0712/labelmap_voc.prototxt",
+    name_size_file="data/VOC0712/test_name_size.txt",
+    num_classes=21,
+    num_test_image=4952,
+    output_directory="results/VOC2007",
+    output_name_prefix="comp4_det_test_",
+    output_format="VOC",
+    use_difficult_gt=True,
+    force_color=False,
+)
+VOC0712PLUS = replace(
+    VOC0712,
+    name="VOC0712Plus",
+    train_source="examples/VOC0712Plus/VOC0712Plus_trainval_lmdb",
+    test_source="examples/VOC0712Plus/VOC0712Plus_test_lmdb",
+    label_map_file="data/VOC0712Plus/labelmap_voc.prototxt",
+    name_size_file="data/VOC0712Plus/test_name_size.txt",
+    num_test_image=10991,
+    output_directory="results/VOC2012",
+)
+COCO = DataSet(
+    name="coco",
+    train_source="examples/coco/coco_train_lmdb",
+    test_source="examples/coco/coco_minival_lmdb",
+    label_map_file="data/coco/labelmap_coco.prototxt",
+    name_size_file="data/coco/minival2014_name_size.txt",
+    num_classes=81,
+    num_test_image=5000,
+    output_directory="results/coco",
+    output_name_prefix="detections_minival_ssd300_results",
+    output_format="COCO",
+)
+ILSVRC = DataSet(
+    name="ILSVRC2016",
+    train_source="examples/ILSVRC2016/ILSVRC2016_trainval1_lmdb",
+    test_source="examples/ILSVRC2016/ILSVRC2016_val2_lmdb",
+    label_map_file="data/ILSVRC2016/labelmap_ilsvrc_det.prototxt",
+    name_size_file="data/ILSVRC2016/val2_name_size.txt",
+    num_classes=201,
+    num_test_image=9917,
+    output_directory="results/ILSVRC2016",
+    output_name_prefix="val2_ssd300_results",
+    output_format="ILSVRC",
+    ap_version="MaxIntegral",
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A schedule: SGD with momentum 0.9 and weight decay 0.0005, the rate divided at steps.
+
+    Attributes:
+        base_lr: Rate at the start.
+        stepvalue: Iterations at which the rate is multiplied by gamma.
+        max_iter: Iterations in all.
+        snapshot: Iterations between snapshots.
+        batch_size: Pictures per iteration on all GPUs together.
+        accum_batch_size: Pictures per update; batches are summed up to it. None for `batch_size`.
+        gamma: Factor at each step.
+        stepsize: With a value, the rate falls every so many iterations (lr_policy step).
+        gpus: Devices; empty for the CPU.
+        test_batch_size: Pictures per test iteration.
+        test_interval: Iterations between tests; None for no tests while training.
+        display: Iterations between lines of the log.
+        debug_info: Whether the log shows the size of every blob.
+        weights: Caffemodel to start from; None for scratch.
+    """
+
+    base_lr: float
+    stepvalue: tuple[int, ...]
+    max_iter: int
+    snapshot: int
+    batch_size: int = 32
+    accum_batch_size: int | None = None
+    gamma: float = 0.1
+    stepsize: int | None = None
+    gpus: tuple[int, ...] = (0, 1, 2, 3)
+    test_batch_size: int = 1
+    test_interval: int | None = None
+    display: int = 10
+    debug_info: bool = False
+    weights: str | None = None
+
+    @property
+    def batch_size_per_device(self) -> int:
+        """Returns the batch size written into the train net: what one GPU gets."""
+        return math.ceil(self.batch_size / max(1, len(self.gpus)))
+
+    @property
+    def iter_size(self) -> int:
+        """Returns how many batches are summed up per update."""
+        batch = self.batch_size_per_device * max(1, len(self.gpus))
+        return math.ceil((self.accum_batch_size or self.batch_size) / batch)
+
+
+@dataclass(frozen=True)
+class Options:
+    """One's own settings; None keeps the recipe's.
+
+    Attributes:
+        folder: Where the files will lie: the paths between them start with it.
+        num_classes: With background.
+        train_source: Training LMDB.
+        test_source: Test LMDB.
+        label_map_file: Class names.
+        name_size_file: Names and sizes of the test pictures.
+        num_test_image: Pictures in the test set.
+        output_directory: Where detections are written; "" for nowhere.
+        batch_size: Pictures per update, over all GPUs.
+        gpus: Devices; () for the CPU.
+        base_lr: Learning rate at the start.
+        max_iter: Iterations; the steps and the snapshot interval shrink or grow with it.
+        test_interval: Iterations between tests.
+        weights: Caffemodel to start from; "" for scratch.
+        size: Side of the network's input in pixels.
+        width: Factor on the number of channels of bodies that know it (Root-ResNet).
+    """
+
+    folder: str | None = None
+    num_classes: int | None = None
+    train_source: str | None = None
+    test_source: str | None = None
+    label_map_file: str | None = None
+    name_size_file: str | None = None
+    num_test_image: int | None = None
+    output_directory: str | None = None
+    batch_size: int | None = None
+    gpus: tuple[int, ...] | None = None
+    base_lr: float | None = None
+    max_iter: int | None = None
+    test_interval: int | None = None
+    weights: str | None = None
+    size: int | None = None
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_iter", "test_interval", "num_test_image", "base_lr", "width"):
+            self._require(name, 0 if name in ("base_lr", "width") else 1)
+        self._require("num_classes", 2)
+        self._require("size", 32)
+
+    def _require(self, name: str, low: int) -> None:
+        value = getattr(self, name)
+        if value is not None and (value < low or (low == 0 and value <= 0)):
+            wanted = f"at least {low}" if low else "more than 0"
+            raise UsageError(f"{name} is too small", code="recipe.option", expected=wanted, found=value)
+
+    def data(self, data: DataSet) -> DataSet:
+        """Returns the data set with these settings."""
+        return replace(data, **self._given(data))
+
+    def training(self, training: Training) -> Training:
+        """Returns the schedule with these settings."""
+        changed = replace(training, **self._given(training))
+        if self.weights == "":
+            changed = replace(changed, weights=None)
+        if self.batch_size is not None:
+            changed = replace(changed, accum_batch_size=None)
+        if self.max_iter is not None:
+            factor = self.max_iter / training.max_iter
+            changed = replace(
+                changed,
+                stepvalue=tuple(round(step * factor) for step in training.stepvalue),
+                stepsize=None if training.stepsize is None else max(1, round(training.stepsize * factor)),
+                snapshot=max(1, round(training.snapshot * factor)),
+            )
+        return changed
+
+    def _given(self, target: Any) -> dict[str, Any]:
+        """Returns the settings that are given and that `target` has a field for."""
+        names = [name for name in vars(self) if hasattr(target, name) and getattr(self, name) is not None]
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A finished net in all its forms.
+
+    Attributes:
+        name: The recipe's name.
+        train: NetParameter with data layer and loss.
+        test: NetParameter with data layer, DetectionOutput and DetectionEvaluate.
+        deploy: NetParameter with an input of shape (1, 3, size, size).
+        solver: SolverParameter.
+        gpus: Devices of the job; empty for the CPU.
+        weights: Caffemodel the training starts from, None for scratch.
+        folder: The folder that the solver's paths name.
+    """
+
+    name: str
+    train: Any
+    test: Any
+    deploy: Any
+    solver: Any
+    gpus: tuple[int, ...] = ()
+    weights: str | None = None
+    folder: str = ""
+
+    @property
+    def job(self) -> str:
+        """Returns the shell script that trains the net, to be run from where the paths start."""
+        flags = [f"--solver={self.folder}/solver.prototxt"]
+        if self.weights:
+            flags.append(f"--weights={self.weights}")
+        if self.gpus:
+            flags.append(f"--gpu={','.join(map(str, self.gpus))}")
+        command = " \\\n  ".join(["pyscratchdet train", *flags, f'"$@" 2>&1 | tee -a {self.folder}/{self.name}.log'])
+        return f"#!/usr/bin/env bash\nset -euo pipefail\n{command}\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe by name.
+
+    Attributes:
+        name: As on the command line.
+        size: Side of the input in pixels.
+        result: The published result it belongs to.
+        build: Makes it.
+        note: What differs from its neighbours or from the paper.
+        can_resize: Whether other input sizes make sense.
+        can_widen: Whether the body knows `width`.
+    """
+
+    name: str
+    size: int
+    result: str
+    build: Any = field(repr=False)
+    note: str = ""
+    can_resize: bool = False
+    can_widen: bool = False

@@ -1,0 +1,79 @@
+"""`pyscratchdet generate`: published nets as prototxts, with one's own data where wanted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+# Flags that set a field of prototxt.Options: flag, type, what it does.
+_OPTIONS: tuple[tuple[str, Any, str], ...] = (
+    ("num-classes", int, "number of classes, background included"),
+    ("train-source", str, "training LMDB"),
+    ("test-source", str, "test LMDB"),
+    ("label-map-file", str, "label map prototxt"),
+    ("name-size-file", str, "list of the test pictures' names and sizes"),
+    ("num-test-image", int, "pictures in the test set"),
+    ("output-directory", str, 'folder for detections; "" for none'),
+    ("batch-size", int, "pictures per update, over all GPUs"),
+    ("base-lr", float, "learning rate at the start"),
+    ("max-iter", int, "iterations; steps and snapshots scale with it"),
+    ("test-interval", int, "iterations between tests"),
+    ("weights", str, 'caffemodel to start from; "" for scratch'),
+    ("size", int, "side of the input in pixels"),
+    ("width", float, "factor on the number of channels (Root-ResNet)"),
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipe; --list shows them")
+    parser.add_argument("--list", action="store_true", help="show names, sizes, costs and results")
+    parser.add_argument("--all", action="store_true", help="write every recipe")
+    parser.add_argument("-o", "--output", default="models", metavar="DIR", help="writes DIR/NAME/ (default: models)")
+    parser.add_argument("--gpus", help='device numbers such as 0,1; "" for the CPU')
+    for flag, kind, text in _OPTIONS:
+        parser.add_argument(f"--{flag}", type=kind, help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the recipes or lists them."""
+    import prototxt
+    from pyscratchdet.errors import UsageError
+
+    if args.list:
+        print(_table())
+        return 0
+    names = list(prototxt.entries()) if args.all else args.names
+    if not names:
+        raise UsageError(
+            "no recipe named", code="generate.name", hint="give names, or --all; --list shows what there is"
+        )
+    settings = {flag.replace("-", "_"): getattr(args, flag.replace("-", "_")) for flag, _, _ in _OPTIONS}
+    for name in names:
+        folder = f"{args.output.rstrip('/') or '/'}/{name}"
+        options = prototxt.Options(folder=folder, gpus=_gpus(args.gpus), **settings)
+        paths = prototxt.write(prototxt.build(name, options), folder)
+        print(f"{name}: {', '.join(path.name for path in paths)} in {Path(folder)}")
+    return 0
+
+
+def _gpus(text: str | None) -> tuple[int, ...] | None:
+    from pyscratchdet.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError("--gpus takes device numbers", code="generate.gpus", expected="0,1", found=text) from error
+
+
+def _table() -> str:
+    import prototxt
+
+    rows = [(entry.name, str(entry.size), entry.result, entry.note) for entry in prototxt.entries().values()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows
+    )
