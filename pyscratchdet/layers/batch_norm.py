@@ -1,0 +1,98 @@
+"""BatchNorm without scale and bias, which a Scale layer adds (batch_norm_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pyscratchdet.errors import ConversionError
+from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, register
+from pyscratchdet.lazy import Tensor, torch
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """y = (x - mean) / sqrt(variance + eps) per channel (axis 1; a blob with one axis is one channel).
+
+    Blobs `mean`, `variance` and `scale_factor` s hold sums: the statistics are blob / s, and 0 where s is 0. With
+    `use_global_stats` (default in TEST) those normalise and are constants to the gradient. Otherwise the batch's own do,
+    with the biased variance, and with f = `moving_average_fraction` the blobs move: s = f s + 1, mean = f mean + batch
+    mean, variance = f variance + unbiased batch variance. PyTorch's running averages have no s.
+    """
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.param.batch_norm_param
+        self.eps = param.eps
+        self.fraction = param.moving_average_fraction
+        self.use_global_stats = (
+            param.use_global_stats if param.HasField("use_global_stats") else not self.context.is_train
+        )
+        if not bottoms[0]:
+            raise self.fail("the bottom has no axes", "rank", expected="at least 1 axis", found=0)
+        self.channels = self._channels(bottoms[0])
+        if any(spec.lr_mult for spec in self.param.param):
+            raise self.fail(
+                "statistics cannot be learned",
+                "statistics",
+                expected="lr_mult: 0 in every param",
+                hint="the scale and the bias belong to a Scale layer",
+            )
+        self.blobs = [
+            BlobSpec("mean", (self.channels,), is_statistic=True),
+            BlobSpec("variance", (self.channels,), is_statistic=True),
+            BlobSpec("scale_factor", (1,), is_statistic=True),
+        ]
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if self._channels(bottoms[0]) != self.channels:
+            found = self._channels(bottoms[0])
+            raise self.fail("wrong number of channels", "channels", expected=self.channels, found=found)
+        return [bottoms[0]]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        bottom = bottoms[0]
+        if bottom.dim() == 1:
+            return [self._normalize(bottom.unsqueeze(1), blobs).squeeze(1)]
+        return [self._normalize(bottom, blobs)]
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        if not self.use_global_stats or len(graph.shape(bottoms[0])) < 2:
+            raise ConversionError(
+                "only normalisation by stored statistics has an ONNX form",
+                code="onnx.unsupported",
+                layer=self.name,
+                layer_type=self.type,
+                hint="build the net for the TEST phase, on blobs of at least two axes",
+            )
+        mean, variance, scale_factor = blobs
+        is_zero = graph.node("Equal", [scale_factor, graph.constant(np.zeros(1, np.float32))])[0]
+        zero, inverse = graph.constant(np.zeros(1, np.float32)), graph.node("Reciprocal", [scale_factor])[0]
+        factor = graph.node("Where", [is_zero, zero, inverse])[0]
+        ones = graph.constant(np.ones(self.channels, np.float32))
+        zeros = graph.constant(np.zeros(self.channels, np.float32))
+        statistics = [graph.node("Mul", [blob, factor])[0] for blob in (mean, variance)]
+        return graph.node("BatchNormalization", [bottoms[0], ones, zeros, *statistics], epsilon=self.eps)
+
+    def _channels(self, bottom: Shape) -> int:
+        return bottom[1] if len(bottom) > 1 else 1
+
+    def _normalize(self, bottom: Tensor, blobs: Sequence[Tensor]) -> Tensor:
+        mean, variance, scale_factor = blobs
+        if self.use_global_stats:
+            factor = torch.where(scale_factor == 0, 0.0, scale_factor.reciprocal())
+            return _batch_norm(bottom, mean * factor, variance * factor, False, 0.0, self.eps)
+        # With momentum 1, PyTorch's "running" statistics are the batch's own: mean and unbiased variance.
+        batch_mean, batch_variance = mean.new_zeros(2, self.channels).unbind()
+        top = _batch_norm(bottom, batch_mean, batch_variance, True, 1.0, self.eps)
+        if bottom.numel() == self.channels:
+            batch_variance.zero_()  # one value per channel: variance 0 with factor 1, not 0 / 0
+        with torch.no_grad():
+            sums = [mean, variance, scale_factor]
+            torch._foreach_mul_(sums, self.fraction)
+            torch._foreach_add_(sums, [batch_mean, batch_variance, scale_factor.new_ones(1)])
+        return top
+
+
+def _batch_norm(bottom: Tensor, mean: Tensor, variance: Tensor, training: bool, momentum: float, eps: float) -> Tensor:
+    return torch.batch_norm(bottom, None, None, mean, variance, training, momentum, eps, True)

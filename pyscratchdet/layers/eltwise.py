@@ -1,0 +1,67 @@
+"""Eltwise: sum with coefficients, product, maximum of blobs of one shape (eltwise_layer.cpp)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, at_least, register
+from pyscratchdet.lazy import Tensor, torch
+from pyscratchdet.proto import caffe_pb2
+
+SUM = caffe_pb2.EltwiseParameter.SUM
+PROD = caffe_pb2.EltwiseParameter.PROD
+MAX = caffe_pb2.EltwiseParameter.MAX
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """SUM of coeff_i * x_i, PROD, or MAX; the gradient of an equal MAX goes to the original's choice of bottom.
+
+    That is the second of the first two, and an earlier one before any later; coefficients belong to SUM alone.
+    `stable_prod_grad` changes nothing here: the gradient never divides by a bottom.
+    """
+
+    bottoms: ClassVar[Count] = at_least(2)
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.param.eltwise_param
+        self.operation = param.operation
+        self.coeff = list(param.coeff)
+        if len(self.coeff) not in (0, len(bottoms)):
+            expected = f"0 or {len(bottoms)}"
+            raise self.fail("one coefficient per bottom is needed", "coeff", expected=expected, found=len(self.coeff))
+        if self.coeff and self.operation == PROD:
+            raise self.fail("only SUM takes coefficients", "coeff", expected="none", found=self.coeff)
+        if all(value == 1 for value in self.coeff):
+            self.coeff = []
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if any(bottom != bottoms[0] for bottom in bottoms):
+            raise self.fail("bottoms differ in shape", "shape", expected=bottoms[0], found=list(bottoms[1:]))
+        return [bottoms[0]]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        if self.operation == PROD:
+            return [functools.reduce(torch.mul, bottoms)]
+        if self.operation == MAX:
+            top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
+            return [functools.reduce(lambda best, other: torch.where(other > best, other, best), bottoms[2:], top)]
+        if not self.coeff:
+            return [functools.reduce(torch.add, bottoms)]
+        top = bottoms[0] * self.coeff[0]
+        for bottom, coeff in zip(bottoms[1:], self.coeff[1:], strict=True):
+            top = torch.add(top, bottom, alpha=coeff)
+        return [top]
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        if self.operation == PROD:
+            return [functools.reduce(lambda left, right: graph.node("Mul", [left, right])[0], bottoms)]
+        terms = list(bottoms)
+        if self.operation == SUM and self.coeff:
+            scales = [graph.constant(np.array(value, np.float32)) for value in self.coeff]
+            terms = [graph.node("Mul", [term, scale])[0] for term, scale in zip(terms, scales, strict=True)]
+        return graph.node("Sum" if self.operation == SUM else "Max", terms)

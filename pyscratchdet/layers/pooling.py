@@ -1,0 +1,193 @@
+"""Pooling: MAX with an optional mask, AVE and STOCHASTIC (pooling_layer.cpp, pooling_layer.cu)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from pyscratchdet.errors import ConversionError
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, register
+from pyscratchdet.lazy import F, Tensor, torch
+from pyscratchdet.proto import caffe_pb2
+
+MAX = caffe_pb2.PoolingParameter.MAX
+AVE = caffe_pb2.PoolingParameter.AVE
+STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
+
+Pair = tuple[int, int]
+
+
+def pooled_size(size: int, kernel: int, stride: int, pad: int, drop_last: bool) -> int:
+    """Returns the number of windows along one axis: rounded up.
+
+    Args:
+        size: Of the bottom.
+        kernel: Of the window.
+        stride: Between windows.
+        pad: On each side.
+        drop_last: Whether a last window that starts beyond the image plus padding is dropped; so where there is padding
+            on any axis.
+    """
+    number = -((kernel - size - 2 * pad) // stride) + 1
+    return number - 1 if drop_last and (number - 1) * stride >= size + pad else number
+
+
+@register("Pooling")
+class Pooling(Layer):
+    """Windows over the last two of four axes; clipped to the image, AVE dividing by the part within the padded image.
+
+    Differs from PyTorch: without padding, a last window that starts beyond the image stays in the shape. The original
+    leaves -FLT_MAX or garbage there and writes its gradient outside the blob; here such a top is 0 (its mask -1) and
+    takes no gradient. STOCHASTIC exists in the original's GPU code alone: in TRAIN a value drawn with probability
+    proportional to it, in TEST the mean weighted by itself.
+    """
+
+    tops: ClassVar[Count] = Count(1, 2)
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.param.pooling_param
+        self.method = param.pool
+        self.global_pooling = param.global_pooling
+        if self.num_tops > 1 and self.method != MAX:
+            raise self.fail("only MAX pooling has a mask", "tops", expected=1, found=self.num_tops)
+        self.kernel = self._kernel(bottoms[0])
+        self.pad = self._pair("pad", "pad")
+        self.stride = self._pair("stride", "stride")
+        if min(self.kernel) < 1 or min(self.stride) < 1:
+            found = f"kernel {self.kernel}, stride {self.stride}"
+            raise self.fail("kernel and stride must be positive", "kernel", expected="at least 1", found=found)
+        if self.global_pooling and (self.pad, self.stride) != ((0, 0), (1, 1)):
+            found = f"pad {self.pad}, stride {self.stride}"
+            raise self.fail("global pooling takes no pad and stride", "global", expected="pad 0, stride 1", found=found)
+        if any(self.pad) and self.method == STOCHASTIC:
+            raise self.fail("stochastic pooling has no padding", "pad", expected=0, found=self.pad)
+        if any(self.pad) and any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
+            raise self.fail("pad must be smaller than the kernel", "pad", expected=f"< {self.kernel}", found=self.pad)
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if len(bottoms[0]) != 4:
+            raise self.fail("wrong number of axes", "rank", expected="4: N, C, H, W", found=len(bottoms[0]))
+        size = self.size = bottoms[0][2:]
+        if self.global_pooling:
+            self.kernel = size
+        drop_last = any(self.pad)
+        windows = [
+            pooled_size(*values, drop_last) for values in zip(size, self.kernel, self.stride, self.pad, strict=True)
+        ]
+        if min(windows) < 1:
+            expected = f"at most {tuple(s + 2 * p for s, p in zip(size, self.pad, strict=True))}"
+            raise self.fail(
+                "the kernel is larger than the padded bottom", "kernel", expected=expected, found=self.kernel
+            )
+        self.windows = tuple(windows)
+        # Windows that start beyond the image: at most one per axis, and only without padding.
+        self.empty = tuple(
+            int((n - 1) * s >= h + p) for n, s, h, p in zip(windows, self.stride, size, self.pad, strict=True)
+        )
+        # PyTorch's own rules are the original's, but it pads by half the kernel at most.
+        self.pads_itself = all(2 * p <= k for p, k in zip(self.pad, self.kernel, strict=True))
+        return [(*bottoms[0][:2], *windows)] * self.num_tops
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        if self.method == STOCHASTIC:
+            return [self._fill_empty(self._stochastic(bottoms[0]), 0.0)]
+        bottom, pad = bottoms[0], self.pad
+        if not self.pads_itself:
+            fill = float("-inf") if self.method == MAX else 0.0
+            bottom, pad = F.pad(bottom, (pad[1], pad[1], pad[0], pad[0]), value=fill), (0, 0)
+        if self.method == AVE:
+            return [self._fill_empty(self._cut(F.avg_pool2d(bottom, self.kernel, self.stride, pad, True, True)), 0.0)]
+        if self.num_tops == 1:
+            return [self._fill_empty(self._cut(F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, True)), 0.0)]
+        top, index = F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, True, return_indices=True)
+        mask = self._mask(self._cut(index)).to(top.dtype)
+        return [self._fill_empty(self._cut(top), 0.0), self._fill_empty(mask, -1.0)]
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        if self.method == STOCHASTIC or self.num_tops > 1:
+            what = "stochastic pooling" if self.method == STOCHASTIC else "a pooling mask"
+            raise ConversionError(
+                f"{what} has no ONNX form", code="onnx.unsupported", layer=self.name, layer_type=self.type
+            )
+        if self.global_pooling:
+            return graph.node("GlobalMaxPool" if self.method == MAX else "GlobalAveragePool", bottoms)
+        after = self._pads_after()
+        attributes = {"kernel_shape": list(self.kernel), "strides": list(self.stride), "pads": [*self.pad, *after]}
+        if self.method == MAX:
+            top = graph.node("MaxPool", bottoms, **attributes)[0]
+        else:
+            top = graph.node("AveragePool", bottoms, count_include_pad=1, **attributes)[0]
+            if any(a > p for a, p in zip(after, self.pad, strict=True)):
+                top = graph.node("Mul", [top, graph.constant(self._clipped_ratio())])[0]
+        if any(self.empty):
+            top = graph.node("Pad", [top, graph.constant(np.array([0] * 6 + list(self.empty), np.int64))])[0]
+        return [top]
+
+    def _pair(self, field: str, pair: str) -> Pair:
+        param = self.param.pooling_param
+        given = param.HasField(f"{pair}_h"), param.HasField(f"{pair}_w")
+        if not any(given):
+            return (getattr(param, field),) * 2
+        if param.HasField(field) or not all(given):
+            expected = f"{field}, or {pair}_h and {pair}_w"
+            raise self.fail(f"{field} is given twice or by half", pair, expected=expected)
+        return getattr(param, f"{pair}_h"), getattr(param, f"{pair}_w")
+
+    def _kernel(self, bottom: Shape) -> Pair:
+        param = self.param.pooling_param
+        given = [name for name in ("kernel_size", "kernel_h", "kernel_w") if param.HasField(name)]
+        if param.global_pooling:
+            if given:
+                raise self.fail("global pooling takes no kernel size", "kernel", expected="none", found=given)
+            return tuple(bottom[2:4]) if len(bottom) == 4 else (1, 1)
+        if not given:
+            raise self.fail("the kernel size is missing", "kernel", expected="kernel_size, or kernel_h and kernel_w")
+        return self._pair("kernel_size", "kernel")
+
+    def _cut(self, top: Tensor) -> Tensor:
+        """Leaves out windows that start beyond the image plus its padding, where the padding was written out."""
+        return top if self.pads_itself else top[:, :, : self.windows[0], : self.windows[1]]
+
+    def _fill_empty(self, top: Tensor, value: float) -> Tensor:
+        return F.pad(top, (0, self.empty[1], 0, self.empty[0]), value=value) if any(self.empty) else top
+
+    def _mask(self, index: Tensor) -> Tensor:
+        """Returns indices into the image from indices into the picture that was pooled."""
+        if self.pads_itself:
+            return index
+        width = self.size[1] + 2 * self.pad[1]
+        return (index // width - self.pad[0]) * self.size[1] + index % width - self.pad[1]
+
+    def _stochastic(self, bottom: Tensor) -> Tensor:
+        reach = self._pads_after()
+        bottom = F.pad(bottom, (0, reach[1], 0, reach[0]))
+        patches = bottom.unfold(2, self.kernel[0], self.stride[0]).unfold(3, self.kernel[1], self.stride[1])
+        patches = patches.flatten(-2)
+        if not self.context.is_train:
+            return patches.square().sum(-1) / (patches.sum(-1) + torch.finfo(torch.float32).tiny)
+        sums = patches.detach().cumsum(-1)
+        raw = self.context.random.raw(sums[..., 0].numel()) / 2.0**32
+        random = torch.as_tensor(raw, dtype=sums.dtype, device=sums.device).view(sums.shape[:-1])
+        chosen = (sums < (random * sums[..., -1]).unsqueeze(-1)).sum(-1, keepdim=True)
+        return patches.gather(-1, chosen.clamp_(max=patches.shape[-1] - 1)).squeeze(-1)
+
+    def _pads_after(self) -> tuple[int, ...]:
+        """Returns the padding after each axis with which rounding down gives the windows that are not empty."""
+        return tuple(
+            max(0, (n - e - 1) * s + k - h - p)
+            for n, e, s, k, h, p in zip(
+                self.windows, self.empty, self.stride, self.kernel, self.size, self.pad, strict=True
+            )
+        )
+
+    def _clipped_ratio(self) -> np.ndarray:
+        """Returns full / clipped window size, (1, 1, windows): what AVE divides by ends at the image plus padding."""
+        ratios = []
+        for n, e, s, k, h, p in zip(
+            self.windows, self.empty, self.stride, self.kernel, self.size, self.pad, strict=True
+        ):
+            start = np.arange(n - e) * s - p
+            ratios.append(k / (np.minimum(start + k, h + p) - start))
+        return np.outer(*ratios)[None, None].astype(np.float32)

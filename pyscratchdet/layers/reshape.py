@@ -1,0 +1,69 @@
+"""Reshape: the same values under another shape (reshape_layer.cpp)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.lazy import Tensor
+
+
+@register("Reshape")
+class Reshape(Layer):
+    """`shape` replaces `num_axes` axes (-1: all) from `axis` on; a dim 0 is copied, one -1 is worked out."""
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.dims = list(self.param.reshape_param.shape.dim)
+        if self.param.top[:1] == self.param.bottom[:1]:
+            raise self.fail("a Reshape cannot work in place", "in-place", expected="a top with a name of its own")
+        if self.dims.count(-1) > 1 or any(dim < -1 for dim in self.dims):
+            expected = "sizes, 0 to copy, and at most one -1"
+            raise self.fail("the new shape cannot be worked out", "shape", expected=expected, found=self.dims)
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        bottom = bottoms[0]
+        start, end = self._range(len(bottom))
+        top = [*bottom[:start], *self.dims, *bottom[end:]]
+        for index, dim in enumerate(self.dims):
+            if dim == 0:
+                if start + index >= len(bottom):
+                    expected = f"at most {len(bottom) - start} dims"
+                    raise self.fail("no axis to copy for a dim of 0", "shape", expected=expected, found=self.dims)
+                top[start + index] = bottom[start + index]
+        if -1 in self.dims:
+            rest = -math.prod(top)
+            if rest == 0 or math.prod(bottom) % rest:
+                raise self.fail("the new dims do not divide the bottom", "shape", expected=bottom, found=self.dims)
+            top[start + self.dims.index(-1)] = math.prod(bottom) // rest
+        if math.prod(top) != math.prod(bottom):
+            expected = f"{math.prod(bottom)} values"
+            raise self.fail("the new shape has another size", "shape", expected=expected, found=math.prod(top))
+        self._start = start
+        self.shape = tuple(top)
+        return [self.shape]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        return [bottoms[0].reshape(self.shape)]
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        shape = list(self.shape)
+        if -1 in self.dims:
+            shape[self._start + self.dims.index(-1)] = -1
+        if shape and (self._start > 0 or self.dims[:1] == [0]):
+            shape[0] = 0  # the batch size is copied, not fixed
+        return graph.node("Reshape", [bottoms[0], graph.constant(np.array(shape, np.int64))])
+
+    def _range(self, rank: int) -> tuple[int, int]:
+        """Returns the first replaced axis and the one after the last; a negative `axis` may mean "after the last"."""
+        param = self.param.reshape_param
+        start = param.axis if param.axis >= 0 else rank + param.axis + 1
+        if not 0 <= start <= rank:
+            raise self.fail("axis out of range", "axis", expected=f"{-rank - 1} to {rank}", found=param.axis)
+        end = rank if param.num_axes == -1 else start + param.num_axes
+        if param.num_axes < -1 or end > rank:
+            expected = f"0 to {rank - start}, or -1 for all"
+            raise self.fail("num_axes out of range", "num-axes", expected=expected, found=param.num_axes)
+        return start, end

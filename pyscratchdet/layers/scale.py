@@ -1,0 +1,101 @@
+"""Scale and Bias: a factor or a summand per channel or per group of axes (scale_layer.cpp, bias_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, register
+from pyscratchdet.lazy import Tensor, torch
+from pyscratchdet.proto import caffe_pb2
+
+
+class _Broadcast(Layer):
+    """A second operand laid over some axes of the first bottom: the second bottom, or else a learned blob."""
+
+    bottoms: ClassVar[Count] = Count(1, 2)
+
+    def _operand(self, bottom: Shape, axis: int, num_axes: int) -> Shape:
+        """Returns the shape of the learned blob: `num_axes` axes from `axis`, -1 for all that follow."""
+        start = self.axis(axis, len(bottom))
+        if num_axes < -1:
+            raise self.fail("num_axes is negative", "num-axes", expected="at least 0, or -1 for all", found=num_axes)
+        if num_axes >= 0 and start + num_axes > len(bottom):
+            expected = f"at most {len(bottom) - start} from axis {start}"
+            raise self.fail("num_axes goes past the bottom's axes", "num-axes", expected=expected, found=num_axes)
+        return bottom[start:] if num_axes == -1 else bottom[start : start + num_axes]
+
+    def _set_view(self, bottom: Shape, operand: Shape, axis: int) -> None:
+        """Checks that the operand fits over the bottom and stores the shape under which it broadcasts."""
+        start = self.axis(axis, len(bottom)) if operand else 0
+        covered = bottom[start : start + len(operand)]
+        if covered != operand:
+            expected = f"{covered} from axis {start}"
+            raise self.fail("the operand does not fit the bottom", "shape", expected=expected, found=operand)
+        self.view = (*operand, *(1,) * (len(bottom) - start - len(operand)))
+
+    def _onnx_view(self, graph: OnnxGraph, operand: str, is_bottom: bool) -> str:
+        view = [0, *self.view[1:]] if is_bottom and len(graph.shape(operand)) else list(self.view)
+        return graph.node("Reshape", [operand, graph.constant(np.array(view, np.int64))])[0]
+
+
+@register("Scale")
+class Scale(_Broadcast):
+    """y = x * scale (+ bias), the scale being blob `weight` or the second bottom, the bias blob `bias`."""
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.param.scale_param
+        if len(bottoms) == 1:
+            shape = self._operand(bottoms[0], param.axis, param.num_axes)
+            filler = param.filler if param.HasField("filler") else caffe_pb2.FillerParameter(type="constant", value=1)
+            self.blobs = [BlobSpec("weight", shape, filler)]
+        else:
+            shape = bottoms[1]
+        self.bias_term = param.bias_term
+        if param.bias_term:
+            self.blobs.append(BlobSpec("bias", shape, param.bias_filler))
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        operand = bottoms[1] if len(bottoms) > 1 else self.blobs[0].shape
+        self._set_view(bottoms[0], operand, self.param.scale_param.axis)
+        if self.bias_term and self.blobs[-1].shape != operand:
+            expected, found = self.blobs[-1].shape, operand
+            raise self.fail("the scale does not fit the bias", "shape", expected=expected, found=found)
+        return [bottoms[0]]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        scale = (bottoms[1] if len(bottoms) > 1 else blobs[0]).view(self.view)
+        if not self.bias_term:
+            return [bottoms[0] * scale]
+        return [torch.addcmul(blobs[-1].view(self.view), bottoms[0], scale)]
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        two = len(bottoms) > 1
+        top = graph.node("Mul", [bottoms[0], self._onnx_view(graph, bottoms[1] if two else blobs[0], two)])
+        if self.bias_term:
+            top = graph.node("Add", [top[0], self._onnx_view(graph, blobs[-1], False)])
+        return top
+
+
+@register("Bias")
+class Bias(_Broadcast):
+    """y = x + bias, the bias being blob `bias` (0 at first) or the second bottom."""
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.param.bias_param
+        if len(bottoms) == 1:
+            self.blobs = [BlobSpec("bias", self._operand(bottoms[0], param.axis, param.num_axes), param.filler)]
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        operand = bottoms[1] if len(bottoms) > 1 else self.blobs[0].shape
+        self._set_view(bottoms[0], operand, self.param.bias_param.axis)
+        return [bottoms[0]]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        return [bottoms[0] + (bottoms[1] if len(bottoms) > 1 else blobs[0]).view(self.view)]
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        two = len(bottoms) > 1
+        return graph.node("Add", [bottoms[0], self._onnx_view(graph, bottoms[1] if two else blobs[0], two)])
