@@ -21,7 +21,7 @@ from pyscratchdet.files import atomic_path, write_text
 
 __all__ = ["DataSet", "Entry", "Options", "Recipe", "Training", "build", "entries", "write"]
 
-_FAMILIES = ("scratchdet",)
+_FAMILIES = ("scratchdet", "ssd", "refinedet")
 
 
 @functools.cache

@@ -159,7 +159,7 @@ class Options:
         batch_size: Pictures per update, over all GPUs.
         gpus: Devices; () for the CPU.
         base_lr: Learning rate at the start.
-        max_iter: Iterations; the steps and the snapshot interval shrink or grow with it.
+        max_iter: Iterations; the steps and the intervals of snapshots and tests scale with it.
         test_interval: Iterations between tests.
         weights: Caffemodel to start from; "" for scratch.
         size: Side of the network's input in pixels.
@@ -214,6 +214,8 @@ class Options:
                 stepsize=None if training.stepsize is None else max(1, round(training.stepsize * factor)),
                 snapshot=max(1, round(training.snapshot * factor)),
             )
+            if self.test_interval is None and training.test_interval is not None:
+                changed = replace(changed, test_interval=max(1, round(training.test_interval * factor)))
         return changed
 
     def _given(self, target: Any) -> dict[str, Any]:
