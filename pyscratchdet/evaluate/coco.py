@@ -1,0 +1,112 @@
+"""COCO's twelve figures, by pycocotools; by faster-coco-eval where that is installed and asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pyscratchdet.errors import UsageError
+from pyscratchdet.evaluate.results import coco_rows
+from pyscratchdet.evaluate.sets import coco_from_truth
+from pyscratchdet.evaluate.tables import Detections, GroundTruth, check_labels
+
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+ENGINES = ("pycocotools", "faster-coco-eval")
+
+
+@dataclass
+class CocoResult:
+    """The twelve figures (-1 where there is nothing to measure) and AP per class.
+
+    Attributes:
+        figures: {name: value}, names of `FIGURES`.
+        class_ap: {class: AP over IoU 0.5 to 0.95}.
+        class_ap50: {class: AP at IoU 0.5}.
+        engine: What computed it.
+    """
+
+    figures: dict[str, float]
+    class_ap: dict[str, float] = field(default_factory=dict)
+    class_ap50: dict[str, float] = field(default_factory=dict)
+    engine: str = "pycocotools"
+
+
+def evaluate_coco(
+    truth: GroundTruth,
+    detections: Detections,
+    annotations: dict[str, list[dict]] | None = None,
+    engine: str = "pycocotools",
+) -> CocoResult:
+    """Computes COCO's AP and AR.
+
+    Args:
+        truth: The set.
+        detections: Rows of that set.
+        annotations: The instances json as read; made from `truth` by default (areas are then those of the boxes).
+        engine: "pycocotools", or "faster-coco-eval", the same figures in C++.
+
+    Raises:
+        DataError: Labels outside the classes.
+        UsageError: Unknown engine, or one that is not installed.
+    """
+    check_labels(detections, truth)
+    coco_type, eval_type = _engine(engine)
+    data = coco_from_truth(truth) if annotations is None else annotations
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = coco_type()
+        reference.dataset = {"info": {}, **data}
+        reference.createIndex()
+        rows = coco_rows(detections, truth)
+        result = reference.loadRes(rows) if rows else _nothing(coco_type, reference)
+        judge = eval_type(reference, result, "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    figures = {name: float(value) for name, value in zip(FIGURES, judge.stats, strict=False)}
+    # precision: IoU x recall x class x area x number of detections
+    precision = np.asarray(judge.eval["precision"])[:, :, :, 0, -1]
+    names = {category["id"]: category["name"] for category in data["categories"]}
+    classes = [names[number] for number in judge.params.catIds]
+    return CocoResult(
+        figures,
+        {name: _mean(precision[:, :, k]) for k, name in enumerate(classes)},
+        {name: _mean(precision[0, :, k]) for k, name in enumerate(classes)},
+        engine,
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else -1.0
+
+
+def _nothing(coco_type: Any, reference: Any) -> Any:
+    # loadRes refuses an empty list, yet no detections is a result: zero.
+    empty = coco_type()
+    empty.dataset = {
+        "images": reference.dataset["images"],
+        "categories": reference.dataset["categories"],
+        "annotations": [],
+    }
+    empty.createIndex()
+    return empty
+
+
+def _engine(name: str) -> tuple[Any, Any]:
+    if name not in ENGINES:
+        raise UsageError(f'unknown engine "{name}"', code="evaluate.engine", expected=" or ".join(ENGINES))
+    try:
+        if name == "pycocotools":
+            return (
+                importlib.import_module("pycocotools.coco").COCO,
+                importlib.import_module("pycocotools.cocoeval").COCOeval,
+            )
+        module = importlib.import_module("faster_coco_eval")
+        return module.COCO, module.COCOeval_faster
+    except ImportError:
+        raise UsageError(f"{name} is not installed", code="evaluate.engine", hint=f"pip install {name}") from None

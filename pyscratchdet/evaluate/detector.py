@@ -1,0 +1,280 @@
+"""A detection net as a function from pictures to boxes, prepared as SSD prepares its test pictures."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from pyscratchdet.errors import DataError, NetError, UsageError
+from pyscratchdet.evaluate.labels import read_label_map
+from pyscratchdet.runtime import Net, load_net
+
+SSD_MEAN = (104.0, 117.0, 123.0)
+
+
+@dataclass
+class ImageDetections:
+    """What was found in one picture, by falling score.
+
+    Attributes:
+        labels: (K,) int64 Caffe labels, background (0) excluded.
+        scores: (K,) float32 in (0, 1].
+        boxes_px: (K, 4) float32 xmin, ymin, xmax, ymax in pixels of the picture, clipped to it.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes_px: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: np.ndarray) -> ImageDetections:
+        """Returns some of the rows."""
+        return ImageDetections(self.labels[rows], self.scores[rows], self.boxes_px[rows])
+
+    def to_supervision(self) -> Any:
+        """Returns `supervision.Detections`; class_id is the Caffe label.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise UsageError(
+                "supervision is not installed", code="detect.supervision", hint="pip install supervision"
+            ) from None
+        return supervision.Detections(xyxy=self.boxes_px, confidence=self.scores, class_id=self.labels)
+
+
+@dataclass
+class Seconds:
+    """Time spent by stage: `pre` (resize, mean), `forward` (the net without its DetectionOutput), `nms`, `post`."""
+
+    pre: float = 0.0
+    forward: float = 0.0
+    nms: float = 0.0
+    post: float = 0.0
+    images: int = 0
+
+
+@dataclass
+class Preparation:
+    """How a picture becomes the net's input; the prototxt of a deploy net does not say.
+
+    Attributes:
+        mean: Subtracted per channel, in the net's channel order; one value serves all.
+        scale: Multiplies what remains.
+        rgb: The net takes red first; Caffe's nets take blue first.
+    """
+
+    mean: tuple[float, ...] = SSD_MEAN
+    scale: float = 1.0
+    rgb: bool = False
+    _cache: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __call__(self, image: np.ndarray, channels: int, height: int, width: int, resize_first: bool = True) -> np.ndarray:
+        """Returns float32 (channels, height, width).
+
+        Args:
+            image: uint8 (h, w, 3) BGR, or (h, w).
+            channels: 3 or 1.
+            height: Of the net's input.
+            width: Of the net's input.
+            resize_first: Resize the bytes (SSD's data transformer), or the float picture (RefineDet's test code).
+
+        Raises:
+            DataError: Not such a picture.
+            UsageError: The mean has another number of channels.
+        """
+        image = _as_channels(image, channels, self.rgb)
+        if resize_first:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        values = image.reshape(*image.shape[:2], channels).astype(np.float32) - self._mean(channels)
+        if not resize_first:
+            values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+        return np.ascontiguousarray(values.transpose(2, 0, 1)) * np.float32(self.scale)
+
+    def _mean(self, channels: int) -> np.ndarray:
+        if channels not in self._cache:
+            mean = np.array(self.mean or (0.0,), np.float32)
+            if channels == 1 and self.mean == SSD_MEAN:
+                mean = mean.mean(keepdims=True)
+            if len(mean) not in (1, channels):
+                raise UsageError(
+                    "the mean does not fit the net", code="detect.mean", expected=f"1 or {channels} values", found=self.mean
+                )
+            self._cache[channels] = np.broadcast_to(mean, (channels,))
+        return self._cache[channels]
+
+
+class Detector:
+    """A deploy net with its label map, ready to be called.
+
+    Args:
+        model: Prototxt of the deploy net, one input (batch, channels, height, width), DetectionOutput at its end.
+        weights: .caffemodel or .caffemodel.h5.
+        labelmap: LabelMap prototxt; without one classes are named by their number.
+        preparation: Mean, scale and channel order.
+        batch_size: Pictures per forward pass.
+        size: (height, width) of the net's input where it should differ from the prototxt's.
+        device: torch device.
+
+    Raises:
+        FileError, PrototxtError, NetError, LayerError, WeightsError: A file is missing or not sound.
+        DataError: Label map and net differ in their number of classes.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None,
+        labelmap: str | os.PathLike[str] | None = None,
+        *,
+        preparation: Preparation | None = None,
+        batch_size: int = 8,
+        size: tuple[int, int] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.net: Net = load_net(model, weights, phase="TEST").to(device)
+        self.device = device
+        self.preparation = preparation or Preparation()
+        self.batch_size = batch_size
+        self.input_name, self.channels, declared = _only_input(self.net)
+        self.size = size or declared
+        self._output_layer = _output_layer(self.net)
+        param = self._output_layer.layer.param.detection_output_param
+        self.num_classes: int = param.num_classes
+        self.background = param.background_label_id
+        self.names = self._class_names(labelmap)
+        self.seconds = Seconds()
+        self._nms_started = 0.0
+        self._output_layer.register_forward_pre_hook(self._before_nms)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels from 1 on."""
+        return tuple(self.names[label] for label in range(1, self.num_classes))
+
+    def detect(self, images: Sequence[np.ndarray], threshold: float = 0.0) -> list[ImageDetections]:
+        """Finds objects.
+
+        Args:
+            images: uint8 BGR pictures (h, w, 3), or (h, w) in grey; any sizes.
+            threshold: Only scores of at least this; the net's own confidence_threshold applies before.
+
+        Raises:
+            DataError: Something that is not a picture.
+        """
+        return self.detect_at(images, self.size, threshold)
+
+    def detect_at(
+        self, images: Sequence[np.ndarray], size: tuple[int, int], threshold: float = 0.0, resize_first: bool = True
+    ) -> list[ImageDetections]:
+        """Finds objects with the net's input at another (height, width)."""
+        found: list[ImageDetections] = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            began = time.perf_counter()
+            prepared = np.stack([self.preparation(image, self.channels, *size, resize_first) for image in batch])
+            ready = time.perf_counter()
+            rows = self._run(prepared)
+            done = time.perf_counter()
+            found += [self._of_image(rows[rows[:, 0] == k], image, threshold) for k, image in enumerate(batch)]
+            self._clock(began, ready, done, len(batch))
+        return found
+
+    def _run(self, prepared: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            outputs = self.net({self.input_name: torch.from_numpy(prepared).to(self.device)})
+        top = self._output_layer.layer.param.top[0]
+        if top not in outputs:
+            raise NetError(f'"{top}" is not an output of the net', code="detect.output")
+        return outputs[top].reshape(-1, 7).cpu().numpy()
+
+    def _of_image(self, rows: np.ndarray, image: np.ndarray, threshold: float) -> ImageDetections:
+        rows = rows[(rows[:, 1] != self.background) & (rows[:, 1] >= 0) & (rows[:, 2] >= threshold)]
+        rows = rows[np.argsort(-rows[:, 2], kind="stable")]
+        height, width = image.shape[:2]
+        scale = np.array([width, height, width, height], np.float32)
+        return ImageDetections(rows[:, 1].astype(np.int64), rows[:, 2].copy(), np.clip(rows[:, 3:7] * scale, 0, scale))
+
+    def _class_names(self, labelmap: str | os.PathLike[str] | None) -> dict[int, str]:
+        if labelmap is None:
+            return {label: "background" if label == self.background else str(label) for label in range(self.num_classes)}
+        names = read_label_map(labelmap)
+        if sorted(names) != list(range(self.num_classes)):
+            raise DataError(
+                f"{os.fspath(labelmap)}: label map and net differ",
+                code="evaluate.class-count",
+                expected=f"labels 0 to {self.num_classes - 1}, as num_classes of the net's DetectionOutput says",
+                found=f"{len(names)} labels from {min(names)} to {max(names)}",
+                hint="is this the label map that the net was trained with?",
+            )
+        return names
+
+    def _before_nms(self, *_: object) -> None:
+        self._synchronise()
+        self._nms_started = time.perf_counter()
+
+    def _synchronise(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def _clock(self, began: float, ready: float, done: float, images: int) -> None:
+        total = self.seconds
+        total.pre += ready - began
+        total.forward += self._nms_started - ready
+        total.nms += done - self._nms_started
+        total.post += time.perf_counter() - done
+        total.images += images
+
+
+def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        raise DataError(
+            "not a picture",
+            code="detect.picture",
+            expected="a uint8 array (height, width, 3) in BGR",
+            found=f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}",
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 3 and image.shape[2] == 4:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
+    if channels == 1:
+        return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return image[:, :, ::-1] if rgb else image
+
+
+def _only_input(net: Net) -> tuple[str, int, tuple[int, int]]:
+    names = net.input_names
+    shape = net.blob_shapes[names[0]] if len(names) == 1 else ()
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise NetError(
+            "not a deploy net for pictures",
+            code="detect.input",
+            expected="one input of shape (batch, 3 or 1, height, width)",
+            found=", ".join(f"{name} {net.blob_shapes[name]}" for name in names) or "no input",
+            hint="give the deploy prototxt, not the train or test one",
+        )
+    return names[0], shape[1], (shape[2], shape[3])
+
+
+def _output_layer(net: Net) -> Any:
+    found = [module for module in net.layers if module.layer_type == "DetectionOutput"]
+    if len(found) != 1:
+        raise NetError(
+            "cannot tell detections", code="detect.output", expected="one DetectionOutput layer", found=f"{len(found)}"
+        )
+    return found[0]

@@ -1,0 +1,122 @@
+"""Boxes, class names and scores on pictures, readable at any size."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from pyscratchdet.evaluate.detector import ImageDetections
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_CAPITAL = 22.0  # pixels of a capital letter at font scale 1
+_SMALL_SIDE = 320  # smaller pictures are enlarged, so that text has room
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """Returns a label's colour (BGR): hues a golden angle apart, so that neighbours differ."""
+    red, green, blue = colorsys.hsv_to_rgb((0.02 + label * 0.618034) % 1.0, 0.85 if label % 2 else 0.62, 1.0)
+    return int(blue * 255), int(green * 255), int(red * 255)
+
+
+def draw_detections(image: np.ndarray, found: ImageDetections, names: Mapping[int, str]) -> np.ndarray:
+    """Returns a copy of a picture with boxes and label plates.
+
+    Lines and text grow with the picture; a picture whose smaller side is below 320 pixels is first enlarged by a whole
+    factor. Plates stay inside the picture and keep off each other where there is room; the best score is on top.
+
+    Args:
+        image: uint8 (h, w, 3) BGR, or (h, w).
+        found: Boxes in its pixels.
+        names: {label: class name}.
+    """
+    canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image[:, :, :3].copy()
+    factor = max(1, -(-_SMALL_SIDE // min(canvas.shape[:2])) if min(canvas.shape[:2]) < _SMALL_SIDE else 1)
+    factor = min(factor, 4)
+    if factor > 1:
+        canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    side = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
+    line = max(1, round(side / 350))
+    boxes = np.round(found.boxes_px * factor).astype(int)
+    for row in np.argsort(found.scores, kind="stable"):
+        xmin, ymin, xmax, ymax = (int(v) for v in boxes[row])
+        if line > 1:
+            # A dark border keeps the line visible on a ground of its own colour.
+            cv2.rectangle(canvas, (xmin, ymin), (xmax, ymax), (0, 0, 0), line + max(2, line // 2), cv2.LINE_AA)
+        cv2.rectangle(canvas, (xmin, ymin), (xmax, ymax), class_colour(int(found.labels[row])), line, cv2.LINE_AA)
+    _draw_plates(canvas, boxes, found, names, line, capital=float(np.clip(side / 55, 8, 60)))
+    return canvas
+
+
+def _draw_plates(
+    canvas: np.ndarray,
+    boxes: np.ndarray,
+    found: ImageDetections,
+    names: Mapping[int, str],
+    line: int,
+    capital: float,
+) -> None:
+    taken: list[tuple[int, int, int, int]] = []
+    plates = []
+    for row in np.argsort(-found.scores, kind="stable"):
+        label = int(found.labels[row])
+        text = f"{names.get(label, label)} {found.scores[row]:.2f}"
+        scale, size, base = _fit_text(text, capital, canvas.shape[1])
+        plate = _place(boxes[row], size[0] + base, size[1] + base, canvas.shape[1], canvas.shape[0], taken, line)
+        taken.append(plate)
+        plates.append((plate, text, scale, base, label))
+    for plate, text, scale, base, label in reversed(plates):
+        colour = class_colour(label)
+        cv2.rectangle(canvas, plate[:2], (plate[2] - 1, plate[3] - 1), colour, cv2.FILLED)
+        bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 110
+        origin = (plate[0] + base // 2, plate[3] - base // 2 - 1)
+        ink = (0, 0, 0) if bright else (255, 255, 255)
+        cv2.putText(canvas, text, origin, _FONT, scale, ink, _stroke(scale), cv2.LINE_AA)
+
+
+def _stroke(scale: float) -> int:
+    return max(1, round(scale * 1.6))
+
+
+def _fit_text(text: str, capital: float, width: int) -> tuple[float, tuple[int, int], int]:
+    scale = capital / _CAPITAL
+    size, base = cv2.getTextSize(text, _FONT, scale, _stroke(scale))
+    if size[0] + base > width:
+        scale *= width / (size[0] + 2 * base)
+        size, base = cv2.getTextSize(text, _FONT, scale, _stroke(scale))
+    return scale, (int(size[0]), int(size[1])), int(base)
+
+
+def _place(
+    box: np.ndarray,
+    width: int,
+    height: int,
+    image_width: int,
+    image_height: int,
+    taken: list[tuple[int, int, int, int]],
+    line: int,
+) -> tuple[int, int, int, int]:
+    """Returns where a plate goes: the first free place around its box, else the one that covers least."""
+    xmin, ymin, xmax, ymax = (int(v) for v in box)
+    places = [
+        (x, y)
+        for y in (ymin - height - line // 2, ymin + line, ymax + line, ymax - height - line)
+        for x in (xmin - line // 2, xmax - width)
+    ]
+    best, least = None, float("inf")
+    for x, y in places:
+        x, y = max(0, min(x, image_width - width)), max(0, min(y, image_height - height))
+        plate = (x, y, x + width, y + height)
+        covered = sum(
+            max(0, min(plate[2], other[2]) - max(plate[0], other[0]))
+            * max(0, min(plate[3], other[3]) - max(plate[1], other[1]))
+            for other in taken
+        )
+        if covered < least:
+            best, least = plate, covered
+        if not covered:
+            break
+    assert best is not None
+    return best

@@ -1,0 +1,181 @@
+"""Result files: VOC's comp4 text files, one per class, and COCO's json. Written and read in pairs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pyscratchdet.errors import DataError, FileError, Position
+from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.files import read_bytes, write_text
+
+VOC_PREFIX = "comp4_det_test_"
+
+
+def write_voc_results(
+    folder: str | os.PathLike[str], detections: Detections, truth: GroundTruth, prefix: str = VOC_PREFIX
+) -> list[Path]:
+    """Writes `<prefix><class>.txt` per class: lines of image, score, xmin, ymin, xmax, ymax in VOC's pixel frame.
+
+    Scores and boxes keep float32's full precision. Lines come by image, then by falling score.
+
+    Raises:
+        FileError: A file cannot be written.
+    """
+    order = np.lexsort((-detections.score, detections.image))
+    written = []
+    for label, name in enumerate(truth.classes, start=1):
+        rows = order[detections.label[order] == label]
+        values = np.column_stack([detections.score[rows], detections.boxes_px[rows]]).tolist()
+        lines = [
+            f"{truth.names[image]} {' '.join(f'{value:.9g}' for value in numbers)}\n"
+            for image, numbers in zip(detections.image[rows], values, strict=True)
+        ]
+        path = Path(folder) / f"{prefix}{name}.txt"
+        write_text(path, "".join(lines))
+        written.append(path)
+    return written
+
+
+def read_voc_results(folder: str | os.PathLike[str], truth: GroundTruth, prefix: str | None = None) -> Detections:
+    """Reads the result files of all classes.
+
+    Args:
+        folder: Holds one `<prefix><class>.txt` per class; an empty file says that nothing of the class was found.
+        truth: The set the results belong to.
+        prefix: Found by itself when None: whatever stands before the class name.
+
+    Raises:
+        FileError: The folder or a class's file is missing.
+        DataError: A line is not image, score and box, or the set has no such image.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileError(f"no folder {root}", code="file.read")
+    paths = [_class_file(root, name, prefix) for name in truth.classes]
+    missing = [name for name, path in zip(truth.classes, paths, strict=True) if path is None]
+    if missing:
+        raise FileError(
+            f"{root}: no result file of {', '.join(missing[:6])}{', ...' if len(missing) > 6 else ''}",
+            code="evaluate.missing-results",
+            expected=f"{prefix if prefix is not None else VOC_PREFIX}{missing[0]}.txt",
+            hint="an empty file says that nothing of a class was found",
+        )
+    return Detections.join([_read_class(path, label, truth) for label, path in enumerate(paths, start=1)])  # type: ignore[arg-type]
+
+
+def _class_file(root: Path, name: str, prefix: str | None) -> Path | None:
+    if prefix is not None:
+        path = root / f"{prefix}{name}.txt"
+        return path if path.is_file() else None
+    found = sorted(path for path in root.glob("*.txt") if path.stem == name or path.stem.endswith(f"_{name}"))
+    if len(found) > 1:
+        raise FileError(
+            f"{root}: several result files of {name}: {', '.join(path.name for path in found)}",
+            code="evaluate.ambiguous-results",
+            hint="give the prefix",
+        )
+    return found[0] if found else None
+
+
+def _read_class(path: Path, label: int, truth: GroundTruth) -> Detections:
+    lines = read_bytes(path).decode(errors="replace").splitlines()
+    fields = [line.split() for line in lines]
+    numbers = [number for number, parts in enumerate(fields, start=1) if parts]
+    fields = [parts for parts in fields if parts]
+    try:
+        if any(len(parts) != 6 for parts in fields):
+            raise ValueError
+        values = np.array([parts[1:] for parts in fields], dtype=np.float64).reshape(-1, 5)
+    except ValueError:
+        bad = next(
+            n for n, parts in zip(numbers, fields, strict=True) if len(parts) != 6 or not _are_numbers(parts[1:])
+        )
+        raise DataError(
+            "not a line of VOC results",
+            code="evaluate.results-line",
+            position=Position(str(path), bad, text=lines[bad - 1]),
+            expected="image score xmin ymin xmax ymax",
+        ) from None
+    indices = truth.indices
+    image = np.array([indices.get(parts[0], -1) for parts in fields], np.int64)
+    if (image < 0).any():
+        row = int(np.argmax(image < 0))
+        raise DataError(
+            f'image "{fields[row][0]}" is not in the image set',
+            code="evaluate.unknown-image",
+            position=Position(str(path), numbers[row], text=lines[numbers[row] - 1]),
+            hint="were the results made on another set?",
+        )
+    return Detections(image, np.full(len(image), label), values[:, 0], values[:, 1:])
+
+
+def _are_numbers(texts: list[str]) -> bool:
+    try:
+        return all(math.isfinite(float(text)) for text in texts)
+    except ValueError:
+        return False
+
+
+def write_coco_results(path: str | os.PathLike[str], detections: Detections, truth: GroundTruth) -> None:
+    """Writes COCO's result json: a list of image_id, category_id, bbox (xmin, ymin, width, height) and score.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    write_text(path, json.dumps(coco_rows(detections, truth)))
+
+
+def coco_rows(detections: Detections, truth: GroundTruth) -> list[dict[str, object]]:
+    """Returns detections as COCO's result rows."""
+    image_ids, category_ids = np.array(truth.image_ids), np.array([0, *truth.category_ids])
+    corner, far = detections.boxes_px[:, :2], detections.boxes_px[:, 2:]
+    boxes = np.hstack([corner, far - corner]).tolist()
+    return [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in zip(
+            image_ids[detections.image].tolist(),
+            category_ids[detections.label].tolist(),
+            boxes,
+            detections.score.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def read_coco_results(path: str | os.PathLike[str], truth: GroundTruth) -> Detections:
+    """Reads COCO's result json.
+
+    Raises:
+        FileError: The file cannot be read.
+        DataError: It is not a list of results, or speaks of unknown images or categories.
+    """
+
+    def wrong(message: str, **details: object) -> DataError:
+        return DataError(f"{os.fspath(path)}: {message}", code="evaluate.coco-results", **details)  # type: ignore[arg-type]
+
+    try:
+        rows = json.loads(read_bytes(path))
+        image = [row["image_id"] for row in rows]
+        category = [row["category_id"] for row in rows]
+        score = np.array([row["score"] for row in rows], np.float64)
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
+    except (ValueError, TypeError, KeyError) as error:
+        expected = "a list of image_id, category_id, bbox and score"
+        raise wrong("not COCO results", expected=expected, found=str(error)) from None
+    image_index = {number: index for index, number in enumerate(truth.image_ids)}
+    labels = {number: label for label, number in enumerate(truth.category_ids, start=1)}
+    for numbers, known, what in ((image, image_index, "image_id"), (category, labels, "category_id")):
+        unknown = next((number for number in numbers if number not in known), None)
+        if unknown is not None:
+            raise wrong(f"{what} {unknown} is not in the set", hint="were the results made on another set?")
+    return Detections(
+        np.array([image_index[number] for number in image], np.int64),
+        np.array([labels[number] for number in category], np.int64),
+        score,
+        np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
+    )
