@@ -1,8 +1,18 @@
-"""Caffe's random numbers: boost's mt19937 and the distributions drawn from it (math_functions.cpp, rng.hpp)."""
+"""Caffe's random numbers: boost's mt19937 and what is drawn from it (math_functions.cpp, rng.hpp; boost 1.74).
+
+All reals are float32, computed in float32, as in a Caffe whose Dtype is float.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable, MutableSequence
+from typing import Any
+
 import numpy as np
+
+_TWO_32 = np.float32(2.0**32)
 
 
 class CaffeRandom:
@@ -22,6 +32,213 @@ class CaffeRandom:
         self._state = np.random.RandomState(seed & 0xFFFFFFFF)
         self._bits = self._state._bit_generator
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, in plain numbers and lists: assign it to continue from there."""
+        state = self._bits.state
+        return {"key": [int(word) for word in state["state"]["key"]], "pos": int(state["state"]["pos"])}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        inner = {"key": np.asarray(state["key"], np.uint32), "pos": int(state["pos"])}
+        self._bits.state = {"bit_generator": "MT19937", "state": inner}
+
     def raw(self, size: int) -> np.ndarray:
         """Returns the next `size` 32-bit outputs of the generator as uint64."""
         return self._bits.random_raw(size)
+
+    def integer(self) -> int:
+        """Returns one 32-bit output (caffe_rng_rand)."""
+        return int(self._bits.random_raw())
+
+    def below(self, limit: int) -> int:
+        """Returns `raw % limit`, the way the original picks a crop, a flip or a pixel; 0 <= result < limit."""
+        return int(self._bits.random_raw()) % limit
+
+    def uniform(self, a: float, b: float, size: int) -> np.ndarray:
+        """Returns `size` float32 numbers in [a, b] (caffe_rng_uniform); one output each, save rare repeats.
+
+        Raises:
+            ValueError: a > b.
+        """
+        low, span, limit = _uniform_bounds(a, b)
+        values = self.raw(size).astype(np.float32) / _TWO_32 * span + low
+        while (count := int((values >= limit).sum())) > 0:
+            # boost draws again at once: what follows moves up and the missing numbers come last.
+            more = self.raw(count).astype(np.float32) / _TWO_32 * span + low
+            values = np.concatenate([values[values < limit], more])
+        return values
+
+    def uniform_one(self, a: float, b: float) -> np.float32:
+        """Returns one number of `uniform`."""
+        low, span, limit = _uniform_bounds(a, b)
+        while True:
+            value = np.float32(self._bits.random_raw()) / _TWO_32 * span + low
+            if value < limit:
+                return value
+
+    def gaussian(self, mu: float, sigma: float, size: int) -> np.ndarray:
+        """Returns `size` float32 normal numbers (caffe_rng_gaussian; boost's ziggurat, so 1 output for most)."""
+        values = np.empty(size, np.float32)
+        done = 0
+        while done < size:
+            done += self._ziggurat(values[done:])
+        return values * np.float32(sigma) + np.float32(mu)
+
+    def bernoulli(self, p: float, size: int) -> np.ndarray:
+        """Returns `size` numbers of int32, 1 with probability `p` (caffe_rng_bernoulli); p = 0 draws nothing."""
+        if p == 0:
+            return np.zeros(size, np.int32)
+        return (self.raw(size).astype(np.float32) <= np.float32(p) * np.float32(2**32 - 1)).astype(np.int32)
+
+    def uniform_int(self, high: int) -> int:
+        """Returns boost::uniform_int(0, high) for 0 <= high < 2**32 - 1; high = 0 draws nothing."""
+        if high == 0:
+            return 0
+        bucket = (2**32) // (high + 1)
+        while True:
+            value = self.integer() // bucket
+            if value <= high:
+                return value
+
+    def shuffle(self, items: MutableSequence[Any]) -> None:
+        """Shuffles `items` in place (caffe::shuffle: Fisher-Yates from the end)."""
+        for last in range(len(items) - 1, 0, -1):
+            other = self.uniform_int(last)
+            items[last], items[other] = items[other], items[last]
+
+    def _ziggurat(self, values: np.ndarray) -> int:
+        """Fills the head of `values` with standard normal numbers and returns how many (at least one).
+
+        Each number takes at least one output, so this never draws more than is used; the rest comes in the next call.
+        """
+        table_x, table_y = _normal_tables()
+        raw = self.raw(len(values))
+        layer = ((raw & 255) >> 1).astype(np.intp)
+        x = (raw >> 8).astype(np.float32) * np.float32(2.0**-24) * table_x[layer].astype(np.float32)
+        signed = np.where(raw & 1, x, -x)
+        start = done = 0
+        for position in np.flatnonzero(x >= table_x[layer + 1]).tolist():
+            if position < start:
+                continue
+            done = _append(values, done, signed[start:position])
+            draws = _Draws(raw[position:], self)
+            values[done] = _normal(draws, table_x, table_y)
+            done, start = done + 1, position + draws.used
+        return _append(values, done, signed[start:])
+
+
+class _Draws:
+    """Outputs drawn already, then new ones, one at a time."""
+
+    def __init__(self, raw: np.ndarray, random: CaffeRandom) -> None:
+        self._raw = raw
+        self._random = random
+        self.used = 0
+
+    def integer(self) -> int:
+        value = self._raw[self.used] if self.used < len(self._raw) else self._random.integer()
+        self.used += 1
+        return int(value)
+
+    def layer(self) -> tuple[np.float32, int]:
+        """Boost's generate_int_float_pair<float, 8>: 24 bits as a number in [0, 1), and 8 bits."""
+        value = self.integer()
+        return np.float32((value >> 8) * 2.0**-24), value & 255
+
+    def unit(self) -> np.float32:
+        """boost::uniform_01<float>."""
+        while True:
+            value = np.float32(self.integer()) / _TWO_32
+            if value < 1:
+                return value
+
+
+def _normal(draws: _Draws, table_x: np.ndarray, table_y: np.ndarray) -> np.float32:
+    """One number of boost's unit_normal_distribution<float>."""
+    while True:
+        fraction, bits = draws.layer()
+        sign, layer = np.float32((bits & 1) * 2 - 1), bits >> 1
+        x = fraction * np.float32(table_x[layer])
+        if x < table_x[layer + 1]:
+            return x * sign
+        if layer == 0:
+            return _normal_tail(draws, np.float32(table_x[1])) * sign
+        if _height(draws, table_y, layer) < np.exp(-(x * x) / np.float32(2)):
+            return x * sign
+
+
+def _normal_tail(draws: _Draws, start: np.float32) -> np.float32:
+    while True:
+        x = _exponential(draws) / start
+        if 2 * _exponential(draws) > x * x:
+            return x + start
+
+
+def _exponential(draws: _Draws) -> np.float32:
+    """One number of boost's unit_exponential_distribution<float>."""
+    table_x, table_y = _exponential_tables()
+    shift = np.float32(0)
+    while True:
+        fraction, layer = draws.layer()
+        x = fraction * np.float32(table_x[layer])
+        if x < np.float32(table_x[layer + 1]):
+            return shift + x
+        if layer == 0:
+            shift += np.float32(table_x[1])
+        elif _height(draws, table_y, layer) < np.exp(-x):
+            return shift + x
+
+
+def _height(draws: _Draws, table_y: np.ndarray, layer: int) -> np.float32:
+    """A height between the two edges of a layer of the ziggurat."""
+    return np.float32(table_y[layer]) + draws.unit() * np.float32(table_y[layer + 1] - table_y[layer])
+
+
+@functools.cache
+def _normal_tables() -> tuple[np.ndarray, np.ndarray]:
+    edge = 3.4426198558966521214
+    tail = math.sqrt(math.pi / 2) * math.erfc(edge / math.sqrt(2))
+    return _ziggurat_tables(
+        128, edge, tail, lambda x: math.exp(-x * x / 2), lambda y: math.sqrt(max(0.0, -2 * math.log(y)))
+    )
+
+
+@functools.cache
+def _exponential_tables() -> tuple[np.ndarray, np.ndarray]:
+    edge = 7.6971174701310497140
+    return _ziggurat_tables(256, edge, math.exp(-edge), lambda x: math.exp(-x), lambda y: max(0.0, -math.log(y)))
+
+
+def _ziggurat_tables(
+    layers: int, edge: float, tail: float, density: Callable[[float], float], inverse: Callable[[float], float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the corners (x, y) of a ziggurat of layers of equal area (Marsaglia and Tsang, 2000); float64.
+
+    Args:
+        layers: How many.
+        edge: Where the tail starts; it alone decides the area.
+        tail: Area under the density beyond `edge`.
+        density: Falls from 1 at 0.
+        inverse: Its inverse.
+    """
+    area = edge * density(edge) + tail
+    x = [area / density(edge), edge]
+    y = [0.0, density(edge)]
+    while len(x) < layers:
+        y.append(y[-1] + area / x[-1])
+        x.append(inverse(y[-1]))
+    return np.array([*x, 0.0]), np.array([*y, 1.0])
+
+
+def _append(values: np.ndarray, done: int, more: np.ndarray) -> int:
+    values[done : done + len(more)] = more
+    return done + len(more)
+
+
+def _uniform_bounds(a: float, b: float) -> tuple[np.float32, np.float32, np.float32]:
+    """Returns low, the span and the first number that is too large: caffe_nextafter makes `b` itself possible."""
+    if not a <= b:
+        raise ValueError(f"uniform needs a <= b, found {a} and {b}")
+    low, limit = np.float32(a), np.nextafter(np.float32(b), np.float32(np.inf))
+    return low, limit - low, limit
