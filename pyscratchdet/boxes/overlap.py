@@ -1,0 +1,48 @@
+"""Areas and overlaps of boxes (bbox_util.cpp: BBoxSize, IntersectBBox, JaccardOverlap, IsCrossBoundaryBBox)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Returns width * height of boxes (..., 4) as (...); 0 where xmax < xmin or ymax < ymin."""
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return torch.where((width < 0) | (height < 0), 0, width * height)
+
+
+def jaccard(first: Tensor, second: Tensor) -> Tensor:
+    """Returns the intersection over union of boxes, each of `first` with each of `second`.
+
+    Every step is rounded to the boxes' own type in the original's order, on every device. Boxes that only touch
+    overlap by 0.
+
+    Args:
+        first: (..., A, 4) xmin, ymin, xmax, ymax.
+        second: (..., B, 4); leading axes broadcast.
+
+    Returns:
+        (..., A, B), at least 0.
+    """
+    return pairwise_jaccard(
+        first.unsqueeze(-2), second.unsqueeze(-3), area(first)[..., None], area(second)[..., None, :]
+    )
+
+
+def pairwise_jaccard(first: Tensor, second: Tensor, first_area: Tensor, second_area: Tensor) -> Tensor:
+    """Returns the overlaps of boxes (..., 4) with boxes (..., 4), both broadcast, whose areas are known.
+
+    Coordinates may be laid out apart: only `boxes[..., k]` is read.
+    """
+    width = torch.minimum(first[..., 2], second[..., 2]) - torch.maximum(first[..., 0], second[..., 0])
+    height = torch.minimum(first[..., 3], second[..., 3]) - torch.maximum(first[..., 1], second[..., 1])
+    inner = width.clamp_(min=0).mul_(height.clamp_(min=0))
+    union = (first_area + second_area).sub_(inner)
+    # Without an intersection the union may be 0 as well: 0 / 0 must be 0.
+    return inner.div_(union.masked_fill_(inner == 0, 1))
+
+
+def crosses_boundary(boxes: Tensor) -> Tensor:
+    """Returns for boxes (..., 4) whether a coordinate is outside [0, 1]: (...) bool."""
+    return ((boxes < 0) | (boxes > 1)).any(-1)

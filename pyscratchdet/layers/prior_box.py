@@ -1,0 +1,133 @@
+"""PriorBox (prior_box_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, exactly, register
+from pyscratchdet.layers.loss import legacy_shape
+from pyscratchdet.lazy import Tensor, torch
+
+
+@register("PriorBox")
+class PriorBox(Layer):
+    """The prior boxes of a feature map, shared by all images of the batch.
+
+    Bottoms: the feature map (N, C, H, W), of which only H and W count, and the image (N, 3, H0, W0), which counts
+    where `img_size` is not given. Top: (1, 2, H * W * K * 4), normalised corners in the first channel and variances in
+    the second. No gradient.
+    """
+
+    bottoms = exactly(2)
+    no_gradient = frozenset({0, 1})
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        from pyscratchdet.boxes.priors import aspect_ratios, prior_sizes
+
+        param = self.param.prior_box_param
+        if not param.min_size:
+            raise self.fail("min_size is missing", "min-size")
+        for size in param.min_size:
+            self._require_positive("min_size", size, "min-size")
+        for ratio in param.aspect_ratio:
+            self._require_positive("aspect_ratio", ratio, "aspect-ratio")
+        self._check_max_sizes()
+        self.variances = self._variances()
+        self.image_size = self._image_size()
+        self.step = self._step()
+        ratios = aspect_ratios(param.aspect_ratio, param.flip)
+        self.sizes = prior_sizes(param.min_size, param.max_size, ratios)
+        self._made: tuple[object, Tensor] | None = None
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        height, width = self._map_size(bottoms)
+        if not height * width:
+            raise self.fail("the feature map is empty", "shape", found=bottoms[0])
+        self._image(bottoms)
+        return [(1, 2, height * width * len(self.sizes) * 4)]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        shapes = [tuple(bottom.shape) for bottom in bottoms]
+        key = (self._map_size(shapes), self._image(shapes), bottoms[0].device)
+        if self._made is None or self._made[0] != key:
+            self._made = (key, torch.from_numpy(self.priors(shapes)).to(bottoms[0].device))
+        # A copy, because the top is the caller's to write to.
+        return [self._made[1].clone()]
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        return [graph.constant(self.priors([graph.shape(bottom) for bottom in bottoms]), f"{self.name}_priors")]
+
+    def priors(self, bottoms: Sequence[Shape]) -> np.ndarray:
+        """Returns the top for bottoms of these shapes, float32."""
+        from pyscratchdet.boxes.priors import prior_boxes
+
+        param = self.param.prior_box_param
+        boxes = prior_boxes(
+            self.sizes, self._map_size(bottoms), self._image(bottoms), self.step, param.offset, param.clip
+        )
+        variances = np.broadcast_to(np.float32(self.variances), boxes.shape)
+        return np.stack([boxes.reshape(-1), variances.reshape(-1)])[None]
+
+    def _map_size(self, bottoms: Sequence[Shape]) -> tuple[int, int]:
+        return legacy_shape(self, bottoms[0])[2:]  # type: ignore[return-value]
+
+    def _image(self, bottoms: Sequence[Shape]) -> tuple[int, int]:
+        height, width = self.image_size or legacy_shape(self, bottoms[1])[2:]
+        if not height * width:
+            raise self.fail("the image is empty", "shape", found=bottoms[1])
+        return height, width
+
+    def _check_max_sizes(self) -> None:
+        param = self.param.prior_box_param
+        if param.max_size and len(param.max_size) != len(param.min_size):
+            raise self.fail(
+                "max_size must be given for each min_size or not at all",
+                "max-size",
+                expected=len(param.min_size),
+                found=len(param.max_size),
+            )
+        for low, high in zip(param.min_size, param.max_size, strict=False):
+            if not high > low:
+                raise self.fail("max_size must be greater than min_size", "max-size", expected=f"> {low}", found=high)
+
+    def _variances(self) -> list[float]:
+        given = list(self.param.prior_box_param.variance) or [0.1]
+        if len(given) not in (1, 4):
+            raise self.fail("wrong number of variances", "variance", expected="1 or 4", found=len(given))
+        for value in given:
+            self._require_positive("variance", value, "variance")
+        return given
+
+    def _image_size(self) -> tuple[int, int] | None:
+        param = self.param.prior_box_param
+        if param.HasField("img_h") or param.HasField("img_w"):
+            if param.HasField("img_size"):
+                raise self.fail("img_size and img_h/img_w exclude each other", "img-size")
+            sizes = (param.img_h, param.img_w)
+        elif param.HasField("img_size"):
+            sizes = (param.img_size, param.img_size)
+        else:
+            return None
+        for size in sizes:
+            self._require_positive("the image size", size, "img-size")
+        return sizes
+
+    def _step(self) -> tuple[float, float] | None:
+        param = self.param.prior_box_param
+        if param.HasField("step_h") or param.HasField("step_w"):
+            if param.HasField("step"):
+                raise self.fail("step and step_h/step_w exclude each other", "step")
+            steps = (param.step_h, param.step_w)
+        elif param.HasField("step"):
+            steps = (param.step, param.step)
+        else:
+            return None
+        for step in steps:
+            self._require_positive("step", step, "step")
+        return steps
+
+    def _require_positive(self, what: str, value: float, rule: str) -> None:
+        if not 0 < value < float("inf"):
+            raise self.fail(f"{what} must be positive", rule, expected="> 0", found=value)
