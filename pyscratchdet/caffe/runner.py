@@ -1,0 +1,245 @@
+"""Runs a script that was written for Caffe and Python 2: its imports, its language and its calls of Caffe's tools.
+
+The script sees this package as `caffe`. Where it starts `build/tools/caffe` (SSD's scripts write a job file and call
+it), the same command of `pyscratchdet` runs in its place. Paths in scripts are relative to the folder it is run in,
+the Caffe root of the original.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import builtins
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from pyscratchdet.caffe import model_libs, net_spec, python2
+from pyscratchdet.caffe.model_libs.fork import FORKS
+from pyscratchdet.errors import FileError, Position, PyScratchDetError
+from pyscratchdet.files import read_bytes
+
+# Names that only one published model_libs has: what a script uses tells where it comes from.
+_TELLTALES = {
+    "refinedet": {"CreateRefineDetHead", "DeconvBNLayer", "EltwiseLayer"},
+    "scratchdet": {"Resnet34rootV2_res", "Resnet18rootV2", "ResNet50Body", "VGGNetBNBody"},
+}
+
+# Caffe's programs by file name, and the command that stands in for each; `caffe` is followed by its own command.
+_TOOLS = {
+    "caffe": "",
+    "compute_image_mean": "compute-image-mean",
+    "convert_annoset": "lmdb",
+    "create_label_map": "create-label-map",
+    "extract_features": "extract-features",
+    "get_image_size": "get-image-size",
+    "upgrade_net_proto_text": "upgrade-net",
+    "upgrade_solver_proto_text": "upgrade-solver",
+}
+_TOOL = re.compile(rf"[\w./$~-]*build/tools/({'|'.join(_TOOLS)})(?:\.bin)?(?=[\s\\\"']|$)")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs `[--fork NAME] [--no-train] script.py arguments...`.
+
+    Returns:
+        The script's own exit status; 2 where the input was bad.
+    """
+    parser = argparse.ArgumentParser(prog="python -m pyscratchdet.caffe", description=__doc__.partition("\n")[0])
+    parser.add_argument("--fork", choices=FORKS, help="whose model_libs; default: by the names that the script uses")
+    parser.add_argument("--no-train", action="store_true", help="write all files, start none of Caffe's tools")
+    parser.add_argument("script", help="Python 2 or 3")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own arguments")
+    args = parser.parse_args(arguments)
+    try:
+        return run_script(args.script, args.arguments, args.fork, args.no_train)
+    except PyScratchDetError as error:
+        print(f"pyscratchdet.caffe: {error}", file=sys.stderr)
+        return 2
+
+
+def run_script(path: str, arguments: Sequence[str], fork: str | None = None, no_train: bool = False) -> int:
+    """Runs a script in this process and returns its exit status.
+
+    Raises:
+        PyScratchDetError: The script cannot be read, or its input is bad.
+    """
+    source = read_bytes(path).decode("utf-8", "replace")
+    tree = python2.parse(source, path)
+    is_python3 = python2.is_python3(tree)
+    fork = fork or guess_fork(tree)
+    code = python2.compile_tree(tree, path)
+    print(f"pyscratchdet.caffe: model_libs as {fork} published it", file=sys.stderr)
+    install(fork, os.path.dirname(os.path.abspath(path)), no_train)
+
+    module = ModuleType("__main__")
+    module.__file__ = path
+    if not is_python3:
+        vars(module).update(python2.list_names())
+    sys.modules["__main__"] = module
+    sys.argv = [path, *arguments]
+    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    try:
+        exec(code, vars(module))
+    except SystemExit as end:
+        return _status(end)
+    except FileNotFoundError as error:
+        raise _missing_file(error, path) from error
+    return 0
+
+
+def _status(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
+
+
+def _missing_file(error: FileNotFoundError, path: str) -> FileError:
+    """Returns the error about a file that the script opens, in the script's line."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    position = Position(path, lines[-1].lineno or 0, text=lines[-1].line or "") if lines else Position(path)
+    found = "" if os.path.isabs(str(error.filename)) else f" from {os.getcwd()}, where the original has its Caffe root"
+    hint = f"paths are relative: looked{found}" if found else None
+    return FileError(f"no such file: {error.filename}", code="script.missing-file", position=position, hint=hint)
+
+
+def guess_fork(tree: ast.AST) -> str:
+    """Returns the published version whose functions a script calls; ssd where it calls none of the others' own."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return next((fork for fork, names in _TELLTALES.items() if names & used), "ssd")
+
+
+def install(fork: str, folder: str, no_train: bool) -> None:
+    """Makes this process look like one with Caffe: modules, built-in names, and its programs."""
+    model_libs.use_fork(fork)
+    model_libs.check_if_exist = _check_if_exist
+    vars(builtins).update(python2.names())
+    os.environ.setdefault("HOME", os.path.expanduser("~"))
+    sys.modules["caffe"] = importlib.import_module("pyscratchdet.caffe")
+    sys.modules["caffe.layers"] = net_spec.layers  # type: ignore[assignment]
+    sys.modules["caffe.params"] = net_spec.params  # type: ignore[assignment]
+    sys.meta_path[:0] = [_CaffeFinder(), _ScriptFinder(folder)]
+    tools = _Tools(no_train)
+    subprocess.Popen = tools.popen_class()  # type: ignore[misc]
+    os.system = tools.system
+
+
+def _check_if_exist(path: str) -> bool:
+    """The published check, which nobody looks at the result of: say what is missing."""
+    if os.path.exists(path):
+        return True
+    print(f"pyscratchdet.caffe: {path} does not exist in {os.getcwd()} (yet)", file=sys.stderr)
+    return False
+
+
+class _CaffeFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """`caffe.x` is `pyscratchdet.caffe.x`, the same module object."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        return importlib.machinery.ModuleSpec(name, self) if name.startswith("caffe.") else None
+
+    def create_module(self, spec: Any) -> ModuleType:
+        real = "pyscratchdet.proto.caffe_pb2" if spec.name == "caffe.proto.caffe_pb2" else f"pyscratchdet.{spec.name}"
+        module = importlib.import_module(real)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+class _ScriptFinder(importlib.abc.MetaPathFinder):
+    """Modules beside the script are read as the script itself is."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder + os.sep
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        origin = spec.origin if spec else None
+        if spec is None or not origin or not origin.endswith(".py") or "site-packages" in origin:
+            return None
+        if os.path.abspath(origin).startswith(self._folder):
+            spec.loader = _ScriptLoader(name, origin)
+            return spec
+        return None
+
+
+class _ScriptLoader(importlib.machinery.SourceFileLoader):
+    def get_code(self, fullname: str) -> CodeType:
+        source = self.get_data(self.path).decode("utf-8", "replace")
+        code: CodeType = python2.compile_source(source, self.path)
+        return code
+
+
+class _Tools:
+    """Caffe's programs, wherever the script starts one."""
+
+    def __init__(self, no_train: bool) -> None:
+        self._no_train = no_train
+
+    def popen_class(self) -> type[subprocess.Popen[Any]]:
+        """Returns a Popen that sends Caffe's programs to pyscratchdet."""
+        tools = self
+
+        class Popen(subprocess.Popen):  # type: ignore[type-arg]
+            def __init__(self, args: Any, *rest: Any, **options: Any) -> None:
+                super().__init__(tools.command(args), *rest, **options)
+
+        return Popen
+
+    def system(self, command: str) -> int:
+        """Stands in for os.system."""
+        return subprocess.call(command, shell=True)
+
+    def command(self, args: Any) -> Any:
+        """Returns the command to run in place of `args`: a string for the shell or a list, as it came."""
+        is_text = isinstance(args, str)
+        words = shlex.split(args) if is_text else [os.fspath(word) for word in args]
+        job = next((word for word in words[:2] if os.path.isfile(word) and self._is_job(word)), None)
+        text = args if is_text else shlex.join(words)
+        if job is None and not _TOOL.search(text):
+            return args
+        if self._no_train:
+            print(f"pyscratchdet.caffe: not started (--no-train): {job or text}", file=sys.stderr)
+            return "true" if is_text else ["true"]
+        if job is None:
+            text = substitute(text)
+            return text if is_text else shlex.split(text)
+        return f"sh {shlex.quote(self._substituted(job))}" if is_text else ["sh", self._substituted(job)]
+
+    def _is_job(self, path: str) -> bool:
+        data = read_bytes(path)
+        return len(data) < 1 << 20 and b"\0" not in data and bool(_TOOL.search(data.decode("utf-8", "replace")))
+
+    def _substituted(self, job: str) -> str:
+        with tempfile.NamedTemporaryFile("w", suffix=".sh", prefix="job", delete=False) as file:
+            # The copy removes itself when it is done.
+            file.write(
+                f"{substitute(Path(job).read_text())}\nstatus=$?; rm -f {shlex.quote(file.name)}; exit $status\n"
+            )
+        return file.name
+
+
+def substitute(text: str) -> str:
+    """Returns a shell command with Caffe's programs replaced by pyscratchdet's commands."""
+
+    def stand_in(match: re.Match[str]) -> str:
+        command = _TOOLS[match.group(1)]
+        return f"{shlex.quote(sys.executable)} -m pyscratchdet {command}".rstrip()
+
+    return _TOOL.sub(stand_in, text)
