@@ -12,18 +12,8 @@ from typing import Any
 # name: module beside this file that has it; an empty name means the module itself.
 _LAZY: dict[str, str] = {
     **dict.fromkeys(("NetSpec", "layers", "params", "to_proto"), "net_spec"),
-    **dict.fromkeys(
-        (
-            "Layer",
-            "Net",
-            "layer_type_list",
-            "set_device",
-            "set_mode_cpu",
-            "set_mode_gpu",
-            "set_random_seed",
-        ),
-        "pycaffe",
-    ),
+    **dict.fromkeys(("Layer", "Net", "layer_type_list"), "pycaffe"),
+    **dict.fromkeys(("set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"), "mode"),
     **dict.fromkeys(
         (
             "AdaDeltaSolver",
