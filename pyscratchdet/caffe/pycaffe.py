@@ -16,8 +16,11 @@ from pyscratchdet.caffe.blob import Blob, ParameterBlob
 from pyscratchdet.caffe.mode import current_device, global_random
 from pyscratchdet.errors import NetError, UsageError
 from pyscratchdet.layers.base import layer_types
+from pyscratchdet.layers.python_layer import UserLayer as Layer
 from pyscratchdet.runtime import LayerModule, build_net, copy_weights, save_weights, share_weights
 from pyscratchdet.runtime.net import Net as RuntimeNet
+
+__all__ = ["Layer", "LayerView", "Net", "layer_type_list"]
 
 
 class LayerView:
@@ -67,7 +70,7 @@ class Net:
         self.layers = [LayerView(module) for module in net.layers]
         self._records: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._set_loss_diffs()
-        self._fill_constants()
+        self._fill_sources()
 
     # --- names ---
 
@@ -360,14 +363,12 @@ class Net:
                 if weight:
                     self._blobs[blob].diff_tensor().fill_(weight)
 
-    def _fill_constants(self) -> None:
-        """Gives the tops of source layers that fill themselves once (DummyData) their first values."""
-        for index, module in enumerate(self.runtime.layers):
+    def _fill_sources(self) -> None:
+        """Gives the tops of sources that fill themselves at set-up (DummyData) their first values."""
+        for module in self.runtime.layers:
             if module.layer.fills_at_setup:
-                values: dict[int, Tensor] = {}
-                self._forward_layer(index, values)
-                for blob, value in values.items():
-                    self._blobs[blob].set(value)
+                for blob, value in zip(module.node.tops, module.layer.initial_tops(), strict=True):
+                    self._blobs[blob].set(value.to(self._device))
 
     def _flush_weights(self) -> None:
         if self._device.type != "cpu":

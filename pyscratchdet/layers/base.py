@@ -155,6 +155,10 @@ class Layer:
         """Returns the tops, differentiable with respect to bottoms and blobs; never changes a bottom in place."""
         raise NotImplementedError
 
+    def initial_tops(self) -> list[Tensor]:
+        """Returns what the tops hold from set-up on; only for types that fill themselves then (`fills_at_setup`)."""
+        raise NotImplementedError
+
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         """Adds this layer in standard ONNX operators and returns the names of its tops' values.
 

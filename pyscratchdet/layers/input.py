@@ -66,6 +66,12 @@ class DummyData(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         return [self._top(index) for index in range(self.num_tops)]
 
+    def initial_tops(self) -> list[Tensor]:
+        return [
+            self._top(index) if filler.type == "constant" else torch.zeros(self.shapes[index])
+            for index, filler in enumerate(self.fillers)
+        ]
+
     def _spread(self, values: list) -> list:
         return values * self.num_tops if len(values) == 1 else values
 

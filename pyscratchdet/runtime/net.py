@@ -306,7 +306,7 @@ def _initial_values(spec: object, random: CaffeRandom) -> Tensor:
     filler = spec.filler  # type: ignore[attr-defined]
     if filler is None:
         return torch.from_numpy(np.full(spec.shape, spec.value, np.float32))  # type: ignore[attr-defined]
-    return torch.from_numpy(np.ascontiguousarray(fill(filler, spec.shape, random)))  # type: ignore[attr-defined]
+    return torch.from_numpy(np.require(fill(filler, spec.shape, random), np.float32, "C"))  # type: ignore[attr-defined]
 
 
 def _module_keys(names: Sequence[str]) -> list[str]:
