@@ -81,7 +81,9 @@ class Preparation:
     rgb: bool = False
     _cache: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
-    def __call__(self, image: np.ndarray, channels: int, height: int, width: int, resize_first: bool = True) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, channels: int, height: int, width: int, resize_first: bool = True
+    ) -> np.ndarray:
         """Returns float32 (channels, height, width).
 
         Args:
@@ -100,7 +102,9 @@ class Preparation:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         values = image.reshape(*image.shape[:2], channels).astype(np.float32) - self._mean(channels)
         if not resize_first:
-            values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+            values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
+                height, width, channels
+            )
         return np.ascontiguousarray(values.transpose(2, 0, 1)) * np.float32(self.scale)
 
     def _mean(self, channels: int) -> np.ndarray:
@@ -110,7 +114,10 @@ class Preparation:
                 mean = mean.mean(keepdims=True)
             if len(mean) not in (1, channels):
                 raise UsageError(
-                    "the mean does not fit the net", code="detect.mean", expected=f"1 or {channels} values", found=self.mean
+                    "the mean does not fit the net",
+                    code="detect.mean",
+                    expected=f"1 or {channels} values",
+                    found=self.mean,
                 )
             self._cache[channels] = np.broadcast_to(mean, (channels,))
         return self._cache[channels]
@@ -209,7 +216,9 @@ class Detector:
 
     def _class_names(self, labelmap: str | os.PathLike[str] | None) -> dict[int, str]:
         if labelmap is None:
-            return {label: "background" if label == self.background else str(label) for label in range(self.num_classes)}
+            return {
+                label: "background" if label == self.background else str(label) for label in range(self.num_classes)
+            }
         names = read_label_map(labelmap)
         if sorted(names) != list(range(self.num_classes)):
             raise DataError(

@@ -1,0 +1,252 @@
+"""`pyscratchdet detect`: find and draw objects in pictures, folders, videos or a camera's picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyscratchdet.evaluate.detector import Detector, ImageDetections
+    from pyscratchdet.evaluate.export import Run
+    from pyscratchdet.evaluate.media import Frame, Source
+
+_EPILOG = """\
+A picture that cannot be read is reported and left out; the exit status is 0 as long as any picture went well, and 2
+when none did. Drawn pictures, detections and crops go to the output folder under the inputs' names."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.epilog = _EPILOG
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, folders, videos, or a camera's number")
+    add_detector_arguments(parser)
+    parser.add_argument(
+        "-o", "--output", default="detections", metavar="DIR", help="folder to write (default %(default)s)"
+    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score shown (default %(default)s)")
+    parser.add_argument("--classes", metavar="NAME,...", help="show only these classes")
+    parser.add_argument(
+        "--format", default="json", metavar="NAME,...", help="what to write: json, voc, coco, csv (default %(default)s)"
+    )
+    parser.add_argument("--crops", action="store_true", help="also write every object as a picture, by class")
+    parser.add_argument("--no-draw", action="store_true", help="write no drawn pictures")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="stop a video or camera after N frames")
+    parser.add_argument("--benchmark", action="store_true", help="time each stage at batch 1 and 8, and write nothing")
+
+
+def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds the arguments that make a Detector."""
+    parser.add_argument("--model", required=required, metavar="DEPLOY", help="prototxt of the deploy net")
+    parser.add_argument("--weights", required=required, metavar="CAFFEMODEL", help=".caffemodel or .caffemodel.h5")
+    parser.add_argument("--labelmap", metavar="PROTOTXT", help="label map; without it classes are numbers")
+    parser.add_argument(
+        "--mean", default="104,117,123", metavar="B,G,R", help="subtracted (default: SSD's %(default)s)"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies what remains (default %(default)s)")
+    parser.add_argument("--rgb", action="store_true", help="the net takes red first")
+    parser.add_argument("--size", metavar="HxW", help="another input size than the prototxt's")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default %(default)s)"
+    )
+    parser.add_argument("--gpu", metavar="ID", help="run on this GPU")
+
+
+def make_detector(args: argparse.Namespace) -> Detector:
+    """Builds the detector that the arguments describe."""
+    from pyscratchdet.evaluate.detector import Detector, Preparation
+
+    preparation = Preparation(parse_numbers(args.mean, "--mean"), args.scale, args.rgb)
+    return Detector(
+        args.model,
+        args.weights,
+        args.labelmap,
+        preparation=preparation,
+        batch_size=positive(args.batch_size, "--batch-size"),
+        size=parse_size(args.size),
+        device=parse_device(args.gpu),
+    )
+
+
+def parse_numbers(text: str, option: str) -> tuple[float, ...]:
+    """Returns the numbers of a comma-separated list."""
+    from pyscratchdet.errors import UsageError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{option}: not numbers", code="usage.option", expected="such as 104,117,123", found=text
+        ) from None
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Returns (height, width) of "300" or "240x320"."""
+    from pyscratchdet.errors import UsageError
+
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError("--size: not a size", code="usage.option", expected="such as 300 or 240x320", found=text)
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_device(gpu: str | None) -> str:
+    """Returns the torch device of `--gpu`."""
+    if gpu is None:
+        return "cpu"
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.lazy import torch
+
+    if not gpu.isdecimal() or int(gpu) >= torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} GPUs"
+        raise UsageError(
+            f"--gpu {gpu}: no such GPU", code="usage.gpu", found=found, hint="leave --gpu out to use the CPU"
+        )
+    return f"cuda:{gpu}"
+
+
+def positive(number: int, option: str) -> int:
+    """Returns a number that must be at least 1."""
+    from pyscratchdet.errors import UsageError
+
+    if number < 1:
+        raise UsageError(f"{option}: too small", code="usage.option", expected="at least 1", found=number)
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detects."""
+    from pyscratchdet.evaluate.media import find_sources
+
+    formats = _parse_formats(args.format)
+    sources = find_sources(args.inputs)
+    detector = make_detector(args)
+    if args.benchmark:
+        return _benchmark(detector, sources)
+    return _detect(args, detector, sources, formats)
+
+
+def _parse_formats(text: str) -> list[str]:
+    from pyscratchdet.errors import UsageError, nearest
+    from pyscratchdet.evaluate.export import FORMATS
+
+    formats = [part for part in text.split(",") if part]
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(
+                f'unknown format "{name}"',
+                code="usage.option",
+                expected=", ".join(FORMATS),
+                hint=nearest(name, FORMATS),
+            )
+    return formats
+
+
+def _wanted_labels(detector: Detector, text: str | None) -> list[int] | None:
+    from pyscratchdet.errors import UsageError, nearest
+
+    if text is None:
+        return None
+    labels = {name: label for label, name in detector.names.items()}
+    wanted = []
+    for name in text.split(","):
+        if name not in labels:
+            raise UsageError(
+                f'--classes: no class "{name}"',
+                code="usage.option",
+                expected=", ".join(detector.classes),
+                hint=nearest(name, labels),
+            )
+        wanted.append(labels[name])
+    return wanted
+
+
+def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source], formats: list[str]) -> int:
+    from pyscratchdet.evaluate.export import Record, Run, write_run
+    from pyscratchdet.evaluate.media import read_frames
+    from pyscratchdet.evaluate.output import PictureWriter
+
+    wanted = _wanted_labels(detector, args.classes)
+    settings = {"model": args.model, "weights": args.weights, "threshold": args.threshold}
+    run = Run(detector.names, settings=settings)
+    live = any(source.kind == "camera" for source in sources)
+    with PictureWriter(args.output, detector.names, draw=not args.no_draw, crops=args.crops) as pictures:
+        frames = read_frames(sources, args.max_frames)
+        try:
+            for batch in _batches(frames, 1 if live else detector.batch_size, run):
+                results = detector.detect([frame.image for frame in batch], args.threshold)  # type: ignore[misc]
+                for frame, found in zip(batch, results, strict=True):
+                    chosen = _of_classes(found, wanted)
+                    run.records.append(Record.of(frame, chosen))
+                    pictures.add(frame, chosen)
+        except KeyboardInterrupt:
+            if not live:
+                raise
+    if run.records:
+        write_run(run, args.output, formats)
+    return _sum_up(args.output, run)
+
+
+def _of_classes(found: ImageDetections, wanted: list[int] | None) -> ImageDetections:
+    import numpy as np
+
+    return found if wanted is None else found.select(np.isin(found.labels, wanted))
+
+
+def _batches(frames: Iterator[Frame], size: int, run: Run) -> Iterator[list[Frame]]:
+    """Yields the readable frames in batches; the others are reported."""
+    batch: list[Frame] = []
+    for frame in frames:
+        if frame.image is None:
+            run.failed[frame.source.path] = str(frame.error)
+            print(f"pyscratchdet: warning: {frame.error}", file=sys.stderr)
+            continue
+        batch.append(frame)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _sum_up(folder: str, run: Run) -> int:
+    from pyscratchdet.errors import DataError
+
+    if not run.records:
+        raise DataError(
+            "none of the inputs could be read", code="detect.nothing-read", found=f"{len(run.failed)} failures"
+        )
+    counts: dict[str, int] = {}
+    for record in run.records:
+        for label in record.found.labels.tolist():
+            counts[run.names[label]] = counts.get(run.names[label], 0) + 1
+    total = sum(counts.values())
+    each = ", ".join(f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
+    print(f"{len(run.records)} pictures, {total} objects" + (f": {each}" if each else ""))
+    if run.failed:
+        print(f"{len(run.failed)} inputs could not be read: {', '.join(run.failed)}", file=sys.stderr)
+    print(f"written to {folder}")
+    return 0
+
+
+def _benchmark(detector: Detector, sources: list[Source]) -> int:
+    from rich.table import Table
+
+    from pyscratchdet.cli.console import console
+    from pyscratchdet.evaluate.benchmark import STAGES, benchmark
+
+    table = Table(title=f"milliseconds per picture, input {detector.size[0]}x{detector.size[1]}, {detector.device}")
+    table.add_column("batch", justify="right")
+    for stage in (*STAGES, "total", "pictures/s"):
+        table.add_column(stage, justify="right")
+    for batch_size in (1, 8):
+        seconds = benchmark(detector, sources, batch_size)
+        total = sum(seconds.values())
+        values = [*(seconds[stage] for stage in STAGES), total]
+        table.add_row(str(batch_size), *(f"{1000 * value:.2f}" for value in values), f"{1 / total:.1f}")
+    console().print(table)
+    return 0

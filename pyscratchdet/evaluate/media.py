@@ -1,0 +1,180 @@
+"""Pictures from files, folders, videos and cameras, one after the other; what cannot be read is reported, not fatal."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pyscratchdet.errors import DataError, FileError, PyScratchDetError
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mjpg"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input.
+
+    Attributes:
+        path: The file, or the camera's number.
+        name: Unique name for outputs, without suffix; a folder's pictures keep their relative folders.
+        kind: "picture", "video" or "camera".
+    """
+
+    path: str
+    name: str
+    kind: str
+
+
+@dataclass
+class Frame:
+    """One picture of a source; `image` is None and `error` says why where it could not be read.
+
+    Attributes:
+        source: Where it comes from.
+        index: Frame number in a video or camera, from 0; -1 for a picture.
+        image: uint8 (h, w, 3) BGR.
+        error: Why there is no image.
+        fps: Of the video; 0 for pictures.
+    """
+
+    source: Source
+    index: int = -1
+    image: np.ndarray | None = None
+    error: PyScratchDetError | None = None
+    fps: float = 0.0
+
+
+def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a picture as colour: uint8 (h, w, 3) BGR, orientation tags ignored as Caffe ignores them.
+
+    Raises:
+        FileError: There is no such file.
+        DataError: It is not a picture that OpenCV can read.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+    image = None
+    if data:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:  # such as more pixels than OpenCV allows
+            image = None
+    if image is None:
+        raise DataError(f"{os.fspath(path)}: not a readable picture", code="data.picture", found=_what(data))
+    return image
+
+
+def _what(data: bytes) -> str:
+    if not data:
+        return "an empty file"
+    known = {b"\xff\xd8\xff": "a damaged JPEG", b"\x89PNG": "a damaged PNG", b"BM": "a damaged BMP", b"GIF8": "a GIF"}
+    return next(
+        (name for start, name in known.items() if data.startswith(start)), f"{len(data)} bytes of something else"
+    )
+
+
+def find_sources(inputs: Sequence[str]) -> list[Source]:
+    """Sorts command-line inputs into pictures, videos and cameras; folders give the pictures and videos in them.
+
+    Raises:
+        FileError: An input does not exist.
+        DataError: A folder has neither pictures nor videos.
+    """
+    sources: list[Source] = []
+    taken: set[str] = set()
+
+    def add(path: Path | str, name: str, kind: str) -> None:
+        unique, number = name, 2
+        while unique in taken:
+            unique, number = f"{name}_{number}", number + 1
+        taken.add(unique)
+        sources.append(Source(str(path), unique, kind))
+
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in PICTURES | VIDEOS]
+            if not files:
+                raise DataError(f"{path}: no pictures or videos in this folder", code="detect.empty-folder")
+            for file in files:
+                add(file, str(file.relative_to(path).with_suffix("")), _kind(file))
+        elif path.is_file():
+            add(path, path.stem, _kind(path))
+        elif text.isdecimal():
+            add(text, f"camera{text}", "camera")
+        else:
+            raise FileError(f"no file or folder {path}", code="file.read", hint="a number means a camera")
+    return sources
+
+
+def _kind(path: Path) -> str:
+    return "video" if path.suffix.lower() in VIDEOS else "picture"
+
+
+def read_frames(sources: Sequence[Source], max_frames: int | None = None, workers: int = 2) -> Iterator[Frame]:
+    """Yields every picture and frame in order, decoding pictures ahead in threads.
+
+    Args:
+        sources: As `find_sources` returns them.
+        max_frames: Of each video and camera.
+        workers: Threads that decode.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        remaining = iter(sources)
+        waiting: deque[Source | Future[Frame]] = deque()
+
+        def refill() -> None:
+            for source in islice(remaining, max(0, 4 * workers - len(waiting))):
+                waiting.append(pool.submit(_read_still, source) if source.kind == "picture" else source)
+
+        refill()
+        while waiting:
+            head = waiting.popleft()
+            if isinstance(head, Future):
+                yield head.result()
+            else:
+                yield from _read_video(head, max_frames)
+            refill()
+
+
+def _read_still(source: Source) -> Frame:
+    try:
+        return Frame(source, image=read_picture(source.path))
+    except PyScratchDetError as error:
+        return Frame(source, error=error)
+
+
+def _read_video(source: Source, max_frames: int | None) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(int(source.path) if source.kind == "camera" else source.path)
+    try:
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        number = 0
+        while max_frames is None or number < max_frames:
+            good, image = capture.read()
+            if not good:
+                break
+            yield Frame(source, number, image, fps=fps if 1 <= fps <= 1000 else 25.0)
+            number += 1
+        if not number:
+            what = f"camera {source.path}" if source.kind == "camera" else source.path
+            yield Frame(
+                source,
+                error=DataError(
+                    f"{what}: no frames",
+                    code="data.video",
+                    hint="OpenCV cannot open it: is it there, and does this OpenCV have a decoder for it?",
+                ),
+            )
+    finally:
+        capture.release()

@@ -1,0 +1,200 @@
+"""Multi-scale testing as RefineDet's test code does it (test/lib/fast_rcnn/test.py), for ScratchDet300+ and its like.
+
+Every picture is seen at several input sizes, each also mirrored; small inputs keep large objects, large inputs small
+ones; what overlaps is then merged by voting. Sizes of objects are in pixels of the picture. Boxes stay in the
+annotation's pixel frame, where the original adds 1 when it writes VOC result files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyscratchdet.evaluate.detector import Detector, ImageDetections
+
+VOTE_OVERLAP = 0.45
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One look at a picture.
+
+    Attributes:
+        scale: Of the net's input side.
+        short: Where given, the input's shorter side is this times the net's, along the picture's shorter side.
+        above: Keep boxes whose longer side exceeds this many pixels.
+        below: Keep boxes whose shorter side is less than this many pixels.
+        coco_only: Used for COCO, where it pays.
+    """
+
+    scale: float = 1.0
+    short: float | None = None
+    above: float | None = None
+    below: float | None = None
+    coco_only: bool = False
+
+
+# RefineDet's tables for inputs of 320 (and below 512) and of 512, in their order.
+PASSES_320 = (
+    Pass(),
+    Pass(short=0.6),
+    Pass(0.6, above=32),
+    Pass(1.2, below=160),
+    Pass(1.4, below=128),
+    Pass(1.6, below=96),
+    Pass(1.8, below=64),
+    Pass(2.2, below=32),
+    Pass(2.0, below=48, coco_only=True),
+)
+PASSES_512 = (
+    Pass(),
+    Pass(short=0.75),
+    Pass(0.5),
+    Pass(0.75),
+    Pass(1.75, below=128),
+    Pass(1.5, below=192),
+    Pass(1.25, below=224, coco_only=True),
+    Pass(2.0, below=96, coco_only=True),
+    Pass(2.25, below=64, coco_only=True),
+)
+
+
+class MultiScaleDetector:
+    """A detector that looks several times.
+
+    Args:
+        detector: Looks once; its input must be square.
+        coco: Use COCO's passes and soft voting.
+        confidence_threshold: Soft voting drops what falls below; RefineDet takes the net's own (0.01).
+        passes: By default RefineDet's for the input's size.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        coco: bool = False,
+        confidence_threshold: float = 0.01,
+        passes: Sequence[Pass] | None = None,
+    ) -> None:
+        table = PASSES_512 if min(detector.size) >= 512 else PASSES_320
+        self._passes = tuple(step for step in table if coco or not step.coco_only) if passes is None else tuple(passes)
+        self._detector = detector
+        self._soft = coco
+        self._confidence_threshold = confidence_threshold
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The passes, each of which looks at the picture and at its mirror image."""
+        return self._passes
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
+        """Finds objects, as `Detector.detect`."""
+        return [self._detect_one(image) for image in images]
+
+    def _detect_one(self, image: np.ndarray) -> ImageDetections:
+        looks = [look for step in self._passes for look in self._look(image, step)]
+        labels = np.concatenate([look.labels for look in looks])
+        table = np.concatenate([np.column_stack([look.boxes_px, look.scores]) for look in looks]).astype(np.float32)
+        merged, names = [np.zeros((0, 5), np.float32)], [np.zeros(0, np.int64)]
+        for label in np.unique(labels):
+            mine = table[labels == label]
+            voted = soft_box_vote(mine, self._confidence_threshold) if self._soft else box_vote(mine)
+            merged.append(voted)
+            names.append(np.full(len(voted), label))
+        rows, label_of = np.concatenate(merged), np.concatenate(names)
+        order = np.argsort(-rows[:, 4], kind="stable")
+        return ImageDetections(label_of[order], rows[order, 4], rows[order, :4])
+
+    def _look(self, image: np.ndarray, step: Pass) -> list[ImageDetections]:
+        height, width = image.shape[:2]
+        size = self._input_size(step, height, width)
+        both = [image, np.ascontiguousarray(image[:, ::-1])]
+        found = self._detector.detect_at(both, size, resize_first=False)
+        for one in found:
+            one.boxes_px = np.minimum(one.boxes_px, np.array([width - 1, height - 1] * 2, np.float32))
+        mirrored = found[1].boxes_px
+        found[1].boxes_px = np.column_stack(
+            [width - mirrored[:, 2], mirrored[:, 1], width - mirrored[:, 0], mirrored[:, 3]]
+        )
+        return [one.select(_kept(one.boxes_px, step)) for one in found]
+
+    def _input_size(self, step: Pass, height: int, width: int) -> tuple[int, int]:
+        side = self._detector.size[0]
+        if step.short is None:
+            return int(step.scale * side), int(step.scale * self._detector.size[1])
+        short = int(step.short * side)
+        return (short, side) if height < width else (side, short)
+
+
+def _kept(boxes: np.ndarray, step: Pass) -> np.ndarray:
+    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    keep = np.ones(len(boxes), bool)
+    if step.above is not None:
+        keep &= sides.max(axis=1) > step.above
+    if step.below is not None:
+        keep &= sides.min(axis=1) < step.below
+    return keep
+
+
+def box_vote(boxes: np.ndarray, overlap: float = VOTE_OVERLAP) -> np.ndarray:
+    """Merges boxes of one class (bbox_vote).
+
+    The best box takes all that overlap it by at least `overlap`: their mean, weighed by score, with the best score.
+
+    Args:
+        boxes: (N, 5) xmin, ymin, xmax, ymax, score.
+        overlap: Borders included (+1).
+
+    Returns:
+        (K, 5), by falling score of each group's best.
+    """
+    if len(boxes) <= 1:
+        return boxes
+    return np.concatenate([_merged(group) for group, _ in _groups(boxes, overlap)])
+
+
+def soft_box_vote(boxes: np.ndarray, confidence_threshold: float, overlap: float = VOTE_OVERLAP) -> np.ndarray:
+    """Merges boxes of one class and keeps the merged ones with scores lowered by their overlap (soft_bbox_vote).
+
+    Args:
+        boxes: (N, 5) xmin, ymin, xmax, ymax, score.
+        confidence_threshold: Lowered scores below it are dropped.
+        overlap: Borders included (+1).
+    """
+    if len(boxes) <= 1:
+        return boxes
+    parts = []
+    for group, overlaps in _groups(boxes, overlap):
+        if len(group) > 1:
+            lowered = group.copy()
+            lowered[:, 4] *= 1 - overlaps
+            parts.append(lowered[lowered[:, 4] >= confidence_threshold])
+        parts.append(_merged(group))
+    rows = np.concatenate(parts)
+    return rows[np.argsort(-rows[:, 4], kind="stable")]
+
+
+def _groups(boxes: np.ndarray, overlap: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns (boxes, overlaps with the best of them) per group; each box belongs to the first best that takes it."""
+    boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
+    groups = []
+    while len(boxes):
+        sides = np.maximum(np.minimum(boxes[0, 2:4], boxes[:, 2:4]) - np.maximum(boxes[0, :2], boxes[:, :2]) + 1, 0)
+        inner = sides[:, 0] * sides[:, 1]
+        area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
+        shared = inner / (area[0] + area - inner)
+        taken = shared >= overlap
+        taken[0] = True
+        groups.append((boxes[taken], shared[taken]))
+        boxes = boxes[~taken]
+    return groups
+
+
+def _merged(group: np.ndarray) -> np.ndarray:
+    if len(group) == 1:
+        return group
+    weights = group[:, 4:]
+    corners = (group[:, :4] * weights).sum(axis=0) / weights.sum()
+    return np.append(corners, group[:, 4].max())[None].astype(group.dtype)

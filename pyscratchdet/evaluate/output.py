@@ -1,0 +1,120 @@
+"""Drawn pictures, drawn videos and crops in an output folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from pyscratchdet.errors import FileError
+from pyscratchdet.evaluate.detector import ImageDetections
+from pyscratchdet.evaluate.draw import draw_detections
+from pyscratchdet.evaluate.media import Frame
+from pyscratchdet.files import atomic_path, write_bytes
+
+
+class PictureWriter:
+    """Writes `<name>.jpg` per picture, `<name>.mp4` per video or camera, and `crops/<class>/<name>_<k>.jpg`.
+
+    A context manager: a video gets its name when all of its frames are in it.
+
+    Args:
+        folder: Made when something is written.
+        names: {label: class name}.
+        draw: Write drawn pictures and videos.
+        crops: Write crops.
+
+    Raises:
+        FileError: Something cannot be written.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], names: Mapping[int, str], draw: bool = True, crops: bool = False
+    ) -> None:
+        self._folder = Path(folder)
+        self._names = names
+        self._draw = draw
+        self._crops = crops
+        self._stack = ExitStack()
+        self._video: cv2.VideoWriter | None = None
+        self._video_name = ""
+        self._video_size = (0, 0)
+
+    def __enter__(self) -> PictureWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_video(kind, error, trace)
+
+    def add(self, frame: Frame, found: ImageDetections) -> None:
+        """Writes what belongs to one frame."""
+        assert frame.image is not None
+        if self._crops:
+            self._write_crops(frame, found)
+        if not self._draw:
+            return
+        drawn = draw_detections(frame.image, found, self._names)
+        if frame.index < 0:
+            write_bytes(self._folder / f"{frame.source.name}.jpg", encode_jpeg(drawn))
+        else:
+            self._write_frame(frame, drawn)
+
+    def _write_crops(self, frame: Frame, found: ImageDetections) -> None:
+        assert frame.image is not None
+        stem = frame.source.name if frame.index < 0 else f"{frame.source.name}_{frame.index:06d}"
+        height, width = frame.image.shape[:2]
+        low = np.floor(found.boxes_px[:, :2]).astype(int).clip(0, [width - 1, height - 1])
+        high = np.ceil(found.boxes_px[:, 2:]).astype(int).clip(low + 1, [width, height])
+        for number, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
+            name = _as_file_name(self._names[int(found.labels[number])])
+            path = self._folder / "crops" / name / f"{stem}_{number}.jpg"
+            write_bytes(path, encode_jpeg(frame.image[top:bottom, left:right]))
+
+    def _write_frame(self, frame: Frame, drawn: np.ndarray) -> None:
+        if self._video is None or frame.source.name != self._video_name:
+            self._close_video(None, None, None)
+            self._open_video(frame, drawn)
+        assert self._video is not None
+        self._video.write(cv2.resize(drawn, self._video_size) if drawn.shape[1::-1] != self._video_size else drawn)
+
+    def _open_video(self, frame: Frame, drawn: np.ndarray) -> None:
+        # OpenCV chooses the container by suffix, so the temporary name needs one as well.
+        target = self._folder / f"{frame.source.name}.mp4"
+        temporary = self._stack.enter_context(atomic_path(target))
+        with_suffix = temporary.with_suffix(".mp4")
+        self._stack.callback(with_suffix.unlink, missing_ok=True)
+        self._video_size = (drawn.shape[1] // 2 * 2, drawn.shape[0] // 2 * 2)  # encoders want even sides
+        self._video = cv2.VideoWriter(str(with_suffix), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, self._video_size)
+        self._video_name = frame.source.name
+        if not self._video.isOpened():
+            raise FileError(
+                f"cannot write {target}",
+                code="file.write",
+                hint="this OpenCV cannot encode mp4; --no-draw writes no video",
+            )
+        self._stack.callback(lambda: with_suffix.exists() and os.replace(with_suffix, temporary))
+
+    def _close_video(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._video is not None:
+            self._video.release()
+            self._video = None
+            self._stack.__exit__(kind, error, trace)
+            self._stack = ExitStack()
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
+    """Returns a picture as JPEG."""
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _as_file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text).strip(". ") or "_"

@@ -1,0 +1,123 @@
+"""Running a detector over a whole set, with progress, so that an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pyscratchdet.errors import DataError, FileError
+from pyscratchdet.evaluate.detector import ImageDetections
+from pyscratchdet.evaluate.media import read_picture
+from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.files import atomic_path, read_bytes, write_text
+
+Detect = Callable[[Sequence[np.ndarray]], Sequence[ImageDetections]]
+_CHUNK = 32
+
+
+def run_set(
+    truth: GroundTruth,
+    detect: Detect,
+    resume: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, object] | None = None,
+    on_done: Callable[[int], None] | None = None,
+) -> Detections:
+    """Detects on every picture of a set.
+
+    Args:
+        truth: The set; `sizes` that the annotations leave out are filled in from the pictures.
+        detect: Pictures in, detections out.
+        resume: Folder for finished parts; those already there are not computed again.
+        settings: What the results depend on; a folder of other settings is refused.
+        on_done: Called with the number of pictures done.
+
+    Raises:
+        FileError, DataError: A picture is missing or damaged: unlike in `detect`, an evaluation cannot leave it out.
+        DataError: The folder to resume from holds parts of another run.
+    """
+    store = Path(resume) if resume is not None else None
+    if store is not None:
+        _check_store(store, {**(settings or {}), "images": truth.names})
+    parts = []
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(truth.names), _CHUNK):
+            rows = range(start, min(start + _CHUNK, len(truth.names)))
+            part = store / f"part_{start:07d}.npz" if store is not None else None
+            if part is not None and part.is_file():
+                parts.append(_load_part(part))
+            else:
+                images = list(pool.map(read_picture, [truth.paths[row] for row in rows]))
+                truth.sizes[start : rows.stop] = [image.shape[1::-1] for image in images]
+                parts.append(to_table(detect(images), start))
+                if part is not None:
+                    _save_part(part, parts[-1])
+            if on_done:
+                on_done(rows.stop)
+    return Detections.join(parts)
+
+
+def to_table(found: Sequence[ImageDetections], first: int = 0) -> Detections:
+    """Returns per-picture detections as one table, the first picture being number `first` of the set."""
+    if not found:
+        return Detections()
+    return Detections(
+        np.repeat(np.arange(first, first + len(found)), [len(one) for one in found]),
+        np.concatenate([one.labels for one in found]).astype(np.int64),
+        np.concatenate([one.scores for one in found]).astype(np.float64),
+        np.concatenate([one.boxes_px.reshape(-1, 4) for one in found]).astype(np.float64),
+    )
+
+
+def _check_store(store: Path, settings: dict[str, object]) -> None:
+    path, text = store / "run.json", json.dumps(settings, sort_keys=True, default=str)
+    if path.is_file():
+        if read_bytes(path).decode(errors="replace") != text:
+            raise DataError(
+                f"{store}: holds parts of a run with other settings", code="evaluate.resume", hint="give another folder"
+            )
+    elif store.is_dir() and any(store.iterdir()):
+        raise FileError(f"{store} exists already and is no run to go on with", code="file.exists")
+    else:
+        write_text(path, text)
+
+
+def _save_part(path: Path, part: Detections) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, image=part.image, label=part.label, score=part.score, boxes_px=part.boxes_px)
+
+
+def _load_part(path: Path) -> Detections:
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return Detections(saved["image"], saved["label"], saved["score"], saved["boxes_px"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: damaged part of a run: {error}", code="evaluate.resume", hint="remove the file"
+        ) from None
+
+
+class Progress:
+    """One line on stderr that is rewritten on a terminal; elsewhere a line at every tenth of the way."""
+
+    def __init__(self, total: int, what: str = "pictures") -> None:
+        self._total, self._what = total, what
+        self._began = time.monotonic()
+        self._tenths = 0
+
+    def __call__(self, done: int) -> None:
+        """Shows that `done` are done."""
+        spent = time.monotonic() - self._began
+        left = spent / max(done, 1) * (self._total - done)
+        text = f"{done}/{self._total} {self._what}, {done / max(spent, 1e-9):.1f} per second, {left:.0f} s left"
+        if sys.stderr.isatty():
+            print(f"\r{text}\x1b[K", end="\n" if done >= self._total else "", file=sys.stderr, flush=True)
+        elif done * 10 // max(self._total, 1) > self._tenths:
+            self._tenths = done * 10 // self._total
+            print(text, file=sys.stderr, flush=True)
