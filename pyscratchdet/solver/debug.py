@@ -1,0 +1,102 @@
+"""`debug_info: true`: mean magnitudes of blobs, weights and gradients as Caffe prints them (net.cpp: *DebugInfo)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyscratchdet.runtime import LayerModule, Net
+from pyscratchdet.solver.log import info, number
+
+_log = logging.getLogger(__name__)
+
+
+class DebugInfo:
+    """Prints one pass, forward and backward, of a net while the block runs.
+
+    The original's "diff" of a bottom is the gradient from this consumer alone, so each layer gets its bottoms through
+    an identity of its own.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self._handles: list[Any] = []
+        self._bottom_grads: dict[tuple[int, int], Tensor] = {}
+        self._indices = {id(module): index for index, module in enumerate(net.layers)}
+
+    def __enter__(self) -> DebugInfo:
+        for module in self.net.layers:
+            self._handles.append(module.register_forward_pre_hook(self._before))
+            self._handles.append(module.register_forward_hook(self._after))
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        if kind is None:
+            self._print_backward()
+
+    def _before(self, module: LayerModule, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        index = self._indices[id(module)]
+        return tuple(self._watched(bottom, (index, j)) for j, bottom in enumerate(bottoms))
+
+    def _watched(self, bottom: Tensor, key: tuple[int, int]) -> Tensor:
+        if not (bottom.requires_grad and self.net.plan.backward.bottoms[key[0]][key[1]]):
+            return bottom
+        alias = bottom.view_as(bottom)
+        alias.register_hook(lambda grad: self._bottom_grads.__setitem__(key, grad.detach()))
+        return alias
+
+    def _after(self, module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> None:
+        names = self.net.plan.graph.blob_names
+        start = f"    [Forward] Layer {module.name}"
+        for blob, top in zip(module.node.tops, tops, strict=True):
+            info(_log, f"{start}, top blob {names[blob]} data: {_mean(top)}", "net.cpp:609")
+        for k, blob in enumerate(module.blobs):
+            info(_log, f"{start}, param blob {_param_name(module, k)} data: {_mean(blob)}", "net.cpp:621")
+
+    def _print_backward(self) -> None:
+        plan = self.net.plan.backward
+        names = self.net.plan.graph.blob_names
+        for index in reversed(range(len(self.net.layers))):
+            module = self.net.layers[index]
+            if not plan.layers[index]:
+                continue
+            start = f"    [Backward] Layer {module.name}"
+            for j, blob in enumerate(module.node.bottoms):
+                if plan.bottoms[index][j]:
+                    mean = _mean(self._bottom_grads.get((index, j)))
+                    info(_log, f"{start}, bottom blob {names[blob]} diff: {mean}", "net.cpp:636")
+            for k, parameter in enumerate(module.blobs):
+                if plan.params[index][k]:
+                    info(_log, f"{start}, param blob {k} diff: {_mean(parameter.grad)}", "net.cpp:648")
+        self._print_norms()
+
+    def _print_norms(self) -> None:
+        data = [entry.parameter.detach() for entry in self.net.learnable]
+        diff = [tensor.grad for tensor in (entry.parameter for entry in self.net.learnable) if tensor.grad is not None]
+        l1 = [number(_total(tensors, 1)) for tensors in (data, diff)]
+        l2 = [number(_total(tensors, 2)) for tensors in (data, diff)]
+        message = "    [Backward] All net params (data, diff): "
+        message += f"L1 norm = ({', '.join(l1)}); L2 norm = ({', '.join(l2)})"
+        info(_log, message, "net.cpp:736", logging.ERROR)
+
+
+def _mean(tensor: Tensor | None) -> str:
+    if tensor is None or tensor.numel() == 0:
+        return "0"
+    return number(tensor.detach().float().abs().mean().item())
+
+
+def _total(tensors: list[Tensor], order: int) -> float:
+    if not tensors:
+        return 0.0
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, order)).double(), order))
+
+
+def _param_name(module: LayerModule, index: int) -> str:
+    specs = module.node.param.param
+    return (specs[index].name if index < len(specs) else "") or str(index)

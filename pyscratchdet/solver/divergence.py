@@ -1,0 +1,79 @@
+"""A loss that is no number any more: where it began and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pyscratchdet.errors import SolverError
+from pyscratchdet.runtime import Net
+
+EXPLODED = 1e6
+HINT = (
+    "lower base_lr (10 times is a good first try) or warm up; check batch_size per GPU (BatchNorm needs several images)"
+    " and the boxes (no width or height of 0, within the picture); clip_gradients: 10 bounds the damage"
+)
+
+
+def has_diverged(loss: float, first: float) -> bool:
+    """Returns whether a loss is no number, or a million times the first one."""
+    return not abs(loss) <= EXPLODED * max(1.0, abs(first))
+
+
+def divergence(net: Net, blobs: Mapping[str, Tensor], iteration: int, loss: float) -> SolverError:
+    """Returns the error that tells in which layer a run went wrong.
+
+    Args:
+        net: The net as it stands.
+        blobs: Blobs of a forward pass by name; those that are missing are not looked at.
+        iteration: When it happened.
+        loss: The loss found.
+    """
+    place = _first_bad_weights(net) or _first_bad_top(net, blobs) or _largest(net, blobs)
+    index, what = place if place else (None, "")
+    module = None if index is None else net.layers[index]
+    return SolverError(
+        f"the loss of iteration {iteration} is {loss:.6g}" + (f"; {what}" if what else ""),
+        code="solver.diverged",
+        layer=module.name if module else None,
+        layer_type=module.layer_type if module else None,
+        hint=HINT,
+    )
+
+
+def _first_bad_weights(net: Net) -> tuple[int, str] | None:
+    for index, module in enumerate(net.layers):
+        for role, blob in zip(module.roles, module.blobs, strict=True):
+            if not torch.isfinite(blob).all():
+                return index, f"it began here: {role} of this layer has values that are no numbers"
+    return None
+
+
+def _first_bad_top(net: Net, blobs: Mapping[str, Tensor]) -> tuple[int, str] | None:
+    for index, name, top in _tops(net, blobs):
+        if not torch.isfinite(top).all():
+            return index, f'it began here: blob "{name}" has values that are no numbers'
+    return None
+
+
+def _largest(net: Net, blobs: Mapping[str, Tensor]) -> tuple[int, str] | None:
+    """Finds the layer whose values stand out most: all are numbers still, but too large ones."""
+    sizes = [(float(top.abs().max()), index, name) for index, name, top in _tops(net, blobs) if top.numel()]
+    losses = net.loss_weights
+    inner = [entry for entry in sizes if entry[2] not in losses] or sizes
+    if not inner:
+        return None
+    size, index, name = max(inner)
+    return index, f'the largest values are here: up to {size:.3g} in blob "{name}"'
+
+
+def _tops(net: Net, blobs: Mapping[str, Tensor]) -> list[tuple[int, str, Tensor]]:
+    names = net.plan.graph.blob_names
+    return [
+        (index, names[blob], blobs[names[blob]])
+        for index, module in enumerate(net.layers)
+        for blob in module.node.tops
+        if names[blob] in blobs and blobs[names[blob]].is_floating_point()
+    ]

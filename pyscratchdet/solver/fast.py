@@ -1,0 +1,67 @@
+"""The fast mode: channels_last, and on a GPU TF32 and bfloat16 autocast. Reference arithmetic is the default."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyscratchdet.runtime import LayerModule, Net
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a net computes.
+
+    Attributes:
+        is_fast: False for float32 in Caffe's layout.
+        autocast: On a GPU, whether convolutions run in bfloat16.
+    """
+
+    is_fast: bool = False
+    autocast: bool = True
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether this is reference arithmetic."""
+        return not self.is_fast
+
+    def prepare(self, net: Net, device: torch.device) -> Net:
+        """Makes a net ready for `device` and returns it."""
+        _send_batches(net, device)
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = self.is_fast
+            torch.backends.cudnn.allow_tf32 = self.is_fast
+            torch.backends.cudnn.benchmark = self.is_fast
+        if self.is_fast:
+            net = net.to(memory_format=torch.channels_last)
+            for module in net.layers:
+                if module.layer.is_loss:
+                    module.register_forward_pre_hook(_in_float32)
+        return net
+
+    def context(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Returns the context that a forward pass runs in."""
+        if self.is_fast and self.autocast and device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+
+def _send_batches(net: Net, device: torch.device) -> None:
+    """Makes the batches of data layers arrive on the net's device."""
+    if device.type == "cpu":
+        return
+
+    def send(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> list[Tensor]:
+        return [top.to(device, non_blocking=True) for top in tops]
+
+    for module in net.layers:
+        if module.layer.is_source:
+            module.register_forward_hook(send)
+
+
+def _in_float32(module: LayerModule, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(bottom.float() if bottom.is_floating_point() else bottom for bottom in bottoms)

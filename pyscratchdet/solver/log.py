@@ -1,0 +1,76 @@
+"""Log lines in glog's form, which the tools around Caffe parse (parse_log.py, plot_training_log.py)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyscratchdet.errors import FileError
+
+ROOT = "pyscratchdet.solver"
+_LETTERS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
+
+
+def number(value: float) -> str:
+    """Prints a float as C++ streams do: six significant digits."""
+    return f"{float(value):.6g}"
+
+
+def info(log: logging.Logger, message: str, place: str, level: int = logging.INFO) -> None:
+    """Logs `message` as coming from `place`, the original's file and line, such as "solver.cpp:243"."""
+    log.log(level, "%s", message, extra={"place": place})
+
+
+class GlogFormatter(logging.Formatter):
+    """`I1121 08:00:00.000000  1234 solver.cpp:243] message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line of one record."""
+        seconds = time.localtime(record.created)
+        stamp = time.strftime("%m%d %H:%M:%S", seconds) + f".{int(record.created % 1 * 1e6):06d}"
+        place = getattr(record, "place", f"{record.filename}:{record.lineno}")
+        thread = threading.get_native_id()
+        return f"{_LETTERS.get(record.levelno, 'I')}{stamp} {thread:5d} {place}] {record.getMessage()}"
+
+
+@contextmanager
+def logging_to(paths: Sequence[str | os.PathLike[str]] = (), stderr: logging.Handler | None = None) -> Iterator[None]:
+    """Sends the solver's lines to stderr and appends them to files, line by line, while the block runs.
+
+    Args:
+        paths: Log files.
+        stderr: Handler used in place of a plain one on stderr.
+
+    Raises:
+        FileError: A log file cannot be opened.
+    """
+    handlers: list[logging.Handler] = [stderr or logging.StreamHandler(sys.stderr)]
+    root = logging.getLogger(ROOT)
+    before = root.level, root.propagate
+    try:
+        handlers += [_file_handler(Path(path)) for path in paths]
+        for handler in handlers:
+            handler.setFormatter(GlogFormatter())
+            root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        root.propagate = False
+        yield
+    finally:
+        root.level, root.propagate = before
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write the log {path}: {error.strerror or error}", code="file.write") from error

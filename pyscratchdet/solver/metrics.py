@@ -1,0 +1,158 @@
+"""Listeners of a solver: metrics as CSV or JSON lines, TensorBoard, and a progress line on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from pyscratchdet.errors import FileError, UsageError
+from pyscratchdet.solver.log import GlogFormatter
+from pyscratchdet.solver.meter import Report
+from pyscratchdet.solver.solver import Solver
+
+# Figures of every run, in the order of a CSV's columns; a net's outputs follow.
+FIGURES = (
+    "loss",
+    "lr",
+    "grad_norm",
+    "grad_norm_mean",
+    "grad_norm_std",
+    "images_per_second",
+    "seconds_per_iteration",
+    "data_wait",
+    "mAP",
+)
+
+
+class MetricsFile:
+    """Writes a row per display and per test: CSV or JSON lines, by the file's suffix. A run that goes on appends.
+
+    Args:
+        path: .csv, or .json or .jsonl for JSON lines.
+        solver: Whose outputs become columns.
+
+    Raises:
+        UsageError: Another suffix.
+        FileError: The file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], solver: Solver) -> None:
+        suffix = Path(path).suffix
+        if suffix not in (".csv", ".json", ".jsonl"):
+            raise UsageError(f"metrics file {path}", code="metrics.suffix", expected=".csv or .jsonl", found=suffix)
+        outputs = [f"train/{name}" for name in solver.net.output_names]
+        outputs += [f"test{i}/{name}" for i, net in enumerate(solver.test_nets) for name in net.output_names]
+        self._columns = ["kind", "iteration", "seconds", *FIGURES, *outputs]
+        self._is_csv = suffix == ".csv"
+        self._start = time.time()
+        self._file = _open(path)
+        if self._is_csv and self._file.tell() == 0:
+            csv.writer(self._file).writerow(self._columns)
+
+    def __call__(self, report: Report) -> None:
+        """Writes a report's row; nothing for a mere step."""
+        if report.kind == "step":
+            return
+        seconds = round(time.time() - self._start, 3)
+        row = {"kind": report.kind, "iteration": report.iteration, "seconds": seconds, **report.values}
+        if self._is_csv:
+            csv.DictWriter(self._file, self._columns, extrasaction="ignore").writerow(row)
+        else:
+            # NaN and infinity are not JSON.
+            plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+            self._file.write(json.dumps(plain) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Writes the same figures for TensorBoard.
+
+    Args:
+        folder: Where its event files go.
+
+    Raises:
+        UsageError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UsageError(
+                "tensorboard is not installed",
+                code="metrics.tensorboard",
+                hint='pip install "pyscratchdet[tensorboard]"',
+            ) from error
+        self._writer = SummaryWriter(os.fspath(folder))
+
+    def __call__(self, report: Report) -> None:
+        """Writes a report's figures."""
+        for name, value in report.values.items():
+            self._writer.add_scalar(name, value, report.iteration)
+
+    def close(self) -> None:
+        """Writes out what is waiting."""
+        self._writer.close()
+
+
+class Progress:
+    """A line that follows the run on a terminal: iteration, loss, rate, images per second, data wait, time left.
+
+    Args:
+        console: A rich console on stderr.
+        total: The run's last iteration.
+    """
+
+    def __init__(self, console: Any, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+        self._bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self._task = self._bar.add_task("training", total=total, figures="")
+        self.handler = _ConsoleHandler(self._bar.console)
+        self._bar.start()
+
+    def __call__(self, report: Report) -> None:
+        """Moves the line."""
+        if report.kind == "test":
+            return
+        self._bar.update(self._task, completed=report.iteration + 1)
+        if report.kind == "train":
+            v = report.values
+            figures = f"loss {v['loss']:.4g}  lr {v['lr']:.3g}  {v['images_per_second']:.1f} images/s  "
+            self._bar.update(self._task, figures=figures + f"data wait {v['data_wait']:.0%}")
+
+    def close(self) -> None:
+        """Takes the line off the terminal."""
+        self._bar.stop()
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints log lines above the progress line."""
+
+    def __init__(self, console: Any) -> None:
+        super().__init__()
+        self._console = console
+        self.setFormatter(GlogFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+def _open(path: str | os.PathLike[str]) -> TextIO:
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a", newline="", encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write {os.fspath(path)}: {error.strerror or error}", code="file.write") from error

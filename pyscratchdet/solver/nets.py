@@ -1,0 +1,106 @@
+"""Which nets a solver file asks for, and in which state (solver.cpp: InitTrainNet, InitTestNets)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyscratchdet.errors import SolverError
+from pyscratchdet.layers.plan import NetFile, read_net
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.upgrade import upgrade_net
+
+TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+
+@dataclass
+class NetChoice:
+    """One net of a solver.
+
+    Attributes:
+        net: The net.
+        phase, level, stages: Its state; the stages come on top of the file's own.
+        source: Where it is from, for the log.
+    """
+
+    net: NetFile
+    phase: int
+    level: int
+    stages: list[str]
+    source: str
+
+
+def train_net(param: caffe_pb2.SolverParameter) -> NetChoice:
+    """Returns the net to train.
+
+    Raises:
+        SolverError: None or several are named.
+        FileError, PrototxtError: The net file is missing or not sound.
+    """
+    named = [name for name in TRAIN_FIELDS if param.HasField(name)]
+    if len(named) != 1:
+        raise SolverError(
+            "a solver must name one train net",
+            code="solver.train-net",
+            expected=f"one of {', '.join(TRAIN_FIELDS)}",
+            found=", ".join(named) or "none",
+        )
+    value = getattr(param, named[0])
+    source = f"{named[0]} file: {value}" if isinstance(value, str) else f"{named[0]}."
+    return _choice(_net(value), caffe_pb2.TRAIN, param.train_state, source)
+
+
+def test_nets(param: caffe_pb2.SolverParameter) -> list[NetChoice]:
+    """Returns the test nets: those given inline, then those in files, then copies of the generic net.
+
+    Raises:
+        SolverError: test_iter, test_state or test_interval do not go with them.
+        FileError, PrototxtError: A net file is missing or not sound.
+    """
+    given = len(param.test_net_param) + len(param.test_net)
+    generic = param.HasField("net") or param.HasField("net_param")
+    number = len(param.test_iter)
+    if number < given or (number > given and not generic):
+        raise SolverError(
+            "test_iter must be given once per test net", code="solver.test-iter", expected=given, found=number
+        )
+    if param.test_state and len(param.test_state) != number:
+        raise SolverError(
+            "test_state must be left out or given once per test net",
+            code="solver.test-state",
+            expected=number,
+            found=len(param.test_state),
+        )
+    if number and param.test_interval <= 0:
+        raise SolverError("test nets need a test_interval above 0", code="solver.test-interval")
+    if any(count <= 0 for count in param.test_iter):
+        raise SolverError("test_iter must be above 0", code="solver.test-iter", found=list(param.test_iter))
+    states = param.test_state or [caffe_pb2.NetState()] * number
+    return [
+        _choice(_net(value), caffe_pb2.TEST, state, source)
+        for (value, source), state in zip(_test_sources(param), states, strict=True)
+    ]
+
+
+def _test_sources(param: caffe_pb2.SolverParameter) -> Iterator[tuple[caffe_pb2.NetParameter | str, str]]:
+    for inline in param.test_net_param:
+        yield inline, "test_net_param"
+    for path in param.test_net:
+        yield path, f"test_net file: {path}"
+    for _ in range(len(param.test_iter) - len(param.test_net_param) - len(param.test_net)):
+        if param.HasField("net_param"):
+            yield param.net_param, "net_param"
+        else:
+            yield param.net, f"net file: {param.net}"
+
+
+def _net(value: caffe_pb2.NetParameter | str) -> NetFile:
+    return read_net(value) if isinstance(value, str) else NetFile(upgrade_net(value))
+
+
+def _choice(net: NetFile, phase: int, wanted: caffe_pb2.NetState, source: str) -> NetChoice:
+    """Merges states: the default phase, over it the net's own, over both the solver's."""
+    state = caffe_pb2.NetState(phase=phase)
+    state.MergeFrom(net.param.state)
+    state.MergeFrom(wanted)
+    return NetChoice(net, state.phase, state.level, list(wanted.stage), source)

@@ -1,0 +1,280 @@
+"""Snapshots: `.caffemodel` + `.solverstate` that Caffe reads and writes, and beside them what Caffe does not keep.
+
+Files of one snapshot are written in the order model, `.resume`, solver state, each beside its place and then renamed.
+A solver state that is there therefore says that its snapshot is whole: a run killed at any moment goes on from the
+last one. `.resume` is JSON with the checksums of both files, the position of the data layers and the random streams.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyscratchdet.errors import FileError, SolverError
+from pyscratchdet.files import read_bytes, write_bytes
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message
+
+RESUME_FORMAT = 1
+_STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
+
+
+@dataclass
+class SolverState:
+    """What a `.solverstate` holds.
+
+    Attributes:
+        iteration: Number of updates made.
+        learned_net: Path of the weights that go with it; empty where the file names none.
+        histories: float32 arrays in SolverState.history's order.
+        current_step, minimum_loss, iter_last_event: See `policies.LearningRate`.
+    """
+
+    iteration: int
+    learned_net: str
+    histories: Sequence[np.ndarray] = field(default_factory=list)
+    current_step: int = 0
+    minimum_loss: float = 1e38
+    iter_last_event: int = 0
+
+
+def snapshot_path(prefix: str, iteration: int, suffix: str) -> str:
+    """Returns `<prefix>_iter_<iteration><suffix>`."""
+    return f"{prefix}_iter_{iteration}{suffix}"
+
+
+def state_bytes(state: SolverState, hdf5: bool = False) -> bytes:
+    """Returns the content of a `.solverstate`, or of Caffe's HDF5 form."""
+    if not hdf5:
+        return bytes(_state_message(state).SerializeToString())
+    buffer = io.BytesIO()
+    _write_hdf5_state(buffer, state)
+    return buffer.getvalue()
+
+
+def read_state(path: str | os.PathLike[str]) -> SolverState:
+    """Reads a `.solverstate` or `.solverstate.h5`.
+
+    Raises:
+        FileError: The file cannot be read.
+        SolverError: It is no solver state.
+    """
+    if os.fspath(path).endswith(".h5"):
+        return _read_hdf5_state(path)
+    message = read_message(path, caffe_pb2.SolverState)
+    if not message.HasField("iter"):
+        raise _damaged(path, "it has no iteration")
+    return SolverState(
+        message.iter,
+        message.learned_net,
+        [blob_to_array(blob) for blob in message.history],
+        message.current_step,
+        message.minimum_loss,
+        message.iter_last_event,
+    )
+
+
+def find_model(state_path: str | os.PathLike[str], state: SolverState) -> str:
+    """Returns the path of a state's weights: as written there, or else beside the state, for folders that were moved.
+
+    Raises:
+        SolverError: The file is at neither place.
+    """
+    beside = Path(state_path).parent / Path(state.learned_net).name
+    for path in (Path(state.learned_net), beside):
+        if path.is_file():
+            return str(path)
+    raise SolverError(
+        f"{os.fspath(state_path)} goes with {state.learned_net}, which is not there",
+        code="solver.learned-net",
+        hint=f"put it at {beside}",
+    )
+
+
+# --- what Caffe does not keep ---
+
+
+def resume_path(state_path: str | os.PathLike[str]) -> Path:
+    """Returns the path of the `.resume` file that goes with a solver state."""
+    return Path(re.sub(r"\.solverstate(\.h5)?$", "", os.fspath(state_path)) + ".resume")
+
+
+def write_snapshot(
+    state_path: str | os.PathLike[str], model_path: str | os.PathLike[str], state: SolverState, run: dict[str, Any]
+) -> None:
+    """Completes a snapshot whose model is written already: `.resume`, then the solver state.
+
+    Args:
+        state_path: The state to be written.
+        model_path: The weights.
+        state: What the solver state holds.
+        run: What `.resume` keeps for an exact continuation; JSON values.
+
+    Raises:
+        FileError: A file cannot be written; snapshots before this one stay whole.
+    """
+    content = state_bytes(state, hdf5=os.fspath(state_path).endswith(".h5"))
+    checks = {"model": _digest(model_path), "state": hashlib.sha256(content).hexdigest()}
+    kept = {"format": RESUME_FORMAT, "iteration": state.iteration, "sha256": checks, **run}
+    write_bytes(resume_path(state_path), json.dumps(kept, sort_keys=True).encode())
+    write_bytes(state_path, content)
+
+
+def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Returns what `.resume` keeps for this snapshot, or None where there is no such file (one of Caffe's own).
+
+    Raises:
+        FileError: It cannot be read.
+        SolverError: It is damaged, or a file of the snapshot is not the one that was written.
+    """
+    path = resume_path(state_path)
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(read_bytes(path))
+        checks = content["sha256"]
+        known = content["format"] == RESUME_FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, "it is not what this program writes", hint="remove it to go on without it") from error
+    if not known:
+        raise _damaged(path, "it has another format version", hint="remove it to go on without it")
+    for what, file in (("model", model_path), ("state", state_path)):
+        if checks.get(what) != _digest(file):
+            raise _damaged(
+                file,
+                "it is not the file that was written with this snapshot",
+                hint=f"go on from an earlier snapshot, or remove {path} if the file was replaced on purpose",
+            )
+    return dict(content)
+
+
+def snapshots(prefix: str) -> list[Path]:
+    """Returns the solver states of a prefix, oldest first."""
+    folder, stem = os.path.split(prefix)
+    found = []
+    for path in Path(folder or ".").glob("*.solverstate*"):
+        match = _STATE.search(path.name)
+        if match and path.name[: match.start()] == stem:
+            found.append((int(match[1]), path))
+    return [path for _, path in sorted(found)]
+
+
+def latest_snapshot(prefix: str) -> Path | None:
+    """Returns the newest solver state of a prefix whose snapshot is whole, or None."""
+    for path in reversed(snapshots(prefix)):
+        try:
+            read_resume(path, find_model(path, read_state(path)))
+        except (FileError, SolverError):
+            continue
+        return path
+    return None
+
+
+def prune(prefix: str, keep: int) -> list[Path]:
+    """Removes all but the newest `keep` snapshots of a prefix and returns the states that went.
+
+    The state goes first, so that what is left at any moment is whole.
+    """
+    old = snapshots(prefix)[:-keep] if keep > 0 else []
+    for path in old:
+        stem = os.fspath(path)[: os.fspath(path).rindex(".solverstate")]
+        path.unlink(missing_ok=True)
+        for suffix in (".resume", ".caffemodel", ".caffemodel.h5"):
+            Path(stem + suffix).unlink(missing_ok=True)
+    return old
+
+
+def encode_array(array: np.ndarray) -> dict[str, Any]:
+    """Returns an array as JSON values; `decode_array` is the way back."""
+    plain = np.ascontiguousarray(array)
+    return {
+        "dtype": plain.dtype.str,
+        "shape": list(plain.shape),
+        "base64": base64.b64encode(plain.tobytes()).decode(),
+    }
+
+
+def decode_array(value: dict[str, Any]) -> np.ndarray:
+    """Returns the array that `encode_array` encoded."""
+    flat = np.frombuffer(base64.b64decode(value["base64"]), np.dtype(value["dtype"]))
+    return flat.reshape(value["shape"]).copy()
+
+
+# --- the two forms of a solver state ---
+
+
+def _state_message(state: SolverState) -> caffe_pb2.SolverState:
+    message = caffe_pb2.SolverState(iter=state.iteration, learned_net=state.learned_net)
+    message.history.extend(array_to_blob(array) for array in state.histories)
+    message.current_step = state.current_step
+    message.minimum_loss = state.minimum_loss
+    message.iter_last_event = state.iter_last_event
+    return message
+
+
+def _write_hdf5_state(buffer: io.BytesIO, state: SolverState) -> None:
+    import h5py
+
+    with h5py.File(buffer, "w") as file:
+        for name, value in (("iter", state.iteration), ("current_step", state.current_step)):
+            file[name] = np.array([value], np.int32)
+        file["iter_last_event"] = np.array([state.iter_last_event], np.int32)
+        file["minimum_loss"] = np.array([state.minimum_loss], np.float32)
+        _write_string(file, "learned_net", state.learned_net)
+        group = file.create_group("history")
+        for index, array in enumerate(state.histories):
+            group[str(index)] = np.asarray(array, np.float32)
+
+
+def _write_string(file: Any, name: str, text: str) -> None:
+    """Writes a null-terminated string of fixed size, the only kind that H5LTread_dataset_string reads safely."""
+    import h5py
+
+    data = text.encode() + b"\0"
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(len(data))
+    kind.set_strpad(h5py.h5t.STR_NULLTERM)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR))
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(data, f"S{len(data)}"), mtype=kind)
+
+
+def _read_hdf5_state(path: str | os.PathLike[str]) -> SolverState:
+    import h5py
+
+    read_bytes(path)  # one clear error for what is missing or not readable
+    try:
+        with h5py.File(path, "r") as file:
+            history = file["history"]
+            name = file["learned_net"][()] if "learned_net" in file else b""
+            return SolverState(
+                int(np.ravel(file["iter"])[0]),
+                name.decode() if isinstance(name, bytes) else str(name),
+                [np.asarray(history[str(i)], np.float32) for i in range(len(history))],
+                int(np.ravel(file["current_step"])[0]),
+                float(np.ravel(file["minimum_loss"])[0]) if "minimum_loss" in file else 1e38,
+                int(np.ravel(file["iter_last_event"])[0]) if "iter_last_event" in file else 0,
+            )
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise _damaged(path, "it is no solver state") from error
+
+
+def _digest(path: str | os.PathLike[str]) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+
+
+def _damaged(path: str | os.PathLike[str], what: str, hint: str | None = None) -> SolverError:
+    return SolverError(f"{os.fspath(path)} is damaged: {what}", code="solver.state", hint=hint)

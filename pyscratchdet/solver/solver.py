@@ -1,0 +1,453 @@
+"""The training loop of Caffe (solver.cpp): forward, backward, update, test, display, snapshot."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyscratchdet.errors import FileError, SolverError
+from pyscratchdet.files import read_bytes, write_bytes
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.text import parse, print_text
+from pyscratchdet.proto.upgrade import upgrade_solver
+from pyscratchdet.proto.weights import write_message
+from pyscratchdet.rng import CaffeRandom
+from pyscratchdet.runtime import Net, build_net, copy_weights, net_to_proto, save_weights, share_weights
+from pyscratchdet.solver import resume, snapshot, testing
+from pyscratchdet.solver.debug import DebugInfo
+from pyscratchdet.solver.distributed import World
+from pyscratchdet.solver.divergence import divergence, has_diverged
+from pyscratchdet.solver.fast import Precision
+from pyscratchdet.solver.log import info, number
+from pyscratchdet.solver.meter import Meter, Report
+from pyscratchdet.solver.nets import NetChoice, test_nets, train_net
+from pyscratchdet.solver.optimizers import make_optimizer
+from pyscratchdet.solver.policies import LearningRate
+from pyscratchdet.solver.smoothing import SmoothedLoss
+
+_log = logging.getLogger(__name__)
+
+# On a GPU, asking for a loss makes the program wait: done this often at least, so that a diverged run stops soon.
+_LOSS_PERIOD = 20
+
+Feed = Callable[[Net], Mapping[str, Tensor] | None]
+Pass = tuple[Tensor, Mapping[str, Tensor]]
+
+
+class Action(IntEnum):
+    """What a signal or a program asks of a running solver; the greater goes first where processes disagree."""
+
+    NONE = 0
+    SNAPSHOT = 1
+    STOP = 2
+
+
+class Solver:
+    """Trains the net of a solver file as Caffe does.
+
+    Args:
+        param: Path of a solver prototxt, or its message.
+        random: Stream that fillers, dropout and data layers draw from; seeded with `random_seed` where that is given.
+        device: Where the nets run.
+        options: Runtime choices for layers, such as {"workers": 2}.
+        precision: Reference arithmetic or the fast mode.
+        world: The processes that train together.
+        feed: Gives the arrays of Input layers before each pass.
+        stop_when_diverged: Whether a loss that is no number ends the run, before its update is made.
+        keep: How many snapshots to keep; 0 keeps all.
+
+    Attributes:
+        param: The settings, in the latest format.
+        net: The train net.
+        test_nets: The test nets; they share the train net's weights from their first test on.
+        iter: Number of updates made.
+        optimizer: The update rule with its histories.
+        forward_backward: Does one pass forward and backward and returns (loss, blobs); replace it to keep blobs.
+        forward_test: Does one pass of test net i and returns (loss, blobs).
+        callbacks: (on_start, on_gradients_ready) pairs, called in each iteration.
+        listeners: Called with a `Report` of each iteration, display and test.
+        action: Called once per iteration; returns what was asked for meanwhile.
+        stopped: Whether the run was asked to stop.
+
+    Raises:
+        SolverError: Settings are missing or contradict each other.
+        FileError, PrototxtError, NetError, LayerError: The solver or a net is missing or not sound.
+    """
+
+    def __init__(
+        self,
+        param: caffe_pb2.SolverParameter | str | os.PathLike[str],
+        *,
+        random: CaffeRandom | None = None,
+        device: torch.device | str = "cpu",
+        options: Mapping[str, object] | None = None,
+        precision: Precision | None = None,
+        world: World | None = None,
+        feed: Feed | None = None,
+        stop_when_diverged: bool = True,
+        keep: int = 0,
+    ) -> None:
+        self.param = upgrade_solver(param if isinstance(param, caffe_pb2.SolverParameter) else read_solver(param))
+        check_settings(self.param)
+        self.world = world or World()
+        self.device = torch.device(device)
+        self.precision = precision or Precision()
+        self.feed = feed or (lambda net: None)
+        self.stop_when_diverged = stop_when_diverged
+        self.keep = keep
+        self.random = random or CaffeRandom()
+        self._say(f"Initializing solver from parameters: \n{print_text(self.param)}", 63)
+        if self.world.is_root and self.param.snapshot:
+            _probe(self.param.snapshot_prefix)
+        if self.param.random_seed >= 0:
+            # As in the original, every device draws from a stream of its own.
+            self.random.seed(self.param.random_seed + self.world.rank)
+        self._options = {"rank": self.world.rank, "world_size": self.world.size, **(options or {})}
+        self.net = self._build(train_net(self.param), "Creating training net from ", 101)
+        self.test_nets = [
+            self._build(choice, f"Creating test net (#{i}) specified by ", 196)
+            for i, choice in enumerate(test_nets(self.param) if self.world.is_root else [])
+        ]
+        self._shared: set[int] = set()
+        self.world.broadcast([entry.parameter for entry in self.net.learnable])
+        self.rate = LearningRate(self.param)
+        self.optimizer = make_optimizer(self.param, _learnable(self.net))
+        self.optimizer.keep_updates = self.param.snapshot_diff
+        self.losses = SmoothedLoss(self.param.average_loss)
+        self.first_loss: float | None = None
+        self._continued = False
+        self.iter = 0
+        self.stopped = False
+        self.forward_backward: Callable[[], Pass] = self._forward_backward
+        self.forward_test: Callable[[int], Pass] = self._forward_test
+        self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self.listeners: list[Callable[[Report], None]] = []
+        self.action: Callable[[], Action] = lambda: Action.NONE
+        self.meter = Meter(self.net, self.device, self.world.size)
+        self._say("Solver scaffolding done.", 75)
+
+    @property
+    def smoothed_loss(self) -> float:
+        """The displayed loss: the mean of the last `average_loss` iterations."""
+        return self.losses.value
+
+    # --- the loop ---
+
+    def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
+        """Trains up to max_iter, with tests, displays and snapshots (Solver::Solve)."""
+        self._say(f"Solving {self.net.name}", 294)
+        self._say(f"Learning Rate Policy: {self.param.lr_policy}", 295)
+        self.stopped = False
+        if resume_file is not None:
+            self._say(f"Restoring previous solver status from {os.fspath(resume_file)}", 301)
+            self.restore(resume_file)
+        self.step(self.param.max_iter - self.iter)
+        if self.param.snapshot_after_train and not (self.param.snapshot and self.iter % self.param.snapshot == 0):
+            self.snapshot()
+        if self.stopped:
+            self._say("Optimization stopped early.", 316)
+            return
+        if self.param.display and self.iter % self.param.display == 0:
+            with torch.no_grad():
+                loss, _ = self._forward()
+            self._take_loss(loss, {})
+            self._say(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}", 332)
+        if self.param.test_interval and self.iter % self.param.test_interval == 0:
+            self.test_all()
+        self._say("Optimization Done.", 337)
+
+    def step(self, iterations: int) -> None:
+        """Makes `iterations` updates, fewer when asked to stop (Solver::Step).
+
+        Raises:
+            SolverError: The loss diverged; the weights are those before the update.
+            FileError: A snapshot cannot be written.
+        """
+        end = self.iter + iterations
+        if not self._continued:
+            self.losses.clear()
+        self._continued = False
+        self.meter.start()
+        while self.iter < end:
+            self.optimizer.zero_grad(set_to_none=not self.optimizer.keep_updates)
+            if self._is_test_due():
+                self.test_all()
+                if self.world.agree(int(self.stopped)):
+                    self.stopped = True
+                    break
+            self._iterate()
+            action = Action(self.world.agree(self.action()))
+            if (self.param.snapshot and self.iter % self.param.snapshot == 0) or action == Action.SNAPSHOT:
+                self.snapshot()
+            if action == Action.STOP:
+                self.stopped = True
+                break
+        self._settle_losses({})
+
+    def _iterate(self) -> None:
+        for on_start, _ in self.callbacks:
+            on_start()
+        display = bool(self.param.display) and self.iter % self.param.display == 0
+        debug = display and self.param.debug_info and self.world.is_root
+        loss, blobs = self._accumulate(debug)
+        self._take_loss(loss, blobs)
+        if display:
+            self._display(blobs)
+        self.world.average_gradients(self.optimizer.parameters)
+        for _, on_gradients_ready in self.callbacks:
+            on_gradients_ready()
+        norm = self.optimizer.gradient_norm() if self.listeners else None
+        self._update(display)
+        self.meter.count(norm)
+        self._tell(blobs if display else None)
+        self.iter += 1
+
+    def _accumulate(self, debug: bool) -> Pass:
+        """Sums losses and gradients over iter_size passes; returns their mean loss and the last pass's blobs."""
+        passes = []
+        blobs: Mapping[str, Tensor] = {}
+        for _ in range(self.param.iter_size):
+            if debug:
+                with DebugInfo(self.net):
+                    loss, blobs = self.forward_backward()
+            else:
+                loss, blobs = self.forward_backward()
+            passes.append(loss.detach())
+        return torch.stack(passes).sum() / self.param.iter_size, blobs
+
+    def _forward_backward(self) -> Pass:
+        loss, blobs = self._forward()
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach(), {name: blob.detach() for name, blob in blobs.items()}
+
+    def _forward(self) -> Pass:
+        return self._run(self.net)
+
+    def _forward_test(self, index: int) -> Pass:
+        with torch.no_grad():
+            return self._run(self.test_nets[index])
+
+    def _run(self, net: Net) -> Pass:
+        with self.precision.context(self.device):
+            # Blobs within the net are kept only where they may be wanted: they take memory.
+            blobs = net.forward_blobs(self.feed(net)) if self.precision.is_exact else net(self.feed(net))
+            return net.total_loss(blobs), blobs
+
+    def _update(self, display: bool) -> None:
+        rate = self.rate(self.iter, self.smoothed_loss if self.param.lr_policy == "plateau" else 0.0)
+        if display:
+            self._say(f"Iteration {self.iter}, lr = {number(rate)}", 138, "sgd_solver.cpp")
+        self.optimizer.set_rate(rate)
+        self.optimizer.iteration = self.iter
+        self.optimizer.step()
+        if self.optimizer.clipped:
+            norm, factor = self.optimizer.clipped
+            self._say(
+                f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > "
+                f"{number(self.param.clip_gradients)}) by scale factor {number(factor)}",
+                124,
+                "sgd_solver.cpp",
+            )
+
+    # --- losses ---
+
+    def _take_loss(self, loss: Tensor, blobs: Mapping[str, Tensor]) -> None:
+        self.losses.add(loss)
+        plateau = self.param.lr_policy == "plateau"
+        if self.device.type == "cpu" or plateau or self.losses.pending >= _LOSS_PERIOD:
+            self._settle_losses(blobs)
+
+    def _settle_losses(self, blobs: Mapping[str, Tensor]) -> None:
+        for loss in self.losses.settle():
+            if self.first_loss is None:
+                self.first_loss = loss
+            if self.stop_when_diverged and has_diverged(loss, self.first_loss):
+                raise divergence(self.net, blobs, self.iter, loss)
+
+    # --- output ---
+
+    def _say(self, message: str, line: int, file: str = "solver.cpp") -> None:
+        if self.world.is_root:
+            info(_log, message, f"{file}:{line}")
+
+    def _display(self, blobs: Mapping[str, Tensor]) -> None:
+        self._settle_losses(blobs)
+        self._say(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}", 243)
+        for line in testing.output_lines(self.net, testing.flat_outputs(self.net, blobs), "Train"):
+            self._say(line, 259)
+
+    def _tell(self, displayed: Mapping[str, Tensor] | None) -> None:
+        """Tells the listeners about this iteration; with all figures where it was displayed."""
+        if not (self.listeners and self.world.is_root):
+            return
+        values: dict[str, float] = {}
+        if displayed is not None:
+            values = {"loss": self.smoothed_loss, "lr": self.optimizer.param_groups[0]["lr"]}
+            values |= {f"train/{name}": value for name, value in testing.named_outputs(self.net, displayed)}
+            values |= self.meter.read()
+        self._report(Report("train" if displayed is not None else "step", self.iter, values))
+
+    def _report(self, report: Report) -> None:
+        for listener in self.listeners:
+            listener(report)
+
+    # --- tests ---
+
+    def _is_test_due(self) -> bool:
+        interval = self.param.test_interval
+        return bool(interval) and self.iter % interval == 0 and (self.iter > 0 or self.param.test_initialization)
+
+    def test_all(self) -> None:
+        """Tests every test net with the present weights (Solver::TestAll)."""
+        for index, net in enumerate(self.test_nets):
+            if self.stopped:
+                return
+            if index not in self._shared:
+                share_weights(net, self.net)
+                self._shared.add(index)
+            values = testing.test(self, index)
+            self._report(Report("test", self.iter, values))
+        self.meter.start()
+
+    # --- snapshots ---
+
+    def snapshot(self) -> Path | None:
+        """Writes the weights and the solver's state; returns the state's path, None where another process writes.
+
+        Raises:
+            FileError: They cannot be written; earlier snapshots stay whole.
+        """
+        self._settle_losses({})
+        if not self.world.is_root:
+            return None
+        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
+        kind, end = ("HDF5", ".h5") if hdf5 else ("binary proto", "")
+        model_path = snapshot.snapshot_path(self.param.snapshot_prefix, self.iter, ".caffemodel" + end)
+        state_path = snapshot.snapshot_path(self.param.snapshot_prefix, self.iter, ".solverstate" + end)
+        self._say(f"Snapshotting to {kind} file {model_path}", 606 if hdf5 else 596)
+        if self.param.snapshot_diff and not hdf5:
+            write_message(model_path, net_to_proto(self.net, diffs=True))
+        else:
+            save_weights(self.net, model_path)
+        self._say(f"Snapshotting solver state to {kind} file {state_path}", 317 if hdf5 else 307, "sgd_solver.cpp")
+        state = snapshot.SolverState(
+            self.iter,
+            model_path,
+            [history.cpu().numpy() for history in self.optimizer.histories()],
+            self.rate.current_step,
+            self.rate.minimum_loss,
+            self.rate.iter_last_event,
+        )
+        snapshot.write_snapshot(state_path, model_path, state, resume.collect(self))
+        for old in snapshot.prune(self.param.snapshot_prefix, self.keep):
+            self._say(f"Removed the older snapshot {old}", 317, "sgd_solver.cpp")
+        return Path(state_path)
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from a `.solverstate` or `.solverstate.h5` (Solver::Restore).
+
+        A snapshot of this program also brings back the data layers and the random streams, so that the run goes on as
+        if it had never stopped; one of Caffe's starts its data anew, as in Caffe.
+
+        Raises:
+            FileError: A file is missing.
+            SolverError, WeightsError: A file is damaged or does not fit the net.
+        """
+        state = snapshot.read_state(path)
+        kept = None
+        if state.learned_net:
+            model_path = snapshot.find_model(path, state)
+            kept = snapshot.read_resume(path, model_path)
+            report = copy_weights(self.net, model_path)
+            if report.untouched:
+                raise SolverError(
+                    f"{model_path} lacks layers of the net: {', '.join(report.untouched)}", code="solver.learned-net"
+                )
+        self.optimizer.set_histories(state.histories)
+        self._say("SGDSolver: restoring history", 356, "sgd_solver.cpp")
+        self.iter = state.iteration
+        self.rate.current_step = state.current_step
+        self.rate.minimum_loss = state.minimum_loss
+        # The original leaves this field uninitialised under other policies.
+        self.rate.iter_last_event = min(state.iter_last_event, state.iteration)
+        if kept is not None and self.world.size == 1:
+            resume.restore(self, kept)
+            self._continued = True
+
+    def copy_weights(self, paths: str) -> None:
+        """Starts from weights of one or more comma-separated files, in all nets (caffe.cpp: CopyLayers)."""
+        for path in paths.split(","):
+            self._say(f"Finetuning from {path}", 155, "caffe.cpp")
+            for net in (self.net, *self.test_nets):
+                report = copy_weights(net, path)
+                for layer in report.ignored if net is self.net else []:
+                    self._say(f"Ignoring source layer {layer}", 757, "net.cpp")
+        self.world.broadcast([entry.parameter for entry in self.net.learnable])
+
+    # --- building ---
+
+    def _build(self, choice: NetChoice, what: str, line: int) -> Net:
+        self._say(f"{what}{choice.source}", line)
+        net = build_net(choice.net, choice.phase, choice.level, choice.stages, self.random, self._options)
+        return self.precision.prepare(net.to(self.device), self.device)
+
+
+def read_solver(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
+    """Reads a solver prototxt.
+
+    Raises:
+        FileError: The file cannot be read.
+        PrototxtError: It is no solver.
+    """
+    text = read_bytes(path).decode("utf-8", errors="surrogateescape")
+    return parse(text, caffe_pb2.SolverParameter, path=os.fspath(path))
+
+
+def check_settings(param: caffe_pb2.SolverParameter) -> None:
+    """Checks what the original checks when a solver is built, and what it would stumble over later.
+
+    Raises:
+        SolverError: Settings are missing or contradict each other.
+    """
+    if param.average_loss < 1:
+        raise SolverError("average_loss must be at least 1", code="solver.average-loss", found=param.average_loss)
+    if param.type in ("AdaGrad", "RMSProp") and param.momentum != 0:
+        raise SolverError(
+            f"momentum cannot be used with {param.type}", code="solver.momentum", found=number(param.momentum)
+        )
+    if param.type == "RMSProp" and not 0 <= param.rms_decay < 1:
+        raise SolverError("rms_decay must be in [0, 1)", code="solver.rms-decay", found=number(param.rms_decay))
+    if param.snapshot and not param.HasField("snapshot_prefix"):
+        raise SolverError("snapshot is given, but snapshot_prefix is not", code="solver.snapshot-prefix")
+    if (param.test_net or param.test_net_param or param.test_iter) and param.eval_type not in testing.EVAL_TYPES:
+        raise SolverError(
+            f'unknown eval_type "{param.eval_type}"', code="solver.eval-type", expected=", ".join(testing.EVAL_TYPES)
+        )
+
+
+def _learnable(net: Net) -> list[dict[str, Any]]:
+    return [
+        {"params": entry.parameter, "lr_mult": entry.lr_mult, "decay_mult": entry.decay_mult} for entry in net.learnable
+    ]
+
+
+def _probe(prefix: str) -> None:
+    """Finds out before the training, not at its first snapshot, whether snapshots can be written."""
+    path = snapshot.snapshot_path(prefix, 0, ".tempfile")
+    try:
+        write_bytes(path, b"")
+        os.unlink(path)
+    except (FileError, OSError) as error:
+        raise FileError(
+            f'cannot write to snapshot prefix "{prefix}": {getattr(error, "message", error)}',
+            code="solver.snapshot-prefix",
+            hint="the folder must be writable",
+        ) from error
