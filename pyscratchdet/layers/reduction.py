@@ -46,6 +46,9 @@ class Reduction(Layer):
             values = graph.node("Abs", values)
         elif self.operation == SUMSQ:
             values = graph.node("Mul", values * 2)
+        if self.operation == MEAN and self.first == 0:  # over items too, however many there are
+            coeff = graph.constant(np.array(self.param.reduction_param.coeff, np.float32))
+            return graph.node("Mul", [*graph.node("ReduceMean", values, keepdims=0), coeff])
         axes = graph.constant(np.arange(self.first, len(graph.shape(bottoms[0])), dtype=np.int64))
         total = graph.node("ReduceSum", [*values, axes], keepdims=0)
         return graph.node("Mul", [*total, graph.constant(np.array(self.coeff, np.float32))])
