@@ -1,0 +1,1 @@
+"""Pictures and boxes: annotations, label maps, LMDBs, Caffe's augmentation, and batches."""

@@ -1,0 +1,262 @@
+"""From pictures and annotation files to an AnnotatedDatum LMDB, byte for byte as convert_annoset writes it.
+
+See tools/convert_annoset.cpp and io.cpp (ReadImageToDatum, ReadRichImageToAnnotatedDatum).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from pyscratchdet.data import images
+from pyscratchdet.data.annotations import AnnotationReader
+from pyscratchdet.data.database import new_database
+from pyscratchdet.data.label_map import name_to_label, read_label_map
+from pyscratchdet.errors import DataError, FileError, Position, UsageError
+from pyscratchdet.files import read_bytes
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.rng import CaffeRandom
+
+Entry = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class AnnosetOptions:
+    """convert_annoset's flags, by their names; then ours.
+
+    Attributes:
+        skip_bad: Count and leave out what is broken instead of stopping at it.
+        seed: Of the shuffle; the original draws one from the operating system, as does None.
+        redo: Replace an existing database.
+    """
+
+    gray: bool = False
+    shuffle: bool = False
+    anno_type: str = "classification"
+    label_type: str = "xml"
+    label_map_file: str = ""
+    check_label: bool = False
+    min_dim: int = 0
+    max_dim: int = 0
+    resize_width: int = 0
+    resize_height: int = 0
+    check_size: bool = False
+    encoded: bool = False
+    encode_type: str = ""
+    skip_bad: bool = False
+    seed: int | None = None
+    redo: bool = False
+
+
+@dataclass
+class Summary:
+    """What came of a list: records written, and every oddity with the files it was seen in."""
+
+    written: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+
+    def lines(self, examples: int = 3) -> list[str]:
+        """Returns the summary as text, with some file names for each reason."""
+        text = [f"{self.written} records written, {len(self.skipped)} skipped"]
+        for title, entries in (("skipped", self.skipped), ("noted", self.remarks)):
+            for reason, count in Counter(reason for _, reason in entries).most_common():
+                names = list(dict.fromkeys(name for name, why in entries if why == reason))
+                more = "..." if len(names) > examples else ""
+                text.append(f"  {title} {count} times: {reason} ({', '.join(names[:examples])}{more})")
+        return text
+
+
+def read_list(path: str | os.PathLike[str]) -> list[Entry]:
+    """Returns the (picture, annotation file or label) pairs of a list file, two words to a pair.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It is empty, or its last picture has no partner.
+    """
+    words = read_bytes(path).decode(errors="surrogateescape").split()
+    if not words or len(words) % 2:
+        message = "an empty list" if not words else "a picture without an annotation file or label"
+        raise DataError(message, code="data.list", position=Position(os.fspath(path)), found=words[-1:] or None)
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def write_annoset(
+    root: str,
+    entries: Sequence[Entry],
+    database: str | os.PathLike[str],
+    options: AnnosetOptions,
+    progress: Callable[[int], object] | None = None,
+) -> Summary:
+    """Writes one record per entry, keyed `%08d_<picture>` in the order of the (shuffled) list.
+
+    Args:
+        root: Put before each path as it is: give it its slash.
+        entries: As `read_list` returns them.
+        database: Folder to make; it appears only when all is written.
+        options: What to write.
+        progress: Called with the number of entries done.
+
+    Raises:
+        FileError: The database exists already or cannot be written.
+        DataError: A picture or annotation is broken and `skip_bad` is off. (A picture that cannot be read is skipped
+            all the same, as in the original.)
+        UsageError: Options that do not go together.
+    """
+    maker = RecordMaker(root, options)
+    entries = list(entries)
+    if options.shuffle:
+        CaffeRandom(options.seed).shuffle(entries)
+    summary = Summary(remarks=maker.remarks)
+    with new_database(database, options.redo) as writer:
+        for index, (picture, partner) in enumerate(entries):
+            try:
+                record = maker.record(picture, partner)
+            except (DataError, FileError) as error:
+                if not options.skip_bad and error.code not in ("data.image", "file.read"):
+                    raise
+                summary.skipped.append((picture, error.message.replace(picture, "").strip() or str(error)))
+            else:
+                writer.put(f"{index:08d}_{picture}", record.SerializeToString())
+            if progress is not None:
+                progress(index + 1)
+        if not writer.count:
+            raise DataError("no record could be made", code="data.empty-database", hint="; ".join(summary.lines()[1:]))
+        summary.written = writer.count
+    return summary
+
+
+class RecordMaker:
+    """Makes the AnnotatedDatum of one list entry after the other."""
+
+    def __init__(self, root: str, options: AnnosetOptions) -> None:
+        self._root = root
+        self._options = options
+        self._size: int | None = None
+        _check(options)
+        labels = {}
+        if options.anno_type == "detection" and not (options.label_type == "txt" and not options.label_map_file):
+            labels = name_to_label(read_label_map(options.label_map_file), strict=options.check_label)
+        self._annotations = AnnotationReader(labels, options.skip_bad)
+
+    @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """(annotation file, oddity) pairs seen so far."""
+        return self._annotations.remarks
+
+    def record(self, picture: str, partner: str) -> caffe_pb2.AnnotatedDatum:
+        """Returns the record of a picture and its annotation file or label.
+
+        Raises:
+            FileError: The picture cannot be read.
+            DataError: It cannot be decoded or encoded, sizes differ, or the annotation is damaged.
+        """
+        options = self._options
+        record = caffe_pb2.AnnotatedDatum()
+        is_detection = options.anno_type == "detection"
+        height, width = self._fill(record.datum, picture, -1 if is_detection else _class_label(picture, partner))
+        if is_detection:
+            record.type = caffe_pb2.AnnotatedDatum.BBOX
+            path = self._root + partner
+            if os.path.exists(path):
+                record.annotation_group.extend(self._annotations.read(path, options.label_type, height, width))
+            else:
+                self.remarks.append((path, "no annotation file"))
+        if options.check_size:
+            self._check_size(record.datum, picture)
+        return record
+
+    def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> tuple[int, int]:
+        """Fills the datum and returns the picture's own height and width."""
+        data = read_bytes(self._root + picture)
+        original = images.decode(data, color=not self._options.gray, name=picture)
+        image = self._resized(original)
+        kind = self._encoding(picture)
+        datum.height, datum.width, datum.channels = image.shape
+        if not kind:
+            datum.data, datum.encoded = np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes(), False
+        elif not self._wants_resize() and _same_kind(picture, kind):
+            datum.data, datum.encoded = data, True
+        else:
+            datum.data, datum.encoded = images.encode(image, kind), True
+        datum.label = label
+        return original.shape[0], original.shape[1]
+
+    def _wants_resize(self) -> bool:
+        options = self._options
+        return any(
+            value > 0 for value in (options.min_dim, options.max_dim, options.resize_height, options.resize_width)
+        )
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        """ReadImageToCVMat: min_dim and max_dim keep the aspect and win over resize_height and resize_width."""
+        options = self._options
+        if options.min_dim > 0 or options.max_dim > 0:
+            scale = _scale(min(image.shape[:2]), max(image.shape[:2]), options.min_dim, options.max_dim)
+            return image if scale == 1 else _channels(cv2.resize(image, None, fx=float(scale), fy=float(scale)))
+        if options.resize_height > 0 and options.resize_width > 0:
+            return _channels(cv2.resize(image, (options.resize_width, options.resize_height)))
+        return image
+
+    def _encoding(self, picture: str) -> str:
+        """The encoding asked for, else the file's own; one that is guessed has its dot, so it never equals the file's.
+
+        The original thus encodes anew with `--encoded` alone, and so does this.
+        """
+        if self._options.encode_type or not self._options.encoded:
+            return self._options.encode_type
+        if "." not in picture:
+            raise DataError(f"cannot guess the encoding of {picture}", code="data.encode", hint="pass --encode_type")
+        return picture[picture.rindex(".") :].lower()
+
+    def _check_size(self, datum: caffe_pb2.Datum, picture: str) -> None:
+        if self._size is None:
+            self._size = datum.channels * datum.height * datum.width
+        elif len(datum.data) != self._size:
+            raise DataError(
+                f"{picture} has another size than the first picture", code="data.size", expected=self._size,
+                found=len(datum.data), hint="pass --resize_height and --resize_width, without --encoded",
+            )  # fmt: skip
+
+
+def _check(options: AnnosetOptions) -> None:
+    if options.anno_type not in ("classification", "detection"):
+        raise UsageError("unknown anno_type", code="usage.anno-type", expected="classification or detection",
+                         found=options.anno_type)  # fmt: skip
+    if options.label_type not in ("xml", "json", "txt"):
+        raise UsageError("unknown label_type", code="usage.label-type", expected="xml, json or txt",
+                         found=options.label_type)  # fmt: skip
+    if options.anno_type == "detection" and options.label_type != "txt" and not options.label_map_file:
+        raise UsageError("detection needs a label map", code="usage.label-map", hint="pass --label_map_file")
+
+
+def _scale(low: int, high: int, min_dim: int, max_dim: int) -> np.float32:
+    scale = np.float32(1)
+    if min_dim > 0 and low < min_dim:
+        scale = np.float32(min_dim) / np.float32(low)
+    if 0 < max_dim < int(scale * np.float32(high)):
+        scale = np.float32(max_dim) / np.float32(high)
+    return scale
+
+
+def _channels(image: np.ndarray) -> np.ndarray:
+    """OpenCV drops the axis of a single channel."""
+    return image if image.ndim == 3 else image[..., None]
+
+
+def _same_kind(picture: str, kind: str) -> bool:
+    """matchExt: whether the file may be stored as it is."""
+    extension = picture.rpartition(".")[2].lower()
+    return extension == kind.lower() or (kind.lower() == "jpg" and extension == "jpeg")
+
+
+def _class_label(picture: str, word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise DataError(f"the label of {picture} is no number", code="data.list", found=word) from None

@@ -1,0 +1,139 @@
+"""Label maps: class names, labels and display names (LabelMap of caffe.proto, MapNameToLabel of io.cpp)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from pyscratchdet.errors import DataError, Position, nearest
+from pyscratchdet.files import read_bytes, write_text
+from pyscratchdet.proto import caffe_pb2
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The classes of PASCAL VOC 2007 to 2012, in the order of their labels from 1 on."""
+
+BACKGROUND = ("none_of_the_above", 0, "background")
+MAPS = Path(__file__).parent / "labelmaps"
+
+
+def make_label_map(entries: Iterable[tuple[str, int, str]]) -> caffe_pb2.LabelMap:
+    """Returns a label map of (name, label, display name) entries."""
+    label_map = caffe_pb2.LabelMap()
+    for name, label, display_name in entries:
+        label_map.item.add(name=name, label=label, display_name=display_name)
+    return label_map
+
+
+def voc_label_map() -> caffe_pb2.LabelMap:
+    """Returns the label map of PASCAL VOC: background 0, then the 20 classes."""
+    return make_label_map([BACKGROUND, *((name, index, name) for index, name in enumerate(VOC_CLASSES, 1))])
+
+
+def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
+    """Reads a label map prototxt.
+
+    `voc` and `coco` name the maps that come with the package, unless a file has that name.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It is not a label map, or has no items.
+    """
+    if not os.path.exists(path) and (MAPS / f"labelmap_{os.fspath(path)}.prototxt").exists():
+        path = MAPS / f"labelmap_{os.fspath(path)}.prototxt"
+    position = Position(os.fspath(path))
+    text = read_bytes(path)
+    label_map = caffe_pb2.LabelMap()
+    try:
+        text_format.Parse(text.decode(), label_map)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"not a label map: {error}", code="data.label-map", position=position
+        ) from error
+    if not label_map.item:
+        raise DataError("the label map has no items", code="data.label-map", position=position)
+    return label_map
+
+
+def write_label_map(path: str | os.PathLike[str], label_map: caffe_pb2.LabelMap) -> None:
+    """Writes a label map prototxt."""
+    write_text(path, text_format.MessageToString(label_map))
+
+
+def name_to_label(label_map: caffe_pb2.LabelMap, strict: bool = False) -> dict[str, int]:
+    """Returns the label of each name.
+
+    Raises:
+        DataError: `strict`, and a name occurs twice.
+    """
+    labels: dict[str, int] = {}
+    for item in label_map.item:
+        if strict and item.name in labels:
+            raise DataError(f'duplicate name "{item.name}" in the label map', code="data.label-map")
+        labels[item.name] = item.label
+    return labels
+
+
+def label_to_name(label_map: caffe_pb2.LabelMap, strict: bool = False, display: bool = False) -> dict[int, str]:
+    """Returns the name, or the display name, of each label.
+
+    Raises:
+        DataError: `strict`, and a label occurs twice.
+    """
+    names: dict[int, str] = {}
+    for item in label_map.item:
+        if strict and item.label in names:
+            raise DataError(f"duplicate label {item.label} in the label map", code="data.label-map")
+        names[item.label] = (item.display_name or item.name) if display else item.name
+    return names
+
+
+def label_map_from_lines(
+    lines: Iterable[str], include_background: bool = True, delimiter: str = " "
+) -> caffe_pb2.LabelMap:
+    """Returns the label map of `name [label] [display name]` lines (ReadLabelFileToLabelMap).
+
+    Args:
+        lines: All with the same number of fields; without labels they are counted.
+        include_background: Whether an item for the background, label 0, comes first.
+        delimiter: Any of these characters separates fields.
+
+    Raises:
+        DataError: Lines with different numbers of fields, more than 3, or a label that is no number.
+    """
+    entries = [BACKGROUND] if include_background else []
+    count = 0
+    for number, line in enumerate(lines, 1):
+        fields = line.rstrip("\r\n").translate({ord(character): "\n" for character in delimiter}).split("\n")
+        count = count or len(fields)
+        if len(fields) != count or count > 3:
+            raise DataError(
+                f"line {number} of the label file has the wrong number of fields",
+                code="data.label-file",
+                expected=count if count <= 3 else "1 to 3",
+                found=len(fields),
+            )
+        entries.append((fields[0], _label(fields, len(entries), number), fields[2] if count == 3 else fields[0]))
+    return make_label_map(entries)
+
+
+def unknown_class(name: str, known: Mapping[str, int], path: str) -> DataError:
+    """Returns the error about a class name that no label map item has."""
+    hint = nearest(name, known) or f"known classes: {', '.join(known)}"
+    return DataError(f'unknown class "{name}"', code="data.unknown-class", position=Position(path), hint=hint)
+
+
+def _label(fields: list[str], default: int, number: int) -> int:
+    if len(fields) == 1:
+        return default
+    try:
+        return int(fields[1])
+    except ValueError:
+        raise DataError(
+            f"line {number} of the label file has no number as label", code="data.label-file", found=fields[1]
+        ) from None
