@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pyscratchdet.errors import FileError, SolverError
-from pyscratchdet.files import read_bytes, write_bytes
+from pyscratchdet.files import write_bytes
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.text import parse, print_text
+from pyscratchdet.proto.text import read, to_text
 from pyscratchdet.proto.upgrade import upgrade_solver
 from pyscratchdet.proto.weights import write_message
 from pyscratchdet.rng import CaffeRandom
@@ -103,7 +103,7 @@ class Solver:
         self.stop_when_diverged = stop_when_diverged
         self.keep = keep
         self.random = random or CaffeRandom()
-        self._say(f"Initializing solver from parameters: \n{print_text(self.param)}", 63)
+        self._say(f"Initializing solver from parameters: \n{to_text(self.param).strip()}", 63)
         if self.world.is_root and self.param.snapshot:
             _probe(self.param.snapshot_prefix)
         if self.param.random_seed >= 0:
@@ -407,8 +407,7 @@ def read_solver(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
         FileError: The file cannot be read.
         PrototxtError: It is no solver.
     """
-    text = read_bytes(path).decode("utf-8", errors="surrogateescape")
-    return parse(text, caffe_pb2.SolverParameter, path=os.fspath(path))
+    return read(path, caffe_pb2.SolverParameter)
 
 
 def check_settings(param: caffe_pb2.SolverParameter) -> None:

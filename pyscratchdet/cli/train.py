@@ -1,0 +1,70 @@
+"""`pyscratchdet train`: the flags of `caffe train` and a few of our own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pyscratchdet.cli.caffe_flags import add_flag, add_net_flags
+
+_EPILOG = """\
+Ctrl-C stops after the present iteration with a snapshot, as in Caffe; --resume auto goes on from there. Several GPUs:
+--gpu 0,1 or torchrun -m pyscratchdet train ...; each takes a batch of its own, as in Caffe. Exit status: 0 done or
+stopped on request, 2 bad input or a loss that diverged."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.epilog = _EPILOG
+    add_flag(parser, "solver", required=True, metavar="PROTOTXT", help="the solver file")
+    add_flag(parser, "weights", default="", metavar="FILE,...", help="caffemodels to start from")
+    add_flag(parser, "snapshot", default="", metavar="SOLVERSTATE", help="go on from this snapshot")
+    parser.add_argument(
+        "--resume", choices=["auto"], help="go on from the newest whole snapshot of the solver's prefix, if any"
+    )
+    add_net_flags(parser)
+    add_flag(parser, "phase", choices=["TRAIN"], help="the phase of the train net; there is no other")
+    add_flag(parser, "iterations", type=int, default=0, metavar="N", help="replaces the solver's max_iter")
+    for name, default in (("sigint_effect", "stop"), ("sighup_effect", "snapshot")):
+        add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default %(default)s)")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--fast", action="store_true", help="channels_last, on a GPU TF32 and bfloat16 (its default)")
+    mode.add_argument("--exact", action="store_true", help="reference arithmetic (default on the CPU)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode and augment pictures")
+    parser.add_argument("--keep", type=int, default=0, metavar="K", help="keep only the last K snapshots")
+    parser.add_argument("--log", default="", metavar="FILE", help="append the log to FILE too")
+    add_flag(parser, "log_dir", default="", metavar="DIR", help="write a log of its own into DIR, as glog does")
+    parser.add_argument("--metrics", default="", metavar="FILE", help="figures as .csv or .jsonl")
+    parser.add_argument("--tensorboard", default="", metavar="DIR", help="figures for TensorBoard")
+    parser.set_defaults(arguments=sys.argv[2:])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains."""
+    from pyscratchdet.cli.console import console
+    from pyscratchdet.solver.distributed import is_launched
+    from pyscratchdet.solver.launch import TrainSettings, parse_gpus, spawn, train
+
+    if not is_launched() and len(gpus := parse_gpus(args.gpu)) > 1:
+        return spawn(gpus, args.arguments)
+    settings = TrainSettings(
+        solver=args.solver,
+        weights=args.weights,
+        snapshot=args.snapshot,
+        resume=args.resume == "auto",
+        gpu=args.gpu,
+        level=args.level,
+        stages=args.stage.split(","),
+        iterations=args.iterations,
+        fast=True if args.fast else False if args.exact else None,
+        workers=args.workers,
+        keep=args.keep,
+        sigint_effect=args.sigint_effect,
+        sighup_effect=args.sighup_effect,
+        log=args.log,
+        log_dir=args.log_dir,
+        metrics=args.metrics,
+        tensorboard=args.tensorboard,
+    )
+    train(settings, console(stderr=True) if sys.stderr.isatty() else None)
+    return 0

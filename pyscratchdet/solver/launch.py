@@ -1,0 +1,238 @@
+"""A whole training run as `caffe train` does it: devices, processes, signals, log, metrics (tools/caffe.cpp)."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pyscratchdet.errors import SolverError, UsageError
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
+from pyscratchdet.solver.fast import Precision
+from pyscratchdet.solver.log import info, logging_to
+from pyscratchdet.solver.metrics import MetricsFile, Progress, TensorBoard
+from pyscratchdet.solver.signals import SignalHandler
+from pyscratchdet.solver.snapshot import latest_snapshot
+from pyscratchdet.solver.solver import Solver, read_solver
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainSettings:
+    """What `pyscratchdet train` is asked for; the flags of `caffe train` and our own.
+
+    Attributes:
+        solver: Solver prototxt.
+        weights: Comma-separated weights to start from.
+        snapshot: Solver state to go on from.
+        resume: True to go on from the newest whole snapshot, if there is one.
+        gpu: Device numbers "0,1", "all", or "" for what the solver file says.
+        level, stages: Added to the solver's train_state.
+        iterations: Replaces max_iter; 0 leaves it.
+        fast: Fast mode or reference arithmetic; None for fast on a GPU.
+        workers: Processes that decode pictures; None for the layers' own choice.
+        keep: Snapshots to keep; 0 keeps all.
+        sigint_effect, sighup_effect: "stop", "snapshot" or "none".
+        log, log_dir: File or folder for the log.
+        metrics: CSV or JSON-lines file.
+        tensorboard: Folder for TensorBoard.
+    """
+
+    solver: str
+    weights: str = ""
+    snapshot: str = ""
+    resume: bool = False
+    gpu: str = ""
+    level: int = 0
+    stages: Sequence[str] = ()
+    iterations: int = 0
+    fast: bool | None = None
+    workers: int | None = None
+    keep: int = 0
+    sigint_effect: str = "stop"
+    sighup_effect: str = "snapshot"
+    log: str = ""
+    log_dir: str = ""
+    metrics: str = ""
+    tensorboard: str = ""
+
+
+def train(settings: TrainSettings, console: Any = None) -> None:
+    """Trains as the settings say.
+
+    Args:
+        settings: What to do.
+        console: A rich console on stderr for a progress line; None for plain lines.
+
+    Raises:
+        UsageError: Settings that do not go together.
+        PyScratchDetError: A file, net or solver is not sound, or the run diverged.
+    """
+    if settings.snapshot and (settings.weights or settings.resume):
+        other = "--weights" if settings.weights else "--resume"
+        raise UsageError(f"give either --snapshot or {other}, not both", code="train.snapshot")
+    param = _solver_param(settings)
+    with ExitStack() as stack:
+        device = _device(settings.gpu, param)
+        world = stack.enter_context(_world(device))
+        bar = Progress(console, param.max_iter) if console is not None and world.is_root else None
+        if bar is not None:
+            stack.callback(bar.close)
+        stack.enter_context(logging_to(_log_paths(settings, world), bar.handler if bar else None))
+        signals = stack.enter_context(
+            SignalHandler(settings.sigint_effect, settings.sighup_effect, is_patient=world.size > 1)
+        )
+        _say(world, "Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}", 203)
+        solver = _make(settings, param, device, world)
+        solver.action = signals.action
+        _attach(solver, settings, bar, stack)
+        _begin(solver, settings)
+        _say(world, "Starting Optimization", 255)
+        solver.solve()
+        _say(world, "Optimization Done.", 258)
+
+
+def spawn(gpus: Sequence[int], arguments: Sequence[str]) -> int:
+    """Starts `pyscratchdet train` once per GPU under torchrun and returns its exit status.
+
+    Args:
+        gpus: Device numbers.
+        arguments: The command's own arguments.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes get it too and stop by themselves
+    try:
+        return subprocess.run([*command, "-m", "pyscratchdet", "train", *arguments], env=environment).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def parse_gpus(text: str) -> list[int]:
+    """Returns the device numbers of a --gpu flag.
+
+    Raises:
+        UsageError: Not numbers, or no such device.
+    """
+    number = torch.cuda.device_count()
+    if text == "all":
+        gpus = list(range(number))
+    else:
+        try:
+            gpus = [int(part) for part in text.split(",") if part.strip()]
+        except ValueError as error:
+            raise UsageError(f'--gpu "{text}"', code="train.gpu", expected='numbers such as 0,1, or "all"') from error
+    if text and (not gpus or any(not 0 <= gpu < number for gpu in gpus)):
+        raise UsageError(
+            f"--gpu {text}: no such device",
+            code="train.gpu",
+            expected=f"0 to {number - 1}" if number else "no --gpu: this machine has no CUDA device",
+        )
+    return gpus
+
+
+def choose_device(gpu: str) -> torch.device:
+    """Returns the device of a --gpu flag for commands that use one; the CPU where it is empty.
+
+    Raises:
+        UsageError: No such device.
+    """
+    gpus = parse_gpus(gpu)
+    return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+
+
+def _solver_param(settings: TrainSettings) -> caffe_pb2.SolverParameter:
+    param = read_solver(settings.solver)
+    if settings.level:
+        param.train_state.level = settings.level
+    param.train_state.stage.extend(stage for stage in settings.stages if stage)
+    if settings.iterations:
+        param.max_iter = settings.iterations
+    return param
+
+
+def _device(gpu: str, param: caffe_pb2.SolverParameter) -> torch.device:
+    if is_launched() and torch.cuda.is_available() and (gpu or param.solver_mode == caffe_pb2.SolverParameter.GPU):
+        torch.cuda.set_device(local_rank())
+        return torch.device("cuda", local_rank())
+    if not gpu and param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available():
+        gpu = str(param.device_id)
+    return choose_device(gpu)
+
+
+@contextmanager
+def _world(device: torch.device) -> Iterator[World]:
+    world = ProcessGroup(device) if is_launched() else World()
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def _make(settings: TrainSettings, param: caffe_pb2.SolverParameter, device: torch.device, world: World) -> Solver:
+    fast = device.type == "cuda" if settings.fast is None else settings.fast
+    options = {} if settings.workers is None else {"workers": settings.workers}
+    precision = Precision(is_fast=fast)
+    return Solver(param, device=device, options=options, precision=precision, world=world, keep=settings.keep)
+
+
+def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack: ExitStack) -> None:
+    if not solver.world.is_root:
+        return
+    listeners: list[Any] = []
+    if settings.metrics:
+        listeners.append(MetricsFile(settings.metrics, solver))
+    if settings.tensorboard:
+        listeners.append(TensorBoard(settings.tensorboard))
+    for listener in listeners:
+        stack.callback(listener.close)
+    solver.listeners += listeners + ([bar] if bar else [])
+
+
+def _begin(solver: Solver, settings: TrainSettings) -> None:
+    state = settings.snapshot
+    if settings.resume:
+        if not solver.param.HasField("snapshot_prefix"):
+            raise SolverError("--resume needs a snapshot_prefix in the solver", code="solver.snapshot-prefix")
+        state = str(latest_snapshot(solver.param.snapshot_prefix) or "")
+    if state:
+        _say(solver.world, f"Resuming from {state}", 242)
+        solver.restore(state)
+    elif settings.weights:
+        solver.copy_weights(settings.weights)
+
+
+def _log_paths(settings: TrainSettings, world: World) -> list[str]:
+    if not world.is_root:
+        return []
+    paths = [settings.log] if settings.log else []
+    if settings.log_dir:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"pyscratchdet.{socket.gethostname()}.{_user()}.log.INFO.{stamp}.{os.getpid()}"
+        paths.append(os.path.join(settings.log_dir, name))
+    return paths
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _say(world: World, message: str, line: int) -> None:
+    if world.is_root:
+        info(_log, message, f"caffe.cpp:{line}")
