@@ -1,1 +1,1 @@
-"""Gradients that autograd would not give by itself. The modules here import torch, so layers import them in `forward`."""
+"""Gradients that autograd would not give by itself; these modules import torch, so layers import them in `forward`."""
