@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyscratchdet.errors import LayerError
 from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
 from pyscratchdet.layers.pooling import Pooling
 from pyscratchdet.lazy import Tensor, torch
@@ -53,5 +54,9 @@ class SPP(Layer):
             setattr(param.pooling_param, f"{what}_w", width)
         param.pooling_param.pool = self.param.spp_param.pool  # both enums number the methods alike
         pooling = Pooling(param, self.context)
-        pooling.setup([bottom])
+        try:
+            pooling.setup([bottom])
+        except LayerError as error:
+            error.layer_type, error.hint = self.type, f"level {level} of the pyramid is too fine for {bottom[2:]}"
+            raise
         return pooling

@@ -8,46 +8,12 @@ TOLERANCE = 1e-5
 LONG_SUM_TOLERANCE = 1e-4
 LONG_SUMS = {"BatchNorm", "Convolution", "Deconvolution", "InnerProduct", "LRN", "MVN"}
 
-TYPES = [
-    "AbsVal",
-    "ArgMax",
-    "BNLL",
-    "BatchNorm",
-    "Bias",
-    "Concat",
-    "Convolution",
-    "Crop",
-    "Deconvolution",
-    "Dropout",
-    "ELU",
-    "Eltwise",
-    "Embed",
-    "Exp",
-    "Flatten",
-    "Im2col",
-    "InnerProduct",
-    "LRN",
-    "Log",
-    "MVN",
-    "Normalize",
-    "PReLU",
-    "Permute",
-    "Pooling",
-    "Power",
-    "ReLU",
-    "Reduction",
-    "Reshape",
-    "SPP",
-    "Scale",
-    "Sigmoid",
-    "Silence",
-    "Slice",
-    "Softmax",
-    "Split",
-    "TanH",
-    "Threshold",
-    "Tile",
-]
+NAMES = """
+    AbsVal ArgMax BNLL BatchNorm Bias Concat Convolution Crop Deconvolution Dropout ELU Eltwise Embed Exp Flatten
+    Im2col InnerProduct LRN Log MVN Normalize PReLU Permute Pooling Power ReLU Reduction Reshape SPP Scale Sigmoid
+    Silence Slice Softmax Split TanH Threshold Tile
+"""
+TYPES = NAMES.split()
 
 
 @pytest.mark.parametrize("case", harness.recorded_cases(*TYPES))
