@@ -140,9 +140,7 @@ def _scan(text: str) -> dict[tuple[Any, ...], tuple[int, int]]:
         elif token in ("}", ">"):
             way = ways.pop() if ways else ()
             name = None
-        elif token in (":", ",", ";"):
-            pass
-        elif token == "[":
+        elif token in (":", ",", ";") or token == "[":
             pass
         elif token == "]":
             name = None

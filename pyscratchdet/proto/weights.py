@@ -1,0 +1,367 @@
+"""Weights files: .caffemodel (binary, any format version), .caffemodel.h5 and .binaryproto, read without loss.
+
+On the wire a packed `repeated float` equals a `bytes` field, so arrays are read through a copy of the schema that
+declares them as bytes: protobuf hands them over whole and numpy views them, however large they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, unknown_fields
+from google.protobuf.message import DecodeError, Message
+
+from pyscratchdet.errors import WeightsError
+from pyscratchdet.files import atomic_path, read_bytes, write_bytes
+from pyscratchdet.proto import caffe_pb2
+
+MessageType = TypeVar("MessageType", bound=Message)
+Arrays = Sequence[np.ndarray]
+
+# Array fields of BlobProto and the type of their values.
+_ARRAY_FIELDS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
+_MARK = b"pyscratchdet skeleton 1\n"
+
+
+@dataclass
+class WeightLayer:
+    """A layer of a weights file.
+
+    Attributes:
+        name: Its Caffe name.
+        type: Its Caffe type; empty where the file does not say.
+        arrays: Its blobs, float32, in Caffe's shape; None for one that the file leaves to its owner (shared params).
+    """
+
+    name: str
+    type: str
+    arrays: list[np.ndarray | None] = field(default_factory=list)
+
+
+class Weights:
+    """What a weights file holds.
+
+    Attributes:
+        layers: All layers in the file's order, those without blobs included.
+    """
+
+    def __init__(self, layers: list[WeightLayer], message: Message | None = None) -> None:
+        self.layers = layers
+        self._message = message
+
+    @property
+    def blobs(self) -> dict[str, list[np.ndarray | None]]:
+        """{layer: arrays} of the layers that have any; the last of several layers of one name wins."""
+        return {layer.name: layer.arrays for layer in self.layers if layer.arrays}
+
+    def skeleton(self) -> bytes:
+        """Returns everything but the arrays of a .caffemodel, so that `from_skeleton` gives the same file back.
+
+        Raises:
+            WeightsError: The weights do not come from a .caffemodel.
+        """
+        if self._message is None:
+            raise WeightsError("only a binary caffemodel has a skeleton", code="weights.skeleton")
+        bare = type(self._message)()
+        bare.CopyFrom(self._message)
+        for _, blob in _message_blobs(bare):
+            name = _array_field(blob)
+            if name:
+                setattr(blob, name, b"")
+        return _MARK + bare.SerializeToString()
+
+    def to_bytes(self) -> bytes:
+        """Returns the weights as a .caffemodel."""
+        if self._message is None:
+            raise WeightsError("only a binary caffemodel can be written back", code="weights.skeleton")
+        return self._message.SerializeToString()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: str = "<bytes>") -> Weights:
+        """Reads a .caffemodel from memory; see `read_weights`."""
+        message = _parse(_bulk_class("NetParameter"), data, path)
+        if _has_unpacked_arrays(message):
+            message = _repacked(data, path)
+        layers = [_read_layer(layer, path) for layer in _message_layers(message)]
+        if not layers:
+            raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="is this a caffemodel?")
+        return cls(layers, message)
+
+    @classmethod
+    def from_skeleton(cls, skeleton: bytes, arrays: Sequence[Arrays]) -> Weights:
+        """Puts arrays back into a skeleton.
+
+        Args:
+            skeleton: From `skeleton()`.
+            arrays: For each layer with blobs, in the file's order, its arrays.
+
+        Raises:
+            WeightsError: The arrays do not fit, or `skeleton` is none.
+        """
+        if not skeleton.startswith(_MARK):
+            raise WeightsError("not a caffemodel's skeleton", code="weights.skeleton")
+        message = _parse(_bulk_class("NetParameter"), skeleton[len(_MARK) :], "skeleton")
+        flat = [array for layer in arrays for array in layer]
+        blobs = list(_message_blobs(message))
+        if len(flat) != len(blobs):
+            raise WeightsError("number of arrays differs", code="weights.skeleton", expected=len(blobs), found=len(flat))
+        for (name, blob), array in zip(blobs, flat, strict=True):
+            _fill_blob(name, blob, array)
+        return cls.from_bytes(message.SerializeToString(), "skeleton")
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """Reads a .caffemodel of any format version, or a .caffemodel.h5; told apart by content.
+
+    Raises:
+        FileError: The file cannot be read.
+        WeightsError: It is truncated, foreign, or a blob's values do not fit its shape.
+    """
+    name = os.fspath(path)
+    data = read_bytes(path)
+    if data.startswith(b"\x89HDF\r\n\x1a\n"):
+        return _read_hdf5(name)
+    return Weights.from_bytes(data, name)
+
+
+def write_caffemodel(
+    path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays]
+) -> None:
+    """Writes a .caffemodel: the layers of `net` with the arrays of `blobs` by layer name; atomic.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    message = _bulk_class("NetParameter").FromString(net.SerializeToString())
+    for layer in message.layer:
+        del layer.blobs[:]
+        for array in blobs.get(layer.name, ()):
+            blob = layer.blobs.add()
+            blob.shape.dim.extend(array.shape)
+            blob.data = np.ascontiguousarray(array, "<f4").tobytes()
+    write_bytes(path, message.SerializeToString())
+
+
+def write_hdf5(path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays]) -> None:
+    """Writes Caffe's HDF5 form, data/<layer>/<index> (net.cpp, Net::ToHDF5); atomic.
+
+    A blob shared by param name is written with the layer that owns it.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    import h5py
+
+    owned: set[str] = set()
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        data = file.create_group("data")
+        for layer in net.layer:
+            group = data.require_group(layer.name)
+            for index, array in enumerate(blobs.get(layer.name, ())):
+                shared = layer.param[index].name if index < len(layer.param) else ""
+                if shared not in owned:
+                    group.create_dataset(str(index), data=np.asarray(array, np.float32))
+                if shared:
+                    owned.add(shared)
+
+
+def blob_to_array(blob: Message) -> np.ndarray:
+    """Returns a BlobProto's values as float32 in its shape, legacy num/channels/height/width included.
+
+    Raises:
+        WeightsError: The number of values does not fit the shape.
+    """
+    return _blob_array(_bulk_class("BlobProto").FromString(blob.SerializeToString()), "BlobProto")
+
+
+def array_to_blob(array: np.ndarray) -> caffe_pb2.BlobProto:
+    """Returns a BlobProto with an array's shape and float32 values."""
+    bulk = _bulk_class("BlobProto")()
+    bulk.shape.dim.extend(array.shape)
+    bulk.data = np.ascontiguousarray(array, "<f4").tobytes()
+    return caffe_pb2.BlobProto.FromString(bulk.SerializeToString())
+
+
+def read_blob(path: str | os.PathLike[str]) -> np.ndarray:
+    """Returns the array in a .binaryproto file, such as a mean image.
+
+    Raises:
+        FileError, WeightsError: The file is missing or damaged.
+    """
+    return _blob_array(_parse(_bulk_class("BlobProto"), read_bytes(path), os.fspath(path)), os.fspath(path))
+
+
+def write_blob(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Writes an array as a .binaryproto file; 4-d ones in the legacy form that old readers expect; atomic."""
+    blob = array_to_blob(array)
+    if array.ndim == 4:
+        blob.ClearField("shape")
+        blob.num, blob.channels, blob.height, blob.width = array.shape
+    write_bytes(path, blob.SerializeToString())
+
+
+def read_message(path: str | os.PathLike[str], message_class: type[MessageType]) -> MessageType:
+    """Returns a binary message such as a SolverState.
+
+    Raises:
+        FileError, WeightsError: The file is missing, or truncated or foreign.
+    """
+    return _parse(message_class, read_bytes(path), os.fspath(path))
+
+
+def write_message(path: str | os.PathLike[str], message: Message) -> None:
+    """Writes a message in binary form; atomic."""
+    write_bytes(path, message.SerializeToString())
+
+
+@functools.cache
+def _bulk_class(name: str) -> Any:
+    """Returns a message class of the schema in which arrays are bytes."""
+    file = descriptor_pb2.FileDescriptorProto()
+    caffe_pb2.DESCRIPTOR.CopyToProto(file)
+    blob = next(message for message in file.message_type if message.name == "BlobProto")
+    for entry in blob.field:
+        if entry.name in _ARRAY_FIELDS:
+            entry.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
+            entry.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+            entry.ClearField("options")
+    pool = _bulk_pool()
+    try:
+        descriptor = pool.FindMessageTypeByName(f"caffe.{name}")
+    except KeyError:
+        pool.AddSerializedFile(file.SerializeToString())
+        descriptor = pool.FindMessageTypeByName(f"caffe.{name}")
+    return message_factory.GetMessageClass(descriptor)
+
+
+@functools.cache
+def _bulk_pool() -> descriptor_pool.DescriptorPool:
+    return descriptor_pool.DescriptorPool()
+
+
+def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageType:
+    try:
+        return message_class.FromString(data)
+    except (DecodeError, RecursionError, ValueError) as error:
+        kind = message_class.DESCRIPTOR.name
+        raise WeightsError(
+            f"{path}: not a {kind}, or truncated ({len(data)} bytes)", code="weights.damaged"
+        ) from error
+
+
+def _message_layers(message: Any) -> Iterator[Any]:
+    """Yields LayerParameter, V1LayerParameter or V0LayerParameter messages."""
+    yield from message.layer
+    for layer in message.layers:
+        yield layer.layer if layer.HasField("layer") else layer
+
+
+def _message_blobs(message: Any) -> Iterator[tuple[str, Any]]:
+    for layer in _message_layers(message):
+        for blob in layer.blobs:
+            yield layer.name, blob
+
+
+def _read_layer(layer: Any, path: str) -> WeightLayer:
+    kind = layer.type
+    if isinstance(kind, int):  # V1 names its types by an enum
+        kind = caffe_pb2.V1LayerParameter.LayerType.Name(kind)
+    arrays = [_blob_array(blob, path, layer.name, kind) for blob in layer.blobs]
+    return WeightLayer(layer.name, kind, list(arrays))
+
+
+def _array_field(blob: Any) -> str | None:
+    """Returns which field holds the values."""
+    return next((name for name in ("double_data", "data") if blob.HasField(name)), None)
+
+
+def _blob_shape(blob: Any) -> tuple[int, ...]:
+    if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
+        return blob.num, blob.channels, blob.height, blob.width
+    return tuple(blob.shape.dim)
+
+
+def _blob_array(blob: Any, path: str, layer: str | None = None, layer_type: str | None = None) -> np.ndarray:
+    name = _array_field(blob)
+    data = getattr(blob, name) if name else b""
+    kind = np.dtype(_ARRAY_FIELDS[name or "data"])
+    shape = _blob_shape(blob)
+    if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(data):
+        raise WeightsError(
+            f"{path}: a blob's values do not fit its shape",
+            code="weights.count",
+            layer=layer,
+            layer_type=layer_type,
+            expected=f"{math.prod(shape)} values for shape {shape}",
+            found=len(data) / kind.itemsize,
+        )
+    return np.frombuffer(data, kind).astype(np.float32, copy=False).reshape(shape)
+
+
+def _fill_blob(layer: str, blob: Any, array: np.ndarray) -> None:
+    name = _array_field(blob) or "data"
+    shape = _blob_shape(blob)
+    if math.prod(shape) != array.size:
+        raise WeightsError(
+            "an array's size differs", code="weights.skeleton", layer=layer, expected=shape, found=array.shape
+        )
+    setattr(blob, name, np.ascontiguousarray(array, _ARRAY_FIELDS[name]).tobytes())
+
+
+def _has_unpacked_arrays(message: Any) -> bool:
+    """Whether values are written one by one, as very old files may have them: those land in unknown fields."""
+    return any(
+        _array_field(blob) is None
+        and math.prod(_blob_shape(blob)) > 0
+        and any(entry.field_number in (5, 8) for entry in unknown_fields.UnknownFieldSet(blob))
+        for _, blob in _message_blobs(message)
+    )
+
+
+def _repacked(data: bytes, path: str) -> Any:
+    plain = _parse(caffe_pb2.NetParameter, data, path)
+    return _bulk_class("NetParameter").FromString(plain.SerializeToString())
+
+
+def _read_hdf5(path: str) -> Weights:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "data" not in file:
+                raise WeightsError(f"{path}: no group data/ in it", code="weights.hdf5")
+            layers = [
+                WeightLayer(name, "", arrays) for name, arrays in _hdf5_layers(file["data"], "", path) if arrays
+            ]
+    except OSError as error:
+        raise WeightsError(f"{path}: damaged HDF5 file: {error}", code="weights.damaged") from error
+    if not layers:
+        raise WeightsError(f"{path}: no layers in it", code="weights.empty")
+    return Weights(layers)
+
+
+def _hdf5_layers(group: Any, prefix: str, path: str) -> Iterator[tuple[str, list[np.ndarray | None]]]:
+    """Yields (layer, arrays); a slash in a layer's name nests groups."""
+    for name, item in group.items():
+        if not hasattr(item, "items"):
+            continue
+        layer = f"{prefix}{name}"
+        found = {int(key): value for key, value in item.items() if key.isdigit() and hasattr(value, "shape")}
+        yield layer, [_hdf5_array(found.get(i), path, layer) for i in range(max(found, default=-1) + 1)]
+        yield from _hdf5_layers(item, f"{layer}/", path)
+
+
+def _hdf5_array(dataset: Any, path: str, layer: str) -> np.ndarray | None:
+    if dataset is None:
+        return None
+    if dataset.dtype.kind != "f":
+        raise WeightsError(
+            f"{path}: values are no floats", code="weights.hdf5", layer=layer, expected="float32", found=dataset.dtype
+        )
+    return np.asarray(dataset[()], np.float32)
