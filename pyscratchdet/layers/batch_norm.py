@@ -16,9 +16,9 @@ class BatchNorm(Layer):
     """y = (x - mean) / sqrt(variance + eps) per channel (axis 1; a blob with one axis is one channel).
 
     Blobs `mean`, `variance` and `scale_factor` s hold sums: the statistics are blob / s, and 0 where s is 0. With
-    `use_global_stats` (default in TEST) those normalise and are constants to the gradient. Else the batch's own do, with
-    the biased variance, and with f = `moving_average_fraction` the blobs move: s = f s + 1, mean = f mean + batch
-    mean, variance = f variance + unbiased batch variance. PyTorch's running averages have no s.
+    `use_global_stats` (default in TEST) they normalise and are constants to the gradient. Else the batch's own do, with
+    the biased variance, and the blobs move by f = `moving_average_fraction`: s = f s + 1, mean = f mean + batch mean,
+    variance = f variance + unbiased batch variance. PyTorch's running averages have no s.
     """
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
