@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from pyscratchdet.data.label_map import label_to_name, read_label_map
 from pyscratchdet.errors import DataError, NetError, UsageError
-from pyscratchdet.evaluate.labels import read_label_map
 from pyscratchdet.runtime import Net, load_net
 
 SSD_MEAN = (104.0, 117.0, 123.0)
@@ -219,7 +219,7 @@ class Detector:
             return {
                 label: "background" if label == self.background else str(label) for label in range(self.num_classes)
             }
-        names = read_label_map(labelmap)
+        names = label_to_name(read_label_map(labelmap), strict=True, display=True)
         if sorted(names) != list(range(self.num_classes)):
             raise DataError(
                 f"{os.fspath(labelmap)}: label map and net differ",

@@ -13,7 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pyscratchdet.data.images import decode
 from pyscratchdet.errors import DataError, FileError, PyScratchDetError
+from pyscratchdet.files import read_bytes
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mjpg"})
@@ -54,34 +56,13 @@ class Frame:
 
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a picture as colour: uint8 (h, w, 3) BGR, orientation tags ignored as Caffe ignores them.
+    """Reads a picture as colour: uint8 (h, w, 3) BGR.
 
     Raises:
         FileError: There is no such file.
-        DataError: It is not a picture that OpenCV can read.
+        DataError: It is not a picture that OpenCV can read, or a truncated one.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
-    image = None
-    if data:
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error:  # such as more pixels than OpenCV allows
-            image = None
-    if image is None:
-        raise DataError(f"{os.fspath(path)}: not a readable picture", code="data.picture", found=_what(data))
-    return image
-
-
-def _what(data: bytes) -> str:
-    if not data:
-        return "an empty file"
-    known = {b"\xff\xd8\xff": "a damaged JPEG", b"\x89PNG": "a damaged PNG", b"BM": "a damaged BMP", b"GIF8": "a GIF"}
-    return next(
-        (name for start, name in known.items() if data.startswith(start)), f"{len(data)} bytes of something else"
-    )
+    return decode(read_bytes(path), name=os.fspath(path))
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:

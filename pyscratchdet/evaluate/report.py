@@ -1,0 +1,185 @@
+"""The evaluation as one HTML file: figures, charts, and every picture with ground truth and detections side by side.
+
+The file needs no server and no network: pictures and charts are inside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pyscratchdet.errors import PyScratchDetError
+from pyscratchdet.evaluate import charts
+from pyscratchdet.evaluate.breakdown import KINDS, Breakdown, break_down
+from pyscratchdet.evaluate.media import read_picture
+from pyscratchdet.evaluate.output import encode_jpeg
+from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.evaluate.voc import VocResult, ap_by_size
+from pyscratchdet.files import write_bytes, write_text
+
+_WORST_KINDS = ("background", "class", "localisation", "both", "duplicate")
+_KIND_NAMES = {  # as the page's script names them
+    "correct": "correct",
+    "background": "on background",
+    "localisation": "badly placed",
+    "class": "wrong class",
+    "both": "class and place",
+    "duplicate": "duplicate",
+    "missed": "missed",
+}
+
+
+@dataclass
+class Report:
+    """What goes onto the page.
+
+    Attributes:
+        title: Heading.
+        truth: The set.
+        detections: All of them; the page shows those above `lowest_score`.
+        result: VOC result of them.
+        figures: Further numbers for the summary, such as COCO's twelve.
+        score_threshold: Where errors are counted; the page's first filter setting.
+        lowest_score: Detections below it are not put on the page.
+        max_pictures: The pictures with most errors, up to this number.
+        side: Longer side of the pictures on the page, in pixels.
+    """
+
+    title: str
+    truth: GroundTruth
+    detections: Detections
+    result: VocResult
+    figures: Mapping[str, float] = field(default_factory=dict)
+    score_threshold: float = 0.3
+    lowest_score: float = 0.1
+    max_pictures: int = 300
+    side: int = 420
+
+
+def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
+    """Writes `report.html` and its charts as PNG beside it.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileError: A file cannot be written.
+    """
+    root = Path(folder)
+    shown = report.detections[report.detections.score >= report.score_threshold]
+    outcome = break_down(report.truth, shown, report.result.overlap_threshold)
+    by_size = ap_by_size(report.truth, report.detections, report.result.metric, report.result.overlap_threshold)
+    figures = {
+        "ap_per_class": charts.ap_chart(report.result),
+        "precision_recall": charts.curves_chart(report.result.classes),
+        "ap_by_size": charts.sizes_chart(by_size),
+        "errors": charts.errors_chart(outcome, report.truth, shown),
+        "confusion": charts.confusion_chart(outcome, report.truth.classes),
+    }
+    images = {name: charts.to_png(figure) for name, figure in figures.items()}
+    for name, data in images.items():
+        write_bytes(root / f"{name}.png", data)
+    write_text(root / "report.html", _page(report, outcome, images))
+    return root / "report.html"
+
+
+def _page(report: Report, outcome: Breakdown, images: Mapping[str, bytes]) -> str:
+    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    charts_html = "".join(_chart_html(name, images) for name in images if name != "precision_recall")
+    parts = {
+        "TITLE": html.escape(report.title),
+        "SUMMARY": _summary_html(report, outcome),
+        "TABLE": _table_html(report),
+        "CHARTS": charts_html,
+        "CURVES": _chart_html("precision_recall", images),
+        # "</" would end the script element.
+        "DATA": json.dumps(_page_data(report)).replace("</", "<\\/"),
+    }
+    for name, text in parts.items():
+        template = template.replace(f"@@{name}@@", text)
+    return template
+
+
+def _chart_html(name: str, images: Mapping[str, bytes]) -> str:
+    return f'<img alt="{name.replace("_", " ")}" src="data:image/png;base64,{_base64(images[name])}">'
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _summary_html(report: Report, outcome: Breakdown) -> str:
+    cards = {f"mAP ({report.result.metric})": f"{report.result.mean_ap:.4f}"}
+    cards |= {name: f"{value:.4f}" for name, value in report.figures.items()}
+    cards |= {"pictures": str(len(report.truth.names)), "objects": str(int((~report.truth.difficult).sum()))}
+    counts = outcome.counts()
+    cards |= {name: str(counts[kind]) for kind, name in _KIND_NAMES.items()}
+    cards["score from which errors count"] = f"{report.score_threshold:g}"
+    return "".join(f"<div><b>{value}</b><span>{html.escape(name)}</span></div>" for name, value in cards.items())
+
+
+def _table_html(report: Report) -> str:
+    rows = []
+    for one in report.result.classes:
+        ap = f"<td data-v='{one.ap}'>{one.ap:.4f}</td>" if one.num_pos else "<td data-v='-1'>nothing to find</td>"
+        rows.append(f"<tr><td>{html.escape(one.name)}</td>{ap}<td>{one.num_pos}</td><td>{one.num_detections}</td></tr>")
+    return (
+        "<table class='sortable'><thead><tr><th>class</th><th>AP</th><th>objects</th><th>detections</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _page_data(report: Report) -> dict[str, object]:
+    used = report.detections[report.detections.score >= report.score_threshold]
+    outcome = break_down(report.truth, used, report.result.overlap_threshold)
+    wrong = np.isin(outcome.kind, [KINDS.index(kind) for kind in _WORST_KINDS])
+    places = np.concatenate([used.image[wrong], report.truth.image[outcome.missed]])
+    errors = np.bincount(places, minlength=len(report.truth.names))
+    chosen = np.sort(np.argsort(-errors, kind="stable")[: report.max_pictures])
+    shown = report.detections[report.detections.score >= report.lowest_score]
+    pictures = [_picture_data(report, int(index), shown) for index in chosen]
+    return {
+        "classes": report.truth.classes,
+        "threshold": report.score_threshold,
+        "lowest": report.lowest_score,
+        "overlap": report.result.overlap_threshold,
+        "total": len(report.truth.names),
+        "pictures": [picture for picture in pictures if picture],
+    }
+
+
+def _picture_data(report: Report, index: int, shown: Detections) -> dict[str, object] | None:
+    try:
+        image = read_picture(report.truth.paths[index])
+    except PyScratchDetError:
+        return None  # result files can be judged without the pictures; the page then has fewer
+    height, width = image.shape[:2]
+    factor = report.side / max(height, width)
+    if factor < 1:
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    mine, truths = shown.image == index, report.truth.image == index
+    return {
+        "name": report.truth.names[index],
+        "w": width,
+        "h": height,
+        "src": f"data:image/jpeg;base64,{_base64(encode_jpeg(image, 80))}",
+        "truth": [
+            [int(label), int(difficult), *np.round(box, 1).tolist()]
+            for label, difficult, box in zip(
+                report.truth.label[truths], report.truth.difficult[truths], report.truth.boxes_px[truths], strict=True
+            )
+        ],
+        "found": [
+            [int(label), round(float(score), 4), *np.round(box, 1).tolist()]
+            for label, score, box in zip(shown.label[mine], shown.score[mine], shown.boxes_px[mine], strict=True)
+        ],
+    }
