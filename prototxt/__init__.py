@@ -3,7 +3,7 @@
     recipe = prototxt.build("ssd300_vgg16_voc0712", prototxt.Options(num_classes=5))
     prototxt.write(recipe, "models/ssd300_vgg16_voc0712")
 
-Nothing here imports torch.
+`python -m prototxt` writes models/ anew. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-
-from google.protobuf import text_format
 
 from prototxt.recipe import DataSet, Entry, Options, Recipe, Training
 from pyscratchdet.errors import UsageError, nearest
-from pyscratchdet.files import atomic_path, write_text
+from pyscratchdet.files import atomic_path
+from pyscratchdet.proto import text
 
-__all__ = ["DataSet", "Entry", "Options", "Recipe", "Training", "build", "entries", "write"]
+__all__ = ["DataSet", "Entry", "Options", "Recipe", "Training", "build", "entries", "write", "write_tree"]
 
-_FAMILIES = ("scratchdet", "ssd", "refinedet")
+PARTS = ("train", "test", "deploy", "solver")
+_VERBS = {"size": "resize", "width": "widen"}
+_FAMILIES = ("scratchdet", "ssd", "refinedet", "dsod", "mmdetection", "ablations")
 
 
 @functools.cache
@@ -52,22 +54,37 @@ def build(name: str, options: Options | None = None) -> Recipe:
     return recipe
 
 
-_VERBS = {"size": "resize", "width": "widen"}
-
-
-def write(recipe: Recipe, folder: str | os.PathLike[str]) -> list[Path]:
-    """Writes train, test, deploy and solver prototxts and the job script; returns their paths.
+def write(recipe: Recipe, folder: str | os.PathLike[str], parts: Sequence[str] = PARTS) -> list[Path]:
+    """Writes the prototxts and the job script; returns their paths.
 
     Raises:
         FileError: The folder cannot be written.
     """
-    folder = Path(folder)
-    paths = []
-    for part in ("train", "test", "deploy", "solver"):
-        paths.append(folder / f"{part}.prototxt")
-        write_text(paths[-1], text_format.MessageToString(getattr(recipe, part)))
-    paths.append(folder / f"{recipe.name}.sh")
+    paths = [Path(folder) / f"{part}.prototxt" for part in parts]
+    for part, path in zip(parts, paths, strict=True):
+        text.write(path, getattr(recipe, part))
+    paths.append(Path(folder) / f"{recipe.name}.sh")
     with atomic_path(paths[-1]) as temporary:
         temporary.write_text(recipe.job)
     paths[-1].chmod(0o755)
+    return paths
+
+
+def write_tree(folder: str | os.PathLike[str], root: str = "prototxt/models") -> list[Path]:
+    """Writes every recipe below `folder`, with paths that start with `root`; returns the paths of all files.
+
+    A recipe whose nets are another's gets a solver that names the other's files.
+
+    Raises:
+        FileError: The folder cannot be written.
+    """
+    paths = []
+    for name, entry in entries().items():
+        recipe = build(name, Options(folder=f"{root}/{name}"))
+        if entry.nets_of is None:
+            paths += write(recipe, Path(folder) / name)
+            continue
+        recipe.solver.train_net = f"{root}/{entry.nets_of}/train.prototxt"
+        recipe.solver.test_net[:] = [f"{root}/{entry.nets_of}/test.prototxt"] * len(recipe.solver.test_net)
+        paths += write(recipe, Path(folder) / name, ["solver"])
     return paths

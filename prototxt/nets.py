@@ -16,7 +16,6 @@ from pyscratchdet.proto import caffe_pb2
 
 Body = Callable[[NetSpec], Any]
 
-_MEAN = [104, 117, 123]
 _ALL_INTERPOLATIONS = ("LINEAR", "AREA", "NEAREST", "CUBIC", "LANCZOS4")
 _DISTORTION = {
     "brightness_prob": 0.5,
@@ -63,7 +62,7 @@ def add_train_data(
     """Adds `data` and `label` with SSD's augmentation; `photometric` is colour distortion and zooming out."""
     transform = {
         "mirror": True,
-        "mean_value": _MEAN,
+        "mean_value": list(data.mean_value),
         "resize_param": resize(size, mode, _ALL_INTERPOLATIONS),
         "emit_constraint": {"emit_type": caffe_pb2.EmitConstraint.CENTER},
     }
@@ -76,7 +75,7 @@ def add_train_data(
 
 def add_test_data(net: NetSpec, data: DataSet, size: int, batch_size: int, mode: str = "WARP") -> None:
     """Adds `data` and `label` of the test set, resized only."""
-    transform = {"mean_value": _MEAN, "resize_param": resize(size, mode)}
+    transform = {"mean_value": list(data.mean_value), "resize_param": resize(size, mode)}
     if data.force_color:
         transform["force_color"] = True
     _add_data(net, data.test_source, data, batch_size, False, transform)
@@ -199,7 +198,7 @@ def solver(name: str, folder: str, data: DataSet, training: Training) -> Any:
         message.test_iter.append(math.ceil(data.num_test_image / training.test_batch_size))
         message.test_interval = training.test_interval
         message.eval_type, message.ap_version = "detection", data.ap_version
-        message.test_initialization = False
+        message.test_initialization = training.test_initialization
     return message
 
 
@@ -287,19 +286,26 @@ def single_shot(
     mode: str = "WARP",
     photometric: bool = True,
     loss: dict[str, Any] | None = None,
+    batchnorm: dict[str, Any] | None = None,
 ) -> Recipe:
-    """Returns an SSD: body, head, loss; `mode` other than WARP keeps the pictures' own shape."""
-    own_shape = {} if mode == "WARP" else {"img_height": size, "img_width": size}
+    """Returns an SSD: body, head, loss.
+
+    `mode` other than WARP keeps the pictures' own shape; `loss` changes the loss' parameters and `batchnorm` the
+    heads' (eps, moving_average_fraction).
+    """
+    head_params = dict(batchnorm or {})
+    if mode != "WARP":
+        head_params.update(img_height=size, img_width=size)
     train = NetSpec()
     add_train_data(train, data, size, training.batch_size_per_device, mode, photometric)
     body(train)
-    bottoms = head.add(train, data.num_classes, **own_shape)
+    bottoms = head.add(train, data.num_classes, **head_params)
     multibox_loss(train, "mbox_loss", [*bottoms, train.label], data.num_classes, data, **(loss or {}))
 
     test = NetSpec()
     add_test_data(test, data, size, training.test_batch_size, mode)
     body(test)
-    bottoms = head.add(test, data.num_classes, **own_shape)
+    bottoms = head.add(test, data.num_classes, **head_params)
     bottoms[1] = softmax(test, "mbox_conf", data.num_classes)
     saved = save_output(data, name)
     if mode != "WARP":

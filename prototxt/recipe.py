@@ -27,6 +27,7 @@ class DataSet:
         use_difficult_gt: Whether objects marked difficult take part in training.
         force_color: Decode every picture as colour.
         ap_version: How average precision is computed.
+        mean_value: Subtracted from blue, green, red.
     """
 
     name: str
@@ -42,6 +43,7 @@ class DataSet:
     use_difficult_gt: bool = False
     force_color: bool = True
     ap_version: str = "11point"
+    mean_value: tuple[float, ...] = (104, 117, 123)
 
 
 VOC0712 = DataSet(
@@ -111,6 +113,7 @@ class Training:
         gpus: Devices; empty for the CPU.
         test_batch_size: Pictures per test iteration.
         test_interval: Iterations between tests; None for no tests while training.
+        test_initialization: Whether to test before the first iteration.
         display: Iterations between lines of the log.
         debug_info: Whether the log shows the size of every blob.
         weights: Caffemodel to start from; None for scratch.
@@ -127,6 +130,7 @@ class Training:
     gpus: tuple[int, ...] = (0, 1, 2, 3)
     test_batch_size: int = 1
     test_interval: int | None = None
+    test_initialization: bool = False
     display: int = 10
     debug_info: bool = False
     weights: str | None = None
@@ -272,6 +276,7 @@ class Entry:
         note: What differs from its neighbours or from the paper.
         can_resize: Whether other input sizes make sense.
         can_widen: Whether the body knows `width`.
+        nets_of: A recipe with the same nets, where only the schedule differs or nothing but the name.
     """
 
     name: str
@@ -281,3 +286,4 @@ class Entry:
     note: str = ""
     can_resize: bool = False
     can_widen: bool = False
+    nets_of: str | None = None

@@ -9,7 +9,8 @@ from typing import Any
 
 from prototxt.nets import add_test_data, add_train_data, assemble, detection_output, multibox_loss, softmax
 from prototxt.recipe import COCO, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
-from prototxt.ssd import VGG_WEIGHTS
+from prototxt.scratchdet import VOC_INIT
+from prototxt.ssd import RESNET101_WEIGHTS, VGG_WEIGHTS
 from pyscratchdet.caffe import model_libs
 from pyscratchdet.caffe.net_spec import NetSpec, Top
 from pyscratchdet.caffe.net_spec import layers as L
@@ -160,11 +161,14 @@ def _entry(
     backbone = {"vgg16": VGG16, "resnet101": RESNET101}[body]
     coco = f"refinedet{size}_{body}_coco"
     name = f"refinedet{size}_{body}_{data.name.lower()}{'_ft' if finetune else ''}"
+    nets_of = name.removesuffix("_ft") if finetune else None
+    if body == "resnet101":
+        training = replace(training, weights=RESNET101_WEIGHTS)
     if finetune:
-        training = replace(training, weights=f"models/{coco}/{coco}_voc_init.caffemodel")
-        note = "starts from the COCO model with its classes picked for VOC"
+        training = replace(training, weights=f"models/{coco}/{VOC_INIT}")
+        note = "starts from the COCO net with its classes picked (python -m prototxt.coco_voc)"
     build = _builder(name, size, backbone, data, training)
-    return Entry(name, size, result, build, note=note, can_resize=True)
+    return Entry(name, size, result, build, note=note, can_resize=True, nets_of=nets_of)
 
 
 def _builder(name: str, size: int, backbone: Backbone, data: DataSet, training: Training) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
-from prototxt.recipe import COCO, VOC0712, DataSet, Entry, Options, Recipe, Training
+from prototxt.recipe import COCO, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
 from pyscratchdet.caffe.model_libs import rootresnet as blocks
 from pyscratchdet.caffe.model_libs.vgg import EXTRA_STAGES
 from pyscratchdet.caffe.net_spec import NetSpec
@@ -16,6 +17,9 @@ from pyscratchdet.errors import UsageError
 
 # Residual blocks of conv2 to conv5.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+# What `python -m prototxt.coco_voc` makes of the COCO net's weights.
+VOC_INIT = "coco_for_voc.caffemodel"
 
 # As the published script has it; the paper's section 4.2.2 says 45k, 30k, 20k, 5k iterations (see PAPER_VOC).
 SCRIPT_VOC = Training(
@@ -29,6 +33,15 @@ SCRIPT_VOC = Training(
     debug_info=True,
 )
 PAPER_VOC = replace(SCRIPT_VOC, stepvalue=(45000, 75000, 95000), debug_info=False)
+# RefineDet's rule for the same step: a twentieth of the rate, two falls by 5.
+FINETUNING = replace(
+    PAPER_VOC,
+    base_lr=0.0025,
+    stepvalue=(80000, 120000),
+    gamma=0.2,
+    max_iter=120000,
+    weights=f"models/scratchdet300_rootres34_coco/{VOC_INIT}",
+)
 SCRIPT_COCO = Training(
     base_lr=0.05,
     stepvalue=(150000, 250000, 310000, 320000),
@@ -39,6 +52,13 @@ SCRIPT_COCO = Training(
     test_batch_size=2,
     display=20,
 )
+
+
+PAPER_COCO = replace(SCRIPT_COCO, stepvalue=(150000, 250000, 310000), max_iter=320000)
+COCO512 = replace(COCO, output_name_prefix="detections_minival_ssd512_results")
+
+# Pixels between the cells of each source layer, where they are published.
+STEPS = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
 
 
 def squeeze_stages(feature: int, width: int = 64) -> list[tuple[int, int, int, int]]:
@@ -98,13 +118,13 @@ def rootresnet(
     if depth not in BLOCKS:
         raise UsageError("no such depth", code="recipe.depth", expected="18 or 34", found=depth)
     residual = depth == 34 if residual_extras is None else residual_extras
-    # A root block that halves the image more or less often than once is made up for in conv2: conv4 stays at 1/8.
-    stride2 = 2 if not downsample and not pool else 1
-    halvings = downsample + pool + (stride2 == 2)
+    # conv2 is at 1/2 or 1/4 of the input; the detection layers begin at 1/8, whichever stage that is.
+    halvings = downsample + pool
     feature = size
     for _ in range(halvings + 3):
         feature = -(-feature // 2)
     stages = squeeze_stages(feature, width)
+    strides = (2, 2, 2, 2) if size == 512 else (2, 2, 1, 1)
 
     def body(net: NetSpec) -> None:
         in_place = depth == 34
@@ -112,16 +132,16 @@ def rootresnet(
         if pool:
             net.pool1 = L.Pooling(top, pool=P.Pooling.MAX, kernel_size=2, stride=2)
             top = net.pool1
-        top = blocks.residual_stages(
-            net, top, BLOCKS[depth], width, in_place=in_place, preactivate_first=depth == 18, stride2=stride2
-        )
-        if residual:
-            blocks.residual_extras(net, top, width=2 * width)
-        else:
+        top = blocks.residual_stages(net, top, BLOCKS[depth], width, in_place=in_place, preactivate_first=depth == 18)
+        if not residual:
             blocks.squeeze_extras(net, top, stages, in_place)
+            return
+        top = blocks.residual_extras(net, top, strides, 2 * width)
+        if size == 512:
+            blocks.closing_extra(net, top, 10, 2 * width)
 
-    num_extras = 4 if residual else len(stages)
-    sources = [f"conv4_{2 * BLOCKS[depth][2]}", f"conv5_{2 * BLOCKS[depth][3]}"]
+    num_extras = 4 + (size == 512) if residual else len(stages)
+    sources = [f"conv{stage}_{2 * BLOCKS[depth][stage - 2]}" for stage in range(5 - halvings, 6)]
     sources += [f"conv{stage}_2" for stage in range(6, 6 + num_extras)]
     low, high = ratio_sizes(size, len(sources), *ratios)
     head = Head(
@@ -129,56 +149,83 @@ def rootresnet(
         low,
         high,
         usual_ratios(len(sources)),
-        steps=(8, 16, 32, 64, 100, 300) if size == 300 else (),
+        steps=STEPS.get(size, ()),
         batchnorm=head_batchnorm,
         fork="scratchdet",
     )
     return single_shot(name, size, body, head, data, training, options)
 
 
-def _voc34(options: Options) -> Recipe:
-    return rootresnet("scratchdet300_rootres34_voc0712", 34, options=options)
-
-
-def _voc18(options: Options) -> Recipe:
-    return rootresnet("scratchdet300_rootres18_voc0712", 18, options=options)
-
-
-def _coco34(options: Options) -> Recipe:
-    name = "scratchdet300_rootres34_coco"
-    return rootresnet(
-        name, 34, head_batchnorm=True, ratios=COCO_RATIOS, data=COCO, training=SCRIPT_COCO, options=options
-    )
-
-
-# The prior sizes of SSD's and ScratchDet's COCO scripts: smaller than VOC's.
+# Percent of the input's side: smallest and largest prior of the even steps, and the first source layer's two.
+VOC_RATIOS = (20, 90, (10, 20))
+VOC512_RATIOS = (15, 90, (7, 15))
 COCO_RATIOS = (15, 90, (7, 15))
+COCO512_RATIOS = (10, 90, (4, 10))
+
+_VOC18, _VOC34, _COCO34 = (
+    "scratchdet300_rootres18_voc0712",
+    "scratchdet300_rootres34_voc0712",
+    "scratchdet300_rootres34_coco",
+)
+_COCO = {"head_batchnorm": True, "ratios": COCO_RATIOS, "data": COCO, "training": SCRIPT_COCO}
+_FINETUNED = {"head_batchnorm": True, "ratios": COCO_RATIOS, "training": FINETUNING}
+_SCRIPT_NOTE = "as the published script: rate falls at 40k, 75k, 90k of 100k, no BatchNorm in the heads"
+_PAPER_NOTE = "as the paper prints it: 45k, 30k, 20k, 5k iterations, BatchNorm in the heads"
+_FINETUNE_NOTE = (
+    "starts from the COCO net with its classes picked (python -m prototxt.coco_voc); the paper prints no schedule"
+)
+
+
+def _entry(
+    name: str, depth: int, result: str, note: str = "", size: int = 300, nets_of: str | None = None, **arguments: Any
+) -> Entry:
+    def build(options: Options) -> Recipe:
+        return rootresnet(name, depth, size, options=options, **arguments)
+
+    return Entry(name, size, result, build, note=note, can_resize=True, can_widen=True, nets_of=nets_of)
+
 
 ENTRIES = [
-    Entry(
-        "scratchdet300_rootres34_voc0712",
-        300,
+    _entry(_VOC34, 34, "ScratchDet table 3: 80.4 mAP on VOC 2007 test", _SCRIPT_NOTE),
+    _entry(
+        f"{_VOC34}_paper",
+        34,
         "ScratchDet table 3: 80.4 mAP on VOC 2007 test",
-        _voc34,
-        note="as the published script: steps 40k/75k/90k/100k, no BatchNorm in the heads",
-        can_resize=True,
-        can_widen=True,
+        _PAPER_NOTE,
+        head_batchnorm=True,
+        training=PAPER_VOC,
     ),
-    Entry(
-        "scratchdet300_rootres34_coco",
-        300,
+    _entry(f"{_VOC34}plus", 34, "ScratchDet table 3: 78.5 mAP on VOC 2012 test", "schedule as 07+12", data=VOC0712PLUS),
+    _entry(_COCO34, 34, "ScratchDet table 4: 32.7 AP on COCO test-dev", "as the published script", **_COCO),
+    _entry(
+        f"{_COCO34}_paper",
+        34,
         "ScratchDet table 4: 32.7 AP on COCO test-dev",
-        _coco34,
-        can_resize=True,
-        can_widen=True,
+        "as the paper prints it: 150k, 100k, 60k, 10k iterations",
+        nets_of=_COCO34,
+        **{**_COCO, "training": PAPER_COCO},
     ),
-    Entry(
-        "scratchdet300_rootres18_voc0712",
-        300,
+    _entry(
+        "scratchdet512_rootres34_coco",
+        34,
+        "none published for Caffe",
+        "extra layers as in the mmdetection release",
+        size=512,
+        **{**_COCO, "ratios": COCO512_RATIOS, "data": COCO512},
+    ),
+    _entry(f"{_VOC34}_ft", 34, "ScratchDet table 5: 84.0 mAP on VOC 2007 test", _FINETUNE_NOTE, **_FINETUNED),
+    _entry(
+        f"{_VOC34}plus_ft",
+        34,
+        "ScratchDet table 5: 82.1 mAP on VOC 2012 test",
+        _FINETUNE_NOTE,
+        data=VOC0712PLUS,
+        **_FINETUNED,
+    ),
+    _entry(
+        _VOC18,
+        18,
         "ScratchDet table 2: 78.5 mAP on VOC 2007 test",
-        _voc18,
-        note="published body, heads without BatchNorm as in the script; table 2 itself has them",
-        can_resize=True,
-        can_widen=True,
+        f"published body, {_SCRIPT_NOTE}; table2_root3x3 is the paper's",
     ),
 ]

@@ -9,7 +9,15 @@ from typing import Any
 
 from prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
 from prototxt.recipe import COCO, ILSVRC, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
-from prototxt.scratchdet import COCO_RATIOS, squeeze_stages
+from prototxt.scratchdet import (
+    COCO512,
+    COCO512_RATIOS,
+    COCO_RATIOS,
+    STEPS,
+    VOC512_RATIOS,
+    VOC_RATIOS,
+    squeeze_stages,
+)
 from pyscratchdet.caffe import model_libs
 from pyscratchdet.caffe.net_spec import NetSpec
 from pyscratchdet.caffe.net_spec import layers as L
@@ -33,12 +41,6 @@ COCO_TRAINING = replace(VOC_TRAINING, stepvalue=(280000, 360000, 400000), max_it
 ILSVRC_TRAINING = replace(
     VOC_TRAINING, stepvalue=(320000, 400000, 440000), max_iter=440000, snapshot=30000, test_batch_size=1
 )
-
-# Percent of the input's side: smallest and largest prior of the even steps, and the first source layer's two.
-VOC_RATIOS = (20, 90, (10, 20))
-VOC512_RATIOS = (15, 90, (7, 15))
-COCO512_RATIOS = (10, 90, (4, 10))
-STEPS = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
 
 # Kernel, channels, pad and stride of SSD512's extra layers; at other sizes squeeze_stages decides.
 _EXTRAS512 = [(256, 512, 3, 1, 2), *[(128, 256, 3, 1, 2)] * 3, (128, 256, 4, 1, 1)]
@@ -175,8 +177,7 @@ def _voc512(name: str, options: Options) -> Recipe:
 
 
 def _coco512(name: str, options: Options) -> Recipe:
-    data = replace(COCO, output_name_prefix="detections_minival_ssd512_results")
-    return ssd(name, 512, ratios=COCO512_RATIOS, data=data, training=COCO_TRAINING, options=options)
+    return ssd(name, 512, ratios=COCO512_RATIOS, data=COCO512, training=COCO_TRAINING, options=options)
 
 
 def _entry(name: str, size: int, result: str, build: Callable[[str, Options], Recipe], **more: Any) -> Entry:

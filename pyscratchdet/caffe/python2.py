@@ -1,8 +1,8 @@
 """Python 2 sources on Python 3: what the syntax says, and what it meant.
 
 Statements that Python 3 cannot parse (print, exec, `except X, e`) are rewritten token by token; then `/`
-between integers, and `keys()`, `map`... as lists, get their old meaning in the syntax tree. A source that uses
-something only Python 3 has keeps its own meaning.
+between integers, `<` between types, and `keys()`, `map`... as lists get their old meaning in the syntax tree. A source
+that uses something only Python 3 has keeps its own meaning.
 """
 
 from __future__ import annotations
@@ -230,6 +230,13 @@ class _Python2(ast.NodeTransformer):
         value = _call("__divide_in_place__", current, node.value)
         return ast.copy_location(ast.Assign(targets=[node.target], value=value), node)
 
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        name = _ORDERINGS.get(type(node.ops[0]))
+        if name is None or len(node.ops) > 1:
+            return node
+        return ast.copy_location(_call("__compare__", ast.Constant(name), node.left, node.comparators[0]), node)
+
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS and not node.keywords:
@@ -248,6 +255,8 @@ class _Python2(ast.NodeTransformer):
             node.module = MODULES[node.module]
         return node
 
+
+_ORDERINGS = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 
 # Methods that returned lists, or that are gone; __method__ looks at the object first.
 _METHODS = ("has_key", "items", "iteritems", "iterkeys", "itervalues", "keys", "values")
@@ -270,6 +279,20 @@ def _divide_in_place(left: Any, right: Any) -> Any:
     return operator.ifloordiv(left, right) if whole else operator.itruediv(left, right)
 
 
+def _compare(name: str, left: Any, right: Any) -> Any:
+    """Compares as Python 2: values of different types by None, numbers, and then the types' names."""
+    try:
+        return getattr(operator, name)(left, right)
+    except TypeError:
+        return getattr(operator, name)(_rank(left), _rank(right))
+
+
+def _rank(value: Any) -> tuple[int, str]:
+    if value is None:
+        return 0, ""
+    return (1, "") if isinstance(value, (int, float)) else (2, type(value).__name__)
+
+
 def _method(value: Any, name: str, *arguments: Any) -> Any:
     if not isinstance(value, dict):
         return getattr(value, name)(*arguments)
@@ -286,6 +309,7 @@ def _as_list(function: Callable[..., Any]) -> Callable[..., list[Any]]:
 def names() -> dict[str, Any]:
     """Returns what a Python 2 script expects among the built-in names, and the helpers of rewritten code."""
     return {
+        "__compare__": _compare,
         "__divide__": _divide,
         "__divide_in_place__": _divide_in_place,
         "__method__": _method,

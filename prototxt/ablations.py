@@ -1,0 +1,129 @@
+"""The comparisons of ScratchDet's paper: table 1 (BatchNorm, learning rate), table 2 and figure 3 (the root block)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from prototxt.nets import single_shot
+from prototxt.recipe import VOC0712, Entry, Options, Recipe
+from prototxt.scratchdet import PAPER_VOC, VOC_RATIOS, rootresnet
+from prototxt.ssd import VGG_WEIGHTS, VOC_TRAINING, add_extra_layers, ssd_head
+from pyscratchdet.caffe import model_libs
+from pyscratchdet.caffe.net_spec import NetSpec
+
+_LIBS = model_libs.of("scratchdet")
+
+# VGG-16 with BatchNorm, from PyTorch's own model zoo.
+VGG_BN_WEIGHTS = "models/VGGNet/VGG_16_bn.caffemodel"
+
+# Table 1: mAP on VOC 2007 test by (BatchNorm, pretrained) for the rates 0.001, 0.01, 0.05.
+TABLE1_RATES = (0.001, 0.01, 0.05)
+TABLE1: dict[tuple[str, bool], tuple[str, str, str]] = {
+    ("none", False): ("67.6", "NaN", "NaN"),
+    ("head", False): ("71.0", "75.6", "NaN"),
+    ("backbone", False): ("72.8", "77.8", "78.0"),
+    ("all", False): ("71.8", "77.3", "78.7"),
+    ("none", True): ("77.1", "76.9", "NaN"),
+    ("head", True): ("", "", ""),
+    ("backbone", True): ("", "", ""),
+    ("all", True): ("77.6", "78.2", "75.5"),
+}
+
+
+def table1(name: str, batchnorm: str, base_lr: float, pretrained: bool, options: Options) -> Recipe:
+    """Returns SSD300 on VGG-16 without L2 normalisation, with BatchNorm in "none", "backbone", "head" or "all".
+
+    From scratch 128 pictures an update and the paper's schedule; pretrained SSD's own 32 and schedule (section 4.1).
+    """
+    in_backbone, in_head = batchnorm in ("backbone", "all"), batchnorm in ("head", "all")
+    weights = VGG_BN_WEIGHTS if in_backbone else VGG_WEIGHTS
+    pretraining = replace(VOC_TRAINING, base_lr=base_lr, weights=weights)
+    training = pretraining if pretrained else replace(PAPER_VOC, base_lr=base_lr)
+    data, training = options.data(VOC0712), options.training(training)
+
+    def body(net: NetSpec) -> None:
+        if in_backbone:
+            _LIBS.VGGNetBNBody(net, from_layer="data")
+        else:
+            _LIBS.VGGNetBody(net, "data", fully_conv=True, reduced=True, dilated=True, dropout=False)
+            add_extra_layers(net, 300, fork="scratchdet")
+
+    sources = ["conv4_3", "fc7", "conv6_2", "conv7_2", "conv8_2", "conv9_2"]
+    head = ssd_head(300, sources, VOC_RATIOS, normalization=-1, batchnorm=in_head, fork="scratchdet")
+    return single_shot(name, 300, body, head, data, training, options)
+
+
+# Table 2: (downsampling, number of convolutions, their kernel) and mAP on VOC 2007 test.
+TABLE2 = {
+    (True, 1, 7): 73.1,
+    (True, 1, 3): 73.2,
+    (True, 2, 3): 74.9,
+    (True, 3, 3): 75.4,
+    (False, 1, 7): 77.6,
+    (False, 1, 3): 77.8,
+    (False, 2, 3): 78.1,
+    (False, 3, 3): 78.5,
+    (False, 4, 3): 78.4,
+    (False, 5, 3): 78.5,
+}
+# Figure 3: first convolution halves, pooling behind it, its kernels, mAP, and the row of table 2 that it is.
+FIGURE3: dict[str, tuple[bool, bool, tuple[int, ...], float, str | None]] = {
+    "resnet18": (True, True, (7,), 73.1, "table2_downsampled_root1x7"),
+    "resnet18a": (True, False, (7,), 75.3, None),
+    "resnet18b": (False, True, (7,), 77.6, "table2_root1x7"),
+    "rootresnet18": (False, True, (3, 3, 3), 78.5, "table2_root3x3"),
+}
+
+
+def resnet18(name: str, downsample: bool, pool: bool, root: tuple[int, ...], options: Options) -> Recipe:
+    """Returns ScratchDet on ResNet-18 with BatchNorm in the heads and the paper's schedule.
+
+    Detection layers are those at 38, 19, 10, 5, 3 and 1 cells, as the paper keeps them: with both halvings they begin
+    one stage earlier (conv3_4).
+    """
+    arguments = {"root": root, "downsample": downsample, "pool": pool}
+    return rootresnet(name, 18, head_batchnorm=True, training=PAPER_VOC, options=options, **arguments)
+
+
+def _result(where: str, score: float | str) -> str:
+    if not score:
+        return "not in the paper"
+    return f"ScratchDet {where}: {score} mAP on VOC 2007 test" if score != "NaN" else f"ScratchDet {where}: diverges"
+
+
+def _entry(name: str, result: str, build: Callable[[Options], Recipe], **more: Any) -> Entry:
+    return Entry(name, 300, result, build, **more)
+
+
+def _table1_name(batchnorm: str, rate: float, pretrained: bool) -> str:
+    return f"table1_vgg16_bn_{batchnorm}_lr{rate}_{'pretrained' if pretrained else 'scratch'}"
+
+
+def _table1_entries() -> list[Entry]:
+    made = []
+    for (batchnorm, pretrained), scores in TABLE1.items():
+        for rate, score in zip(TABLE1_RATES, scores, strict=True):
+            name, first = (_table1_name(batchnorm, each, pretrained) for each in (rate, TABLE1_RATES[0]))
+            build = partial(table1, name, batchnorm, rate, pretrained)
+            nets_of = None if name == first else first
+            made.append(_entry(name, _result("table 1", score), build, nets_of=nets_of))
+    return made
+
+
+def _resnet_entries() -> list[Entry]:
+    made = []
+    for (downsample, count, kernel), score in TABLE2.items():
+        name = f"table2_{'downsampled_' if downsample else ''}root{count}x{kernel}"
+        build = partial(resnet18, name, downsample, True, (kernel,) * count)
+        made.append(_entry(name, _result("table 2", score), build, can_resize=True, can_widen=True))
+    for body, (downsample, pool, root, score, row) in FIGURE3.items():
+        name = f"figure3_{body}"
+        build = partial(resnet18, name, downsample, pool, root)
+        made.append(_entry(name, _result("figure 3", score), build, can_resize=True, can_widen=True, nets_of=row))
+    return made
+
+
+ENTRIES = [*_table1_entries(), *_resnet_entries()]

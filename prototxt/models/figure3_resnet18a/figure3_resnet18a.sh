@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+set -euo pipefail
+pyscratchdet train \
+  --solver=prototxt/models/figure3_resnet18a/solver.prototxt \
+  --gpu=0,1,2,3 \
+  "$@" 2>&1 | tee -a prototxt/models/figure3_resnet18a/figure3_resnet18a.log

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+set -euo pipefail
+pyscratchdet train \
+  --solver=prototxt/models/scratchdet512_rootres34_coco/solver.prototxt \
+  --gpu=0,1,2,3 \
+  "$@" 2>&1 | tee -a prototxt/models/scratchdet512_rootres34_coco/scratchdet512_rootres34_coco.log

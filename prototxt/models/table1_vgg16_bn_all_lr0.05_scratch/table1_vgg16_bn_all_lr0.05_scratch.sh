@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+set -euo pipefail
+pyscratchdet train \
+  --solver=prototxt/models/table1_vgg16_bn_all_lr0.05_scratch/solver.prototxt \
+  --gpu=0,1,2,3 \
+  "$@" 2>&1 | tee -a prototxt/models/table1_vgg16_bn_all_lr0.05_scratch/table1_vgg16_bn_all_lr0.05_scratch.log
