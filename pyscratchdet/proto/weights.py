@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,7 +27,10 @@ Arrays = Sequence[np.ndarray]
 
 # Array fields of BlobProto and the type of their values.
 _ARRAY_FIELDS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
-_MARK = b"pyscratchdet skeleton 1\n"
+# A skeleton is a NetParameter with empty arrays, or, where protobuf would not write the file byte for byte (vendor fields
+# in between), the pieces of the file between the arrays.
+_MESSAGE_MARK = b"pyscratchdet skeleton: message\n"
+_CHUNK_MARK = b"pyscratchdet skeleton: chunks\n"
 
 
 @dataclass
@@ -51,69 +55,13 @@ class Weights:
         layers: All layers in the file's order, those without blobs included.
     """
 
-    def __init__(self, layers: list[WeightLayer], message: Message | None = None) -> None:
+    def __init__(self, layers: list[WeightLayer]) -> None:
         self.layers = layers
-        self._message = message
 
     @property
     def blobs(self) -> dict[str, list[np.ndarray | None]]:
         """{layer: arrays} of the layers that have any; the last of several layers of one name wins."""
         return {layer.name: layer.arrays for layer in self.layers if layer.arrays}
-
-    def skeleton(self) -> bytes:
-        """Returns everything but the arrays of a .caffemodel, so that `from_skeleton` gives the same file back.
-
-        Raises:
-            WeightsError: The weights do not come from a .caffemodel.
-        """
-        if self._message is None:
-            raise WeightsError("only a binary caffemodel has a skeleton", code="weights.skeleton")
-        bare = type(self._message)()
-        bare.CopyFrom(self._message)
-        for _, blob in _message_blobs(bare):
-            name = _array_field(blob)
-            if name:
-                setattr(blob, name, b"")
-        return _MARK + bare.SerializeToString()
-
-    def to_bytes(self) -> bytes:
-        """Returns the weights as a .caffemodel."""
-        if self._message is None:
-            raise WeightsError("only a binary caffemodel can be written back", code="weights.skeleton")
-        return self._message.SerializeToString()
-
-    @classmethod
-    def from_bytes(cls, data: bytes, path: str = "<bytes>") -> Weights:
-        """Reads a .caffemodel from memory; see `read_weights`."""
-        message = _parse(_bulk_class("NetParameter"), data, path)
-        if _has_unpacked_arrays(message):
-            message = _repacked(data, path)
-        layers = [_read_layer(layer, path) for layer in _message_layers(message)]
-        if not layers:
-            raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="is this a caffemodel?")
-        return cls(layers, message)
-
-    @classmethod
-    def from_skeleton(cls, skeleton: bytes, arrays: Sequence[Arrays]) -> Weights:
-        """Puts arrays back into a skeleton.
-
-        Args:
-            skeleton: From `skeleton()`.
-            arrays: For each layer with blobs, in the file's order, its arrays.
-
-        Raises:
-            WeightsError: The arrays do not fit, or `skeleton` is none.
-        """
-        if not skeleton.startswith(_MARK):
-            raise WeightsError("not a caffemodel's skeleton", code="weights.skeleton")
-        message = _parse(_bulk_class("NetParameter"), skeleton[len(_MARK) :], "skeleton")
-        flat = [array for layer in arrays for array in layer]
-        blobs = list(_message_blobs(message))
-        if len(flat) != len(blobs):
-            raise WeightsError("number of arrays differs", code="weights.skeleton", expected=len(blobs), found=len(flat))
-        for (name, blob), array in zip(blobs, flat, strict=True):
-            _fill_blob(name, blob, array)
-        return cls.from_bytes(message.SerializeToString(), "skeleton")
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
@@ -127,12 +75,56 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     data = read_bytes(path)
     if data.startswith(b"\x89HDF\r\n\x1a\n"):
         return _read_hdf5(name)
-    return Weights.from_bytes(data, name)
+    return Weights(_read_layers(_parse_net(data, name), name))
 
 
-def write_caffemodel(
-    path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays]
-) -> None:
+def take_apart(data: bytes, path: str = "<bytes>") -> tuple[bytes, Weights]:
+    """Splits a .caffemodel into its arrays and a skeleton with everything else; `put_together` is the way back.
+
+    Args:
+        data: Content of the file.
+        path: Where it is from, for errors.
+
+    Returns:
+        The skeleton and the weights.
+
+    Raises:
+        WeightsError: It is no caffemodel.
+    """
+    message = _parse_net(data, path)
+    weights = Weights(_read_layers(message, path))
+    if message.SerializeToString() != data:
+        return _cut_out_arrays(data, message, path), weights
+    for _, blob in _message_blobs(message):
+        if name := _array_field(blob):
+            setattr(blob, name, b"")
+    return _MESSAGE_MARK + message.SerializeToString(), weights
+
+
+def put_together(skeleton: bytes, arrays: Sequence[np.ndarray]) -> bytes:
+    """Returns the .caffemodel that `take_apart` was given, with these arrays.
+
+    Args:
+        skeleton: From `take_apart`.
+        arrays: Of all layers, in the file's order.
+
+    Raises:
+        WeightsError: The arrays do not fit, or `skeleton` is none.
+    """
+    if skeleton.startswith(_CHUNK_MARK):
+        return _fill_in_arrays(skeleton[len(_CHUNK_MARK) :], arrays)
+    if not skeleton.startswith(_MESSAGE_MARK):
+        raise WeightsError("not a caffemodel's skeleton", code="weights.skeleton")
+    message = _parse(_bulk_class("NetParameter"), skeleton[len(_MESSAGE_MARK) :], "skeleton")
+    blobs = list(_message_blobs(message))
+    if len(arrays) != len(blobs):
+        raise WeightsError("number of arrays differs", code="weights.skeleton", expected=len(blobs), found=len(arrays))
+    for (name, blob), array in zip(blobs, arrays, strict=True):
+        _fill_blob(name, blob, array)
+    return message.SerializeToString()
+
+
+def write_caffemodel(path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays]) -> None:
     """Writes a .caffemodel: the layers of `net` with the arrays of `blobs` by layer name; atomic.
 
     Raises:
@@ -250,9 +242,64 @@ def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageT
         return message_class.FromString(data)
     except (DecodeError, RecursionError, ValueError) as error:
         kind = message_class.DESCRIPTOR.name
-        raise WeightsError(
-            f"{path}: not a {kind}, or truncated ({len(data)} bytes)", code="weights.damaged"
-        ) from error
+        raise WeightsError(f"{path}: not a {kind}, or truncated ({len(data)} bytes)", code="weights.damaged") from error
+
+
+def _parse_net(data: bytes, path: str) -> Any:
+    message = _parse(_bulk_class("NetParameter"), data, path)
+    return _repacked(data, path) if _has_unpacked_arrays(message) else message
+
+
+def _read_layers(message: Any, path: str) -> list[WeightLayer]:
+    layers = [_read_layer(layer, path) for layer in _message_layers(message)]
+    if not layers:
+        raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="is this a caffemodel?")
+    return layers
+
+
+def _cut_out_arrays(data: bytes, message: Any, path: str) -> bytes:
+    """Returns [chunk length, array length, type, chunk]... and the rest of a file whose arrays are cut out."""
+    pieces = [_CHUNK_MARK]
+    start = 0
+    for layer, blob in _message_blobs(message):
+        name = _array_field(blob) or "data"
+        array = getattr(blob, name)
+        header = _varint(blob.DESCRIPTOR.fields_by_name[name].number << 3 | 2) + _varint(len(array))
+        found = data.find(header + array, start)
+        if found < 0:
+            raise WeightsError(f"{path}: cannot be written back byte for byte", code="weights.skeleton", layer=layer)
+        end = found + len(header)
+        kind = _ARRAY_FIELDS[name].encode()
+        pieces += [struct.pack("<QQ3s", end - start, len(array), kind), data[start:end]]
+        start = end + len(array)
+    return b"".join([*pieces, struct.pack("<QQ3s", len(data) - start, 0, b""), data[start:]])
+
+
+def _fill_in_arrays(chunks: bytes, arrays: Sequence[np.ndarray]) -> bytes:
+    pieces: list[bytes] = []
+    rest = iter(arrays)
+    place, size = 0, struct.calcsize("<QQ3s")
+    while place < len(chunks):
+        length, array_length, kind = struct.unpack_from("<QQ3s", chunks, place)
+        pieces.append(chunks[place + size : place + size + length])
+        place += size + length
+        if kind != b"\0\0\0":
+            array = next(rest, None)
+            values = b"" if array is None else np.ascontiguousarray(array, kind.decode()).tobytes()
+            if array is None or len(values) != array_length:
+                raise WeightsError("the arrays do not fit the skeleton", code="weights.skeleton")
+            pieces.append(values)
+    if next(rest, None) is not None:
+        raise WeightsError("more arrays than the skeleton has", code="weights.skeleton")
+    return b"".join(pieces)
+
+
+def _varint(value: int) -> bytes:
+    result = bytearray()
+    while value > 0x7F:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*result, value])
 
 
 def _message_layers(message: Any) -> Iterator[Any]:
@@ -336,9 +383,7 @@ def _read_hdf5(path: str) -> Weights:
         with h5py.File(path, "r") as file:
             if "data" not in file:
                 raise WeightsError(f"{path}: no group data/ in it", code="weights.hdf5")
-            layers = [
-                WeightLayer(name, "", arrays) for name, arrays in _hdf5_layers(file["data"], "", path) if arrays
-            ]
+            layers = [WeightLayer(name, "", arrays) for name, arrays in _hdf5_layers(file["data"], "", path) if arrays]
     except OSError as error:
         raise WeightsError(f"{path}: damaged HDF5 file: {error}", code="weights.damaged") from error
     if not layers:
