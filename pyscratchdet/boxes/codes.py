@@ -16,9 +16,7 @@ CENTER_SIZE = caffe_pb2.PriorBoxParameter.CENTER_SIZE
 CORNER_SIZE = caffe_pb2.PriorBoxParameter.CORNER_SIZE
 
 
-def encode(
-    boxes: Tensor, priors: Tensor, variances: Tensor, code_type: int, variance_in_target: bool = False
-) -> Tensor:
+def encode(boxes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
     """Returns the targets that `decode` turns back into `boxes`.
 
     Args:
@@ -27,7 +25,7 @@ def encode(
         variances: (..., 4), one per coordinate.
         code_type: CORNER (offsets of the corners), CENTER_SIZE (centre offsets and log sizes relative to the prior)
             or CORNER_SIZE (corner offsets relative to the prior's size).
-        variance_in_target: True leaves the variances out: the net predicts plain offsets.
+        plain: True leaves the variances out (encode_variance_in_target, variance_encoded_in_target).
 
     Returns:
         (..., 4) codes.
@@ -37,18 +35,16 @@ def encode(
         prior_centers, prior_sizes = _centers_sizes(priors)
         offsets = (centers - prior_centers) / prior_sizes
         logs = torch.log((sizes / prior_sizes).double())
-        if not variance_in_target:
+        if not plain:
             offsets, logs = offsets / variances[..., :2], logs / variances[..., 2:].double()
         return torch.cat([offsets, logs.to(boxes.dtype)], -1)
     offsets = boxes - priors
     if code_type == CORNER_SIZE:
         offsets = offsets / _sizes(priors)
-    return offsets if variance_in_target else offsets / variances
+    return offsets if plain else offsets / variances
 
 
-def decode(
-    codes: Tensor, priors: Tensor, variances: Tensor, code_type: int, variance_in_target: bool = False
-) -> Tensor:
+def decode(codes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
     """Returns the boxes that codes stand for, unclipped. The inverse of `encode`.
 
     Args:
@@ -56,12 +52,12 @@ def decode(
         priors: (..., 4) xmin, ymin, xmax, ymax, normalised; shapes broadcast.
         variances: (..., 4).
         code_type: See `encode`.
-        variance_in_target: See `encode`.
+        plain: See `encode`.
 
     Returns:
         (..., 4) boxes in the priors' frame.
     """
-    scaled = codes if variance_in_target else variances * codes
+    scaled = codes if plain else variances * codes
     if code_type == CORNER:
         return priors + scaled
     if code_type == CORNER_SIZE:

@@ -1,4 +1,4 @@
-"""Prior boxes of one feature map (prior_box_layer.cpp; SSD, section 2.2). numpy only: no torch is needed to make them."""
+"""Prior boxes of one feature map (prior_box_layer.cpp; SSD, section 2.2). numpy only: they need no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SAME = 1e-6
 
 
 def aspect_ratios(given: Sequence[float], flip: bool) -> list[float]:
-    """Returns the aspect ratios in use, 1 first: each given one, then its inverse where `flip`; repeated ones dropped."""
+    """Returns the ratios in use, 1 first: each given one, then its inverse where `flip`; repeated ones dropped."""
     ratios = [1.0]
     for value in given:
         ratio = float(np.float32(value))

@@ -37,10 +37,7 @@ def _partition(items: list[tuple[float, int]], first: int, last: int) -> int:
     """Moves the median of three to the front and partitions the rest around it."""
     a, b, c = first + 1, first + (last - first) // 2, last - 1
     x, y, z = items[a][0], items[b][0], items[c][0]
-    if x > y:
-        median = b if y > z else (c if x > z else a)
-    else:
-        median = a if x > z else (c if y > z else b)
+    median = (b if y > z else c if x > z else a) if x > y else (a if x > z else c if y > z else b)
     items[first], items[median] = items[median], items[first]
     pivot, low, high = items[first][0], first + 1, last
     while True:
