@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from pyscratchdet.errors import WeightsError
 from pyscratchdet.files import read_bytes
@@ -107,8 +108,8 @@ class InfogainLoss(Loss):
         blob = caffe_pb2.BlobProto()
         try:
             blob.ParseFromString(read_bytes(path))
-            return blob_to_array(blob)
-        except (ValueError, WeightsError) as error:
+            return np.array(blob_to_array(blob), np.float32)
+        except (DecodeError, WeightsError) as error:
             raise self.fail(f"{path} holds no infogain matrix (a BlobProto)", "source") from error
 
 
