@@ -86,7 +86,9 @@ class BatchNorm(Layer):
         batch_mean, batch_variance = mean.new_zeros(2, self.channels).unbind()
         top = _batch_norm(bottom, batch_mean, batch_variance, True, 1.0, self.eps)
         if bottom.numel() == self.channels:
-            batch_variance.zero_()  # one value per channel: variance 0 with factor 1, not 0 / 0
+            batch_variance = torch.zeros_like(
+                batch_variance
+            )  # one value per channel: variance 0 with factor 1, not 0 / 0
         with torch.no_grad():
             sums = [mean, variance, scale_factor]
             torch._foreach_mul_(sums, self.fraction)
