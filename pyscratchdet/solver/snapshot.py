@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pyscratchdet.errors import FileError, SolverError
-from pyscratchdet.files import read_bytes, write_bytes
+from pyscratchdet.files import atomic_path, read_bytes, write_bytes
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message
+from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message, write_hdf5, write_message
+from pyscratchdet.runtime import Net, net_blobs, net_to_proto, save_weights
 
 RESUME_FORMAT = 1
 _STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
@@ -101,6 +103,20 @@ def find_model(state_path: str | os.PathLike[str], state: SolverState) -> str:
     )
 
 
+def write_model(net: Net, path: str, diffs: bool = False) -> None:
+    """Writes the weights as a .caffemodel, or .caffemodel.h5 by the name; with the gradients where `diffs`; atomic.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    if not diffs:
+        save_weights(net, path)
+    elif not path.endswith(".h5"):
+        write_message(path, net_to_proto(net, diffs=True))
+    else:
+        _write_hdf5_with_diffs(net, path)
+
+
 # --- what Caffe does not keep ---
 
 
@@ -158,13 +174,13 @@ def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLik
     return dict(content)
 
 
-def snapshots(prefix: str) -> list[Path]:
-    """Returns the solver states of a prefix, oldest first."""
+def snapshots(prefix: str, last: int | None = None) -> list[Path]:
+    """Returns the solver states of a prefix up to iteration `last`, oldest first."""
     folder, stem = os.path.split(prefix)
     found = []
     for path in Path(folder or ".").glob("*.solverstate*"):
         match = _STATE.search(path.name)
-        if match and path.name[: match.start()] == stem:
+        if match and path.name[: match.start()] == stem and (last is None or int(match[1]) <= last):
             found.append((int(match[1]), path))
     return [path for _, path in sorted(found)]
 
@@ -180,12 +196,12 @@ def latest_snapshot(prefix: str) -> Path | None:
     return None
 
 
-def prune(prefix: str, keep: int) -> list[Path]:
-    """Removes all but the newest `keep` snapshots of a prefix and returns the states that went.
+def prune(prefix: str, keep: int, last: int) -> list[Path]:
+    """Removes all but the newest `keep` snapshots up to iteration `last` and returns the states that went.
 
     The state goes first, so that what is left at any moment is whole.
     """
-    old = snapshots(prefix)[:-keep] if keep > 0 else []
+    old = snapshots(prefix, last)[:-keep] if keep > 0 else []
     for path in old:
         stem = os.fspath(path)[: os.fspath(path).rindex(".solverstate")]
         path.unlink(missing_ok=True)
@@ -208,6 +224,23 @@ def decode_array(value: dict[str, Any]) -> np.ndarray:
     """Returns the array that `encode_array` encoded."""
     flat = np.frombuffer(base64.b64decode(value["base64"]), np.dtype(value["dtype"]))
     return flat.reshape(value["shape"]).copy()
+
+
+# --- HDF5 ---
+
+
+def _write_hdf5_with_diffs(net: Net, path: str) -> None:
+    import h5py
+
+    with atomic_path(path) as temporary:
+        write_hdf5(temporary, net_to_proto(net), net_blobs(net))
+        with h5py.File(temporary, "a") as file:
+            group = file.create_group("diff")
+            for module in net.layers:
+                layer = group.require_group(module.name)
+                for index, blob in enumerate(module.blobs):
+                    diff = torch.zeros_like(blob) if blob.grad is None else blob.grad
+                    layer[str(index)] = diff.detach().cpu().numpy()
 
 
 # --- the two forms of a solver state ---

@@ -17,9 +17,8 @@ from pyscratchdet.files import write_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import read, to_text
 from pyscratchdet.proto.upgrade import upgrade_solver
-from pyscratchdet.proto.weights import write_message
 from pyscratchdet.rng import CaffeRandom
-from pyscratchdet.runtime import Net, build_net, copy_weights, net_to_proto, save_weights, share_weights
+from pyscratchdet.runtime import Net, build_net, copy_weights, share_weights
 from pyscratchdet.solver import resume, snapshot, testing
 from pyscratchdet.solver.debug import DebugInfo
 from pyscratchdet.solver.distributed import World
@@ -333,10 +332,7 @@ class Solver:
         model_path = snapshot.snapshot_path(self.param.snapshot_prefix, self.iter, ".caffemodel" + end)
         state_path = snapshot.snapshot_path(self.param.snapshot_prefix, self.iter, ".solverstate" + end)
         self._say(f"Snapshotting to {kind} file {model_path}", 606 if hdf5 else 596)
-        if self.param.snapshot_diff and not hdf5:
-            write_message(model_path, net_to_proto(self.net, diffs=True))
-        else:
-            save_weights(self.net, model_path)
+        snapshot.write_model(self.net, model_path, self.param.snapshot_diff)
         self._say(f"Snapshotting solver state to {kind} file {state_path}", 317 if hdf5 else 307, "sgd_solver.cpp")
         state = snapshot.SolverState(
             self.iter,
@@ -347,7 +343,7 @@ class Solver:
             self.rate.iter_last_event,
         )
         snapshot.write_snapshot(state_path, model_path, state, resume.collect(self))
-        for old in snapshot.prune(self.param.snapshot_prefix, self.keep):
+        for old in snapshot.prune(self.param.snapshot_prefix, self.keep, self.iter):
             self._say(f"Removed the older snapshot {old}", 317, "sgd_solver.cpp")
         return Path(state_path)
 

@@ -55,16 +55,17 @@ def flat_outputs(net: Net, blobs: Mapping[str, Tensor]) -> list[np.ndarray]:
     return [blobs[name].detach().float().cpu().numpy() for name in net.output_names]
 
 
+def output_text(net: Net, name: str, value: float) -> str:
+    """Returns `loss = 1.2 (* 1 = 1.2 loss)`; the bracket is there for outputs with a loss weight."""
+    weight = np.float32(net.loss_weights.get(name, 0))
+    value = np.float32(value)
+    return f"{name} = {number(value)}" + (f" (* {number(weight)} = {number(weight * value)} loss)" if weight else "")
+
+
 def output_lines(net: Net, outputs: list[np.ndarray], what: str) -> list[str]:
     """Returns the lines `    Train net output #0: loss = 1.2 (* 1 = 1.2 loss)`, one per value."""
-    lines = []
-    weights = net.loss_weights
-    for name, output in zip(net.output_names, outputs, strict=True):
-        weight = np.float32(weights.get(name, 0))
-        for value in output.ravel():
-            line = f"    {what} net output #{len(lines)}: {name} = {number(value)}"
-            lines.append(line + (f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""))
-    return lines
+    values = [(n, value) for n, output in zip(net.output_names, outputs, strict=True) for value in output.ravel()]
+    return [f"    {what} net output #{i}: {output_text(net, name, value)}" for i, (name, value) in enumerate(values)]
 
 
 def named_outputs(net: Net, blobs: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:

@@ -1,0 +1,225 @@
+"""`caffe test` and `caffe time` (tools/caffe.cpp)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyscratchdet.errors import NetError, UsageError
+from pyscratchdet.runtime import Net
+from pyscratchdet.solver.log import info, number
+from pyscratchdet.solver.testing import flat_outputs, output_text
+
+_log = logging.getLogger(__name__)
+
+# Bottoms and tops of a layer that backpropagation visits.
+Tape = tuple[list[Tensor], list[Tensor]]
+
+
+def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
+    """Runs a test net on its own data, prints every output and at the end their means.
+
+    Args:
+        net: A net with data layers.
+        iterations: Number of batches.
+
+    Returns:
+        {output: mean over the batches}.
+
+    Raises:
+        UsageError: iterations is not above 0.
+        NetError: The net has inputs that nobody fills, or its outputs change their shapes between batches.
+    """
+    _check(net, iterations)
+    info(_log, f"Running for {iterations} iterations.", "caffe.cpp:281")
+    names = net.output_names
+    sums: list[np.ndarray] = []
+    loss = np.float32(0)
+    for i in range(iterations):
+        with torch.no_grad():
+            blobs = net()
+        loss += np.float32(net.total_loss(blobs).item())
+        outputs = flat_outputs(net, blobs)
+        for name, output in zip(names, outputs, strict=True):
+            for value in output.ravel():
+                info(_log, f"Batch {i}, {name} = {number(value)}", "caffe.cpp:304")
+        if sums and any(a.shape != b.shape for a, b in zip(sums, outputs, strict=True)):
+            raise NetError("outputs change their shapes between batches and have no mean", code="score.shapes")
+        sums = [a + b for a, b in zip(sums, outputs, strict=True)] if sums else outputs
+    info(_log, f"Loss: {number(loss / np.float32(iterations))}", "caffe.cpp:309")
+    means = [(total / np.float32(iterations)).astype(np.float32) for total in sums]
+    for name, mean in zip(names, means, strict=True):
+        for value in mean.ravel():
+            info(_log, output_text(net, name, value), "caffe.cpp:321")
+    return dict(zip(names, means, strict=True))
+
+
+@dataclass
+class Timing:
+    """Milliseconds per pass.
+
+    Attributes:
+        layers: (name, forward, backward) of each layer.
+        forward, backward: Of the whole net.
+    """
+
+    layers: list[tuple[str, float, float]] = field(default_factory=list)
+    forward: float = 0.0
+    backward: float = 0.0
+
+
+def time_net(net: Net, iterations: int, inputs: Mapping[str, Tensor] | None = None) -> Timing:
+    """Times every layer forward and backward, and prints as `caffe time` does.
+
+    Args:
+        net: The net, on the device to be timed.
+        iterations: Number of passes; one more goes ahead of them and does not count.
+        inputs: Arrays for Input layers; ones of small random numbers where None.
+
+    Raises:
+        UsageError: iterations is not above 0.
+    """
+    if iterations <= 0:
+        raise UsageError("iterations must be above 0", code="time.iterations", found=iterations)
+    timer = _LayerTimer(net, inputs)
+    info(_log, "Performing Forward", "caffe.cpp:360")
+    timer.run()
+    info(_log, f"Initial loss: {number(timer.loss)}", "caffe.cpp:365")
+    timer.clear()
+    info(_log, "*** Benchmark begins ***", "caffe.cpp:374")
+    info(_log, f"Testing for {iterations} iterations.", "caffe.cpp:375")
+    start = time.perf_counter()
+    for i in range(iterations):
+        begin = time.perf_counter()
+        timer.run()
+        milliseconds = (time.perf_counter() - begin) * 1e3
+        info(_log, f"Iteration: {i + 1} forward-backward time: {number(milliseconds)} ms.", "caffe.cpp:403")
+    total = (time.perf_counter() - start) * 1e3
+    timing = timer.timing(iterations)
+    _print_timing(timing, total, iterations)
+    return timing
+
+
+def _print_timing(timing: Timing, total: float, iterations: int) -> None:
+    info(_log, "Average time per layer: ", "caffe.cpp:406")
+    for name, forward, backward in timing.layers:
+        info(_log, f"{name:>10}\tforward: {number(forward)} ms.", "caffe.cpp:409")
+        info(_log, f"{name:>10}\tbackward: {number(backward)} ms.", "caffe.cpp:412")
+    info(_log, f"Average Forward pass: {number(timing.forward)} ms.", "caffe.cpp:417")
+    info(_log, f"Average Backward pass: {number(timing.backward)} ms.", "caffe.cpp:419")
+    info(_log, f"Average Forward-Backward: {number(total / iterations)} ms.", "caffe.cpp:421")
+    info(_log, f"Total Time: {number(total)} ms.", "caffe.cpp:423")
+    info(_log, "*** Benchmark ends ***", "caffe.cpp:424")
+
+
+class _LayerTimer:
+    """Runs a net layer by layer, forward and then backward, with a clock at each."""
+
+    def __init__(self, net: Net, inputs: Mapping[str, Tensor] | None) -> None:
+        self._net = net
+        self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        self._inputs = dict(inputs) if inputs is not None else _random_inputs(net, self._device)
+        self.loss = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        self._forward = [0.0] * len(self._net.layers)
+        self._backward = [0.0] * len(self._net.layers)
+
+    def timing(self, iterations: int) -> Timing:
+        forward = [1e3 * seconds / iterations for seconds in self._forward]
+        backward = [1e3 * seconds / iterations for seconds in self._backward]
+        names = self._net.layer_names
+        return Timing(list(zip(names, forward, backward, strict=True)), sum(forward), sum(backward))
+
+    def run(self) -> None:
+        tapes, values = self._run_forward()
+        self.loss = self._total_loss(values)
+        grads: dict[int, Tensor] = {}
+        for index in reversed(range(len(tapes))):
+            if tapes[index] is not None:
+                self._backward[index] += self._clock(lambda index=index: self._run_backward(index, tapes[index], grads))
+
+    def _run_forward(self) -> tuple[list[Tape | None], dict[int, Tensor]]:
+        graph = self._net.plan.graph
+        plan = self._net.plan.backward
+        values: dict[int, Tensor] = {}
+        tapes: list[Tape | None] = []
+        for index, module in enumerate(self._net.layers):
+            node = module.node
+            if node.type == "Input":
+                values |= {blob: self._inputs[graph.blob_names[blob]] for blob in node.tops}
+                tapes.append(None)
+                continue
+            wanted = plan.layers[index]
+            needs = [wanted and needed for needed in plan.bottoms[index]]
+            bottoms = [values[b].detach().requires_grad_(n) for b, n in zip(node.bottoms, needs, strict=True)]
+            tops: list[Tensor] = []
+
+            def forward(module=module, bottoms=bottoms, tops=tops, wanted=wanted) -> None:  # type: ignore[no-untyped-def]
+                with torch.set_grad_enabled(wanted):
+                    tops.extend(module(*bottoms))
+
+            self._forward[index] += self._clock(forward)
+            values |= {blob: top.detach() for blob, top in zip(node.tops, tops, strict=True)}
+            tapes.append((bottoms, tops) if wanted else None)
+        return tapes, values
+
+    def _run_backward(self, index: int, tape: Tape | None, grads: dict[int, Tensor]) -> None:
+        assert tape is not None
+        bottoms, tops = tape
+        node = self._net.layers[index].node
+        pairs = []
+        for blob, weight, top in zip(node.tops, node.loss_weights, tops, strict=True):
+            if top.requires_grad:
+                grad = torch.full_like(top, weight) if weight else grads.pop(blob, None)
+                pairs.append((top, torch.zeros_like(top) if grad is None else grad))
+        wanted = [b for b in bottoms if b.requires_grad]
+        weights = [p for p in self._net.layers[index].parameters() if p.requires_grad]
+        if not pairs or not wanted + weights:
+            return
+        found = torch.autograd.grad(
+            [top for top, _ in pairs], wanted + weights, [grad for _, grad in pairs], allow_unused=True
+        )
+        blobs = [blob for blob, bottom in zip(node.bottoms, bottoms, strict=True) if bottom.requires_grad]
+        for blob, grad in zip(blobs, found, strict=False):
+            if grad is not None:
+                grads[blob] = grad
+
+    def _total_loss(self, values: dict[int, Tensor]) -> float:
+        nodes = self._net.plan.graph.nodes
+        return sum(
+            weight * float(values[blob].sum())
+            for node in nodes
+            for blob, weight in zip(node.tops, node.loss_weights, strict=True)
+            if weight
+        )
+
+    def _clock(self, work: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        work()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - start
+
+
+def _random_inputs(net: Net, device: torch.device) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.rand(net.blob_shapes[name], generator=generator).to(device) for name in net.input_names}
+
+
+def _check(net: Net, iterations: int) -> None:
+    if iterations <= 0:
+        raise UsageError("iterations must be above 0", code="score.iterations", found=iterations)
+    if net.input_names:
+        raise NetError(
+            f"nobody fills the inputs {', '.join(net.input_names)}",
+            code="score.inputs",
+            hint="give a net with data layers, or use `pyscratchdet evaluate`",
+        )
