@@ -21,14 +21,15 @@ from google.protobuf.message import DecodeError, Message
 from pyscratchdet.errors import WeightsError
 from pyscratchdet.files import atomic_path, read_bytes, write_bytes
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.upgrade import v1_type_name
 
 MessageType = TypeVar("MessageType", bound=Message)
 Arrays = Sequence[np.ndarray]
 
 # Array fields of BlobProto and the type of their values.
 _ARRAY_FIELDS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
-# A skeleton is a NetParameter with empty arrays, or, where protobuf would not write the file byte for byte (vendor fields
-# in between), the pieces of the file between the arrays.
+# A skeleton is a NetParameter with empty arrays, or, where protobuf would not write the file byte for byte (vendor
+# fields in between), the pieces of the file between the arrays.
 _MESSAGE_MARK = b"pyscratchdet skeleton: message\n"
 _CHUNK_MARK = b"pyscratchdet skeleton: chunks\n"
 
@@ -318,7 +319,7 @@ def _message_blobs(message: Any) -> Iterator[tuple[str, Any]]:
 def _read_layer(layer: Any, path: str) -> WeightLayer:
     kind = layer.type
     if isinstance(kind, int):  # V1 names its types by an enum
-        kind = caffe_pb2.V1LayerParameter.LayerType.Name(kind)
+        kind = v1_type_name(kind)
     arrays = [_blob_array(blob, path, layer.name, kind) for blob in layer.blobs]
     return WeightLayer(layer.name, kind, list(arrays))
 
