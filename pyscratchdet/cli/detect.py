@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyscratchdet.evaluate.detector import Detector, ImageDetections
+    from pyscratchdet.evaluate.detector import Detector
     from pyscratchdet.evaluate.export import Run
     from pyscratchdet.evaluate.media import Frame, Source
+    from pyscratchdet.evaluate.tables import ImageDetections
 
 _EPILOG = """\
 A picture that cannot be read is reported and left out; the exit status is 0 as long as any picture went well, and 2

@@ -14,45 +14,10 @@ import torch
 
 from pyscratchdet.data.label_map import label_to_name, read_label_map
 from pyscratchdet.errors import DataError, NetError, UsageError
+from pyscratchdet.evaluate.tables import ImageDetections
 from pyscratchdet.runtime import Net, load_net
 
 SSD_MEAN = (104.0, 117.0, 123.0)
-
-
-@dataclass
-class ImageDetections:
-    """What was found in one picture, by falling score.
-
-    Attributes:
-        labels: (K,) int64 Caffe labels, background (0) excluded.
-        scores: (K,) float32 in (0, 1].
-        boxes_px: (K, 4) float32 xmin, ymin, xmax, ymax in pixels of the picture, clipped to it.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
-    boxes_px: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, rows: np.ndarray) -> ImageDetections:
-        """Returns some of the rows."""
-        return ImageDetections(self.labels[rows], self.scores[rows], self.boxes_px[rows])
-
-    def to_supervision(self) -> Any:
-        """Returns `supervision.Detections`; class_id is the Caffe label.
-
-        Raises:
-            UsageError: supervision is not installed.
-        """
-        try:
-            import supervision
-        except ImportError:
-            raise UsageError(
-                "supervision is not installed", code="detect.supervision", hint="pip install supervision"
-            ) from None
-        return supervision.Detections(xyxy=self.boxes_px, confidence=self.scores, class_id=self.labels)
 
 
 @dataclass

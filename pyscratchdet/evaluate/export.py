@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from pyscratchdet.evaluate.detector import ImageDetections
 from pyscratchdet.evaluate.media import Frame
+from pyscratchdet.evaluate.tables import ImageDetections
 from pyscratchdet.files import write_text
 
 FORMATS = ("json", "voc", "coco", "csv")

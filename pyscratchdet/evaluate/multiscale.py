@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyscratchdet.evaluate.detector import Detector, ImageDetections
+from pyscratchdet.evaluate.detector import Detector
+from pyscratchdet.evaluate.tables import ImageDetections
 
 VOTE_OVERLAP = 0.45
 

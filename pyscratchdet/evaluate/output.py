@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from pyscratchdet.errors import FileError
-from pyscratchdet.evaluate.detector import ImageDetections
 from pyscratchdet.evaluate.draw import draw_detections
 from pyscratchdet.evaluate.media import Frame
+from pyscratchdet.evaluate.tables import ImageDetections
 from pyscratchdet.files import atomic_path, write_bytes
 
 

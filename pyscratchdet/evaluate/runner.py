@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.evaluate.detector import ImageDetections
 from pyscratchdet.evaluate.media import read_picture
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.evaluate.tables import Detections, GroundTruth, ImageDetections
 from pyscratchdet.files import atomic_path, read_bytes, write_text
 
 Detect = Callable[[Sequence[np.ndarray]], Sequence[ImageDetections]]

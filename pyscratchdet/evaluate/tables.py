@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pyscratchdet.errors import DataError, nearest
+from pyscratchdet.errors import DataError, UsageError, nearest
 
 
 def _ints() -> np.ndarray:
@@ -101,6 +102,42 @@ class Detections:
                 for name in ("image", "label", "score", "boxes_px")
             )
         )
+
+
+@dataclass
+class ImageDetections:
+    """What was found in one picture, by falling score.
+
+    Attributes:
+        labels: (K,) int64 Caffe labels, background (0) excluded.
+        scores: (K,) float32 in (0, 1].
+        boxes_px: (K, 4) float32 xmin, ymin, xmax, ymax in pixels of the picture, clipped to it.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes_px: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: np.ndarray) -> ImageDetections:
+        """Returns some of the rows."""
+        return ImageDetections(self.labels[rows], self.scores[rows], self.boxes_px[rows])
+
+    def to_supervision(self) -> Any:
+        """Returns `supervision.Detections`; class_id is the Caffe label.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise UsageError(
+                "supervision is not installed", code="detect.supervision", hint="pip install supervision"
+            ) from None
+        return supervision.Detections(xyxy=self.boxes_px, confidence=self.scores, class_id=self.labels)
 
 
 def check_labels(detections: Detections, truth: GroundTruth, what: str = "detections") -> None:

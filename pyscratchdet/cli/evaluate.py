@@ -1,0 +1,272 @@
+"""`pyscratchdet evaluate`: mean average precision on a VOC tree, on COCO, or of Caffe's own test net."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pyscratchdet.cli.detect import add_detector_arguments, make_detector, parse_device, positive
+
+if TYPE_CHECKING:
+    from pyscratchdet.evaluate.tables import Detections, GroundTruth
+    from pyscratchdet.evaluate.voc import VocResult
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="voc|coco|caffe")
+    voc = kinds.add_parser("voc", help="VOC devkit AP of a deploy net or of result files on a VOC tree")
+    add_voc_arguments(voc)
+    voc.add_argument("--results", metavar="DIR", help="judge these comp4 result files instead of running a net")
+    coco = kinds.add_parser("coco", help="COCO's twelve figures of a deploy net or of a result json")
+    coco.add_argument("--data", required=True, metavar="JSON", help="COCO instances json")
+    coco.add_argument("--images", metavar="DIR", help="folder of the pictures (default: beside the json)")
+    coco.add_argument("--results", metavar="JSON", help="judge this result file instead of running a net")
+    coco.add_argument("--engine", default="pycocotools", help="pycocotools or faster-coco-eval (default %(default)s)")
+    for one in (voc, coco):
+        add_detector_arguments(one, required=False)
+        _add_run_arguments(one)
+    caffe = kinds.add_parser("caffe", help="the solver's test: a test net with DetectionEvaluate on its own data")
+    add_caffe_arguments(caffe)
+    caffe.add_argument("--model", metavar="PROTOTXT", help="the test net, without a solver")
+    caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to judge")
+    caffe.add_argument("--gpu", metavar="ID", help="run on this GPU")
+    caffe.add_argument("--json", action="store_true", help="print the figures as json")
+
+
+def add_voc_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds what describes a VOC evaluation."""
+    parser.add_argument("--data", required=required, metavar="DIR", help="VOCdevkit, or one of its years")
+    parser.add_argument("--year", help="which year of a devkit that has several, such as 2007")
+    parser.add_argument("--set", default="test", metavar="NAME", help="image set (default %(default)s)")
+    parser.add_argument("--metric", default="11point", choices=["11point", "area"], help="VOC 2007's or 2012's AP rule")
+    parser.add_argument("--overlap", type=float, default=0.5, help="lowest IoU of a hit (default %(default)s)")
+
+
+def add_caffe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what describes Caffe's own evaluation, beside `--model`."""
+    parser.add_argument("--solver", metavar="PROTOTXT", help="solver whose test net, iterations and AP version to use")
+    parser.add_argument("--iterations", type=int, metavar="N", help="batches (default: the solver's)")
+    parser.add_argument("--ap-version", metavar="NAME", help="11point, MaxIntegral or Integral (default: the solver's)")
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--multi-scale", action="store_true", help="look at several sizes and mirrored, as RefineDet does"
+    )
+    parser.add_argument("--resume", metavar="DIR", help="keep finished parts here, and go on from those that are there")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write result files, charts and report.html")
+    parser.add_argument("--json", action="store_true", help="print the figures as json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates."""
+    kinds = {"voc": _run_voc, "coco": _run_coco, "caffe": _run_caffe}
+    return kinds[args.kind](args)
+
+
+def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None) -> GroundTruth:
+    """Reads the set that `--data`, `--year` and `--set` name."""
+    from pyscratchdet.evaluate.sets import find_voc, read_voc_truth
+
+    return read_voc_truth(find_voc(args.data, args.year), args.set, classes)
+
+
+def default_label_map(args: argparse.Namespace) -> None:
+    """Takes the label map beside the data where none is given."""
+    from pathlib import Path
+
+    beside = [folder / "labelmap.prototxt" for folder in (Path(args.data), Path(args.data).parent)]
+    if args.labelmap is None:
+        args.labelmap = next((str(path) for path in beside if path.is_file()), None)
+
+
+def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Returns the foreground classes of `--labelmap` in label order; None without one."""
+    if args.labelmap is None:
+        return None
+    from pyscratchdet.data.label_map import label_to_name, read_label_map
+
+    names = label_to_name(read_label_map(args.labelmap), strict=True, display=True)
+    return tuple(name for label, name in sorted(names.items()) if label != 0)
+
+
+def _run_voc(args: argparse.Namespace) -> int:
+    from pyscratchdet.evaluate.results import read_voc_results, write_voc_results
+    from pyscratchdet.evaluate.voc import evaluate_voc
+
+    default_label_map(args)
+    truth = voc_truth(args, class_names(args))
+    if args.results:
+        detections = read_voc_results(args.results, truth)
+    else:
+        detections = detect_set(args, truth, False, args.multi_scale, args.resume)
+    result = evaluate_voc(truth, detections, args.metric, args.overlap)
+    if args.json:
+        _print_json(voc_figures(result))
+    else:
+        print_voc(result, f"{args.set}: {len(truth.names)} pictures")
+    if args.output:
+        if not args.results:
+            write_voc_results(args.output, detections, truth)
+        _write_report(args, truth, detections, result, {})
+    return 0
+
+
+def _run_coco(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pyscratchdet.evaluate.coco import evaluate_coco
+    from pyscratchdet.evaluate.results import read_coco_results, write_coco_results
+    from pyscratchdet.evaluate.sets import load_coco_json, read_coco_truth
+    from pyscratchdet.evaluate.voc import evaluate_voc
+
+    truth = read_coco_truth(args.data, args.images, class_names(args))
+    if args.results:
+        detections = read_coco_results(args.results, truth)
+    else:
+        detections = detect_set(args, truth, True, args.multi_scale, args.resume)
+    result = evaluate_coco(truth, detections, load_coco_json(args.data), args.engine)
+    if args.json:
+        _print_json({**result.figures, "classes": result.class_ap, "classes50": result.class_ap50})
+    else:
+        _print_coco(result.figures, result.class_ap, result.class_ap50, len(truth.names))
+    if args.output:
+        if not args.results:
+            write_coco_results(Path(args.output) / "detections.json", detections, truth)
+        _write_report(args, truth, detections, evaluate_voc(truth, detections, "area"), result.figures)
+    return 0
+
+
+def detect_set(
+    args: argparse.Namespace,
+    truth: GroundTruth,
+    coco: bool = False,
+    multi_scale: bool = False,
+    resume: str | None = None,
+) -> Detections:
+    """Runs the net of the arguments over a set."""
+    from pyscratchdet.errors import DataError, UsageError
+    from pyscratchdet.evaluate.runner import Progress, run_set
+
+    if not args.model or not args.weights:
+        raise UsageError("nothing to judge", code="usage.option", expected="--model and --weights, or --results")
+    detector = make_detector(args)
+    if args.labelmap is None and detector.num_classes != len(truth.classes) + 1:
+        raise DataError(
+            "the net and the data set differ",
+            code="evaluate.class-count",
+            expected=f"{len(truth.classes)} classes and background",
+            found=f"num_classes {detector.num_classes}",
+            hint="give the label map that the net was trained with",
+        )
+    detect = detector.detect
+    if multi_scale:
+        from pyscratchdet.evaluate.multiscale import MultiScaleDetector
+
+        detect = MultiScaleDetector(detector, coco).detect  # type: ignore[assignment]
+    settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
+    settings["multi_scale"] = multi_scale
+    return run_set(truth, detect, resume, settings, Progress(len(truth.names)))
+
+
+def _run_caffe(args: argparse.Namespace) -> int:
+    from pyscratchdet.evaluate.runner import Progress
+    from pyscratchdet.evaluate.solver_test import run_test
+
+    plan = caffe_plan(args)
+    summaries = run_test(plan, args.weights, parse_device(args.gpu), Progress(plan.iterations, "batches"))
+    if args.json:
+        _print_json({name: {"mAP": one.mean_ap, "classes": one.aps} for name, one in summaries.items()})
+        return 0
+    for index, (name, summary) in enumerate(summaries.items()):
+        for line in summary.lines(name, index) or [f"{name}: no detections"]:
+            print(line)
+    return 0
+
+
+def caffe_plan(args: argparse.Namespace) -> Any:
+    """Returns the test plan of `--solver` or `--model` with `--iterations`."""
+    from dataclasses import replace
+
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.evaluate.solver_test import EvaluationPlan, plan_from_solver
+
+    if bool(args.solver) == bool(args.model):
+        raise UsageError("which net?", code="usage.option", expected="either --solver or --model")
+    if args.model and not args.iterations:
+        raise UsageError("how many batches?", code="usage.option", expected="--iterations with --model")
+    plan = plan_from_solver(args.solver) if args.solver else EvaluationPlan(args.model, 0)
+    if args.iterations:
+        plan = replace(plan, iterations=positive(args.iterations, "--iterations"))
+    return replace(plan, ap_version=args.ap_version or plan.ap_version)
+
+
+def voc_figures(result: VocResult) -> dict[str, object]:
+    """Returns a result as plain values."""
+    return {
+        "mAP": result.mean_ap,
+        "metric": result.metric,
+        "overlap": result.overlap_threshold,
+        "classes": {
+            one.name: {"AP": one.ap if one.num_pos else None, "objects": one.num_pos, "detections": one.num_detections}
+            for one in result.classes
+        },
+    }
+
+
+def print_voc(result: VocResult, title: str) -> None:
+    """Prints AP per class and the mean."""
+    from rich.table import Table
+
+    from pyscratchdet.cli.console import console
+
+    table = Table(title=f"{title}, IoU {result.overlap_threshold:g}, {result.metric}", title_justify="left")
+    table.add_column("class")
+    for name in ("AP", "objects", "detections"):
+        table.add_column(name, justify="right")
+    for one in result.classes:
+        ap = f"{one.ap:.6f}" if one.num_pos else "-"
+        table.add_row(one.name, ap, str(one.num_pos), str(one.num_detections))
+    console().print(table)
+    print(f"mAP = {result.mean_ap:.6f}")
+
+
+def _print_coco(figures: dict[str, float], ap: dict[str, float], ap50: dict[str, float], num_images: int) -> None:
+    from rich.table import Table
+
+    from pyscratchdet.cli.console import console
+
+    table = Table(title=f"{num_images} pictures", title_justify="left")
+    table.add_column("class")
+    table.add_column("AP", justify="right")
+    table.add_column("AP50", justify="right")
+    for name in ap:
+        table.add_row(name, *(f"{value:.6f}" if value >= 0 else "-" for value in (ap[name], ap50[name])))
+    console().print(table)
+    for name, value in figures.items():
+        print(f"{name:6}= {value:.6f}")
+
+
+def _print_json(figures: dict[str, Any]) -> None:
+    import json
+    import math
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): plain(inner) for key, inner in value.items()}
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    print(json.dumps(plain(figures), indent=1))
+
+
+def _write_report(
+    args: argparse.Namespace, truth: GroundTruth, detections: Detections, result: VocResult, figures: dict[str, float]
+) -> None:
+    import sys
+
+    from pyscratchdet.evaluate.report import Report, write_report
+
+    title = f"{args.results or args.weights} on {args.data}"
+    page = write_report(Report(title, truth, detections, result, figures), args.output)
+    print(f"page of results: {page}", file=sys.stderr if args.json else sys.stdout)

@@ -1,0 +1,106 @@
+"""`pyscratchdet score`: mean average precision of a snapshot or of a row of snapshots; names the best."""
+
+from __future__ import annotations
+
+import argparse
+
+from pyscratchdet.cli.detect import add_detector_arguments, parse_device
+from pyscratchdet.cli.evaluate import (
+    add_caffe_arguments,
+    add_voc_arguments,
+    caffe_plan,
+    class_names,
+    default_label_map,
+    detect_set,
+    voc_truth,
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description = (
+        "Evaluate snapshots: with --solver (or --model and --iterations) on the test net's own data, "
+        "as the solver does; with --data on a VOC tree, --model being the deploy net."
+    )
+    parser.add_argument("snapshots", nargs="*", metavar="SNAPSHOT", help=".caffemodel files, or folders of them")
+    add_caffe_arguments(parser)
+    add_voc_arguments(parser, required=False)
+    add_detector_arguments(parser, required=False)
+    parser.add_argument("--json", action="store_true", help="print the figures as json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores."""
+    import json
+
+    from rich.table import Table
+
+    from pyscratchdet.cli.console import console
+
+    paths = find_snapshots([*args.snapshots, *([args.weights] if args.weights else [])])
+    if args.data:
+        default_label_map(args)
+    scores: dict[str, float | None] = {}
+    for path in paths:
+        scores[path] = _score(args, path)
+    known = {path: score for path, score in scores.items() if score is not None}
+    best = max(known, key=lambda path: known[path], default=None)
+    if args.json:
+        print(json.dumps({"scores": scores, "best": best}, indent=1))
+        return 0
+    table = Table()
+    for name in ("iteration", "mAP"):
+        table.add_column(name, justify="right")
+    table.add_column("snapshot")
+    for path, score in scores.items():
+        mark = " (best)" if path == best and len(paths) > 1 else ""
+        table.add_row(str(iteration_of(path) or "-"), "none" if score is None else f"{score:.6f}{mark}", path)
+    console().print(table)
+    return 0
+
+
+def find_snapshots(inputs: list[str]) -> list[str]:
+    """Returns caffemodels by iteration; a folder stands for all in it.
+
+    Raises:
+        FileError: An input does not exist.
+        UsageError: There is none.
+    """
+    from pathlib import Path
+
+    from pyscratchdet.errors import FileError, UsageError
+
+    paths: list[str] = []
+    for text in inputs:
+        path = Path(text)
+        if not path.exists():
+            raise FileError(f"no file or folder {path}", code="file.read")
+        found = [*path.glob("*.caffemodel"), *path.glob("*.caffemodel.h5")] if path.is_dir() else [path]
+        if not found:
+            raise FileError(f"{path}: no .caffemodel in this folder", code="score.empty-folder")
+        paths += [str(one) for one in found]
+    if not paths:
+        raise UsageError("no snapshot to score", code="usage.option", expected="at least one SNAPSHOT")
+    return sorted(dict.fromkeys(paths), key=lambda path: (iteration_of(path) or 0, path))
+
+
+def iteration_of(path: str) -> int | None:
+    """Returns the iteration in a snapshot's name, `<prefix>_iter_<n>.caffemodel`."""
+    import re
+
+    match = re.search(r"_iter_(\d+)\.caffemodel", path)
+    return int(match.group(1)) if match else None
+
+
+def _score(args: argparse.Namespace, path: str) -> float | None:
+    """Returns the mAP of one snapshot; None where nothing was detected."""
+    if not args.data:
+        from pyscratchdet.evaluate.solver_test import run_test
+
+        summaries = run_test(caffe_plan(args), path, parse_device(args.gpu))
+        return next(iter(summaries.values())).mean_ap
+    from pyscratchdet.evaluate.voc import evaluate_voc
+
+    args.weights = path
+    truth = voc_truth(args, class_names(args))
+    return evaluate_voc(truth, detect_set(args, truth), args.metric, args.overlap).mean_ap
