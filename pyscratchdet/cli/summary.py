@@ -1,0 +1,70 @@
+"""`pyscratchdet summary`: layers, shapes, parameters, multiply-accumulates and memory of a net, without torch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("model", help="net prototxt")
+    parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase (default: TEST)")
+    parser.add_argument("--input", metavar="SIZE", help="input as N,C,H,W or H,W in place of the file's")
+    parser.add_argument("--total", action="store_true", help="the sums alone")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the table."""
+    from pyscratchdet.layers.costs import net_cost
+    from pyscratchdet.layers.plan import plan_net
+    from pyscratchdet.proto import caffe_pb2
+
+    plan = plan_net(args.model, caffe_pb2.Phase.Value(args.phase))
+    if args.input:
+        plan.reshape(_new_shape(args.input, plan))
+    cost = net_cost(plan)
+    if not args.total:
+        print(_table(cost))
+    print(
+        f"{len(cost.layers)} layers, {cost.num_parameters:,} parameters, {cost.macs / 1e9:.3f} G multiply-accumulates "
+        f"({2 * cost.macs / 1e9:.2f} GFLOPs), {cost.memory / 2**20:.1f} MiB of blobs"
+    )
+    return 0
+
+
+def _new_shape(text: str, plan: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of the net's first input with its last numbers replaced."""
+    from pyscratchdet.errors import UsageError
+
+    try:
+        given = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        given = ()
+    if not given or min(given) < 1:
+        raise UsageError("--input takes sizes", code="summary.input", expected="such as 300,300", found=text)
+    if not plan.graph.inputs:
+        raise UsageError("the net has no input to reshape", code="summary.input", hint="use the deploy net")
+    blob = plan.graph.inputs[0]
+    shape = plan.shapes[blob]
+    if len(given) > len(shape):
+        raise UsageError("--input has too many sizes", code="summary.input", expected=len(shape), found=len(given))
+    return {plan.graph.blob_names[blob]: (*shape[: len(shape) - len(given)], *given)}
+
+
+def _table(cost: Any) -> str:
+    rows = [("layer", "type", "tops", "parameters", "MMACs", "KiB")]
+    for layer in cost.layers:
+        tops = " ".join("x".join(map(str, shape)) for shape in layer.tops)
+        macs = f"{layer.macs / 1e6:.2f}" if layer.macs else ""
+        memory = f"{layer.memory / 1024:.0f}" if layer.memory else "in place"
+        rows.append((layer.name, layer.type, tops, f"{layer.num_parameters:,}", macs, memory))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    left = (True, True, True, False, False, False)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, width, is_left in zip(row, widths, left, strict=True)
+        ).rstrip()
+        for row in rows
+    )
