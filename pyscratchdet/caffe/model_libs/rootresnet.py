@@ -71,15 +71,11 @@ def residual_stages(
     *,
     in_place: bool,
     preactivate_first: bool,
-    stride2: int = 1,
 ) -> Top:
-    """conv2 to conv5: `blocks` blocks each, channels doubling, every stage but the first with stride 2.
-
-    `stride2` is the first stage's stride; with 2 its shortcut is projected too.
-    """
+    """conv2 to conv5: `blocks` blocks each, channels doubling, every stage but the first with stride 2."""
     for stage, count in enumerate(blocks, 2):
         for block in range(count):
-            stride = (2 if stage > 2 else stride2) if block == 0 else 1
+            stride = 2 if stage > 2 and block == 0 else 1
             top = residual_block(
                 net,
                 stage,
@@ -99,6 +95,13 @@ def residual_extras(net: NetSpec, top: Top, strides: Sequence[int] = (2, 2, 1, 1
     for stage, stride in enumerate(strides, 6):
         top = residual_block(net, stage, 1, top, width, stride=stride, project=stride > 1)
     return top
+
+
+def closing_extra(net: NetSpec, top: Top, stage: int, width: int = 128) -> None:
+    """A last stage that makes 2x2 to 1x1: 3x3 and 4x4 convolution, without a shortcut."""
+    net[f"conv{stage}_1"] = _conv(batch_norm_relu(top, in_place=False), width)
+    top = batch_norm_relu(net[f"conv{stage}_1"])
+    net[f"conv{stage}_2"] = L.Convolution(top, num_output=width, pad=1, kernel_size=4, **BIASLESS)
 
 
 def squeeze_extras(net: NetSpec, top: Top, stages: Sequence[tuple[int, int, int, int]], in_place: bool) -> Top:
