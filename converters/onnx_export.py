@@ -6,7 +6,7 @@ Each layer writes itself (`Layer.onnx`); this module names values, stores weight
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -129,9 +129,19 @@ def export_onnx(
     return _model(net, graph, [values[blob] for blob in returned], needed, dynamic_batch)
 
 
-def save_onnx(net: Net, path: str | os.PathLike[str], **options: object) -> None:
-    """Writes the net as an ONNX file, checked by onnx.checker; see `export_onnx` for options."""
+def save_onnx(
+    net: Net, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None, **options: object
+) -> None:
+    """Writes the net as an ONNX file, checked by onnx.checker; see `export_onnx` for options.
+
+    Args:
+        net: A TEST net with its weights.
+        path: File to write; atomic.
+        metadata: Further facts to keep in the file.
+        **options: Of `export_onnx`.
+    """
     model = export_onnx(net, **options)  # type: ignore[arg-type]
+    helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
 

@@ -1,0 +1,307 @@
+"""Weights from one file form into another, without loss: caffemodel, HDF5, safetensors, pt, ONNX.
+
+Arrays keep Caffe's layout, which for convolutions and inner products is PyTorch's own. A key is `<layer>.<role>`
+(`conv1_1.weight`), the key of the net's state_dict. What a caffemodel holds besides arrays travels along as its
+skeleton, so that the way back gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pyscratchdet.errors import ConversionError, FileError, WeightsError
+from pyscratchdet.files import atomic_path, read_bytes, write_bytes
+from pyscratchdet.layers.plan import NetPlan, plan_net
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import put_together, read_weights, take_apart, write_caffemodel, write_hdf5
+
+SKELETON = "caffe_skeleton"
+
+
+@dataclass
+class Bundle:
+    """Weights on their way between two files.
+
+    Attributes:
+        blobs: {layer: float32 arrays in Caffe's layout}, in the net's order.
+        skeleton: What a caffemodel holds besides arrays, where the weights come from one.
+    """
+
+    blobs: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    skeleton: bytes | None = None
+
+
+class Names:
+    """How blobs are called outside Caffe: `<layer>.<role>`.
+
+    Args:
+        model: The net, which gives blobs their roles; without it, and for layers it lacks, they are `blob0`, `blob1`...
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | None) -> None:
+        self.plan: NetPlan | None = None if model is None else plan_net(model, caffe_pb2.TEST)
+        layers = self.plan.layers if self.plan else []
+        self.roles = {layer.name: [spec.role for spec in layer.blobs] for layer in layers if layer.blobs}
+
+    def keys(self, layer: str, number: int) -> list[str]:
+        """Returns the keys of a layer's blobs."""
+        roles = self.roles.get(layer, [])
+        if len(roles) != number:
+            roles = [f"blob{index}" for index in range(number)]
+        return [f"{layer}.{role}" for role in roles]
+
+    def group(self, arrays: Mapping[str, np.ndarray], path: str) -> dict[str, list[np.ndarray]]:
+        """Returns {layer: arrays} from {key: array}, layers in the order of their first keys.
+
+        Raises:
+            WeightsError: A layer has some of its blobs only, or a key is none.
+        """
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for key, array in arrays.items():
+            layer, _, role = key.rpartition(".")
+            if not layer:
+                raise WeightsError(f'{path}: key "{key}" is no <layer>.<role>', code="weights.key")
+            found.setdefault(layer, {})[role] = array
+        return {layer: self._ordered(layer, blobs, path) for layer, blobs in found.items()}
+
+    def _ordered(self, layer: str, blobs: Mapping[str, np.ndarray], path: str) -> list[np.ndarray]:
+        numbered = [f"blob{index}" for index in range(len(blobs))]
+        roles = numbered if set(blobs) == set(numbered) else self.roles.get(layer, list(blobs))
+        if set(roles) != set(blobs):
+            raise WeightsError(
+                f"{path}: blobs differ from the net's",
+                code="weights.key",
+                layer=layer,
+                expected=roles,
+                found=list(blobs),
+            )
+        return [blobs[role] for role in roles]
+
+
+def convert_weights(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], model: str | os.PathLike[str] | None = None
+) -> Bundle:
+    """Converts a weights file by the names' endings: .caffemodel, .h5, .safetensors, .pt/.pth, .onnx (source only).
+
+    Args:
+        source: File to read.
+        target: File to write; atomic.
+        model: Deploy prototxt; gives blobs their names, and is needed for a caffemodel without skeleton.
+
+    Returns:
+        What was converted.
+
+    Raises:
+        FileError, WeightsError, ConversionError: A file is damaged, of an unknown form, or lacks what the target needs.
+    """
+    names = Names(model)
+    read = _by_ending(source, _READERS, "read")
+    write = _by_ending(target, _WRITERS, "written")
+    bundle = read(os.fspath(source), names)
+    if not bundle.blobs:
+        raise WeightsError(f"{os.fspath(source)}: no weights in it", code="weights.empty")
+    write(os.fspath(target), bundle, names)
+    return bundle
+
+
+def _by_ending(
+    path: str | os.PathLike[str], table: Mapping[str, Callable[..., object]], what: str
+) -> Callable[..., object]:
+    name = os.fspath(path).lower()
+    for ending, function in table.items():
+        if name.endswith(ending):
+            return function
+    raise ConversionError(
+        f"{os.fspath(path)}: cannot be {what} by its ending", code="convert.ending", expected=", ".join(table)
+    )
+
+
+def _read_caffe(path: str, names: Names) -> Bundle:
+    data = read_bytes(path)
+    if data.startswith(b"\x89HDF"):
+        return _read_hdf5(path, names)
+    skeleton, weights = take_apart(data, path)
+    _check_unique([layer.name for layer in weights.layers if layer.arrays], path)
+    return Bundle({name: list(arrays) for name, arrays in weights.blobs.items()}, skeleton)  # type: ignore[arg-type]
+
+
+def _read_hdf5(path: str, names: Names) -> Bundle:
+    blobs = read_weights(path).blobs
+    return Bundle({name: [a for a in arrays if a is not None] for name, arrays in blobs.items()})
+
+
+def _read_safetensors(path: str, names: Names) -> Bundle:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {key: _float32(file.get_tensor(key), key, path) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: damaged safetensors file: {error}", code="weights.damaged") from error
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}", code="file.read") from error
+    order = metadata.get("order", "").split("\n") if "order" in metadata else list(arrays)
+    if sorted(order) != sorted(arrays):
+        raise WeightsError(f"{path}: its list of keys does not fit its arrays", code="weights.damaged")
+    skeleton = base64.b64decode(metadata[SKELETON]) if SKELETON in metadata else None
+    return Bundle(names.group({key: arrays[key] for key in order}, path), skeleton)
+
+
+def _read_pt(path: str, names: Names) -> Bundle:
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}", code="file.read") from error
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path}: not a file of plain weights: {reason}",
+            code="weights.damaged",
+            hint="only tensors are read, never code",
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
+    arrays = {key: _float32(value.numpy(), key, path) for key, value in state.items()}
+    skeleton = content.get(SKELETON) if isinstance(content, dict) else None
+    return Bundle(names.group(arrays, path), None if skeleton is None else skeleton.numpy().tobytes())
+
+
+def _read_onnx(path: str, names: Names) -> Bundle:
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import numpy_helper
+
+    try:
+        model = onnx.load_model_from_string(read_bytes(path))
+    except (DecodeError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged ONNX file", code="weights.damaged") from error
+    known = [key for layer, roles in names.roles.items() for key in names.keys(layer, len(roles))]
+    if not known:
+        raise ConversionError("weights from ONNX need --model", code="convert.model")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    order = metadata["order"].split("\n") if "order" in metadata else known
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    arrays = {key: _float32(numpy_helper.to_array(tensors[key]), key, path) for key in order if key in tensors}
+    skeleton = metadata.get(SKELETON)
+    return Bundle(names.group(arrays, path), None if skeleton is None else base64.b64decode(skeleton))
+
+
+def _write_caffe(path: str, bundle: Bundle, names: Names) -> None:
+    if bundle.skeleton is not None:
+        write_bytes(
+            path, put_together(bundle.skeleton, [array for arrays in bundle.blobs.values() for array in arrays])
+        )
+        return
+    write_caffemodel(path, _structure(bundle, names), bundle.blobs)
+
+
+def _write_hdf5(path: str, bundle: Bundle, names: Names) -> None:
+    structure = caffe_pb2.NetParameter()
+    for layer in bundle.blobs:
+        structure.layer.add(name=layer)
+    write_hdf5(path, structure if names.plan is None else _structure(bundle, names), bundle.blobs)
+
+
+def _write_safetensors(path: str, bundle: Bundle, names: Names) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = _flat(bundle, names)
+    metadata = {"format": "pt", "order": "\n".join(arrays)}
+    if bundle.skeleton is not None:
+        metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
+    with atomic_path(path) as temporary:
+        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, temporary, metadata)
+
+
+def _write_pt(path: str, bundle: Bundle, names: Names) -> None:
+    import torch
+
+    content = {"state_dict": {key: torch.from_numpy(array.copy()) for key, array in _flat(bundle, names).items()}}
+    if bundle.skeleton is not None:
+        content[SKELETON] = torch.frombuffer(bytearray(bundle.skeleton), dtype=torch.uint8)  # type: ignore[assignment]
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _write_onnx(path: str, bundle: Bundle, names: Names) -> None:
+    from converters.onnx_export import save_onnx
+    from pyscratchdet.runtime import Net, build_net, copy_weights
+
+    if names.plan is None:
+        raise ConversionError("a graph in ONNX needs --model", code="convert.model")
+    net: Net = build_net(_net_param(names.plan), caffe_pb2.TEST)
+    copy_weights(net, bundle.blobs)
+    metadata = {"order": "\n".join(_flat(bundle, names))}
+    if bundle.skeleton is not None:
+        metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
+    save_onnx(net, path, metadata=metadata)
+
+
+_READERS: dict[str, Callable[[str, Names], Bundle]] = {
+    ".caffemodel": _read_caffe,
+    ".h5": _read_hdf5,
+    ".safetensors": _read_safetensors,
+    ".pt": _read_pt,
+    ".pth": _read_pt,
+    ".onnx": _read_onnx,
+}
+_WRITERS: dict[str, Callable[[str, Bundle, Names], None]] = {
+    ".caffemodel": _write_caffe,
+    ".h5": _write_hdf5,
+    ".safetensors": _write_safetensors,
+    ".pt": _write_pt,
+    ".pth": _write_pt,
+    ".onnx": _write_onnx,
+}
+
+
+def _flat(bundle: Bundle, names: Names) -> dict[str, np.ndarray]:
+    return {
+        key: array
+        for layer, arrays in bundle.blobs.items()
+        for key, array in zip(names.keys(layer, len(arrays)), arrays, strict=True)
+    }
+
+
+def _structure(bundle: Bundle, names: Names) -> caffe_pb2.NetParameter:
+    """Returns the layers of a caffemodel that is written from elsewhere: those of the net."""
+    if names.plan is None:
+        raise ConversionError(
+            "these weights do not come from a caffemodel, so writing one needs --model", code="convert.model"
+        )
+    structure = _net_param(names.plan)
+    known = {layer.name for layer in structure.layer}
+    if unknown := [layer for layer in bundle.blobs if layer not in known]:
+        raise ConversionError(
+            f"the net has no layer {', '.join(unknown[:5])}", code="convert.layer", found=f"{len(unknown)} such layers"
+        )
+    return structure
+
+
+def _net_param(plan: NetPlan) -> caffe_pb2.NetParameter:
+    structure = caffe_pb2.NetParameter(name=plan.graph.name)
+    for node in plan.graph.nodes:
+        if node.index >= 0:
+            structure.layer.add().CopyFrom(node.param)
+    return structure
+
+
+def _check_unique(names: list[str], path: str) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConversionError(f"{path}: several layers are called {', '.join(twice)}", code="convert.duplicate")
+
+
+def _float32(array: np.ndarray, key: str, path: str) -> np.ndarray:
+    if array.dtype.kind != "f":
+        raise WeightsError(f'{path}: "{key}" holds no floats', code="weights.type", found=array.dtype)
+    return array.astype(np.float32, copy=False)
