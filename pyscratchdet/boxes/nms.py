@@ -68,7 +68,7 @@ def suppress(boxes: Tensor, usable: Tensor, threshold: float) -> Tensor:
         keep[:, begin:end] = kept
         if end < boxes.shape[1]:
             most = int(kept.sum(1).max())
-            chosen = kept.int().argsort(1, descending=True, stable=True)[:, :most]
+            chosen = kept.int().argsort(dim=1, descending=True, stable=True)[:, :most]
             block = block.mT.gather(2, chosen[:, None].expand(-1, 4, -1)).mT
             near = _above(block, columns[:, end:], sizes.gather(1, chosen), areas[:, end:], threshold)
             near &= kept.gather(1, chosen)[..., None]

@@ -1,0 +1,86 @@
+"""DetectionEvaluate (detection_evaluate_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pyscratchdet.layers.base import Layer, Shape, exactly, register
+from pyscratchdet.layers.loss import legacy_shape
+from pyscratchdet.lazy import Tensor, torch
+
+
+@register("DetectionEvaluate")
+class DetectionEvaluate(Layer):
+    """Judges detections, for the solver to make average precisions from.
+
+    Bottoms: detections (1, 1, D, 7) as DetectionOutput makes them, and the label blob (1, 1, T, 8). Top:
+    (1, 1, K + E, 5): first for each of the K classes other than the background (-1, label, number of objects, -1, -1),
+    then for each detection (image, label, score, true positive, false positive). Before the first forward pass E is D.
+
+    With `name_size_file` overlaps are those of pixels; pictures then come in the order of that file, one for each image
+    with detections, and start again after the last.
+    """
+
+    bottoms = exactly(2)
+    no_gradient = frozenset({0, 1})
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.evaluate_param = self.param.detection_evaluate_param
+        if not param.HasField("num_classes") or param.num_classes < 1:
+            raise self.fail("num_classes is missing", "num-classes", expected="at least 1", found=param.num_classes)
+        self.background = (param.background_label_id + (1 << 31)) % (1 << 32) - (1 << 31)
+        if not -1 <= self.background < param.num_classes:
+            raise self.fail("background_label_id is no class", "background", found=self.background)
+        if not param.overlap_threshold > 0:
+            raise self.fail("overlap_threshold must be positive", "overlap-threshold", found=param.overlap_threshold)
+        resize = param.resize_param
+        if param.HasField("resize_param") and not (resize.height and resize.width):
+            raise self.fail("resize_param needs height and width", "resize", found=(resize.height, resize.width))
+        self.resize = resize if param.HasField("resize_param") else None
+        self._sizes: np.ndarray | None = None
+        self._count = 0
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        for index, (what, width) in enumerate([("detections", 7), ("labels", 8)]):
+            shape = legacy_shape(self, bottoms[index])
+            if shape[:2] != (1, 1) or shape[3] != width:
+                raise self.fail(f"the {what} have a wrong shape", "shape", expected=(1, 1, "N", width), found=shape)
+        return [(1, 1, len(self._labels()) + bottoms[0][2], 5)]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.boxes.evaluation import Sizes, judge
+        from pyscratchdet.boxes.ground_truth import read_ground_truth
+
+        param, rows = self.evaluate_param, bottoms[0].detach().reshape(-1, 7)
+        truth = read_ground_truth(bottoms[1], use_difficult=True, one_class=param.num_classes == 2, ends=True)
+        labels = np.append(truth.labels, rows[rows[:, 0].trunc() != -1, 1].long().cpu().numpy())
+        if self.background >= 0 and (labels == self.background).any():
+            raise self.fail("the background class is among detections or labels", "label", found=self.background)
+        table = self._size_table()
+        sizes = None if table is None else Sizes(table, self._count, self.resize)
+        judged, num_images = judge(rows, truth, param.overlap_threshold, param.evaluate_difficult_gt, sizes)
+        if table is not None:
+            self._count = (self._count + num_images) % len(table)
+        counted = truth.labels if param.evaluate_difficult_gt else truth.labels[~truth.difficult]
+        heads = torch.full((len(self._labels()), 5), -1.0)
+        heads[:, 1] = torch.tensor(self._labels(), dtype=torch.float32)
+        heads[:, 2] = torch.tensor([np.count_nonzero(counted == label) for label in self._labels()]).float()
+        # Rows of image -1 with a label get a row of zeros, as in the original.
+        empty = judged.new_zeros(int((rows[:, 1] != -1).sum()) - len(judged), 5)
+        return [torch.cat([heads, judged, empty])[None, None].to(bottoms[0].device)]
+
+    def _labels(self) -> list[int]:
+        return [label for label in range(self.evaluate_param.num_classes) if label != self.background]
+
+    def _size_table(self) -> np.ndarray | None:
+        """Returns (V, 2) heights and widths, or None without a file; read at the first forward pass."""
+        from pyscratchdet.boxes.result_files import read_name_sizes
+
+        name = self.evaluate_param.name_size_file
+        if name and self._sizes is None:
+            rows = read_name_sizes(Path(self.context.root) / name)
+            self._sizes = np.array([row[1:] for row in rows], np.int64)
+        return self._sizes

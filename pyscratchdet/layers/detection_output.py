@@ -1,0 +1,313 @@
+"""DetectionOutput (detection_output_layer.cpp), with the bottoms that RefineDet adds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pyscratchdet.errors import ConversionError, FileError
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.loss import legacy_shape
+from pyscratchdet.lazy import Tensor, torch
+from pyscratchdet.proto import caffe_pb2
+
+if TYPE_CHECKING:
+    from pyscratchdet.boxes.detection import DetectionRule, Predictions
+    from pyscratchdet.boxes.result_files import ResultFiles
+
+CENTER_SIZE = caffe_pb2.PriorBoxParameter.CENTER_SIZE
+CORNER = caffe_pb2.PriorBoxParameter.CORNER
+FLT_MAX = float(np.finfo(np.float32).max)
+
+_log = logging.getLogger(__name__)
+
+
+@register("DetectionOutput")
+class DetectionOutput(Layer):
+    """Detections after decoding, thresholds and non-maximum suppression.
+
+    Bottoms: mbox_loc (N, P * L * 4), mbox_conf (N, P * C) after softmax or sigmoid, mbox_priorbox (1, 2, P * 4), and
+    for RefineDet arm_conf (N, P * 2) and arm_loc (N, P * 4). Top: (1, 1, S, 7) rows image, label, score, xmin, ymin,
+    xmax, ymax, ordered by image, label, score; boxes are normalised and not clipped. Without any detection, one row
+    (image, -1, -1, -1, -1, -1, -1) per image. Before the first forward pass S is 1.
+
+    With `save_output_param` results go to files each time `num_test_image` pictures are through; its files are read
+    and its folder is made when they are needed, not when the net is built. `visualize` draws nothing here (the command
+    `detect` does); a fourth bottom that is then the picture is left alone.
+    """
+
+    bottoms = Count(3, 5)
+    no_gradient = frozenset(range(5))
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.output_param = self.param.detection_output_param
+        if not param.HasField("num_classes") or param.num_classes < 1:
+            raise self.fail("num_classes is missing", "num-classes", expected="at least 1", found=param.num_classes)
+        nms = param.nms_param
+        if not nms.nms_threshold >= 0:
+            raise self.fail("nms_threshold must not be negative", "nms-threshold", found=nms.nms_threshold)
+        if not 0 < nms.eta <= 1:
+            raise self.fail("eta must be in (0, 1]", "eta", found=nms.eta)
+        self.has_picture = bool(param.visualize) and len(bottoms) == 4 and self._is_picture(bottoms)
+        if param.visualize:
+            _log.warning('layer "%s": visualize draws nothing here; use the detect command', self.name)
+        if len(bottoms) == 5 and not param.share_location:
+            raise self.fail("refined priors (5 bottoms) need share_location: true", "share-location")
+        save = param.save_output_param
+        self.saves = bool(save.output_directory and save.label_map_file and save.name_size_file)
+        if self.saves and save.output_format not in ("VOC", "COCO", "ILSVRC"):
+            raise self.fail(
+                "unknown output_format", "output-format", expected="VOC, COCO or ILSVRC", found=save.output_format
+            )
+        self._files: ResultFiles | None = None
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        param = self.output_param
+        channels = legacy_shape(self, bottoms[2])
+        if channels[1] != 2 or channels[2] % 4:
+            raise self.fail("the priors have a wrong shape", "priors", expected="(1, 2, priors * 4)", found=bottoms[2])
+        batch, priors = bottoms[0][:1], channels[2] // 4
+        loc_classes = 1 if param.share_location else param.num_classes
+        wanted = [("location", 4 * loc_classes, 0), ("confidence", param.num_classes, 1)]
+        wanted += [("arm_conf", 2, 3), ("arm_loc", 4, 4)][: 0 if self.has_picture else len(bottoms) - 3]
+        for what, each, index in wanted:
+            shape = legacy_shape(self, bottoms[index])
+            if bottoms[index][:1] != batch or shape[1] != priors * each or shape[2:] != (1, 1):
+                raise self.fail(
+                    f"the number of priors does not fit the {what} predictions",
+                    "num-priors",
+                    expected=f"{(*batch, priors * each)}, {priors} priors * {each}",
+                    found=bottoms[index],
+                )
+        return [(1, 1, 1, 7)]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.boxes.detection import detect
+
+        num_images = len(bottoms[0])
+        detections = detect(self._predictions(bottoms), self.rule())
+        if self.saves:
+            self._result_files().add(detections, num_images)
+        if len(detections.label):
+            return [detections.table()[None, None]]
+        nothing = torch.full((1, 1, num_images, 7), -1.0, device=bottoms[0].device)
+        nothing[..., 0] = torch.arange(num_images, device=nothing.device)
+        return [nothing]
+
+    def rule(self) -> DetectionRule:
+        """Returns the layer's parameters as `boxes.detection.detect` takes them."""
+        from pyscratchdet.boxes.detection import DetectionRule
+
+        param = self.output_param
+        threshold = param.confidence_threshold if param.HasField("confidence_threshold") else -FLT_MAX
+        return DetectionRule(
+            num_classes=param.num_classes,
+            background=param.background_label_id,
+            code_type=param.code_type,
+            plain=param.variance_encoded_in_target,
+            score_threshold=threshold,
+            nms_threshold=param.nms_param.nms_threshold,
+            eta=param.nms_param.eta,
+            top_k=param.nms_param.top_k if param.nms_param.HasField("top_k") else -1,
+            keep_top_k=param.keep_top_k,
+        )
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        """Adds decoding, NonMaxSuppression and the cuts, in standard operators.
+
+        The rows and their order are the layer's own, but: where nothing is found there are no rows at all; equal
+        scores at the cut of keep_top_k go to the lowest label and prior; exp runs in float32, since many engines have
+        no double, so that coordinates may differ in their last bit.
+        """
+        return _OnnxDetections(self, graph, bottoms[:3] if self.has_picture else bottoms).rows()
+
+    def _is_picture(self, bottoms: Sequence[Shape]) -> bool:
+        return legacy_shape(self, bottoms[3])[2:] != (1, 1)
+
+    def _predictions(self, bottoms: Sequence[Tensor]) -> Predictions:
+        from pyscratchdet.boxes.detection import Predictions, objectness_scores
+
+        param = self.output_param
+        num_images, num_priors = len(bottoms[0]), bottoms[2].numel() // 8
+        priors, variances = bottoms[2].detach().reshape(2, num_priors, 4).float()
+        if param.code_type != CORNER and not bool((priors[:, 2:] > priors[:, :2]).all()):
+            raise self.fail("a prior has no area", "priors", expected="xmin < xmax and ymin < ymax")
+        loc, conf = bottoms[0].detach().float(), bottoms[1].detach().float()
+        conf = conf.reshape(num_images, num_priors, param.num_classes)
+        arm = [] if self.has_picture else [b.detach().float().reshape(num_images, num_priors, -1) for b in bottoms[3:]]
+        if arm:
+            conf = objectness_scores(conf, arm[0], param.objectness_score)
+        return Predictions(
+            loc.reshape(num_images, num_priors, -1, 4), conf, priors, variances, arm[1] if len(arm) > 1 else None
+        )
+
+    def _result_files(self) -> ResultFiles:
+        from pyscratchdet.boxes.result_files import ResultFiles, label_names, read_name_sizes
+        from pyscratchdet.files import read_bytes
+        from pyscratchdet.proto.text import parse
+
+        if self._files is not None:
+            return self._files
+        param, save = self.output_param, self.output_param.save_output_param
+        root = Path(self.context.root)
+        map_file = root / save.label_map_file
+        names = label_names(parse(read_bytes(map_file).decode(), caffe_pb2.LabelMap, path=str(map_file)))
+        pictures = read_name_sizes(root / save.name_size_file)
+        number = save.num_test_image if save.HasField("num_test_image") else len(pictures)
+        if not 1 <= number <= len(pictures):
+            raise FileError(
+                f"{save.name_size_file} has not as many pictures as num_test_image says",
+                code="file.name-size",
+                layer=self.name,
+                layer_type=self.type,
+                expected=f"at least {max(number, 1)}",
+                found=len(pictures),
+            )
+        self._files = ResultFiles(
+            folder=root / save.output_directory,
+            prefix=save.output_name_prefix,
+            format=save.output_format,
+            pictures=pictures[:number],
+            names=names,
+            background=param.background_label_id,
+            num_classes=param.num_classes,
+            resize=save.resize_param if save.HasField("resize_param") else None,
+        )
+        return self._files
+
+
+class _OnnxDetections:
+    """Writes one DetectionOutput in ONNX operators (opset 17). Shapes in comments; F classes besides the background."""
+
+    def __init__(self, layer: DetectionOutput, graph: OnnxGraph, bottoms: Sequence[str]) -> None:
+        self.layer, self.graph, self.bottoms = layer, graph, bottoms
+        self.rule = layer.rule()
+        self.num_priors = graph.shape(bottoms[2])[2] // 4
+        self.classes = [label for label in range(self.rule.num_classes) if label != self.rule.background]
+        self.shared = layer.output_param.share_location
+        if self.rule.eta < 1 and self.rule.nms_threshold > 0.5:
+            raise self._no("NonMaxSuppression has no adaptive threshold (eta)")
+        if self.rule.keep_top_k == 0 or self.rule.top_k == 0 or not self.classes:
+            raise self._no("this layer never detects anything")
+
+    def rows(self) -> list[str]:
+        scores, boxes = self._scores(), self._boxes()
+        image, place, prior = self._select(scores, boxes)
+        score = self._add("GatherND", scores, self._columns(image, place, prior))
+        box = self._add("GatherND", boxes, self._columns(*([image, prior] if self.shared else [image, place, prior])))
+        order = self._order(image, place, score)
+        label = self._add("Gather", self._ints(self.classes, "classes"), place)
+        columns = [self._add("Cast", value, to=1) for value in (image, label)] + [score]
+        columns = [self._add("Unsqueeze", self._add("Gather", value, order), self._ints([1])) for value in columns]
+        table = self._add("Concat", *columns, self._add("Gather", box, order), axis=1)
+        return self.graph.node("Unsqueeze", [table, self._ints([0, 1])])
+
+    def _scores(self) -> str:
+        """(N, F, P)."""
+        scores = self._reshape(self.bottoms[1], [0, self.num_priors, self.rule.num_classes])
+        if len(self.bottoms) > 3:
+            arm = self._reshape(self.bottoms[3], [0, self.num_priors, 2])
+            objects = self._add("Gather", arm, self._ints([1]), axis=2)
+            certain = np.zeros((1, 1, self.rule.num_classes), np.float32)
+            certain[..., 0] = 1
+            limit = np.array(self.layer.output_param.objectness_score, np.float32)
+            low = self._add("Less", objects, self.graph.constant(limit, "objectness"))
+            scores = self._add("Where", low, self.graph.constant(certain, "certain"), scores)
+        scores = self._add("Gather", scores, self._ints(self.classes, "classes"), axis=2)
+        return self._add("Transpose", scores, perm=[0, 2, 1])
+
+    def _boxes(self) -> str:
+        """(N, P, 4), or (N, F, P, 4) where each class has its own locations."""
+        pair = self._reshape(self.bottoms[2], [2, self.num_priors, 4])
+        priors, variances = (self._add("Gather", pair, self._scalar(index), axis=0) for index in (0, 1))
+        if len(self.bottoms) > 4:
+            priors = self._decode(self._reshape(self.bottoms[4], [0, self.num_priors, 4]), priors, variances)
+        if self.shared:
+            return self._decode(self._reshape(self.bottoms[0], [0, self.num_priors, 4]), priors, variances)
+        codes = self._reshape(self.bottoms[0], [0, self.num_priors, self.rule.num_classes, 4])
+        codes = self._add("Gather", codes, self._ints(self.classes, "classes"), axis=2)
+        return self._decode(self._add("Transpose", codes, perm=[0, 2, 1, 3]), priors, variances)
+
+    def _decode(self, codes: str, priors: str, variances: str) -> str:
+        low, high = self._halves(priors)
+        scaled = codes if self.rule.plain else self._add("Mul", variances, codes)
+        if self.rule.code_type == CORNER:
+            return self._add("Add", priors, scaled)
+        sizes = self._add("Sub", high, low)
+        if self.rule.code_type != CENTER_SIZE:
+            return self._add("Add", priors, self._add("Mul", scaled, self._add("Concat", sizes, sizes, axis=-1)))
+        half = self.graph.constant(np.array(0.5, np.float32), "half")
+        offsets, logs = self._halves(scaled)
+        centers = self._add("Mul", self._add("Add", low, high), half)
+        centers = self._add("Add", self._add("Mul", offsets, sizes), centers)
+        halves = self._add("Mul", self._add("Mul", self._add("Exp", logs), sizes), half)
+        return self._add("Concat", self._add("Sub", centers, halves), self._add("Add", centers, halves), axis=-1)
+
+    def _select(self, scores: str, boxes: str) -> tuple[str, str, str]:
+        """Returns image, place of the class among the F, and prior of what NMS keeps: (S,) each."""
+        if 0 < self.rule.top_k < self.num_priors:
+            values, index = self.graph.node("TopK", [scores, self._ints([self.rule.top_k])], 2, axis=2)
+            nothing = self.graph.constant(np.array(-np.inf, np.float32), "nothing")
+            nothing = self._add("Expand", nothing, self._add("Shape", scores))
+            scores = self._add("ScatterElements", nothing, index, values, axis=2)
+        if self.rule.code_type != CENTER_SIZE:
+            # NonMaxSuppression would turn boxes round whose corners are exchanged; they overlap nothing.
+            low, high = self._halves(boxes)
+            boxes = self._add("Concat", low, self._add("Max", low, high), axis=-1)
+        if not self.shared:
+            boxes, scores = (
+                self._reshape(boxes, [-1, self.num_priors, 4]),
+                self._reshape(scores, [-1, 1, self.num_priors]),
+            )
+        limits = [min(self.rule.nms_threshold, 1.0), self.rule.score_threshold]
+        constants = [self.graph.constant(np.array([value], np.float32), "limit") for value in limits]
+        chosen = self._add("NonMaxSuppression", boxes, scores, self._ints([self.num_priors]), *constants)
+        image, place, prior = (self._add("Gather", chosen, self._scalar(index), axis=1) for index in range(3))
+        if not self.shared:
+            number = self._scalar(len(self.classes))
+            image, place = self._add("Div", image, number), self._add("Mod", image, number)
+        return image, place, prior
+
+    def _order(self, image: str, place: str, score: str) -> str:
+        """Returns which rows stay, in their order: image, label, score. TopK keeps the order of equals."""
+        order = self._sorted(score, largest=1)
+        if self.rule.keep_top_k > 0:
+            order = self._add("Gather", order, self._sorted(self._add("Gather", image, order), largest=0))
+            # One too many of an image: the row keep_top_k places before is of the same image.
+            images = self._add("Gather", image, order)
+            padding = self._ints([-1] * self.rule.keep_top_k, "padding")
+            shifted = self._add("Concat", padding, images, axis=0)
+            shifted = self._add("Slice", shifted, self._ints([0]), self._ints([-self.rule.keep_top_k]))
+            order = self._add("Compress", order, self._add("Not", self._add("Equal", images, shifted)), axis=0)
+        group = self._add("Add", self._add("Mul", image, self._scalar(len(self.classes))), place)
+        return self._add("Gather", order, self._sorted(self._add("Gather", group, order), largest=0))
+
+    def _sorted(self, values: str, largest: int) -> str:
+        return self.graph.node("TopK", [values, self._add("Shape", values)], 2, axis=0, largest=largest)[1]
+
+    def _columns(self, *values: str) -> str:
+        return self._add("Concat", *(self._add("Unsqueeze", value, self._ints([1])) for value in values), axis=1)
+
+    def _halves(self, values: str) -> tuple[str, str]:
+        """Splits the last axis of 4 in two."""
+        low, high = self.graph.node("Split", [values, self._ints([2, 2])], 2, axis=-1)
+        return low, high
+
+    def _reshape(self, value: str, shape: list[int]) -> str:
+        return self._add("Reshape", value, self._ints(shape, "shape"))
+
+    def _add(self, op_type: str, *inputs: str, **attributes: object) -> str:
+        return self.graph.node(op_type, inputs, **attributes)[0]
+
+    def _ints(self, values: list[int], name: str = "ints") -> str:
+        return self.graph.constant(np.array(values, np.int64), name)
+
+    def _scalar(self, value: int) -> str:
+        return self.graph.constant(np.array(value, np.int64), "scalar")
+
+    def _no(self, message: str) -> ConversionError:
+        return ConversionError(message, code="onnx.detection-output", layer=self.layer.name, layer_type=self.layer.type)
