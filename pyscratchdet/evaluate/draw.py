@@ -12,6 +12,7 @@ from pyscratchdet.evaluate.tables import ImageDetections
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CAPITAL = 22.0  # pixels of a capital letter at font scale 1
+_LARGEST_FACTOR = 4
 _SMALL_SIDE = 320  # smaller pictures are enlarged, so that text has room
 
 
@@ -33,20 +34,19 @@ def draw_detections(image: np.ndarray, found: ImageDetections, names: Mapping[in
         names: {label: class name}.
     """
     canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image[:, :, :3].copy()
-    factor = max(1, -(-_SMALL_SIDE // min(canvas.shape[:2])) if min(canvas.shape[:2]) < _SMALL_SIDE else 1)
-    factor = min(factor, 4)
+    factor = min(-(-_SMALL_SIDE // min(canvas.shape[:2])), _LARGEST_FACTOR)
     if factor > 1:
         canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     side = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
-    line = max(1, round(side / 350))
+    line = max(2, round(side / 350))
     boxes = np.round(found.boxes_px * factor).astype(int)
     for row in np.argsort(found.scores, kind="stable"):
         xmin, ymin, xmax, ymax = (int(v) for v in boxes[row])
-        if line > 1:
-            # A dark border keeps the line visible on a ground of its own colour.
-            cv2.rectangle(canvas, (xmin, ymin), (xmax, ymax), (0, 0, 0), line + max(2, line // 2), cv2.LINE_AA)
+        # A dark border keeps the line visible on a ground of its own colour.
+        cv2.rectangle(canvas, (xmin, ymin), (xmax, ymax), (0, 0, 0), line + max(2, line // 2), cv2.LINE_AA)
         cv2.rectangle(canvas, (xmin, ymin), (xmax, ymax), class_colour(int(found.labels[row])), line, cv2.LINE_AA)
-    _draw_plates(canvas, boxes, found, names, line, capital=float(np.clip(side / 55, 8, 60)))
+    crowd = 0.8 if len(found) > 12 else 1.0
+    _draw_plates(canvas, boxes, found, names, line, capital=float(np.clip(crowd * side / 55, 7, 60)))
     return canvas
 
 

@@ -1,0 +1,40 @@
+"""`pyscratchdet extract-features`: blobs of a net on its own data, as Datum databases (extract_features.cpp)."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments, those of the original."""
+    parser.add_argument("weights", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
+    parser.add_argument("model", metavar="MODEL", help="prototxt of a net with a data layer")
+    parser.add_argument("blobs", metavar="BLOB[,BLOB...]", help="blobs to write")
+    parser.add_argument("databases", metavar="DB[,DB...]", help="one new database per blob")
+    parser.add_argument("batches", metavar="BATCHES", type=int, help="how many batches")
+    parser.add_argument("db_type", metavar="DB_TYPE", choices=["lmdb"], help="lmdb")
+    parser.add_argument(
+        "mode", metavar="CPU|GPU", nargs="?", default="CPU", choices=["CPU", "GPU"], help="(default CPU)"
+    )
+    parser.add_argument("device", metavar="DEVICE_ID", nargs="?", default="0", help="GPU (default 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extracts features."""
+    from pyscratchdet.cli.detect import parse_device, positive
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.evaluate.features import extract_features
+
+    blobs, databases = args.blobs.split(","), args.databases.split(",")
+    if len(blobs) != len(databases):
+        raise UsageError(
+            "blobs and databases differ in number", code="usage.option", expected=len(blobs), found=len(databases)
+        )
+    batches = positive(args.batches, "BATCHES")
+    device = parse_device(args.device.removeprefix("DEVICE_ID=")) if args.mode == "GPU" else "cpu"
+    targets = list(zip(blobs, databases, strict=True))
+    for (blob, path), number in zip(
+        targets, extract_features(args.model, args.weights, targets, batches, device), strict=True
+    ):
+        print(f"{path}: {blob} of {number} pictures")
+    return 0
