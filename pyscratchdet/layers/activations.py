@@ -221,7 +221,7 @@ class Threshold(_Elementwise):
     no_gradient: ClassVar[frozenset[int]] = frozenset({0})
 
     def apply(self, x: Tensor) -> Tensor:
-        return (x > self.param.threshold_param.threshold).to(x.dtype)
+        return torch.gt(x, self.param.threshold_param.threshold).to(x.dtype)
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         threshold = graph.constant(np.array(self.param.threshold_param.threshold, np.float32))

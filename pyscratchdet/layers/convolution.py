@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, at_least, register
@@ -126,7 +126,7 @@ class _Convolution(Layer):
                 found=self.channel_axis,
             )
         window = self.window
-        attributes = {
+        attributes: dict[str, Any] = {
             "kernel_shape": list(window.kernel),
             "strides": list(window.stride),
             "pads": [*window.pad, *window.pad],
@@ -146,10 +146,11 @@ class _Convolution(Layer):
         return top.reshape(*outer, *top.shape[1:])
 
     def _function(self) -> Callable[..., Tensor]:
-        return getattr(F, f"{self._torch_name}{max(self.num_spatial, 1)}d")
+        function: Callable[..., Tensor] = getattr(F, f"{self._torch_name}{max(self.num_spatial, 1)}d")
+        return function
 
     def _group(self) -> int:
-        return self.param.convolution_param.group
+        return int(self.param.convolution_param.group)
 
     def _weight_shape(self) -> Shape:
         raise NotImplementedError

@@ -40,8 +40,9 @@ class Im2col(Layer):
         bottom, first = bottoms[0], self.channel_axis + 1
         columns = F.pad(bottom, [pad for pad in reversed(self.window.pad) for _ in range(2)])
         for i, index in enumerate(self.indices):
-            flat = torch.from_numpy(index.ravel()).to(bottom.device)
-            columns = columns.index_select(first + 2 * i, flat).unflatten(first + 2 * i, index.shape)
+            axis, flat = first + 2 * i, torch.from_numpy(index.ravel()).to(bottom.device)
+            shape = (*columns.shape[:axis], *index.shape, *columns.shape[axis + 1 :])
+            columns = columns.index_select(axis, flat).view(shape)
         columns = columns.permute(self._order())
         return [columns.flatten(self.channel_axis, self.channel_axis + self.num_spatial)]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pyscratchdet.layers.base import BlobSpec, Count, Layer, Shape, at_least, exactly, register
+from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, at_least, exactly, register
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
@@ -72,7 +72,7 @@ class DummyData(Layer):
             for index, filler in enumerate(self.fillers)
         ]
 
-    def _spread(self, values: list) -> list:
+    def _spread(self, values: list[Any]) -> list[Any]:
         return values * self.num_tops if len(values) == 1 else values
 
     def _shapes(self, param: caffe_pb2.DummyDataParameter) -> list[Shape]:
@@ -114,5 +114,5 @@ class Parameter(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         return [blobs[0].view_as(blobs[0])]
 
-    def onnx(self, graph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node("Identity", blobs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Pooling(Layer):
         windows = [
             pooled_size(*values, drop_last) for values in zip(size, self.kernel, self.stride, self.pad, strict=True)
         ]
-        if min(windows) < 1:
+        if min(*windows, *size) < 1:
             expected = f"at most {tuple(s + 2 * p for s, p in zip(size, self.pad, strict=True))}"
             raise self.fail(
                 "the kernel is larger than the padded bottom", "kernel", expected=expected, found=self.kernel
@@ -114,7 +114,11 @@ class Pooling(Layer):
         if self.global_pooling:
             return graph.node("GlobalMaxPool" if self.method == MAX else "GlobalAveragePool", bottoms)
         after = self._pads_after()
-        attributes = {"kernel_shape": list(self.kernel), "strides": list(self.stride), "pads": [*self.pad, *after]}
+        attributes: dict[str, Any] = {
+            "kernel_shape": list(self.kernel),
+            "strides": list(self.stride),
+            "pads": [*self.pad, *after],
+        }
         if self.method == MAX:
             top = graph.node("MaxPool", bottoms, **attributes)[0]
         else:
@@ -141,7 +145,7 @@ class Pooling(Layer):
         if param.global_pooling:
             if given:
                 raise self.fail("global pooling takes no kernel size", "kernel", expected="none", found=given)
-            return tuple(bottom[2:4]) if len(bottom) == 4 else (1, 1)
+            return (bottom[2], bottom[3]) if len(bottom) == 4 else (1, 1)
         if not given:
             raise self.fail("the kernel size is missing", "kernel", expected="kernel_size, or kernel_h and kernel_w")
         return self._pair("kernel_size", "kernel")
@@ -190,4 +194,4 @@ class Pooling(Layer):
         ):
             start = np.arange(n - e) * s - p
             ratios.append(k / (np.minimum(start + k, h + p) - start))
-        return np.outer(*ratios)[None, None].astype(np.float32)
+        return np.asarray(np.outer(*ratios)[None, None], np.float32)

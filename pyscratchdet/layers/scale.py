@@ -36,6 +36,10 @@ class _Broadcast(Layer):
             raise self.fail("the operand does not fit the bottom", "shape", expected=expected, found=operand)
         self.view = (*operand, *(1,) * (len(bottom) - start - len(operand)))
 
+    def _view_as_operand(self, operand: Tensor, bottom: Tensor) -> Tensor:
+        """Returns the operand under the shape that broadcasts, in the bottom's precision: the top keeps it."""
+        return operand.reshape(self.view).to(bottom.dtype)
+
     def _onnx_view(self, graph: OnnxGraph, operand: str, is_bottom: bool) -> str:
         view = [0, *self.view[1:]] if is_bottom and len(graph.shape(operand)) else list(self.view)
         return graph.node("Reshape", [operand, graph.constant(np.array(view, np.int64))])[0]
@@ -66,10 +70,10 @@ class Scale(_Broadcast):
         return [bottoms[0]]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        scale = (bottoms[1] if len(bottoms) > 1 else blobs[0]).view(self.view)
+        scale = self._view_as_operand(bottoms[1] if len(bottoms) > 1 else blobs[0], bottoms[0])
         if not self.bias_term:
             return [bottoms[0] * scale]
-        return [torch.addcmul(blobs[-1].view(self.view), bottoms[0], scale)]
+        return [torch.addcmul(self._view_as_operand(blobs[-1], bottoms[0]), bottoms[0], scale)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         two = len(bottoms) > 1
@@ -94,7 +98,7 @@ class Bias(_Broadcast):
         return [bottoms[0]]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        return [bottoms[0] + (bottoms[1] if len(bottoms) > 1 else blobs[0]).view(self.view)]
+        return [bottoms[0] + self._view_as_operand(bottoms[1] if len(bottoms) > 1 else blobs[0], bottoms[0])]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         two = len(bottoms) > 1

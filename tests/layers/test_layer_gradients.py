@@ -107,3 +107,17 @@ def test_mvn_takes_the_divisor_for_the_root_of_a_variance():
 def test_mvn_of_a_constant_has_a_finite_gradient():
     (found,) = gradient('type: "MVN"', torch.full((1, 2, 3, 4), 5.0, requires_grad=True))
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("type_", ["Normalize", "Scale", "Bias"])
+def test_half_precision_bottoms(type_):
+    layer, _ = make_layer(f'name: "l" type: "{type_}" top: "t"', [(2, 3, 4, 5)])
+    bottom = (torch.randn(2, 3, 4, 5) * 100).half().requires_grad_()  # squares above half precision's 65504
+    blobs = [torch.rand(spec.shape, requires_grad=True) for spec in layer.blobs]
+    (top,) = layer.forward([bottom], blobs)
+    wide = layer.forward([bottom.detach().float()], blobs)[0]
+    torch.testing.assert_close(top.float(), wide, rtol=2e-3, atol=1e-3)  # half precision has 11 bits
+    top.sum().backward()
+    assert bottom.grad.dtype == torch.float16
+    assert bottom.grad.isfinite().all()
+    assert all(blob.grad.isfinite().all() for blob in blobs)

@@ -18,10 +18,11 @@ class NormalizeFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
         """Returns the top."""
-        inverse = (x.square().sum(dims, keepdim=True) + eps).rsqrt()
+        wide = x if x.dtype == torch.float64 else x.float()  # squares overflow half precision
+        inverse = (wide.square().sum(dims, keepdim=True) + eps).rsqrt()
         ctx.save_for_backward(x, scale, inverse)
         ctx.dims = dims
-        return x * inverse * scale
+        return wide * inverse * scale
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -31,7 +32,7 @@ class NormalizeFunction(torch.autograd.Function):
         product = x * gradient
         if ctx.needs_input_grad[0]:
             dot = product.sum(ctx.dims, keepdim=True)
-            x_diff = (gradient - x * (dot * inverse.square())) * inverse * scale
+            x_diff = ((gradient - x * (dot * inverse.square())) * inverse * scale).to(x.dtype)
         if ctx.needs_input_grad[1]:
             scale_diff = (product * inverse).sum_to_size(scale.shape)
         return x_diff, scale_diff, None, None
