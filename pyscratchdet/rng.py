@@ -242,3 +242,33 @@ def _uniform_bounds(a: float, b: float) -> tuple[np.float32, np.float32, np.floa
         raise ValueError(f"uniform needs a <= b, found {a} and {b}")
     low, limit = np.float32(a), np.nextafter(np.float32(b), np.float32(np.inf))
     return low, limit - low, limit
+
+
+class LibcRandom:
+    """glibc's rand() (additive feedback, x[i] = x[i - 3] + x[i - 31]), as a program sees it that never called srand.
+
+    The original shuffles channels with it. There the whole process shares one; here each owner has its own.
+    """
+
+    def __init__(self, seed: int = 1) -> None:
+        words = [seed or 1]
+        for _ in range(30):
+            words.append(16807 * words[-1] % (2**31 - 1))
+        self.words = [*words[3:], *words[:3]]
+        for _ in range(310):
+            self._next()
+
+    def integer(self) -> int:
+        """Returns the next number, 0 to 2**31 - 1."""
+        return self._next() >> 1
+
+    def shuffle(self, items: MutableSequence[Any]) -> None:
+        """Shuffles `items` in place (libstdc++'s std::random_shuffle)."""
+        for index in range(1, len(items)):
+            other = self.integer() % (index + 1)
+            items[index], items[other] = items[other], items[index]
+
+    def _next(self) -> int:
+        value = (self.words[0] + self.words[-3]) % 2**32
+        self.words = [*self.words[1:], value]
+        return value

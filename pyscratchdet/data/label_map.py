@@ -52,9 +52,7 @@ def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
     try:
         text_format.Parse(text.decode(), label_map)
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"not a label map: {error}", code="data.label-map", position=position
-        ) from error
+        raise DataError(f"not a label map: {error}", code="data.label-map", position=position) from error
     if not label_map.item:
         raise DataError("the label map has no items", code="data.label-map", position=position)
     return label_map

@@ -1,0 +1,209 @@
+"""From a decoded picture and its plan to network input (data_transformer.cpp)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pyscratchdet.data import images, pixels
+from pyscratchdet.data.plan import Expansion, Plan, Rect, crop_size
+from pyscratchdet.errors import DataError, UsageError
+from pyscratchdet.files import read_bytes
+from pyscratchdet.proto import caffe_pb2
+
+
+class Transformer:
+    """Carries out plans.
+
+    Args:
+        param: The layer's transform_param.
+
+    Raises:
+        UsageError: Settings that contradict each other.
+        FileError: The mean file cannot be read.
+        DataError: It is no mean file.
+    """
+
+    def __init__(self, param: caffe_pb2.TransformationParameter) -> None:
+        check(param)
+        self.param = param
+        self._mean = read_mean(param.mean_file) if param.HasField("mean_file") else None
+
+    def needs_random(self, is_train: bool) -> bool:
+        """Whether the original gives this transformer a generator of its own (InitRand)."""
+        return bool(self.param.mirror or (is_train and self.param.crop_size))
+
+    def channels(self, datum: caffe_pb2.Datum) -> int:
+        """Returns the channels that a record's picture is decoded to: its own, and colour where it is not said."""
+        if self.param.force_color or self.param.force_gray:
+            return 3 if self.param.force_color else 1
+        return datum.channels if datum.channels in (1, 3) or not datum.encoded else 3
+
+    def output_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        """InferBlobShape: (channels, height, width) of what becomes of a picture."""
+        if self.param.HasField("resize_param"):
+            height, width = pixels.resize_size(self.param.resize_param, height, width)
+        crop_height, crop_width = crop_size(self.param)
+        return channels, crop_height or height, crop_width or width
+
+    def fixed_shape(self) -> tuple[int, int, int] | None:
+        """Returns the output shape where it is the same for all pictures, 3 channels unless gray is forced."""
+        resize = self.param.resize_param
+        is_fixed = self.param.HasField("resize_param") and resize.resize_mode != resize.FIT_SMALL_SIZE
+        if not is_fixed and not all(crop_size(self.param)):
+            return None
+        return self.output_shape(1 if self.param.force_gray else 3, resize.height or 1, resize.width or 1)
+
+    def decode(self, datum: caffe_pb2.Datum, name: str) -> np.ndarray:
+        """Returns a record's picture, (height, width, channels), uint8 or, from float_data, float32.
+
+        Raises:
+            DataError: It is damaged, or its size does not fit its data.
+        """
+        channels = self.channels(datum)
+        if datum.encoded:
+            return images.decode(datum.data, channels == 3, oriented=self.param.force_color, name=name)
+        shape = (datum.channels, datum.height, datum.width)
+        values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+        if min(shape) < 1 or values.size != np.prod(shape, dtype=np.int64):
+            raise DataError(f"{name} has data of another size than it says", code="data.size",
+                            expected="x".join(map(str, shape)), found=values.size)  # fmt: skip
+        return np.ascontiguousarray(values.reshape(shape).transpose(1, 2, 0))
+
+    def render(self, image: np.ndarray, plan: Plan, is_encoded: bool = True) -> np.ndarray:
+        """Carries out a plan in the original's way and returns the output, (channels, height, width) float32.
+
+        Distorted, expanded and cropped pictures go through a JPEG each time, as the original stores them.
+        """
+        if plan.distortions is not None:
+            image = self._stored(pixels.distort(image, plan.distortions), is_encoded)
+        if plan.expansion is not None:
+            image = self._stored(self.expand(image, plan.expansion), is_encoded)
+        if plan.crop is not None:
+            image = self._stored(cut(image, plan.crop), is_encoded)
+        if self.param.HasField("resize_param"):
+            image = pixels.resize(image, self.param.resize_param, plan.interpolation)
+        return self.finish(image, plan)
+
+    def finish(self, image: np.ndarray, plan: Plan) -> np.ndarray:
+        """Noise, crop, mirror, mean and scale of a resized picture."""
+        if self.param.HasField("noise_param"):
+            image = pixels.noise(image, self.param.noise_param, plan.specks)
+        assert plan.place is not None
+        image = cut(image, plan.place)
+        if plan.is_mirrored:
+            image = image[:, ::-1]
+        return self.normalize(image, plan.place)
+
+    def normalize(self, image: np.ndarray, place: Rect) -> np.ndarray:
+        """Subtracts the mean, which is never mirrored, and scales; (height, width, channels) to channels first."""
+        output = image.transpose(2, 0, 1).astype(np.float32)
+        if self._mean is not None:
+            output -= self._mean_of(place, output.shape)
+        elif self.param.mean_value:
+            output -= np.float32(self.means(len(output)))[:, None, None]
+        if self.param.scale != 1:
+            output *= np.float32(self.param.scale)
+        return output
+
+    def means(self, channels: int) -> list[float]:
+        """Returns one mean value per channel, 0 where none is given."""
+        return pixels.spread(list(self.param.mean_value) or [0.0], channels, "mean_value")
+
+    def fill(self, channels: int) -> np.ndarray:
+        """Returns the colour of an expanded canvas: the mean values rounded to uint8, (channels,)."""
+        if self._mean is not None:
+            raise DataError("an expanded picture cannot be filled from a mean file", code="data.expand",
+                            hint="give mean_value instead of mean_file")  # fmt: skip
+        return np.rint(self.means(channels)).clip(0, 255).astype(np.uint8)
+
+    def expand(self, image: np.ndarray, expansion: Expansion) -> np.ndarray:
+        """Pastes a picture into a larger one of the mean colour."""
+        canvas = np.empty((expansion.height, expansion.width, image.shape[2]), image.dtype)
+        canvas[:] = self.fill(image.shape[2])
+        height, width = image.shape[:2]
+        canvas[expansion.top : expansion.top + height, expansion.left : expansion.left + width] = image
+        return canvas
+
+    def _stored(self, image: np.ndarray, is_encoded: bool) -> np.ndarray:
+        if not is_encoded:
+            return image
+        return images.decode(images.encode(image, "jpg"), image.shape[2] == 3)
+
+    def _mean_of(self, place: Rect, shape: tuple[int, ...]) -> np.ndarray:
+        """The mean of the same place where the file is of the whole picture, else of the output itself."""
+        assert self._mean is not None
+        if self._mean.shape == shape:
+            return self._mean
+        part = self._mean[:, place.top : place.top + place.height, place.left : place.left + place.width]
+        if part.shape != shape:
+            raise DataError("the mean file has another size than the pictures", code="data.mean",
+                            expected=shape, found=self._mean.shape)  # fmt: skip
+        return part
+
+
+def cut(image: np.ndarray, rect: Rect) -> np.ndarray:
+    """Returns the view of a rectangle."""
+    return image[rect.top : rect.top + rect.height, rect.left : rect.left + rect.width]
+
+
+def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a mean file (binaryproto BlobProto) as (channels, height, width) float32.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It is no mean file.
+    """
+    blob = caffe_pb2.BlobProto()
+    try:
+        blob.ParseFromString(read_bytes(path))
+        shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
+        values = np.array(blob.data or blob.double_data, np.float32)
+        return values.reshape(shape[-3:])
+    except (ValueError, TypeError) + _parse_errors() as error:
+        raise DataError(f"{Path(path)} is no mean file: {error}", code="data.mean") from error
+
+
+def _parse_errors() -> tuple[type[Exception], ...]:
+    from google.protobuf.message import DecodeError
+
+    return (DecodeError,)
+
+
+def check(param: caffe_pb2.TransformationParameter) -> None:
+    """Raises UsageError for settings that contradict each other or make no sense."""
+    rules = [
+        (not (param.HasField("mean_file") and param.mean_value), "mean_file and mean_value exclude each other"),
+        (not (param.force_color and param.force_gray), "force_color and force_gray exclude each other"),
+        (not (param.crop_size and (param.crop_h or param.crop_w)), "crop_size and crop_h, crop_w exclude each other"),
+        (bool(param.crop_h) == bool(param.crop_w), "crop_h and crop_w go together"),
+        (
+            not param.HasField("resize_param") or min(param.resize_param.height, param.resize_param.width) > 0,
+            "resize_param needs a height and a width above 0",
+        ),
+        (
+            not param.HasField("expand_param") or param.expand_param.max_expand_ratio > 1,
+            "max_expand_ratio must be above 1",
+        ),
+        (not (param.HasField("distort_param") and param.force_gray), "distort_param needs colour"),
+        *_distortion_rules(param.distort_param),
+    ]
+    for is_met, message in rules:
+        if not is_met:
+            raise UsageError(message, code="data.transform")
+
+
+def _distortion_rules(param: caffe_pb2.DistortionParameter) -> list[tuple[bool, str]]:
+    rules = [
+        (
+            not getattr(param, f"{name}_prob") or getattr(param, f"{name}_delta") >= 0,
+            f"{name}_delta must not be negative",
+        )
+        for name in ("brightness", "hue")
+    ]
+    for name in ("contrast", "saturation"):
+        low, high = getattr(param, f"{name}_lower"), getattr(param, f"{name}_upper")
+        rules.append((not getattr(param, f"{name}_prob") or 0 <= low <= high, f"{name} needs 0 <= lower <= upper"))
+    return rules

@@ -1,0 +1,120 @@
+"""Pictures with boxes from an LMDB (annotated_data_layer.cpp, data_reader.cpp, base_data_layer.cpp)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pyscratchdet.errors import UsageError
+from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
+from pyscratchdet.lazy import Tensor, torch
+
+
+@register("AnnotatedData")
+class AnnotatedData(Layer):
+    """Tops: data (batch, channels, height, width) and label (1, 1, N, 8): item, label, instance, box, difficult.
+
+    With the context's option `fast` the batches come from `pyscratchdet.data.loader`: the same transformations, drawn
+    from the net's generator by other means, in `workers` processes. Otherwise they are the original's for the same
+    random seed. Set-up takes from the net's generator what the original takes, in its order: a seed for the reading
+    thread, two for the transformer where it needs random numbers, one for the prefetching thread. (`rand_skip`, which
+    the original no longer reads here, takes one more before them.)
+    """
+
+    bottoms: ClassVar[Count] = exactly(0)
+    tops: ClassVar[Count] = Count(1, 2)
+    is_source: ClassVar[bool] = True
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        from pyscratchdet.data.transform import Transformer
+
+        param = self.param.data_param
+        if param.batch_size < 1:
+            raise self.fail("batch_size must be at least 1", "batch-size", found=param.batch_size)
+        if param.backend != param.LMDB:
+            raise self.fail("only LMDB databases are read", "backend", expected="backend: LMDB")
+        resize = self.param.transform_param.resize_param
+        if resize.resize_mode == resize.FIT_SMALL_SIZE and param.batch_size != 1:
+            raise self.fail("FIT_SMALL_SIZE needs batches of 1", "batch-size", expected=1, found=param.batch_size)
+        self._check_samplers()
+        try:
+            self.transformer = Transformer(self.param.transform_param)
+        except UsageError as error:
+            raise self.fail(error.message, "transform") from error
+        self._draw_seeds()
+        self._source = None
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Shapes follow the first record, or the settings alone while there is no database."""
+        batch_size = self.param.data_param.batch_size
+        fixed = self.transformer.fixed_shape()
+        if fixed is not None and not os.path.exists(self.param.data_param.source):
+            return [(batch_size, *fixed), (1, 1, 1, 8)][: self.num_tops]
+        from pyscratchdet.data.batches import Records
+
+        sample = Records(self.param.data_param.source).first()
+        count = sum(len(group.annotation) for group in sample.record.annotation_group)
+        image = self.transformer.decode(sample.record.datum, sample.name)
+        shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
+        return [(batch_size, *shape), (1, 1, max(count, 1), 8)][: self.num_tops]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        data, label = self.source.next()
+        return [torch.from_numpy(data), torch.from_numpy(label)][: self.num_tops]
+
+    @property
+    def source(self):
+        """What makes the batches; opens the database at first use."""
+        if self._source is None:
+            self._source = self._fast_source() if self.context.options.get("fast") else self._reference_source()
+        return self._source
+
+    def skip(self, num_batches: int) -> None:
+        """Passes over batches, so that training goes on with the data it would have had."""
+        self.source.skip(num_batches)
+
+    def _reference_source(self):
+        from pyscratchdet.data.batches import Records, ReferenceBatches
+        from pyscratchdet.data.plan import Planner, Streams
+        from pyscratchdet.rng import CaffeRandom, LibcRandom
+
+        streams = Streams(CaffeRandom(self._thread_seed), CaffeRandom(self._transformer_seed), LibcRandom())
+        samplers = self.param.annotated_data_param.batch_sampler
+        planner = Planner(self.param.transform_param, samplers, self.context.is_train)
+        records = Records(self.param.data_param.source, self._skipped)
+        return ReferenceBatches(records, self.transformer, planner, streams, self.param.data_param.batch_size)
+
+    def _fast_source(self):
+        from pyscratchdet.data.loader import BatchLoader
+
+        options = self.context.options
+        return BatchLoader(
+            self.param,
+            is_train=self.context.is_train,
+            seed=self._thread_seed,
+            workers=options.get("workers", 1),
+            rank=options.get("rank", 0),
+            world_size=options.get("world_size", 1),
+            start=self._skipped,
+        )
+
+    def _draw_seeds(self) -> None:
+        random, rand_skip = self.context.random, self.param.data_param.rand_skip
+        self._skipped = random.below(rand_skip) if rand_skip else 0
+        random.integer()
+        needs_random = self.transformer.needs_random(self.context.is_train)
+        seeds = [random.integer() for _ in range(2)] if needs_random else [0]
+        self._transformer_seed = seeds[-1]
+        self._thread_seed = random.integer()
+
+    def _check_samplers(self) -> None:
+        for index, batch_sampler in enumerate(self.param.annotated_data_param.batch_sampler):
+            sampler = batch_sampler.sampler
+            rules = [
+                (0 < sampler.min_scale <= sampler.max_scale <= 1, "0 < min_scale <= max_scale <= 1"),
+                (0 < sampler.min_aspect_ratio <= sampler.max_aspect_ratio, "0 < min_aspect_ratio <= max_aspect_ratio"),
+            ]
+            for is_met, rule in rules:
+                if not is_met:
+                    raise self.fail(f"batch_sampler {index} is out of range", "sampler", expected=rule)
