@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyscratchdet.errors import NetError
+from pyscratchdet.errors import LayerError, NetError
 from pyscratchdet.layers.base import Context, Layer, Shape
 from pyscratchdet.layers.fillers import fill
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
@@ -37,7 +37,11 @@ class LayerModule(nn.Module):
         self.roles = [spec.role for spec in layer.blobs]
         self._shared_shapes: dict[str, Shape] = {}
         for spec in layer.blobs:
-            values = _initial_values(spec, layer.context.random)
+            try:
+                values = _initial_values(spec, layer.context.random)
+            except LayerError as error:
+                error.layer, error.layer_type = layer.name, layer.type
+                raise
             if spec.is_statistic:
                 self.register_buffer(spec.role, values)
             else:
