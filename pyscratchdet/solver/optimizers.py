@@ -172,7 +172,8 @@ class CaffeOptimizer(torch.optim.Optimizer):
     def _step_group(self, group: dict[str, Any], scale: float) -> None:
         rate = float(np.float32(group["lr"]) * np.float32(group["lr_mult"]))
         params: Tensors = group["params"]
-        if group["lr_mult"] == 0 and self.rests_when_frozen and not any(p in self.state for p in params):
+        rests = group["lr_mult"] == 0 and self.rests_when_frozen and not self.keep_updates
+        if rests and not any(p in self.state for p in params):
             return
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
         if scale != 1:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyscratchdet.errors import FileError, SolverError
+from pyscratchdet.errors import FileError, PyScratchDetError, SolverError
 from pyscratchdet.files import atomic_path, read_bytes, write_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message, write_hdf5, write_message
@@ -140,8 +140,8 @@ def write_snapshot(
         FileError: A file cannot be written; snapshots before this one stay whole.
     """
     content = state_bytes(state, hdf5=os.fspath(state_path).endswith(".h5"))
-    checks = {"model": _digest(model_path), "state": hashlib.sha256(content).hexdigest()}
-    kept = {"format": RESUME_FORMAT, "iteration": state.iteration, "sha256": checks, **run}
+    checks = {"model": _digest(model_path), "state": hashlib.sha256(content).hexdigest(), "run": _run_digest(run)}
+    kept = {"format": RESUME_FORMAT, "iteration": state.iteration, "sha256": checks, "run": run}
     write_bytes(resume_path(state_path), json.dumps(kept, sort_keys=True).encode())
     write_bytes(state_path, content)
 
@@ -158,12 +158,14 @@ def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLik
         return None
     try:
         content = json.loads(read_bytes(path))
-        checks = content["sha256"]
+        checks, run = content["sha256"], content["run"]
         known = content["format"] == RESUME_FORMAT
+        whole = checks["run"] == _run_digest(run)
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, "it is not what this program writes", hint="remove it to go on without it") from error
-    if not known:
-        raise _damaged(path, "it has another format version", hint="remove it to go on without it")
+    if not (known and whole):
+        what = "its checksum is wrong" if known else "it has another format version"
+        raise _damaged(path, what, hint="remove it to go on without it")
     for what, file in (("model", model_path), ("state", state_path)):
         if checks.get(what) != _digest(file):
             raise _damaged(
@@ -171,7 +173,7 @@ def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLik
                 "it is not the file that was written with this snapshot",
                 hint=f"go on from an earlier snapshot, or remove {path} if the file was replaced on purpose",
             )
-    return dict(content)
+    return dict(run)
 
 
 def snapshots(prefix: str, last: int | None = None) -> list[Path]:
@@ -190,7 +192,7 @@ def latest_snapshot(prefix: str) -> Path | None:
     for path in reversed(snapshots(prefix)):
         try:
             read_resume(path, find_model(path, read_state(path)))
-        except (FileError, SolverError):
+        except PyScratchDetError:
             continue
         return path
     return None
@@ -307,6 +309,10 @@ def _digest(path: str | os.PathLike[str]) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+
+
+def _run_digest(run: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
 def _damaged(path: str | os.PathLike[str], what: str, hint: str | None = None) -> SolverError:
