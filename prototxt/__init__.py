@@ -16,11 +16,13 @@ from pathlib import Path
 
 from prototxt.recipe import DataSet, Entry, Options, Recipe, Training
 from pyscratchdet.errors import UsageError, nearest
-from pyscratchdet.files import atomic_path
+from pyscratchdet.files import atomic_path, write_text
 from pyscratchdet.proto import text
 
-__all__ = ["DataSet", "Entry", "Options", "Recipe", "Training", "build", "entries", "write", "write_tree"]
+__all__ = ["DataSet", "Entry", "Options", "Recipe", "Training", "build", "costs", "entries", "write", "write_tree"]
 
+MODELS = Path(__file__).parent / "models"
+COSTS = "costs.tsv"
 PARTS = ("train", "test", "deploy", "solver")
 _VERBS = {"size": "resize", "width": "widen"}
 _FAMILIES = ("scratchdet", "ssd", "refinedet", "dsod", "mmdetection", "ablations")
@@ -70,17 +72,36 @@ def write(recipe: Recipe, folder: str | os.PathLike[str], parts: Sequence[str] =
     return paths
 
 
+def costs() -> dict[str, tuple[int, int]]:
+    """Returns {recipe: (parameters, multiply-accumulates)} of the deploy nets, from the table in models/."""
+    rows = [line.split("\t") for line in (MODELS / COSTS).read_text(encoding="utf-8").splitlines()[1:]]
+    return {name: (int(parameters), int(macs)) for name, parameters, macs in rows}
+
+
+def _cost_table(recipes: dict[str, Recipe]) -> str:
+    from pyscratchdet.layers.costs import net_cost
+    from pyscratchdet.layers.plan import plan_net
+
+    rows = ["recipe\tparameters\tmacs"]
+    for name, recipe in recipes.items():
+        cost = net_cost(plan_net(recipe.deploy))
+        rows.append(f"{name}\t{cost.num_parameters}\t{cost.macs}")
+    return "\n".join(rows) + "\n"
+
+
 def write_tree(folder: str | os.PathLike[str], root: str = "prototxt/models") -> list[Path]:
     """Writes every recipe below `folder`, with paths that start with `root`; returns the paths of all files.
 
-    A recipe whose nets are another's gets a solver that names the other's files.
+    A recipe whose nets are another's gets a solver that names the other's files. `costs.tsv` is what all of them cost.
 
     Raises:
         FileError: The folder cannot be written.
     """
-    paths = []
+    recipes = {name: build(name, Options(folder=f"{root}/{name}")) for name in entries()}
+    paths = [Path(folder) / COSTS]
+    write_text(paths[0], _cost_table(recipes))
     for name, entry in entries().items():
-        recipe = build(name, Options(folder=f"{root}/{name}"))
+        recipe = recipes[name]
         if entry.nets_of is None:
             paths += write(recipe, Path(folder) / name)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -260,7 +261,9 @@ class Recipe:
             flags.append(f"--weights={self.weights}")
         if self.gpus:
             flags.append(f"--gpu={','.join(map(str, self.gpus))}")
-        command = " \\\n  ".join(["pyscratchdet train", *flags, f'"$@" 2>&1 | tee -a {self.folder}/{self.name}.log'])
+        log = shlex.quote(f"{self.folder}/{self.name}.log")
+        parts = ["pyscratchdet train", *map(shlex.quote, flags), f'"$@" 2>&1 | tee -a {log}']
+        command = " \\\n  ".join(parts)
         return f"#!/usr/bin/env bash\nset -euo pipefail\n{command}\n"
 
 

@@ -24,7 +24,6 @@ from pyscratchdet.proto import caffe_pb2
 Shape = tuple[int, ...]
 
 RANKDIRS = ("TB", "LR", "BT", "RL")
-_OWN = (".svg", ".html", ".dot")
 
 # Fill colours by what a layer does; everything else is grey.
 _COLOURS = {
@@ -46,15 +45,24 @@ class Box:
 
     Attributes:
         name: The layer's name.
-        lines: What stands in the box: name, type with its main parameters, in-place layers, top shapes.
+        kind: Its type with its main parameters.
+        shapes: Its tops' shapes, as text.
         colour: Its fill.
         sources: Indices of the boxes whose outputs it takes, without repetitions.
+        in_place: Types of the layers that change its output.
     """
 
     name: str
-    lines: list[str]
-    colour: str
+    kind: str
+    shapes: list[str]
+    colour: str = "#eeeeee"
     sources: list[int] = field(default_factory=list)
+    in_place: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """Returns what stands in the box."""
+        return [self.name, self.kind, *([", ".join(self.in_place)] if self.in_place else []), *self.shapes]
 
 
 def boxes_of(net: Any, phase: int | None = None) -> list[Box]:
@@ -67,15 +75,17 @@ def boxes_of(net: Any, phase: int | None = None) -> list[Box]:
     producers: dict[str, int] = {}
     for name in net.input:
         producers[name] = len(boxes)
-        boxes.append(Box(name, [name, "Input", *_shape_lines([name], shapes)], "#eeeeee"))
+        boxes.append(Box(name, "Input", _shape_lines([name], shapes)))
     for layer in _selected(net, phase):
         if layer.bottom and list(layer.top) == list(layer.bottom[: len(layer.top)]) and layer.bottom[0] in producers:
-            boxes[producers[layer.bottom[0]]].lines.insert(-1, layer.type)
+            boxes[producers[layer.bottom[0]]].in_place.append(layer.type)
             continue
-        sources = dict.fromkeys(producers[blob] for blob in layer.bottom if blob in producers)
-        lines = [layer.name, _describe(layer), *_shape_lines(layer.top, shapes)]
+        # A PriorBox looks at the size of its second bottom only: a line from the images would tell nothing.
+        bottoms = layer.bottom[:1] if layer.type == "PriorBox" else layer.bottom
+        sources = dict.fromkeys(producers[blob] for blob in bottoms if blob in producers)
         producers.update((top, len(boxes)) for top in layer.top)
-        boxes.append(Box(layer.name, lines, _COLOURS.get(layer.type, "#eeeeee"), list(sources)))
+        colour = _COLOURS.get(layer.type, "#eeeeee")
+        boxes.append(Box(layer.name, _describe(layer), _shape_lines(layer.top, shapes), colour, list(sources)))
     return boxes
 
 
@@ -96,8 +106,7 @@ def _shapes(net: Any, phase: int | None) -> dict[str, Shape]:
 
 
 def _shape_lines(tops: Sequence[str], shapes: dict[str, Shape]) -> list[str]:
-    lines = [" x ".join(map(str, shapes[top])) for top in tops if top in shapes]
-    return lines or [""]
+    return [" x ".join(map(str, shapes[top])) for top in tops if top in shapes]
 
 
 def _describe(layer: Any) -> str:
@@ -123,7 +132,7 @@ def to_dot(net: Any, rankdir: str = "TB", phase: int | None = None) -> str:
     lines = [f"digraph {_quoted(net.name or 'net')} {{", f"  rankdir={rankdir};"]
     lines.append('  node [shape=box, style="filled,rounded", fontname="Helvetica", fontsize=11];')
     for index, box in enumerate(boxes_of(net, phase)):
-        label = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in box.lines if line)
+        label = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in box.lines)
         lines.append(f'  n{index} [label="{label}", fillcolor="{box.colour}"];')
         lines += [f"  n{source} -> n{index};" for source in box.sources]
     return "\n".join([*lines, "}", ""])
@@ -193,8 +202,7 @@ def _layout(boxes: Sequence[Box], flat: bool) -> tuple[list[_Place], float, floa
 
 
 def _size(box: Box) -> tuple[float, float]:
-    lines = [line for line in box.lines if line]
-    return 16 + _CHARACTER * max(map(len, lines)), 10 + _LINE * len(lines)
+    return 16 + _CHARACTER * max(map(len, box.lines)), 10 + _LINE * len(box.lines)
 
 
 def _across(boxes: Sequence[Box], rows: Sequence[Sequence[int]], widths: Sequence[float]) -> list[float]:
@@ -218,17 +226,18 @@ def _across(boxes: Sequence[Box], rows: Sequence[Sequence[int]], widths: Sequenc
 
 
 def _edge(source: _Place, target: _Place, flat: bool) -> str:
-    if flat:
-        direction = 1 if target.x >= source.x else -1
-        x1, y1 = source.x + direction * source.width / 2, source.y
-        x2, y2 = target.x - direction * target.width / 2, target.y
-        middle = (x1 + x2) / 2
-        return f'<path d="M{x1:.1f},{y1:.1f} C{middle:.1f},{y1:.1f} {middle:.1f},{y2:.1f} {x2:.1f},{y2:.1f}"/>'
-    direction = 1 if target.y >= source.y else -1
-    x1, y1 = source.x, source.y + direction * source.height / 2
-    x2, y2 = target.x, target.y - direction * target.height / 2
+    """A curve between the facing sides; one that would run behind the boxes between bows out beside them."""
+    places = [_Place(p.y, p.x, p.height, p.width) if flat else p for p in (source, target)]
+    above, below = places
+    direction = 1 if below.y >= above.y else -1
+    x1, y1 = above.x, above.y + direction * above.height / 2
+    x2, y2 = below.x, below.y - direction * below.height / 2
     middle = (y1 + y2) / 2
-    return f'<path d="M{x1:.1f},{y1:.1f} C{x1:.1f},{middle:.1f} {x2:.1f},{middle:.1f} {x2:.1f},{y2:.1f}"/>'
+    is_long = abs(y2 - y1) > 2 * _GAP and abs(x2 - x1) < above.width / 2
+    bow = above.width + 3 * _GAP if is_long else 0
+    points = [(x1, y1), (x1 + bow, middle), (x2 + bow, middle), (x2, y2)]
+    first, *rest = (f"{y:.1f},{x:.1f}" if flat else f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<path d="M{first} C{" ".join(rest)}"/>'
 
 
 def _svg_box(box: Box, place: _Place) -> list[str]:
@@ -237,7 +246,7 @@ def _svg_box(box: Box, place: _Place) -> list[str]:
         f'<rect x="{left:.1f}" y="{top:.1f}" width="{place.width:.1f}" height="{place.height:.1f}" rx="4" '
         f'fill="{box.colour}" stroke="#556677"/>'
     ]
-    for row, line in enumerate(line for line in box.lines if line):
+    for row, line in enumerate(line for line in box.lines):
         weight = ' font-weight="bold"' if row == 0 else ""
         baseline = top + 5 + _LINE * (row + 0.75)
         parts.append(

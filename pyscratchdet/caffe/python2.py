@@ -14,6 +14,7 @@ import io
 import itertools
 import operator
 import tokenize
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,7 +51,14 @@ def compile_tree(tree: ast.Module, path: str) -> Any:
     """Returns the code object of what `parse` returned; see compile_source."""
     if not is_python3(tree):
         tree = ast.fix_missing_locations(_Python2().visit(tree))
-    return compile(tree, path, "exec", dont_inherit=True)
+    return _quietly(compile, tree, path, "exec", dont_inherit=True)
+
+
+def _quietly(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Calls a parser without its warnings about habits of Python 2, such as regular expressions in plain strings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*arguments, **options)
 
 
 def parse(source: str, path: str) -> ast.Module:
@@ -60,11 +68,11 @@ def parse(source: str, path: str) -> ast.Module:
         ScriptError: It cannot be parsed.
     """
     try:
-        return ast.parse(source, path)
+        return _quietly(ast.parse, source, path)
     except SyntaxError:
         pass
     try:
-        return ast.parse(rewrite(source), path)
+        return _quietly(ast.parse, rewrite(source), path)
     except (SyntaxError, tokenize.TokenError, IndentationError) as error:
         line, column = getattr(error, "lineno", 0) or 0, getattr(error, "offset", 0) or 0
         text = source.splitlines()[line - 1] if 0 < line <= len(source.splitlines()) else ""

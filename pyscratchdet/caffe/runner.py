@@ -52,7 +52,7 @@ _TOOL = re.compile(rf"[\w./$~-]*build/tools/({'|'.join(_TOOLS)})(?:\.bin)?(?=[\s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `[--fork NAME] [--no-train] script.py arguments...`.
+    """Runs `[--fork NAME] [--no-train] [--gpu IDS] script.py arguments...`.
 
     Returns:
         The script's own exit status; 2 where the input was bad.
@@ -60,17 +60,18 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pyscratchdet.caffe", description=__doc__.partition("\n")[0])
     parser.add_argument("--fork", choices=FORKS, help="whose model_libs; default: by the names that the script uses")
     parser.add_argument("--no-train", action="store_true", help="write all files, start none of Caffe's tools")
+    parser.add_argument("--gpu", metavar="IDS", help="devices of the tools it starts, in place of its own; none: CPU")
     parser.add_argument("script", help="Python 2 or 3")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own arguments")
     args = parser.parse_args(arguments)
     try:
-        return run_script(args.script, args.arguments, args.fork, args.no_train)
+        return run_script(args.script, args.arguments, args.fork, Tools(args.no_train, args.gpu))
     except PyScratchDetError as error:
         print(f"pyscratchdet.caffe: {error}", file=sys.stderr)
         return 2
 
 
-def run_script(path: str, arguments: Sequence[str], fork: str | None = None, no_train: bool = False) -> int:
+def run_script(path: str, arguments: Sequence[str], fork: str | None, tools: Tools) -> int:
     """Runs a script in this process and returns its exit status.
 
     Raises:
@@ -82,7 +83,7 @@ def run_script(path: str, arguments: Sequence[str], fork: str | None = None, no_
     fork = fork or guess_fork(tree)
     code = python2.compile_tree(tree, path)
     print(f"pyscratchdet.caffe: model_libs as {fork} published it", file=sys.stderr)
-    install(fork, os.path.dirname(os.path.abspath(path)), no_train)
+    install(fork, os.path.dirname(os.path.abspath(path)), tools)
 
     module = ModuleType("__main__")
     module.__file__ = path
@@ -123,7 +124,7 @@ def guess_fork(tree: ast.AST) -> str:
     return next((fork for fork, names in _TELLTALES.items() if names & used), "ssd")
 
 
-def install(fork: str, folder: str, no_train: bool) -> None:
+def install(fork: str, folder: str, tools: Tools) -> None:
     """Makes this process look like one with Caffe: modules, built-in names, and its programs."""
     model_libs.use_fork(fork)
     model_libs.check_if_exist = _check_if_exist
@@ -133,7 +134,6 @@ def install(fork: str, folder: str, no_train: bool) -> None:
     sys.modules["caffe.layers"] = net_spec.layers  # type: ignore[assignment]
     sys.modules["caffe.params"] = net_spec.params  # type: ignore[assignment]
     sys.meta_path[:0] = [_CaffeFinder(), _ScriptFinder(folder)]
-    tools = _Tools(no_train)
     subprocess.Popen = tools.popen_class()  # type: ignore[misc]
     os.system = tools.system
 
@@ -186,11 +186,17 @@ class _ScriptLoader(importlib.machinery.SourceFileLoader):
         return code
 
 
-class _Tools:
-    """Caffe's programs, wherever the script starts one."""
+class Tools:
+    """Caffe's programs, wherever the script starts one.
 
-    def __init__(self, no_train: bool) -> None:
+    Args:
+        no_train: Start none of them.
+        gpu: What to give as --gpu where a script does, such as "0"; "" for the CPU, None for the script's own.
+    """
+
+    def __init__(self, no_train: bool = False, gpu: str | None = None) -> None:
         self._no_train = no_train
+        self._gpu = gpu
 
     def popen_class(self) -> type[subprocess.Popen[Any]]:
         """Returns a Popen that sends Caffe's programs to pyscratchdet."""
@@ -218,7 +224,7 @@ class _Tools:
             print(f"pyscratchdet.caffe: not started (--no-train): {job or text}", file=sys.stderr)
             return "true" if is_text else ["true"]
         if job is None:
-            text = substitute(text)
+            text = substitute(text, self._gpu)
             return text if is_text else shlex.split(text)
         return f"sh {shlex.quote(self._substituted(job))}" if is_text else ["sh", self._substituted(job)]
 
@@ -227,19 +233,19 @@ class _Tools:
         return len(data) < 1 << 20 and b"\0" not in data and bool(_TOOL.search(data.decode("utf-8", "replace")))
 
     def _substituted(self, job: str) -> str:
+        text = substitute(Path(job).read_text(), self._gpu)
         with tempfile.NamedTemporaryFile("w", suffix=".sh", prefix="job", delete=False) as file:
             # The copy removes itself when it is done.
-            file.write(
-                f"{substitute(Path(job).read_text())}\nstatus=$?; rm -f {shlex.quote(file.name)}; exit $status\n"
-            )
+            file.write(f"{text}\nstatus=$?; rm -f {shlex.quote(file.name)}; exit $status\n")
         return file.name
 
 
-def substitute(text: str) -> str:
-    """Returns a shell command with Caffe's programs replaced by pyscratchdet's commands."""
+def substitute(text: str, gpu: str | None = None) -> str:
+    """Returns a shell command with Caffe's programs replaced by pyscratchdet's commands, and other devices if given."""
 
     def stand_in(match: re.Match[str]) -> str:
         command = _TOOLS[match.group(1)]
         return f"{shlex.quote(sys.executable)} -m pyscratchdet {command}".rstrip()
 
-    return _TOOL.sub(stand_in, text)
+    text = _TOOL.sub(stand_in, text)
+    return text if gpu is None else re.sub(r"--?gpu[ =][\w,]+", f"--gpu {gpu}" if gpu else "", text)

@@ -72,8 +72,16 @@ def _gpus(text: str | None) -> tuple[int, ...] | None:
 def _table() -> str:
     import prototxt
 
-    rows = [(entry.name, str(entry.size), entry.result, entry.note) for entry in prototxt.entries().values()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows
-    )
+    costs = prototxt.costs()
+    rows = [("name", "size", "M params", "GFLOPs", "belongs to", "note")]
+    for entry in prototxt.entries().values():
+        parameters, macs = costs[entry.name]
+        cost = (f"{parameters / 1e6:.1f}", f"{2 * macs / 1e9:.1f}")
+        rows.append((entry.name, str(entry.size), *cost, entry.result, entry.note))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = []
+    for name, size, parameters_text, flops, result, note in rows:
+        numbers = zip((size, parameters_text, flops), widths[1:4], strict=True)
+        cells = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in numbers), result.ljust(widths[4]), note]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, "", "GFLOPs count two for each multiply-accumulate of the deploy net at batch size 1."])
