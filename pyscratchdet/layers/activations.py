@@ -80,8 +80,7 @@ class AbsVal(_Elementwise):
     onnx_type: ClassVar[str] = "Abs"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        if self.param.top[:1] == self.param.bottom[:1]:
-            raise self.fail("an AbsVal cannot work in place", "in-place", expected="a top with a name of its own")
+        self.refuse_in_place()
 
     def apply(self, x: Tensor) -> Tensor:
         return x.abs()

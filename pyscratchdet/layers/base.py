@@ -179,6 +179,20 @@ class Layer:
         """Returns a LayerError about this layer with code `layer.<rule>`, ready to be raised."""
         return LayerError(message, code=f"layer.{rule}", layer=self.name, layer_type=self.type, **details)
 
+    def refuse_in_place(self) -> None:
+        """Refuses a first top that is the first bottom, for types whose original does.
+
+        Raises:
+            LayerError: The two have one name.
+        """
+        if self.param.top and self.param.top[:1] == self.param.bottom[:1]:
+            raise self.fail(
+                "this type cannot work in place",
+                "in-place",
+                expected="a top with a name of its own",
+                found=self.param.top[0],
+            )
+
     def axis(self, index: int, rank: int) -> int:
         """Returns Caffe's CanonicalAxisIndex: a negative axis counts from the end.
 

@@ -14,6 +14,9 @@ from pyscratchdet.lazy import Tensor
 class Flatten(Layer):
     """Axes `axis` (default 1) to `end_axis` (default the last) become one."""
 
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.refuse_in_place()
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         param, bottom = self.param.flatten_param, bottoms[0]
         self.start, self.end = self.axis(param.axis, len(bottom)), self.axis(param.end_axis, len(bottom))

@@ -106,28 +106,29 @@ class Pooling(Layer):
         return [self._fill_empty(self._cut(top), 0.0), self._fill_empty(mask, -1.0)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
-        if self.method == STOCHASTIC or self.num_tops > 1:
-            what = "stochastic pooling" if self.method == STOCHASTIC else "a pooling mask"
+        if self.method == STOCHASTIC:
             raise ConversionError(
-                f"{what} has no ONNX form", code="onnx.unsupported", layer=self.name, layer_type=self.type
+                "stochastic pooling has no ONNX form", code="onnx.unsupported", layer=self.name, layer_type=self.type
             )
-        if self.global_pooling:
+        if self.global_pooling and self.num_tops == 1:
             return graph.node("GlobalMaxPool" if self.method == MAX else "GlobalAveragePool", bottoms)
         after = self._pads_after()
-        attributes: dict[str, Any] = {
-            "kernel_shape": list(self.kernel),
-            "strides": list(self.stride),
-            "pads": [*self.pad, *after],
-        }
+        attributes: dict[str, Any] = {"strides": list(self.stride), "pads": [*self.pad, *after]}
+        attributes["kernel_shape"] = list(self.kernel)
         if self.method == MAX:
-            top = graph.node("MaxPool", bottoms, **attributes)[0]
+            tops = graph.node("MaxPool", bottoms, self.num_tops, **attributes)
         else:
-            top = graph.node("AveragePool", bottoms, count_include_pad=1, **attributes)[0]
+            tops = graph.node("AveragePool", bottoms, count_include_pad=1, **attributes)
             if any(a > p for a, p in zip(after, self.pad, strict=True)):
-                top = graph.node("Mul", [top, graph.constant(self._clipped_ratio())])[0]
+                tops = graph.node("Mul", [*tops, graph.constant(self._clipped_ratio())])
+        if self.num_tops > 1:  # ONNX counts through the whole blob, the original through one picture
+            area = graph.constant(np.array(self.size[0] * self.size[1], np.int64))
+            tops[1] = graph.node("Cast", graph.node("Mod", [tops[1], area]), to=1)[0]  # TensorProto.FLOAT
         if any(self.empty):
-            top = graph.node("Pad", [top, graph.constant(np.array([0] * 6 + list(self.empty), np.int64))])[0]
-        return [top]
+            pads = graph.constant(np.array([0] * 6 + list(self.empty), np.int64))
+            fills = [graph.constant(np.array(value, np.float32)) for value in (0, -1)]
+            tops = [graph.node("Pad", [top, pads, fill])[0] for top, fill in zip(tops, fills, strict=False)]
+        return tops
 
     def _pair(self, field: str, pair: str) -> Pair:
         param = self.param.pooling_param

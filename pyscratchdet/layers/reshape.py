@@ -16,9 +16,8 @@ class Reshape(Layer):
     """`shape` replaces `num_axes` axes (-1: all) from `axis` on; a dim 0 is copied, one -1 is worked out."""
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.refuse_in_place()
         self.dims = list(self.param.reshape_param.shape.dim)
-        if self.param.top[:1] == self.param.bottom[:1]:
-            raise self.fail("a Reshape cannot work in place", "in-place", expected="a top with a name of its own")
         if self.dims.count(-1) > 1 or any(dim < -1 for dim in self.dims):
             expected = "sizes, 0 to copy, and at most one -1"
             raise self.fail("the new shape cannot be worked out", "shape", expected=expected, found=self.dims)

@@ -128,6 +128,7 @@ BROKEN = [
     ('type: "Permute" permute_param { order: 4 }', [ITEM], 1, "order"),
     ('type: "Permute" permute_param { order: 1 order: 1 }', [ITEM], 1, "order"),
     ('type: "Permute"', ([ITEM], [(2, 3)]), 1, "rank"),
+    ('type: "Flatten" bottom: "x" top: "x"', [ITEM], 0, "in-place"),
     ('type: "Flatten" flatten_param { axis: 4 }', [ITEM], 1, "axis"),
     ('type: "Flatten" flatten_param { axis: 2 end_axis: 1 }', [ITEM], 1, "axis"),
     ('type: "Reshape" reshape_param { shape { dim: -1 dim: -1 } }', [ITEM], 1, "shape"),

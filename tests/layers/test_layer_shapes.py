@@ -51,7 +51,7 @@ def closed_form(size, kernel, stride, pad, any_pad):
     return number
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.tuples(sizes, sizes), st.tuples(small, small), st.tuples(small, small), st.tuples(*[st.integers(0, 4)] * 2))
 def test_pooling(size, kernel, stride, pad):
     assume(all(p < k for p, k in zip(pad, kernel, strict=True)))
@@ -69,7 +69,7 @@ def test_pooling(size, kernel, stride, pad):
         assert top.isfinite().all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(sizes, small, small, st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=3))
 def test_convolution_and_back(axes):
     fields = ("kernel_size", "stride", "pad", "dilation")
