@@ -177,7 +177,8 @@ class Layer:
 
     def fail(self, message: str, rule: str, **details: Any) -> LayerError:
         """Returns a LayerError about this layer with code `layer.<rule>`, ready to be raised."""
-        return LayerError(message, code=f"layer.{rule}", layer=self.name, layer_type=self.type, **details)
+        layer_type = self.param.type or self.type  # as written, where a type has two names
+        return LayerError(message, code=f"layer.{rule}", layer=self.name, layer_type=layer_type, **details)
 
     def refuse_in_place(self) -> None:
         """Refuses a first top that is the first bottom, for types whose original does.

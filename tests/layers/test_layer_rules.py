@@ -52,7 +52,7 @@ BROKEN = [
     (conv("num_output: 6 kernel_size: 1"), ([ITEM], [(2, 5, 4, 3)]), 1, "channels"),
     (conv("num_output: 6 kernel_size: 1"), ([ITEM], [(2, 6, 4)]), 1, "rank"),
     ('type: "DepthwiseConvolution" convolution_param { num_output: 6 kernel_size: 1 group: 3 }', [ITEM], 1, "group"),
-    ('type: "DepthwiseConvolution" convolution_param { num_output: 8 kernel_size: 1 }', [ITEM], 1, "group"),
+    ('type: "ConvolutionDepthwise" convolution_param { num_output: 8 kernel_size: 1 }', [ITEM], 1, "group"),
     ('type: "Deconvolution" convolution_param { num_output: 6 kernel_size: 1 pad: 2 }', [ITEM], 1, "pad"),
     ('type: "Deconvolution" convolution_param { num_output: 6 kernel_size: 1 group: 4 }', [ITEM], 1, "group"),
     ('type: "Im2col" convolution_param { kernel_size: 1 }', [(2, 3)], 1, "spatial-axes"),
