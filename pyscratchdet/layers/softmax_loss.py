@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pyscratchdet.layers.base import Count, Shape, register
+from pyscratchdet.layers.base import Shape, exactly, register
 from pyscratchdet.layers.loss import Loss, LossParameter, class_indices, ignore_label, normalization, normalizer
 from pyscratchdet.lazy import F, Tensor, torch
 
@@ -18,11 +18,12 @@ class SoftmaxWithLoss(Loss):
     """-sum(log(max(p[label], FLT_MIN))) / normalizer over all places with a label that counts.
 
     Bottoms: scores with the classes along `softmax_param.axis`, and labels: one per place, in the order of the scores'
-    other axes. Tops: the loss and, where wanted, the probabilities p, which pass no gradient on. The gradient is
-    p - [label], also where the loss is floored; PyTorch's cross_entropy has no floor.
+    other axes. The gradient is p - [label], also where the loss is floored; PyTorch's cross_entropy has no floor. A
+    second top with the probabilities is refused, as SSD's and RefineDet's Caffe refuse it (their inner Softmax inherits
+    the loss weights): add a Softmax layer.
     """
 
-    tops = Count(1, 2)
+    tops = exactly(1)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.ignored = ignore_label(self.param.loss_param)
@@ -39,7 +40,7 @@ class SoftmaxWithLoss(Loss):
                 expected=f"{num_places} for scores {bottoms[0]} with classes along axis {axis}",
                 found=bottoms[1],
             )
-        return [*tops, bottoms[0]][: self.num_tops]
+        return tops
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         from pyscratchdet.layers.autograd.given_gradient import given_gradient
@@ -58,5 +59,4 @@ class SoftmaxWithLoss(Loss):
             one_hot = torch.zeros_like(log_probs).scatter_(1, index, 1)
             return (torch.where(valid, log_probs.exp() - one_hot, 0) / divisor).view(scores.shape)
 
-        tops = [given_gradient(loss, gradient, scores)]
-        return tops if self.num_tops == 1 else [*tops, log_probs.exp().view(scores.shape)]
+        return [given_gradient(loss, gradient, scores)]

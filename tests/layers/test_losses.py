@@ -91,13 +91,11 @@ def test_softmax_normalization(params, divisor):
     assert found[1] is None
 
 
-def test_softmax_axis_and_probabilities():
+def test_softmax_axis():
     labels = tensor([[0, 3, 1], [2, 2, 0]])
-    loss, probs = forward("SoftmaxWithLoss", [SCORES, labels], "softmax_param { axis: -1 }", tops=2)
-    torch.testing.assert_close(probs, torch.softmax(SCORES, 2), rtol=1e-6, atol=1e-7)
+    loss = forward("SoftmaxWithLoss", [SCORES, labels], "softmax_param { axis: -1 }")[0]
     expected = torch.nn.functional.cross_entropy(SCORES.reshape(6, 4), labels.reshape(6).long())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert not probs.requires_grad
 
 
 def test_softmax_floor_keeps_its_gradient():
