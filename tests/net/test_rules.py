@@ -7,6 +7,7 @@ import pytest
 
 from pyscratchdet.errors import PyScratchDetError
 from pyscratchdet.layers.plan import plan_net
+from pyscratchdet.net import plan_backward
 from pyscratchdet.proto import caffe_pb2
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -53,8 +54,18 @@ def test_loss_weights_and_gradient_plan(name, run):
         if weight
     }
     assert weights == run["loss_weights"]
-    visited = [node.name for node, needed in zip(net.graph.nodes, net.backward.layers, strict=True) if needed]
+    # The original's log says what it would visit before force_backward makes it visit everything.
+    net.graph.param.ClearField("force_backward")
+    unforced = plan_backward(net.graph, [len(layer.blobs) for layer in net.layers], lambda layer, bottom: True)
+    visited = [node.name for node, needed in zip(net.graph.nodes, unforced.layers, strict=True) if needed]
     assert visited == run["backward"]
+
+
+def test_force_backward_reaches_every_blob_but_labels():
+    net = plan_net(RECORDED / "force_backward.prototxt", caffe_pb2.TRAIN)
+    assert all(net.backward.layers)
+    assert net.backward.bottoms == [[], [], [True], [True], [True, False]]
+    assert net.backward.params == [[], [], [True, True], [True, True], []]
 
 
 @pytest.mark.parametrize(("name", "run"), [run for run in RUNS if "error" in run.values[1]])
