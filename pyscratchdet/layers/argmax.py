@@ -43,7 +43,7 @@ class ArgMax(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         bottom = bottoms[0].detach()
-        values = bottom if self.has_axis else bottom.reshape(len(bottom), -1)
+        values = bottom if self.has_axis else bottom.reshape(len(bottom), self._size(bottom.shape))
         # A stable sort of the reversed axis puts the later of two equals first.
         ordered, places = values.flip(self.dim).sort(dim=self.dim, descending=True, stable=True)
         ordered = ordered.narrow(self.dim, 0, self.top_k)

@@ -104,6 +104,8 @@ class _Convolution(Layer):
             raise self.fail(
                 "wrong number of channels", "channels", expected=self.channels, found=first[self.channel_axis]
             )
+        if min(first[self.channel_axis :]) < 1:
+            raise self.fail("an empty bottom", "empty", expected="channels and sizes of at least 1", found=first)
         if any(bottom != first for bottom in bottoms):
             raise self.fail("all bottoms must have one shape", "shape", expected=first, found=list(bottoms[1:]))
         spatial = self._spatial_sizes(first[self.channel_axis + 1 :])
@@ -138,7 +140,7 @@ class _Convolution(Layer):
     def _convolve_at_axis(self, bottom: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """All axes before `axis` are independent inputs; without spatial axes one of size 1 is added."""
         outer, inner = bottom.shape[: self.channel_axis], bottom.shape[self.channel_axis :]
-        bottom = bottom.reshape(-1, *inner)
+        bottom = bottom.reshape(math.prod(outer), *inner)
         if self.num_spatial:
             top = self._convolve(bottom, weight, bias)
         else:

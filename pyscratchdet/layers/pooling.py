@@ -69,6 +69,8 @@ class Pooling(Layer):
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != 4:
             raise self.fail("wrong number of axes", "rank", expected="4: N, C, H, W", found=len(bottoms[0]))
+        if min(bottoms[0][1:]) < 1:
+            raise self.fail("an empty bottom", "empty", expected="channels and sizes of at least 1", found=bottoms[0])
         size = self.size = bottoms[0][2:]
         if self.global_pooling:
             self.kernel = size
@@ -76,7 +78,7 @@ class Pooling(Layer):
         windows = [
             pooled_size(*values, drop_last) for values in zip(size, self.kernel, self.stride, self.pad, strict=True)
         ]
-        if min(*windows, *size) < 1:
+        if min(windows) < 1:
             expected = f"at most {tuple(s + 2 * p for s, p in zip(size, self.pad, strict=True))}"
             raise self.fail(
                 "the kernel is larger than the padded bottom", "kernel", expected=expected, found=self.kernel

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
@@ -41,6 +43,20 @@ def test_bottoms_are_left_alone(case):
     before = [bottom.clone() for bottom in bottoms]
     layer.forward(bottoms, blobs)
     assert all(torch.equal(bottom, copy) for bottom, copy in zip(bottoms, before, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_any_bottoms_are_refused_or_give_the_shapes_of_reshape(case):
+    random = Random(3)
+    for _ in range(20):
+        shape = tuple(random.randint(0, 6) for _ in range(random.randint(0, 5)))
+        bottoms = (shape,) * len(case.bottoms)
+        try:
+            layer, shapes = build(replace(case, bottoms=bottoms))
+        except LayerError:
+            continue
+        inputs, blobs = values(case, layer, bottoms)
+        assert [tuple(top.shape) for top in layer.forward(inputs, blobs)] == [tuple(shape) for shape in shapes]
 
 
 def closed_form(size, kernel, stride, pad, any_pad):
