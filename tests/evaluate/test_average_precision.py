@@ -39,9 +39,7 @@ def test_errors():
         average_precision(TP, 1 - TP, 2)
     with pytest.raises(UsageError, match="did you mean"):
         average_precision(TP, 1 - TP, 4, "maxintegral")
-    assert (
-        average_precision(TP, 1 - TP, 0, "maxintegral")[2] == 0
-    )  # nothing to compute, so not noticed
+    assert average_precision(TP, 1 - TP, 0, "maxintegral")[2] == 0  # nothing to compute, so not noticed
 
 
 def test_summary_counts_over_iterations_and_keeps_the_odd_cases():

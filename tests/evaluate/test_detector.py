@@ -1,0 +1,124 @@
+"""The Detector call: preparation, batches, pixels, errors."""
+
+import numpy as np
+import pytest
+
+from pyscratchdet.errors import DataError, NetError, UsageError
+from pyscratchdet.evaluate.detector import Detector, Preparation
+from pyscratchdet.evaluate.media import find_sources
+
+SURE = 1 / (1 + np.exp(-10))  # softmax of (0, 10, -10), whose last term is 2e-9
+
+
+def test_boxes_are_in_pixels_of_each_picture(detector, picture):
+    first, second, third = detector.detect(
+        [picture((0, 1, 2)), picture((2, 3, 5), height=32, width=60), picture(height=8, width=12)]
+    )
+    np.testing.assert_array_equal(first.labels, [1])
+    np.testing.assert_allclose(first.scores, [SURE], rtol=1e-5)
+    np.testing.assert_allclose(first.boxes_px, [[48, 16, 72, 32]], atol=1e-4)  # float32 of 144 pixels
+    np.testing.assert_array_equal(second.labels, [2])
+    np.testing.assert_allclose(second.boxes_px, [[50, 24, 60, 32]], atol=1e-4)
+    assert len(third) == 0
+    assert third.boxes_px.shape == (0, 4)
+    assert first.boxes_px.dtype == first.scores.dtype == np.float32
+
+
+def test_batching_changes_nothing(detector, picture):
+    images = [picture((0, k % 4, k), (2, 3 - k % 4, 5 - k)) for k in range(5)]
+    together = detector.detect(images)
+    for image, found in zip(images, together, strict=True):
+        alone = detector.detect([image])[0]
+        np.testing.assert_array_equal(found.labels, alone.labels)
+        np.testing.assert_array_equal(found.boxes_px, alone.boxes_px)
+    assert detector.seconds.images == 10
+    assert detector.seconds.forward > 0
+
+
+def test_threshold_and_order(detector, picture):
+    image = picture((0, 0, 0), (2, 2, 4))
+    image[..., 2] = image[..., 2] // 255 * 140  # a less sure red: logit 20 * 140 / 255 - 10
+    found = detector.detect([image])[0]
+    less_sure = 1 / (1 + np.exp(10 - 20 * 140 / 255))
+    np.testing.assert_array_equal(found.labels, [1, 2])
+    np.testing.assert_allclose(found.scores, [SURE, less_sure], rtol=1e-4)
+    np.testing.assert_array_equal(detector.detect([image], threshold=0.9)[0].labels, [1])
+
+
+def test_grey_alpha_and_channel_order(block_model, picture):
+    deploy, weights, labels = block_model
+    image = picture((0, 1, 1))
+    swapped = Detector(deploy, weights, labels, preparation=Preparation((0.0,), 1 / 255, rgb=True))
+    np.testing.assert_array_equal(swapped.detect([image])[0].labels, [2])
+    plain = Detector(deploy, weights, labels, preparation=Preparation((0.0,), 1 / 255))
+    with_alpha = np.dstack([image, np.full(image.shape[:2], 7, np.uint8)])
+    np.testing.assert_array_equal(plain.detect([with_alpha])[0].labels, [1])
+    # Grey is both blue and red, so the two share the probability.
+    both = plain.detect([image[..., 0]])[0]
+    assert sorted(both.labels) == [1, 2]
+    np.testing.assert_allclose(both.scores, 0.5, rtol=1e-4)
+
+
+def test_preparation_subtracts_the_mean_then_scales():
+    image = np.full((3, 5, 3), (10, 20, 30), np.uint8)
+    prepared = Preparation((1.0, 2.0, 3.0), 0.5)(image, 3, 4, 6)
+    assert prepared.shape == (3, 4, 6)
+    np.testing.assert_array_equal(prepared[:, 0, 0], [4.5, 9, 13.5])
+    np.testing.assert_array_equal(Preparation((1.0,))(image, 3, 4, 6)[:, 0, 0], [9, 19, 29])
+    with pytest.raises(UsageError, match=r"detect\.mean"):
+        Preparation((1.0, 2.0))(image, 3, 4, 6)
+
+
+def test_resizing_first_rounds_to_bytes_and_resizing_last_does_not():
+    image = np.zeros((1, 2, 3), np.uint8)
+    image[0, 1] = 3
+    early, late = (Preparation((0.0,))(image, 3, 1, 8, resize_first=first) for first in (True, False))
+    assert set(np.unique(early)) <= {0.0, 1.0, 2.0, 3.0}
+    assert len(np.unique(late)) > 4
+
+
+def test_label_map_must_fit(block_model, tmp_path):
+    deploy, weights, _ = block_model
+    (tmp_path / "short.prototxt").write_text('item { name: "background" label: 0 } item { name: "blue" label: 1 }')
+    with pytest.raises(DataError, match=r"expected labels 0 to 2.*evaluate\.class-count"):
+        Detector(deploy, weights, tmp_path / "short.prototxt")
+    assert Detector(deploy, weights).classes == ("1", "2")
+
+
+def test_not_a_deploy_net(tmp_path):
+    net = tmp_path / "net.prototxt"
+    net.write_text('layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 2 dim: 3 } } }')
+    with pytest.raises(NetError, match=r"detect\.input"):
+        Detector(net, None)
+    net.write_text('layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } } }')
+    with pytest.raises(NetError, match=r"one DetectionOutput layer"):
+        Detector(net, None)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8), "path.jpg"])
+def test_not_a_picture(detector, bad, picture):
+    with pytest.raises(DataError, match=r"detect\.picture"):
+        detector.detect([bad])
+
+
+def test_supervision_is_optional(detector, picture):
+    found = detector.detect([picture((0, 1, 1))])[0]
+    try:
+        import supervision  # noqa: F401
+    except ImportError:
+        with pytest.raises(UsageError, match="pip install supervision"):
+            found.to_supervision()
+    else:
+        np.testing.assert_array_equal(found.to_supervision().class_id, [1])
+
+
+def test_benchmark_counts_every_stage(detector, tmp_path, picture):
+    import cv2
+
+    from pyscratchdet.evaluate.benchmark import STAGES, benchmark
+
+    cv2.imwrite(str(tmp_path / "one.png"), picture((0, 1, 1)))
+    seconds = benchmark(detector, find_sources([str(tmp_path)]), 3, num_images=4)
+    assert tuple(seconds) == STAGES
+    assert all(value > 0 for value in seconds.values())
+    assert detector.batch_size == 2
