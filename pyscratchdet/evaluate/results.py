@@ -158,8 +158,9 @@ def read_coco_results(path: str | os.PathLike[str], truth: GroundTruth) -> Detec
     def wrong(message: str, **details: object) -> DataError:
         return DataError(f"{os.fspath(path)}: {message}", code="evaluate.coco-results", **details)  # type: ignore[arg-type]
 
+    text = read_bytes(path)
     try:
-        rows = json.loads(read_bytes(path))
+        rows = json.loads(text)
         image = [row["image_id"] for row in rows]
         category = [row["category_id"] for row in rows]
         score = np.array([row["score"] for row in rows], np.float64)

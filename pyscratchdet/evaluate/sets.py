@@ -119,8 +119,9 @@ def _picture(folder: Path, name: str) -> Path:
 
 
 def _read_annotation(path: Path) -> tuple[tuple[int, int], list[tuple[str, list[float], bool]]]:
+    data = read_bytes(path)
     try:
-        root = ElementTree.fromstring(read_bytes(path))
+        root = ElementTree.fromstring(data)
         size = (int(root.findtext("size/width", "0")), int(root.findtext("size/height", "0")))
         found = []
         for thing in root.iter("object"):
@@ -191,8 +192,9 @@ def load_coco_json(path: str | os.PathLike[str]) -> dict[str, list[dict]]:
         FileError: The file cannot be read.
         DataError: It is not COCO instances, or has no images.
     """
+    text = read_bytes(path)
     try:
-        data = json.loads(read_bytes(path))
+        data = json.loads(text)
         lacking = [key for key in ("images", "annotations", "categories") if not isinstance(data.get(key), list)]
     except (ValueError, AttributeError) as error:
         raise DataError(f"{os.fspath(path)}: not COCO instances: {error}", code="evaluate.coco-annotations") from None

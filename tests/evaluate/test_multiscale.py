@@ -1,0 +1,94 @@
+"""RefineDet's multi-scale rules: which sizes are looked at, what each keeps, and how boxes are merged."""
+
+import numpy as np
+import pytest
+
+from pyscratchdet.evaluate.multiscale import PASSES_320, PASSES_512, MultiScaleDetector, Pass, box_vote, soft_box_vote
+from pyscratchdet.evaluate.tables import ImageDetections
+
+
+class Recorder:
+    """Stands for a detector: finds a fixed set of boxes and writes down how it was asked."""
+
+    def __init__(self, size, boxes):
+        self.size, self.boxes, self.asked = size, np.array(boxes, np.float32), []
+
+    def detect_at(self, images, size, threshold=0.0, resize_first=True):
+        assert not resize_first
+        assert len(images) == 2
+        np.testing.assert_array_equal(images[0][:, ::-1], images[1])
+        self.asked.append(size)
+        number = len(self.boxes)
+        return [
+            ImageDetections(np.ones(number, int), np.full(number, 0.5, np.float32), self.boxes.copy()) for _ in images
+        ]
+
+
+def test_the_passes_of_320():
+    recorder = Recorder((320, 320), [(10, 10, 40, 40)])
+    image = np.zeros((200, 300, 3), np.uint8)
+    MultiScaleDetector(recorder).detect([image])
+    # a lying picture gets the short side as height
+    assert recorder.asked == [
+        (s, s) if i != 1 else (192, 320) for i, s in enumerate((320, 0, 192, 384, 448, 512, 576, 704))
+    ]
+    recorder.asked.clear()
+    MultiScaleDetector(recorder, coco=True).detect([np.zeros((300, 200, 3), np.uint8)])
+    assert recorder.asked[1] == (320, 192)
+    assert recorder.asked[-1] == (640, 640)
+    assert len(recorder.asked) == len(PASSES_320) == 9
+    assert len(MultiScaleDetector(Recorder((512, 512), [])).passes) == 6
+    assert MultiScaleDetector(Recorder((512, 512), []), coco=True).passes == PASSES_512
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (Pass(), [20, 33, 60, 100]),
+        (Pass(above=32), [33, 60, 100]),  # longer side, borders included, above 32
+        (Pass(below=61), [20, 33, 60]),
+        (Pass(below=60), [20, 33]),
+    ],
+)
+def test_each_pass_keeps_its_sizes(step, kept):
+    boxes = [(10, 10, 10 + side - 1, 10 + side - 1) for side in (20, 33, 60, 100)]
+    recorder = Recorder((300, 300), boxes)
+    found = MultiScaleDetector(recorder, passes=[step])._look(np.zeros((300, 400, 3), np.uint8), step)[0]
+    sides = found.boxes_px[:, 2] - found.boxes_px[:, 0] + 1
+    assert sides.tolist() == kept
+
+
+def test_mirrored_boxes_come_back():
+    recorder = Recorder((300, 300), [(10, 20, 50, 60)])
+    both = MultiScaleDetector(recorder)._look(np.zeros((100, 200, 3), np.uint8), Pass())
+    np.testing.assert_array_equal(both[0].boxes_px, [[10, 20, 50, 60]])
+    np.testing.assert_array_equal(both[1].boxes_px, [[150, 20, 190, 60]])
+
+
+def test_voting_by_hand():
+    boxes = np.array([[0, 0, 9, 9, 0.6], [1, 0, 10, 9, 0.2], [50, 50, 59, 59, 0.8], [0, 0, 9, 30, 0.5]], np.float32)
+    merged = box_vote(boxes)
+    # 0 and 1 overlap by 90/110; 3 has 100/310 with 0, so it stays alone
+    np.testing.assert_allclose(merged, [[50, 50, 59, 59, 0.8], [0.25, 0, 9.25, 9, 0.6], [0, 0, 9, 30, 0.5]], atol=1e-6)
+    soft = soft_box_vote(boxes, 0.01)
+    # the group's own boxes stay with (1 - overlap) of their score: 0 for the best, 0.2 * 20/110 for the other
+    np.testing.assert_allclose(soft[:3], merged, atol=1e-6)
+    np.testing.assert_allclose(soft[3], [1, 0, 10, 9, 0.2 * (1 - 90 / 110)], atol=1e-6)
+    assert len(soft) == 4
+    assert len(soft_box_vote(boxes, 0.1)) == 3
+    np.testing.assert_array_equal(box_vote(boxes[:1]), boxes[:1])
+
+
+def test_on_a_real_net(detector, picture):
+    """Blue and red blocks are still found, once each, near where they are."""
+    image = picture((0, 1, 2), (2, 3, 5), height=128, width=192)
+    passes = [Pass(), Pass(short=0.5, above=8), Pass(2.0, below=200)]
+    detector.size = (32, 32)
+    found = MultiScaleDetector(detector, passes=passes).detect([image, image[:0:-1].copy()])
+    assert len(found) == 2
+    best = found[0].select(found[0].scores > 0.9)
+    assert set(best.labels) == {1, 2}
+    assert (np.diff(found[0].scores) <= 0).all()
+    blue = best.boxes_px[best.labels == 1][0]
+    assert 64 <= (blue[0] + blue[2]) / 2 <= 96
+    assert 32 <= (blue[1] + blue[3]) / 2 <= 64
