@@ -25,6 +25,9 @@ class DebugInfo:
         self.net = net
         self._handles: list[Any] = []
         self._bottom_grads: dict[tuple[int, int], Tensor] = {}
+        self._lines: dict[int, list[tuple[str, str]]] = {}
+        # Input layers compute nothing and are not called: their tops are seen as bottoms of others.
+        self._inputs = {b: i for i, m in enumerate(net.layers) if m.layer_type == "Input" for b in m.node.tops}
         self._indices = {id(module): index for index, module in enumerate(net.layers)}
 
     def __enter__(self) -> DebugInfo:
@@ -37,10 +40,16 @@ class DebugInfo:
         for handle in self._handles:
             handle.remove()
         if kind is None:
+            for index in sorted(self._lines):
+                for line, place in self._lines[index]:
+                    info(_log, line, place)
             self._print_backward()
 
     def _before(self, module: LayerModule, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         index = self._indices[id(module)]
+        for blob, bottom in zip(module.node.bottoms, bottoms, strict=True):
+            if blob in self._inputs:
+                self._add_top(self._inputs[blob], blob, bottom)
         return tuple(self._watched(bottom, (index, j)) for j, bottom in enumerate(bottoms))
 
     def _watched(self, bottom: Tensor, key: tuple[int, int]) -> Tensor:
@@ -51,12 +60,19 @@ class DebugInfo:
         return alias
 
     def _after(self, module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> None:
-        names = self.net.plan.graph.blob_names
-        start = f"    [Forward] Layer {module.name}"
+        index = self._indices[id(module)]
         for blob, top in zip(module.node.tops, tops, strict=True):
-            info(_log, f"{start}, top blob {names[blob]} data: {_mean(top)}", "net.cpp:609")
+            self._add_top(index, blob, top)
         for k, blob in enumerate(module.blobs):
-            info(_log, f"{start}, param blob {_param_name(module, k)} data: {_mean(blob)}", "net.cpp:621")
+            what = f"param blob {_param_name(module, k)} data: {_mean(blob)}"
+            self._add(index, what, "net.cpp:621")
+
+    def _add_top(self, index: int, blob: int, top: Tensor) -> None:
+        self._add(index, f"top blob {self.net.plan.graph.blob_names[blob]} data: {_mean(top)}", "net.cpp:609")
+
+    def _add(self, index: int, what: str, place: str) -> None:
+        line = f"    [Forward] Layer {self.net.layers[index].name}, {what}", place
+        self._lines.setdefault(index, []).append(line)
 
     def _print_backward(self) -> None:
         plan = self.net.plan.backward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -19,7 +20,7 @@ HINT = (
 
 def has_diverged(loss: float, first: float) -> bool:
     """Returns whether a loss is no number, or a million times the first one."""
-    return not abs(loss) <= EXPLODED * max(1.0, abs(first))
+    return not math.isfinite(loss) or abs(loss) > EXPLODED * max(1.0, abs(first))
 
 
 def divergence(net: Net, blobs: Mapping[str, Tensor], iteration: int, loss: float) -> SolverError:

@@ -24,7 +24,7 @@ from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import info, logging_to
 from pyscratchdet.solver.metrics import MetricsFile, Progress, TensorBoard
 from pyscratchdet.solver.signals import SignalHandler
-from pyscratchdet.solver.snapshot import latest_snapshot
+from pyscratchdet.solver.snapshot import kept_seed, latest_snapshot
 from pyscratchdet.solver.solver import Solver, read_solver
 
 _log = logging.getLogger(__name__)
@@ -91,18 +91,20 @@ def train(settings: TrainSettings, console: Any = None) -> None:
         bar = Progress(console, param.max_iter) if console is not None and world.is_root else None
         if bar is not None:
             stack.callback(bar.close)
-        stack.enter_context(logging_to(_log_paths(settings, world), bar.handler if bar else None))
+        level = logging.INFO if world.is_root else logging.ERROR
+        stack.enter_context(logging_to(_log_paths(settings, world), bar.handler if bar else None, level))
         signals = stack.enter_context(
             SignalHandler(settings.sigint_effect, settings.sighup_effect, is_patient=world.size > 1)
         )
-        _say(world, "Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}", 203)
-        solver = _make(settings, param, device, world)
+        _say("Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}", 203)
+        state = _state(settings, param)
+        solver = _make(settings, param, device, world, kept_seed(state) if state else None)
         solver.action = signals.action
         _attach(solver, settings, bar, stack)
-        _begin(solver, settings)
-        _say(world, "Starting Optimization", 255)
+        _begin(solver, state, settings.weights)
+        _say("Starting Optimization", 255)
         solver.solve()
-        _say(world, "Optimization Done.", 258)
+        _say("Optimization Done.", 258)
 
 
 def spawn(gpus: Sequence[int], arguments: Sequence[str]) -> int:
@@ -182,11 +184,15 @@ def _world(device: torch.device) -> Iterator[World]:
         world.close()
 
 
-def _make(settings: TrainSettings, param: caffe_pb2.SolverParameter, device: torch.device, world: World) -> Solver:
+def _make(
+    settings: TrainSettings, param: caffe_pb2.SolverParameter, device: torch.device, world: World, seed: int | None
+) -> Solver:
     fast = device.type == "cuda" if settings.fast is None else settings.fast
     options = {} if settings.workers is None else {"workers": settings.workers}
     precision = Precision(is_fast=fast)
-    return Solver(param, device=device, options=options, precision=precision, world=world, keep=settings.keep)
+    return Solver(
+        param, seed=seed, device=device, options=options, precision=precision, world=world, keep=settings.keep
+    )
 
 
 def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack: ExitStack) -> None:
@@ -202,17 +208,21 @@ def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack
     solver.listeners += listeners + ([bar] if bar else [])
 
 
-def _begin(solver: Solver, settings: TrainSettings) -> None:
-    state = settings.snapshot
-    if settings.resume:
-        if not solver.param.HasField("snapshot_prefix"):
-            raise SolverError("--resume needs a snapshot_prefix in the solver", code="solver.snapshot-prefix")
-        state = str(latest_snapshot(solver.param.snapshot_prefix) or "")
+def _state(settings: TrainSettings, param: caffe_pb2.SolverParameter) -> str:
+    """Returns the solver state to go on from; empty to begin anew."""
+    if not settings.resume:
+        return settings.snapshot
+    if not param.HasField("snapshot_prefix"):
+        raise SolverError("--resume needs a snapshot_prefix in the solver", code="solver.snapshot-prefix")
+    return str(latest_snapshot(param.snapshot_prefix) or "")
+
+
+def _begin(solver: Solver, state: str, weights: str) -> None:
     if state:
-        _say(solver.world, f"Resuming from {state}", 242)
+        _say(f"Resuming from {state}", 242)
         solver.restore(state)
-    elif settings.weights:
-        solver.copy_weights(settings.weights)
+    elif weights:
+        solver.copy_weights(weights)
 
 
 def _log_paths(settings: TrainSettings, world: World) -> list[str]:
@@ -233,6 +243,5 @@ def _user() -> str:
         return "unknown"
 
 
-def _say(world: World, message: str, line: int) -> None:
-    if world.is_root:
-        info(_log, message, f"caffe.cpp:{line}")
+def _say(message: str, line: int) -> None:
+    info(_log, message, f"caffe.cpp:{line}")

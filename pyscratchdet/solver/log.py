@@ -40,12 +40,15 @@ class GlogFormatter(logging.Formatter):
 
 
 @contextmanager
-def logging_to(paths: Sequence[str | os.PathLike[str]] = (), stderr: logging.Handler | None = None) -> Iterator[None]:
+def logging_to(
+    paths: Sequence[str | os.PathLike[str]] = (), stderr: logging.Handler | None = None, level: int = logging.INFO
+) -> Iterator[None]:
     """Sends the solver's lines to stderr and appends them to files, line by line, while the block runs.
 
     Args:
         paths: Log files.
         stderr: Handler used in place of a plain one on stderr.
+        level: Lines below it are left out.
 
     Raises:
         FileError: A log file cannot be opened.
@@ -58,7 +61,7 @@ def logging_to(paths: Sequence[str | os.PathLike[str]] = (), stderr: logging.Han
         for handler in handlers:
             handler.setFormatter(GlogFormatter())
             root.addHandler(handler)
-        root.setLevel(logging.INFO)
+        root.setLevel(level)
         root.propagate = False
         yield
     finally:

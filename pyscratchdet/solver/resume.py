@@ -7,22 +7,74 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pyscratchdet.errors import SolverError
-from pyscratchdet.runtime import Net
+from pyscratchdet.runtime import LayerModule, Net
 from pyscratchdet.solver.snapshot import decode_array, encode_array
 
 if TYPE_CHECKING:
     from pyscratchdet.solver.solver import Solver
 
 
-def collect(solver: Solver) -> dict[str, Any]:
-    """Returns where a run stands.
+class DataPosition:
+    """How far a net's data layers have come.
 
-    A layer whose batches depend on the past has a property `state` (plain numbers and lists); assigning it makes the
-    layer go on from there.
+    A layer whose batches depend on the past has either a property `state` (plain numbers and lists; assigning it makes
+    the layer go on from there) or a method `skip(num_batches)`, for which batches are counted here. Layers that draw
+    from the net's own random stream alone need neither.
     """
+
+    def __init__(self, net: Net) -> None:
+        self._with_state = {m.name: m.layer for m in net.layers if _has_state(m.layer)}
+        counted = [m for m in net.layers if hasattr(m.layer, "skip") and m.name not in self._with_state]
+        self._counted = {module.name: module.layer for module in counted}
+        self._batches = dict.fromkeys(self._counted, 0)
+        for module in counted:
+            module.register_forward_hook(self._count)
+
+    def collect(self) -> dict[str, Any]:
+        """Returns the position."""
+        return {
+            "states": {name: layer.state for name, layer in self._with_state.items()},
+            "batches": dict(self._batches),
+        }
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Goes to the position that `collect` returned.
+
+        Raises:
+            SolverError: The net has other data layers now, or is further already.
+        """
+        mine, theirs = {*self._with_state, *self._counted}, {*kept["states"], *kept["batches"]}
+        if mine != theirs:
+            raise SolverError(
+                "the snapshot was made with other data layers",
+                code="solver.resume",
+                expected=", ".join(sorted(mine)) or "none",
+                found=", ".join(sorted(theirs)) or "none",
+                hint="remove the .resume file beside it to start the data anew",
+            )
+        for name, state in kept["states"].items():
+            self._with_state[name].state = state
+        for name, batches in kept["batches"].items():
+            missing = batches - self._batches[name]
+            if missing < 0:
+                raise SolverError(
+                    f'data layer "{name}" is past the snapshot already',
+                    code="solver.resume",
+                    hint="restore with a newly made solver",
+                )
+            if missing:
+                self._counted[name].skip(missing)
+            self._batches[name] = batches
+
+    def _count(self, module: LayerModule, bottoms: Any, tops: Any) -> None:
+        self._batches[module.name] += 1
+
+
+def collect(solver: Solver) -> dict[str, Any]:
+    """Returns where a run stands."""
     return {
-        "train": _layer_states(solver.net),
-        "test": [_layer_states(net) for net in solver.test_nets],
+        "seed": solver.seed,
+        "data": [position.collect() for position in solver.positions],
         "random": solver.random.state,
         "torch": encode_array(torch.get_rng_state().numpy()),
         "losses": solver.losses.state(),
@@ -34,33 +86,14 @@ def restore(solver: Solver, kept: dict[str, Any]) -> None:
     """Brings a freshly built solver to where `collect` saw its predecessor.
 
     Raises:
-        SolverError: The net has other data layers now.
+        SolverError: The nets have other data layers now.
     """
-    _restore_layers(solver.net, kept["train"])
-    for net, states in zip(solver.test_nets, kept["test"], strict=False):
-        _restore_layers(net, states)
+    for position, state in zip(solver.positions, kept["data"], strict=False):
+        position.restore(state)
     solver.random.state = kept["random"]
     torch.set_rng_state(torch.from_numpy(decode_array(kept["torch"])))
     solver.losses.restore(kept["losses"])
     solver.first_loss = kept["first_loss"]
-
-
-def _layer_states(net: Net) -> dict[str, Any]:
-    return {module.name: module.layer.state for module in net.layers if _has_state(module.layer)}
-
-
-def _restore_layers(net: Net, states: dict[str, Any]) -> None:
-    layers = {module.name: module.layer for module in net.layers if _has_state(module.layer)}
-    if set(layers) != set(states):
-        raise SolverError(
-            "the snapshot was made with other data layers",
-            code="solver.resume",
-            expected=", ".join(sorted(layers)) or "none",
-            found=", ".join(sorted(states)) or "none",
-            hint="remove the .resume file beside it to start the data anew",
-        )
-    for name, layer in layers.items():
-        layer.state = states[name]
 
 
 def _has_state(layer: Any) -> bool:

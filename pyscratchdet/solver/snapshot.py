@@ -176,6 +176,13 @@ def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLik
     return dict(run)
 
 
+def kept_seed(state_path: str | os.PathLike[str]) -> int | None:
+    """Returns the seed that a snapshot's run began with, so that its data layers can be built alike."""
+    state = read_state(state_path)
+    kept = read_resume(state_path, find_model(state_path, state)) if state.learned_net else None
+    return kept["seed"] if kept else None
+
+
 def snapshots(prefix: str, last: int | None = None) -> list[Path]:
     """Returns the solver states of a prefix up to iteration `last`, oldest first."""
     folder, stem = os.path.split(prefix)

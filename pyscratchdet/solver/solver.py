@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from pathlib import Path
@@ -53,7 +54,8 @@ class Solver:
 
     Args:
         param: Path of a solver prototxt, or its message.
-        random: Stream that fillers, dropout and data layers draw from; seeded with `random_seed` where that is given.
+        random: Stream that fillers, dropout and data layers draw from; a new one where None.
+        seed: Seeds that stream where the settings have no `random_seed`; None draws one, or leaves a given stream.
         device: Where the nets run.
         options: Runtime choices for layers, such as {"workers": 2}.
         precision: Reference arithmetic or the fast mode.
@@ -67,6 +69,8 @@ class Solver:
         net: The train net.
         test_nets: The test nets; they share the train net's weights from their first test on.
         iter: Number of updates made.
+        seed: What the random stream was seeded with, if by this solver.
+        positions: How far the data layers of the train net and the test nets are.
         optimizer: The update rule with its histories.
         forward_backward: Does one pass forward and backward and returns (loss, blobs); replace it to keep blobs.
         forward_test: Does one pass of test net i and returns (loss, blobs).
@@ -85,6 +89,7 @@ class Solver:
         param: caffe_pb2.SolverParameter | str | os.PathLike[str],
         *,
         random: CaffeRandom | None = None,
+        seed: int | None = None,
         device: torch.device | str = "cpu",
         options: Mapping[str, object] | None = None,
         precision: Precision | None = None,
@@ -101,19 +106,28 @@ class Solver:
         self.feed = feed or (lambda net: None)
         self.stop_when_diverged = stop_when_diverged
         self.keep = keep
-        self.random = random or CaffeRandom()
         self._say(f"Initializing solver from parameters: \n{to_text(self.param).strip()}", 63)
         if self.world.is_root and self.param.snapshot:
             _probe(self.param.snapshot_prefix)
-        if self.param.random_seed >= 0:
+        self.seed = self.param.random_seed if self.param.random_seed >= 0 else seed
+        if self.seed is None and random is None:
+            self.seed = secrets.randbits(32)
+        self.random = random or CaffeRandom(self.seed)
+        if self.seed is not None:
             # As in the original, every device draws from a stream of its own.
-            self.random.seed(self.param.random_seed + self.world.rank)
-        self._options = {"rank": self.world.rank, "world_size": self.world.size, **(options or {})}
+            self.random.seed(self.seed + self.world.rank)
+        self._options = {
+            "fast": self.precision.is_fast,
+            "rank": self.world.rank,
+            "world_size": self.world.size,
+            **(options or {}),
+        }
         self.net = self._build(train_net(self.param), "Creating training net from ", 101)
         self.test_nets = [
             self._build(choice, f"Creating test net (#{i}) specified by ", 196)
             for i, choice in enumerate(test_nets(self.param) if self.world.is_root else [])
         ]
+        self.positions = [resume.DataPosition(net) for net in (self.net, *self.test_nets)]
         self._shared: set[int] = set()
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
         self.rate = LearningRate(self.param)
@@ -274,8 +288,7 @@ class Solver:
     # --- output ---
 
     def _say(self, message: str, line: int, file: str = "solver.cpp") -> None:
-        if self.world.is_root:
-            info(_log, message, f"{file}:{line}")
+        info(_log, message, f"{file}:{line}")
 
     def _display(self, blobs: Mapping[str, Tensor]) -> None:
         self._settle_losses(blobs)
