@@ -32,6 +32,9 @@ MODULES = {
 }
 
 Token = tokenize.TokenInfo
+# Start and end in the source, and what to put there; `At` finds the place of a token's (line, column).
+Edit = tuple[int, int, str]
+At = Callable[[tuple[int, int]], int]
 
 
 class ScriptError(PrototxtError):
@@ -67,21 +70,48 @@ def parse(source: str, path: str) -> ast.Module:
     Raises:
         ScriptError: It cannot be parsed.
     """
+    failure: SyntaxError | None = None
     try:
-        return _quietly(ast.parse, source, path)
-    except SyntaxError:
-        pass
+        tree: ast.Module = _quietly(ast.parse, source, path)
+        if not _has_print_statement(tree):
+            return tree
+    except SyntaxError as error:
+        failure = error
     try:
         return _quietly(ast.parse, rewrite(source), path)
-    except (SyntaxError, tokenize.TokenError, IndentationError) as error:
-        line, column = getattr(error, "lineno", 0) or 0, getattr(error, "offset", 0) or 0
-        text = source.splitlines()[line - 1] if 0 < line <= len(source.splitlines()) else ""
-        reason = getattr(error, "msg", None) or str(error)
-        raise ScriptError(
-            f"cannot read this as Python 2 or 3: {reason}",
-            code="script.syntax",
-            position=Position(path, line, column, text),
-        ) from error
+    except SyntaxError as error:
+        failure = error
+    except tokenize.TokenError as error:
+        failure = failure or SyntaxError(error.args[0])
+    line, column = failure.lineno or 0, failure.offset or 0
+    lines = source.splitlines()
+    text = lines[line - 1] if 0 < line <= len(lines) else ""
+    raise ScriptError(
+        f"cannot read this as Python 2 or 3: {failure.msg}",
+        code="script.syntax",
+        position=Position(path, line, column, text),
+    )
+
+
+def _has_print_statement(tree: ast.Module) -> bool:
+    """Returns whether there is a bare `print` or `print >> file`, which Python 3 reads as expressions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            value = node.value.elts[0] if isinstance(node.value, ast.Tuple) and node.value.elts else node.value
+            if isinstance(value, ast.BinOp) and isinstance(value.op, ast.RShift):
+                value = value.left
+            if isinstance(value, ast.Name) and value.id == "print":
+                return not _imports_future(tree, "print_function")
+    return False
+
+
+def _imports_future(tree: ast.Module, name: str) -> bool:
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "__future__"
+        and any(alias.name == name for alias in node.names)
+        for node in tree.body
+    )
 
 
 def is_python3(tree: ast.Module) -> bool:
@@ -101,6 +131,13 @@ def rewrite(source: str) -> str:
     """Returns the source with Python 2's statements and literals written as Python 3's; lines keep their numbers."""
     lines = [_untabbed(line) for line in source.replace("\r\n", "\n").split("\n")]
     source = "\n".join(lines) + "\n"
+    # Literals first: a statement is rewritten with what stands in it.
+    for edits_of in (_literals, _statements):
+        source = _edited(source, edits_of)
+    return source
+
+
+def _edited(source: str, edits_of: Callable[[list[Token], At, str], Iterator[Edit]]) -> str:
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     offsets = [0]
     for line in source.split("\n"):
@@ -109,8 +146,7 @@ def rewrite(source: str) -> str:
     def at(position: tuple[int, int]) -> int:
         return offsets[position[0] - 1] + position[1]
 
-    edits = [*_literals(tokens, at), *_statements(tokens, at, source)]
-    for start, end, text in sorted(edits, reverse=True):
+    for start, end, text in sorted(edits_of(tokens, at, source), reverse=True):
         source = source[:start] + text + source[end:]
     return source
 
@@ -120,11 +156,7 @@ def _untabbed(line: str) -> str:
     return line[: len(line) - len(body)].expandtabs(8) + body
 
 
-Edit = tuple[int, int, str]
-At = Callable[[tuple[int, int]], int]
-
-
-def _literals(tokens: list[Token], at: At) -> Iterator[Edit]:
+def _literals(tokens: list[Token], at: At, source: str) -> Iterator[Edit]:
     """Octal 0777, long 10L, ur'...', and `<>`."""
     for first, second in itertools.pairwise(tokens):
         touching = first.end == second.start
@@ -216,12 +248,7 @@ class _Python2(ast.NodeTransformer):
     """Gives division and dictionary views their old meaning."""
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        self._true_division = any(
-            isinstance(item, ast.ImportFrom)
-            and item.module == "__future__"
-            and any(alias.name == "division" for alias in item.names)
-            for item in node.body
-        )
+        self._true_division = _imports_future(node, "division")
         return self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:

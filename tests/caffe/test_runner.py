@@ -1,0 +1,155 @@
+"""Whole scripts through `python -m pyscratchdet.caffe`, each in its own process."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyscratchdet.caffe.runner import Tools, guess_fork, substitute
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.text import read
+
+ROOT = Path(__file__).parents[2]
+
+# In the manner of SSD's generators: Python 2, star import, job file, run at once.
+SCRIPT = """
+from __future__ import print_function
+import sys
+sys.path.append("./python")
+import caffe
+from caffe.model_libs import *
+from google.protobuf import text_format
+import math, os, shutil, stat, subprocess
+
+save_dir = "models/tiny"
+job_file = "{}/job.sh".format(save_dir)
+make_if_not_exist(save_dir)
+check_if_exist("data/labelmap.prototxt")
+net = caffe.NetSpec()
+net.data, net.label = CreateAnnotatedDataLayer("data/lmdb", batch_size=5 / 2, label_map_file="data/labelmap.prototxt")
+ConvBNLayer(net, net.keys()[0], "c", True, True, 7, 3, 1, 1)
+sizes = []
+for ratio in xrange(20, 91, (90 - 20) / 3):
+    sizes.append(ratio)
+solver = caffe_pb2.SolverParameter(train_net="t", iter_size=9 / 4, stepvalue=sizes)
+with open(save_dir + "/train.prototxt", "w") as f:
+    print('name: "{}"'.format("tiny"), file=f)
+    print(net.to_proto(), file=f)
+with open(save_dir + "/solver.prototxt", "w") as f:
+    print(solver, file=f)
+with open(job_file, "w") as f:
+    f.write("cd {}\\n".format(os.getcwd()))
+    f.write("./build/tools/caffe --version > started.txt\\n")
+    f.write("echo ran --gpu 0,1 >> started.txt\\n")
+os.chmod(job_file, stat.S_IRWXU)
+print("status", subprocess.call(job_file, shell=True))
+"""
+
+
+def run(folder, *arguments, script=SCRIPT):
+    (folder / "script.py").write_text(script)
+    return subprocess.run(
+        [sys.executable, "-m", "pyscratchdet.caffe", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def test_script_writes_nets_and_starts_our_tools(tmp_path):
+    made = run(tmp_path, "--gpu", "", "script.py")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == "status 0\n"
+    assert "data/labelmap.prototxt does not exist" in made.stderr
+    net = read(tmp_path / "models/tiny/train.prototxt", caffe_pb2.NetParameter)
+    assert net.name == "tiny"
+    assert net.layer[0].data_param.batch_size == 2
+    assert net.layer[1].bottom[0] == "data"
+    assert net.layer[2].batch_norm_param.eps == pytest.approx(0.001, rel=1e-6)  # float32
+    solver = read(tmp_path / "models/tiny/solver.prototxt", caffe_pb2.SolverParameter)
+    assert (solver.iter_size, list(solver.stepvalue)) == (2, [20, 43, 66, 89])
+    assert (tmp_path / "started.txt").read_text().splitlines()[0].startswith("pyscratchdet ")
+    # The job file itself stays as the script wrote it.
+    assert "./build/tools/caffe --version" in (tmp_path / "models/tiny/job.sh").read_text()
+
+
+def test_no_train_starts_nothing(tmp_path):
+    made = run(tmp_path, "--no-train", "--fork", "refinedet", "script.py")
+    assert made.returncode == 0
+    assert "not started (--no-train): models/tiny/job.sh" in made.stderr
+    assert not (tmp_path / "started.txt").exists()
+    net = read(tmp_path / "models/tiny/train.prototxt", caffe_pb2.NetParameter)
+    assert not net.layer[2].HasField("batch_norm_param")
+
+
+def test_the_modules_a_script_imports(tmp_path):
+    script = """
+import caffe, caffe.proto.caffe_pb2 as pb, caffe.net_spec, caffe.model_libs, caffe.draw
+from caffe import layers as L, params as P, to_proto
+import pyscratchdet.caffe, helper
+assert caffe is pyscratchdet.caffe and caffe.net_spec is pyscratchdet.caffe.net_spec
+assert pb.NetParameter is caffe.proto.caffe_pb2.NetParameter
+assert caffe.net_spec.__spec__.name == "pyscratchdet.caffe.net_spec"
+assert (caffe.TRAIN, caffe.TEST) == (0, 1)
+import sys
+print sys.argv[1:], __name__, __file__, helper.half(7)
+sys.exit(3)
+"""
+    (tmp_path / "helper.py").write_text("def half(x):\n    if x == 0: print 'nothing',\n    return x / 2\n")
+    made = run(tmp_path, "script.py", "a", "--b", script=script)
+    assert made.stdout == "['a', '--b'] __main__ script.py 3\n"
+    assert made.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("x = 1\nopen('data/labelmap_voc.prototxt')", r"script.py:2: no such file: data/labelmap_voc.prototxt"),
+        ("import caffe\ncaffe.layers.Convolutoin()", 'script.py:2: unknown layer type "Convolutoin"'),
+        ("def f(:", "script.py:1:7: cannot read this as Python 2 or 3"),
+    ],
+)
+def test_bad_input_is_one_message(script, message, tmp_path):
+    made = run(tmp_path, "script.py", script=script)
+    assert made.returncode == 2
+    assert message in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def test_missing_script(tmp_path):
+    made = run(tmp_path, "other.py")
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "cannot read other.py" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "fork"),
+    [
+        ("CreateRefineDetHead(net)", "refinedet"),
+        ("libs.Resnet34rootV2_res(net)", "scratchdet"),
+        ("VGGNetBody(net)", "ssd"),
+    ],
+)
+def test_the_fork_follows_from_the_functions_used(source, fork):
+    assert guess_fork(ast.parse(source)) == fork
+
+
+def test_substitution_of_programs():
+    job = './build/tools/caffe train \\\n--solver="s" --gpu 0,1 2>&1\n/opt/caffe/build/tools/get_image_size a b'
+    python = f"{sys.executable} -m pyscratchdet"
+    assert substitute(job) == f'{python} train \\\n--solver="s" --gpu 0,1 2>&1\n{python} get-image-size a b'
+    assert "--gpu 3 2>&1" in substitute(job, "3")
+    assert "--gpu" not in substitute(job, "")
+    assert substitute("ls build/tools; caffe train") == "ls build/tools; caffe train"
+
+
+def test_commands_that_are_not_caffes_stay():
+    tools = Tools()
+    assert tools.command(["ls", "-l"]) == ["ls", "-l"]
+    assert tools.command("echo hello") == "echo hello"
+    assert tools.command(["./build/tools/caffe", "time"])[-2:] == ["pyscratchdet", "time"]
