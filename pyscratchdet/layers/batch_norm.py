@@ -53,8 +53,8 @@ class BatchNorm(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         bottom = bottoms[0]
         if bottom.dim() == 1:
-            return [self._normalize(bottom.unsqueeze(1), blobs).squeeze(1)]
-        return [self._normalize(bottom, blobs)]
+            return [self.normalize(bottom.unsqueeze(1), blobs).squeeze(1)]
+        return [self.normalize(bottom, blobs)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         if not self.use_global_stats or len(graph.shape(bottoms[0])) < 2:
@@ -77,24 +77,24 @@ class BatchNorm(Layer):
     def _channels(self, bottom: Shape) -> int:
         return bottom[1] if len(bottom) > 1 else 1
 
-    def _normalize(self, bottom: Tensor, blobs: Sequence[Tensor]) -> Tensor:
+    def normalize(
+        self, bottom: Tensor, blobs: Sequence[Tensor], weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """Returns the normalised bottom, of two axes or more, and moves the blobs where the batch's statistics count.
+
+        With `weight` and `bias`, one value per channel, the Scale layer that follows is done in the same pass.
+        """
         mean, variance, scale_factor = blobs
         if self.use_global_stats:
             factor = torch.where(scale_factor == 0, 0.0, scale_factor.reciprocal())
-            return _batch_norm(bottom, mean * factor, variance * factor, False, 0.0, self.eps)
+            return torch.batch_norm(bottom, weight, bias, mean * factor, variance * factor, False, 0.0, self.eps, True)
         # With momentum 1, PyTorch's "running" statistics are the batch's own: mean and unbiased variance.
         batch_mean, batch_variance = mean.new_zeros(2, self.channels).unbind()
-        top = _batch_norm(bottom, batch_mean, batch_variance, True, 1.0, self.eps)
+        top = torch.batch_norm(bottom, weight, bias, batch_mean, batch_variance, True, 1.0, self.eps, True)
         if bottom.numel() == self.channels:
-            batch_variance = torch.zeros_like(
-                batch_variance
-            )  # one value per channel: variance 0 with factor 1, not 0 / 0
+            batch_variance = torch.zeros_like(batch_variance)  # one value per channel: 0 with factor 1, not 0 / 0
         with torch.no_grad():
             sums = [mean, variance, scale_factor]
             torch._foreach_mul_(sums, self.fraction)
             torch._foreach_add_(sums, [batch_mean, batch_variance, scale_factor.new_ones(1)])
         return top
-
-
-def _batch_norm(bottom: Tensor, mean: Tensor, variance: Tensor, training: bool, momentum: float, eps: float) -> Tensor:
-    return torch.batch_norm(bottom, None, None, mean, variance, training, momentum, eps, True)

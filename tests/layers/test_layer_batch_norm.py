@@ -104,3 +104,15 @@ def test_a_blob_with_one_axis_is_one_channel():
     (top,) = layer.forward([torch.arange(6.0)], blobs)
     torch.testing.assert_close(top, (torch.arange(6.0) - 2.5) / np.sqrt(35 / 12 + 1e-5), **TOLERANCE)
     assert blobs[0].tolist() == [2.5]
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_a_scale_in_the_same_pass(phase):
+    layer = batch_norm(phase=phase)
+    scale, _ = make_layer('name: "s" type: "Scale" top: "t" scale_param { bias_term: true }', [SHAPE])
+    weight, bias = torch.randn(4), torch.randn(4)
+    ours, theirs = ([torch.ones(4), torch.ones(4), torch.ones(1)] for _ in range(2))
+    bottom = torch.randn(SHAPE)
+    expected = scale.forward(layer.forward([bottom], theirs), [weight, bias])[0]
+    torch.testing.assert_close(layer.normalize(bottom, ours, weight, bias), expected, **TOLERANCE)
+    assert all(torch.equal(blob, other) for blob, other in zip(ours, theirs, strict=True))
