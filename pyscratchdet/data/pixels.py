@@ -49,14 +49,15 @@ def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    return _in_hsv(image, saturation=table(factor, 0))
+    return in_hsv(image, saturation=table(factor, 0))
 
 
 def _hue(image: np.ndarray, delta: float) -> np.ndarray:
-    return _in_hsv(image, hue=table(1, delta)) if delta != 0 else image
+    return in_hsv(image, hue=table(1, delta)) if delta != 0 else image
 
 
-def _in_hsv(image: np.ndarray, hue: np.ndarray | None = None, saturation: np.ndarray | None = None) -> np.ndarray:
+def in_hsv(image: np.ndarray, hue: np.ndarray | None = None, saturation: np.ndarray | None = None) -> np.ndarray:
+    """Changes hue and saturation by tables of 256 uint8 values each."""
     same = _RAMP.astype(np.uint8)
     tables = np.stack([same if hue is None else hue, same if saturation is None else saturation, same], axis=-1)
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), tables[None])

@@ -31,7 +31,7 @@ class Streams:
 
     thread: CaffeRandom
     transformer: CaffeRandom
-    libc: LibcRandom
+    libc: LibcRandom | CaffeRandom
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from pyscratchdet.data import images, pixels
 from pyscratchdet.data.plan import Expansion, Plan, Rect, crop_size
@@ -83,21 +83,19 @@ class Transformer:
             image = self._stored(self.expand(image, plan.expansion), is_encoded)
         if plan.crop is not None:
             image = self._stored(cut(image, plan.crop), is_encoded)
+        return self.normalize(self.shape(image, plan), plan.place)
+
+    def shape(self, image: np.ndarray, plan: Plan) -> np.ndarray:
+        """Resizes, adds noise, crops and mirrors: (height, width, channels) as the output, mean and scale aside."""
         if self.param.HasField("resize_param"):
             image = pixels.resize(image, self.param.resize_param, plan.interpolation)
-        return self.finish(image, plan)
-
-    def finish(self, image: np.ndarray, plan: Plan) -> np.ndarray:
-        """Noise, crop, mirror, mean and scale of a resized picture."""
         if self.param.HasField("noise_param"):
             image = pixels.noise(image, self.param.noise_param, plan.specks)
         assert plan.place is not None
         image = cut(image, plan.place)
-        if plan.is_mirrored:
-            image = image[:, ::-1]
-        return self.normalize(image, plan.place)
+        return image[:, ::-1] if plan.is_mirrored else image
 
-    def normalize(self, image: np.ndarray, place: Rect) -> np.ndarray:
+    def normalize(self, image: np.ndarray, place: Rect | None) -> np.ndarray:
         """Subtracts the mean, which is never mirrored, and scales; (height, width, channels) to channels first."""
         output = image.transpose(2, 0, 1).astype(np.float32)
         if self._mean is not None:
@@ -132,9 +130,10 @@ class Transformer:
             return image
         return images.decode(images.encode(image, "jpg"), image.shape[2] == 3)
 
-    def _mean_of(self, place: Rect, shape: tuple[int, ...]) -> np.ndarray:
+    def _mean_of(self, place: Rect | None, shape: tuple[int, ...]) -> np.ndarray:
         """The mean of the same place where the file is of the whole picture, else of the output itself."""
         assert self._mean is not None
+        assert place is not None
         if self._mean.shape == shape:
             return self._mean
         part = self._mean[:, place.top : place.top + place.height, place.left : place.left + place.width]
@@ -162,14 +161,8 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
         shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
         values = np.array(blob.data or blob.double_data, np.float32)
         return values.reshape(shape[-3:])
-    except (ValueError, TypeError) + _parse_errors() as error:
-        raise DataError(f"{Path(path)} is no mean file: {error}", code="data.mean") from error
-
-
-def _parse_errors() -> tuple[type[Exception], ...]:
-    from google.protobuf.message import DecodeError
-
-    return (DecodeError,)
+    except (DecodeError, ValueError, TypeError) as error:
+        raise DataError(f"{os.fspath(path)} is no mean file: {error}", code="data.mean") from error
 
 
 def check(param: caffe_pb2.TransformationParameter) -> None:
@@ -196,14 +189,10 @@ def check(param: caffe_pb2.TransformationParameter) -> None:
 
 
 def _distortion_rules(param: caffe_pb2.DistortionParameter) -> list[tuple[bool, str]]:
-    rules = [
-        (
-            not getattr(param, f"{name}_prob") or getattr(param, f"{name}_delta") >= 0,
-            f"{name}_delta must not be negative",
-        )
-        for name in ("brightness", "hue")
-    ]
+    rules = []
+    for name in ("brightness", "hue"):
+        rules.append((name, getattr(param, f"{name}_delta") >= 0, "a delta that is not negative"))
     for name in ("contrast", "saturation"):
         low, high = getattr(param, f"{name}_lower"), getattr(param, f"{name}_upper")
-        rules.append((not getattr(param, f"{name}_prob") or 0 <= low <= high, f"{name} needs 0 <= lower <= upper"))
-    return rules
+        rules.append((name, 0 <= low <= high, "0 <= lower <= upper"))
+    return [(not getattr(param, f"{name}_prob") or is_met, f"{name} needs {rule}") for name, is_met, rule in rules]
