@@ -86,7 +86,7 @@ def hardest_after_nms(
         threshold: Highest overlap of two entries taken.
         top_k: How many entries of a row are looked at, hardest first; -1 for all.
     """
-    order = losses.masked_fill(~eligible, -torch.inf).sort(1, descending=True, stable=True).indices
+    order = losses.masked_fill(~eligible, -torch.inf).sort(dim=1, descending=True, stable=True).indices
     if top_k > -1:
         order = order[:, :top_k]
     boxes = boxes.expand(len(losses), -1, -1).gather(1, order[..., None].expand(-1, -1, 4))

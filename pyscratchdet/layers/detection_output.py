@@ -214,7 +214,7 @@ class _OnnxDetections:
             objects = self._add("Gather", arm, self._ints([1]), axis=2)
             certain = np.zeros((1, 1, self.rule.num_classes), np.float32)
             certain[..., 0] = 1
-            limit = np.array(self.layer.output_param.objectness_score, np.float32)
+            limit = np.array([self.layer.output_param.objectness_score], np.float32)
             low = self._add("Less", objects, self.graph.constant(limit, "objectness"))
             scores = self._add("Where", low, self.graph.constant(certain, "certain"), scores)
         scores = self._add("Gather", scores, self._ints(self.classes, "classes"), axis=2)
@@ -223,7 +223,7 @@ class _OnnxDetections:
     def _boxes(self) -> str:
         """(N, P, 4), or (N, F, P, 4) where each class has its own locations."""
         pair = self._reshape(self.bottoms[2], [2, self.num_priors, 4])
-        priors, variances = (self._add("Gather", pair, self._scalar(index), axis=0) for index in (0, 1))
+        priors, variances = self.graph.node("Split", [pair, self._ints([1, 1])], 2, axis=0)
         if len(self.bottoms) > 4:
             priors = self._decode(self._reshape(self.bottoms[4], [0, self.num_priors, 4]), priors, variances)
         if self.shared:
@@ -240,7 +240,7 @@ class _OnnxDetections:
         sizes = self._add("Sub", high, low)
         if self.rule.code_type != CENTER_SIZE:
             return self._add("Add", priors, self._add("Mul", scaled, self._add("Concat", sizes, sizes, axis=-1)))
-        half = self.graph.constant(np.array(0.5, np.float32), "half")
+        half = self.graph.constant(np.array([0.5], np.float32), "half")
         offsets, logs = self._halves(scaled)
         centers = self._add("Mul", self._add("Add", low, high), half)
         centers = self._add("Add", self._add("Mul", offsets, sizes), centers)
@@ -251,7 +251,7 @@ class _OnnxDetections:
         """Returns image, place of the class among the F, and prior of what NMS keeps: (S,) each."""
         if 0 < self.rule.top_k < self.num_priors:
             values, index = self.graph.node("TopK", [scores, self._ints([self.rule.top_k])], 2, axis=2)
-            nothing = self.graph.constant(np.array(-np.inf, np.float32), "nothing")
+            nothing = self.graph.constant(np.array([-np.inf], np.float32), "nothing")
             nothing = self._add("Expand", nothing, self._add("Shape", scores))
             scores = self._add("ScatterElements", nothing, index, values, axis=2)
         if self.rule.code_type != CENTER_SIZE:
@@ -266,9 +266,10 @@ class _OnnxDetections:
         limits = [min(self.rule.nms_threshold, 1.0), self.rule.score_threshold]
         constants = [self.graph.constant(np.array([value], np.float32), "limit") for value in limits]
         chosen = self._add("NonMaxSuppression", boxes, scores, self._ints([self.num_priors]), *constants)
-        image, place, prior = (self._add("Gather", chosen, self._scalar(index), axis=1) for index in range(3))
+        columns = self.graph.node("Split", [chosen, self._ints([1, 1, 1])], 3, axis=1)
+        image, place, prior = (self._add("Squeeze", column, self._ints([1])) for column in columns)
         if not self.shared:
-            number = self._scalar(len(self.classes))
+            number = self._ints([len(self.classes)])
             image, place = self._add("Div", image, number), self._add("Mod", image, number)
         return image, place, prior
 
@@ -283,7 +284,7 @@ class _OnnxDetections:
             shifted = self._add("Concat", padding, images, axis=0)
             shifted = self._add("Slice", shifted, self._ints([0]), self._ints([-self.rule.keep_top_k]))
             order = self._add("Compress", order, self._add("Not", self._add("Equal", images, shifted)), axis=0)
-        group = self._add("Add", self._add("Mul", image, self._scalar(len(self.classes))), place)
+        group = self._add("Add", self._add("Mul", image, self._ints([len(self.classes)])), place)
         return self._add("Gather", order, self._sorted(self._add("Gather", group, order), largest=0))
 
     def _sorted(self, values: str, largest: int) -> str:
@@ -305,9 +306,6 @@ class _OnnxDetections:
 
     def _ints(self, values: list[int], name: str = "ints") -> str:
         return self.graph.constant(np.array(values, np.int64), name)
-
-    def _scalar(self, value: int) -> str:
-        return self.graph.constant(np.array(value, np.int64), "scalar")
 
     def _no(self, message: str) -> ConversionError:
         return ConversionError(message, code="onnx.detection-output", layer=self.layer.name, layer_type=self.layer.type)

@@ -72,7 +72,7 @@ class MultiBoxLoss(Loss):
         batch = self._batch(bottoms)
         work = MultiBox(batch, self.loss_param, self.background)
         loss = torch.zeros((), device=batch.loc.device)
-        if self.with_loc and len(work.positives):
+        if self.with_loc:
             loss = loss + self.loss_param.loc_weight * work.location_loss()
         if self.with_conf:
             loss = loss + work.confidence_loss()

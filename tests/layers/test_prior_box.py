@@ -1,0 +1,87 @@
+import detection_cases as cases
+import numpy as np
+import pytest
+import torch
+
+from pyscratchdet.errors import LayerError
+
+MAP, IMAGE = (1, 3, 2, 5), (1, 3, 40, 100)
+
+
+@pytest.mark.parametrize("name", cases.recorded("PriorBox"))
+def test_recorded_to_the_bit(name):
+    layer, bottoms, record = cases.load(name)
+    shapes, (top,) = cases.run(layer, bottoms)
+    assert shapes == [tuple(top.shape)] == [record["out:t0"].shape]
+    assert np.array_equal(top.numpy(), record["out:t0"])
+
+
+def priors(text, shape=MAP, image=IMAGE):
+    layer = cases.make(f'type: "PriorBox" prior_box_param {{ {text} }}')
+    _, (top,) = cases.run(layer, [torch.zeros(shape), torch.zeros(image)])
+    return top.numpy()[0].reshape(2, -1, 4)
+
+
+def test_sizes_are_cut_off_and_ratios_not_repeated():
+    # 35.84 is 35, 76.8 is 76; ratio 1 and the repeated 2 and 0.5 are dropped: 4 boxes in each cell.
+    boxes, variances = priors("min_size: 35.84 max_size: 76.8 aspect_ratio: 1 aspect_ratio: 2 aspect_ratio: 0.5")
+    assert boxes.shape == (2 * 5 * 4, 4)
+    widths = (boxes[:4, 2] - boxes[:4, 0]) * 100
+    np.testing.assert_allclose(widths, [35, (35 * 76) ** 0.5, 35 * 2**0.5, 35 / 2**0.5], rtol=1e-6)
+    np.testing.assert_allclose((boxes[0, 0] + boxes[0, 2]) * 50, 0.5 * 100 / 5, rtol=1e-6)
+    assert (variances == np.float32(0.1)).all()
+
+
+def test_clip_steps_offset_and_variances():
+    boxes, variances = priors(
+        "min_size: 30 flip: false aspect_ratio: 4 clip: true step_w: 10 step_h: 30 offset: 0.25"
+        " img_w: 50 img_h: 80 variance: 0.1 variance: 0.2 variance: 0.3 variance: 0.4"
+    )
+    assert boxes.shape == (2 * 5 * 2, 4)
+    np.testing.assert_allclose(boxes[0], [0, 0, 17.5 / 50, 22.5 / 80], rtol=1e-6)
+    np.testing.assert_allclose(boxes[1], [0, 0, 32.5 / 50, 15 / 80], rtol=1e-6)
+    np.testing.assert_allclose(boxes[-2], [27.5 / 50, 22.5 / 80, 1, 52.5 / 80], rtol=1e-6)
+    assert np.array_equal(variances[7], np.float32([0.1, 0.2, 0.3, 0.4]))
+
+
+def test_the_top_may_be_written_to_and_shapes_may_change():
+    layer = cases.make('type: "PriorBox" prior_box_param { min_size: 10 }')
+    bottoms = [torch.zeros(MAP), torch.zeros(IMAGE)]
+    _, (first,) = cases.run(layer, bottoms)
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(layer.forward(bottoms, [])[0], kept)
+    assert layer.forward([torch.zeros(1, 3, 4, 3), bottoms[1]], [])[0].shape == (1, 2, 4 * 3 * 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "min-size"),
+        ("min_size: 0", "min-size"),
+        ("min_size: -3", "min-size"),
+        ("min_size: 10 max_size: 10", "max-size"),
+        ("min_size: 10 min_size: 20 max_size: 30", "max-size"),
+        ("min_size: 10 aspect_ratio: 0", "aspect-ratio"),
+        ("min_size: 10 variance: 0.1 variance: 0.2", "variance"),
+        ("min_size: 10 variance: 0", "variance"),
+        ("min_size: 10 img_size: 30 img_h: 30", "img-size"),
+        ("min_size: 10 img_h: 30", "img-size"),
+        ("min_size: 10 step: 8 step_h: 8", "step"),
+        ("min_size: 10 step_w: 8", "step"),
+        ("min_size: 10 step: 0", "step"),
+    ],
+)
+def test_rules(text, code):
+    layer = cases.make(f'type: "PriorBox" prior_box_param {{ {text} }}')
+    with pytest.raises(LayerError) as caught:
+        layer.setup([MAP, IMAGE])
+    assert caught.value.code == f"layer.{code}"
+    assert caught.value.layer == "layer"
+
+
+def test_an_empty_map_is_refused():
+    layer = cases.make('type: "PriorBox" prior_box_param { min_size: 10 }')
+    layer.setup([MAP, IMAGE])
+    with pytest.raises(LayerError, match="empty"):
+        layer.reshape([(1, 3, 0, 5), IMAGE])
