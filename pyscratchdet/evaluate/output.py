@@ -70,8 +70,8 @@ class PictureWriter:
         assert frame.image is not None
         stem = frame.source.name if frame.index < 0 else f"{frame.source.name}_{frame.index:06d}"
         height, width = frame.image.shape[:2]
-        low = np.floor(found.boxes_px[:, :2]).astype(int).clip(0, [width - 1, height - 1])
-        high = np.ceil(found.boxes_px[:, 2:]).astype(int).clip(low + 1, [width, height])
+        low = np.round(found.boxes_px[:, :2]).astype(int).clip(0, [width - 1, height - 1])
+        high = np.round(found.boxes_px[:, 2:]).astype(int).clip(low + 1, [width, height])
         for number, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
             name = _as_file_name(self._names[int(found.labels[number])])
             path = self._folder / "crops" / name / f"{stem}_{number}.jpg"

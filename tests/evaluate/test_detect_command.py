@@ -1,0 +1,266 @@
+"""`pyscratchdet detect`, `evaluate` and `score` on a net whose answers are known."""
+
+import csv
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from pyscratchdet.cli import main
+from pyscratchdet.data.shapes import ShapeObject, annotation_xml
+
+
+@pytest.fixture
+def flags(block_model):
+    deploy, weights, labels = block_model
+    return ["--model", str(deploy), "--weights", str(weights), "--labelmap", str(labels), "--mean", "0", "--scale",
+            str(1 / 255)]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, picture):
+    """Three pictures and two broken ones."""
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    cv2.imwrite(str(inputs / "a.png"), picture((0, 1, 2)))
+    cv2.imwrite(str(inputs / "c.png"), picture((2, 3, 5), (0, 0, 0)))
+    cv2.imwrite(str(inputs / "e.png"), picture())
+    (inputs / "b.png").write_bytes(b"")
+    (inputs / "d.jpg").write_bytes(b"\xff\xd8\xff and no more")
+    return inputs
+
+
+def test_every_format(folder, flags, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["detect", str(folder), *flags, "-o", str(out), "--format", "json,voc,coco,csv", "--crops"]) == 0
+    printed = capsys.readouterr()
+    assert "3 pictures, 3 objects: 2 blue, 1 red" in printed.out
+    assert printed.err.count("warning:") == 2
+    assert "2 inputs could not be read" in printed.err
+
+    content = json.loads((out / "detections.json").read_text())
+    assert [image["name"] for image in content["images"]] == ["a", "c", "e"]
+    assert [len(image["detections"]) for image in content["images"]] == [1, 2, 0]
+    first = content["images"][0]["detections"][0]
+    assert (first["class"], first["label"], first["box"]) == ("blue", 1, [48.0, 16.0, 72.0, 32.0])
+    assert [one["path"].rsplit("/", 1)[1] for one in content["failed"]] == ["b.png", "d.jpg"]
+
+    rows = list(csv.DictReader((out / "detections.csv").read_text().splitlines()))
+    found = [(row["path"].rsplit("/", 1)[1], row["class"]) for row in rows]
+    assert found == [("a.png", "blue"), ("c.png", "blue"), ("c.png", "red")]
+    coco = json.loads((out / "coco.json").read_text())
+    assert [(a["image_id"], a["category_id"], a["bbox"]) for a in coco["annotations"]] == [
+        (1, 1, [48.0, 16.0, 24.0, 16.0]),
+        (2, 1, [0.0, 0.0, 24.0, 16.0]),
+        (2, 2, [120.0, 48.0, 24.0, 16.0]),
+    ]
+    assert [c["name"] for c in coco["categories"]] == ["blue", "red"]
+    thing = ElementTree.parse(out / "Annotations" / "a.xml").find("object")
+    assert [thing.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")] == ["48", "16", "72", "32"]
+
+    crop = cv2.imread(str(out / "crops" / "red" / "c_1.jpg"))
+    assert crop.shape == (16, 24, 3)
+    assert crop[8, 12, 2] > 230
+    drawn = cv2.imread(str(out / "a.jpg"))
+    assert drawn.shape == (64 * 4, 144 * 4, 3)
+
+
+def test_filters(folder, flags, tmp_path, capsys):
+    assert main(["detect", str(folder), *flags, "-o", str(tmp_path / "o"), "--classes", "red", "--no-draw"]) == 0
+    assert "1 objects: 1 red" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["detections.json"]
+    assert main(["detect", str(folder), *flags, "-o", str(tmp_path / "o"), "--classes", "rad"]) == 2
+    assert 'did you mean "red"?' in capsys.readouterr().err
+
+
+def test_a_video(flags, tmp_path, capsys):
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12, (144, 64))
+    for k in range(9):
+        frame = np.zeros((64, 144, 3), np.uint8)
+        frame[16:32, 24 * (k % 6) : 24 * (k % 6) + 24, 0] = 255
+        writer.write(frame)
+    writer.release()
+    assert main(["detect", str(tmp_path / "clip.avi"), *flags, "-o", str(tmp_path / "o"), "--batch-size", "4"]) == 0
+    assert "9 pictures, 9 objects: 9 blue" in capsys.readouterr().out
+    content = json.loads((tmp_path / "o" / "detections.json").read_text())
+    assert [image["frame"] for image in content["images"]] == list(range(9))
+    assert [image["detections"][0]["box"][0] for image in content["images"]] == [24.0 * (k % 6) for k in range(9)]
+    drawn = cv2.VideoCapture(str(tmp_path / "o" / "clip.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 9
+    assert drawn.get(cv2.CAP_PROP_FPS) == 12
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["clip.mp4", "detections.json"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        (["--mean", "1,x"], "usage.option"),
+        (["--mean", "1,2"], "detect.mean"),
+        (["--size", "0x4"], "usage.option"),
+        (["--format", "jsno"], "usage.option"),
+        (["--batch-size", "0"], "usage.option"),
+        (["--gpu", "99"], "usage.gpu"),
+        (["--labelmap", "{tmp}/short.prototxt"], "evaluate.class-count"),
+        (["--labelmap", "{tmp}/none.prototxt"], "file.read"),
+        (["--weights", "{tmp}/none.caffemodel"], "file.read"),
+    ],
+)
+def test_bad_arguments_end_in_one_message(folder, flags, tmp_path, capsys, extra, code):
+    (tmp_path / "short.prototxt").write_text('item { name: "background" label: 0 }')
+    extra = [text.replace("{tmp}", str(tmp_path)) for text in extra]
+    assert main(["detect", str(folder / "a.png"), *flags, *extra, "-o", str(tmp_path / "o")]) == 2
+    error = capsys.readouterr().err
+    assert f"[{code}]" in error
+    assert not (tmp_path / "o").exists()
+
+
+def test_nothing_readable(folder, flags, tmp_path, capsys):
+    assert main(["detect", str(folder / "b.png"), str(folder / "d.jpg"), *flags, "-o", str(tmp_path / "o")]) == 2
+    assert "detect.nothing-read" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture
+def devkit(tmp_path, picture, block_model):
+    """A VOC tree of four pictures; the third has an object that the net cannot see."""
+    base = tmp_path / "kit" / "VOC2007"
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (base / name).mkdir(parents=True)
+    scenes = [[(0, 1, 2)], [(2, 3, 5), (0, 0, 0)], [(1, 2, 2)], [(2, 1, 1)]]
+    for number, blocks in enumerate(scenes):
+        cv2.imwrite(str(base / f"JPEGImages/{number}.png"), picture(*blocks))
+        objects = [
+            ShapeObject(
+                "red" if channel else "blue", (24 * c + 1, 16 * r + 1, 24 * c + 24, 16 * r + 16), False, False, False
+            )
+            for channel, r, c in blocks
+        ]
+        (base / f"Annotations/{number}.xml").write_text(annotation_xml(str(number), 144, 64, objects))
+    (base / "ImageSets/Main/test.txt").write_text("0\n1\n2\n3\n")
+    shutil.copy(block_model[2], tmp_path / "kit" / "labelmap.prototxt")
+    return tmp_path / "kit"
+
+
+def test_evaluate_voc_writes_results_that_judge_the_same(devkit, flags, tmp_path, capsys):
+    arguments = ["evaluate", "voc", "--data", str(devkit), "--metric", "area", "--json"]
+    assert main([*arguments, *flags, "-o", str(tmp_path / "o"), "--resume", str(tmp_path / "parts")]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["classes"]["blue"] == {"AP": 1.0, "objects": 2, "detections": 2}
+    assert figures["classes"]["red"]["AP"] == pytest.approx(2 / 3)
+    assert figures["mAP"] == pytest.approx(5 / 6)
+    assert (tmp_path / "o" / "report.html").is_file()
+    assert main([*arguments, "--results", str(tmp_path / "o")]) == 0
+    assert json.loads(capsys.readouterr().out)["mAP"] == pytest.approx(5 / 6)
+
+
+def test_evaluate_voc_prints_a_table(devkit, flags, capsys):
+    assert main(["evaluate", "voc", "--data", str(devkit), *flags, "--multi-scale"]) == 0
+    printed = capsys.readouterr().out
+    assert "blue" in printed
+    assert "mAP = " in printed
+
+
+def test_evaluate_coco(devkit, flags, tmp_path, capsys):
+    from pyscratchdet.evaluate.sets import coco_from_truth, read_voc_truth
+
+    truth = read_voc_truth(devkit / "VOC2007", classes=["blue", "red"])
+    (tmp_path / "instances.json").write_text(json.dumps(coco_from_truth(truth)))
+    arguments = ["evaluate", "coco", "--data", str(tmp_path / "instances.json"), "--json"]
+    pictures = ["--images", str(devkit / "VOC2007" / "JPEGImages")]
+    assert main([*arguments, *pictures, *flags, "-o", str(tmp_path / "o")]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["classes50"]["blue"] == pytest.approx(1)
+    assert main([*arguments, *pictures, "--results", str(tmp_path / "o" / "detections.json")]) == 0
+    assert json.loads(capsys.readouterr().out)["AP"] == pytest.approx(figures["AP"])
+
+
+def test_score_names_the_best(devkit, flags, block_model, tmp_path, capsys):
+    from pyscratchdet.runtime import load_net, save_weights
+
+    deploy, weights, _ = block_model
+    blind = load_net(str(deploy), str(weights))
+    blind.params["conf"][0].detach().zero_()
+    save_weights(blind, tmp_path / "net_iter_20.caffemodel")
+    shutil.copy(weights, tmp_path / "net_iter_100.caffemodel")
+    rest = flags[:2] + flags[4:]
+    assert main(["score", str(tmp_path), *rest, "--data", str(devkit), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert [round(value, 4) for value in scores["scores"].values()] == [0.0, round((1 + 7 / 11) / 2, 4)]
+    assert scores["best"].endswith("net_iter_100.caffemodel")
+    assert main(["score", str(devkit), *rest, "--data", str(devkit)]) == 2
+    assert "score.empty-folder" in capsys.readouterr().err
+
+
+def _rows(name, table):
+    """A blob (1, 1, N, W) of constants: concatenated single values."""
+    text, rows = "", []
+    for i, row in enumerate(table):
+        tops = [f"{name}_{i}_{j}" for j in range(len(row))]
+        for top, value in zip(tops, row, strict=True):
+            text += f'layer {{ name: "{top}" type: "DummyData" top: "{top}" dummy_data_param {{'
+            text += f" shape {{ dim: 1 dim: 1 dim: 1 dim: 1 }} data_filler {{ value: {value} }} }} }}\n"
+        bottoms = " ".join(f'bottom: "{top}"' for top in tops)
+        text += (
+            f'layer {{ name: "{name}_{i}" type: "Concat" {bottoms} top: "{name}_{i}" concat_param {{ axis: 3 }} }}\n'
+        )
+        rows.append(f"{name}_{i}")
+    bottoms = " ".join(f'bottom: "{row}"' for row in rows)
+    return text + f'layer {{ name: "{name}" type: "Concat" {bottoms} top: "{name}" concat_param {{ axis: 2 }} }}\n'
+
+
+def test_evaluate_caffe(tmp_path, capsys):
+    found = [(0, 1, 0.9, 0.1, 0.1, 0.5, 0.5), (0, 1, 0.8, 0.6, 0.6, 0.9, 0.9), (0, 2, 0.7, 0.2, 0.2, 0.4, 0.4)]
+    truth = [(0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0), (0, 1, 0, 0.55, 0.1, 0.9, 0.5, 0), (0, 3, 0, 0.2, 0.2, 0.4, 0.4, 0)]
+    net = _rows("det", found) + _rows("gt", truth)
+    net += 'layer { name: "e" type: "DetectionEvaluate" bottom: "det" bottom: "gt" top: "eval" include { phase: TEST }'
+    net += " detection_evaluate_param { num_classes: 4 background_label_id: 0 overlap_threshold: 0.5 } }"
+    (tmp_path / "test.prototxt").write_text(net)
+    (tmp_path / "solver.prototxt").write_text(
+        f'test_net: "{tmp_path}/test.prototxt" train_net: "x" test_iter: 2 test_interval: 5 ap_version: "MaxIntegral"'
+    )
+    assert main(["evaluate", "caffe", "--solver", str(tmp_path / "solver.prototxt")]) == 0
+    # twice the same picture: tp tp fp fp of 4 positives
+    expected = "class1: 0.5\nclass2: 0\nMissing true_pos for label: 3\n    Test net output #0: eval = 0.166667\n"
+    assert capsys.readouterr().out == expected
+    model = ["--model", str(tmp_path / "test.prototxt")]
+    assert main(["evaluate", "caffe", *model, "--iterations", "1", "--ap-version", "bogus"]) == 2
+    assert "evaluate.ap-version" in capsys.readouterr().err
+    assert main(["evaluate", "caffe", *model]) == 2
+    assert "--iterations with --model" in capsys.readouterr().err
+
+
+def test_evaluate_caffe_wants_an_evaluation_layer(block_model, capsys):
+    assert main(["evaluate", "caffe", "--model", str(block_model[0]), "--iterations", "1"]) == 2
+    assert "evaluate.no-evaluate-layer" in capsys.readouterr().err
+
+
+def test_extract_features(block_model, tmp_path, capsys):
+    import lmdb
+
+    from pyscratchdet.proto import caffe_pb2
+
+    model = tmp_path / "net.prototxt"
+    model.write_text(
+        'layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 3 dim: 4 dim: 2 dim: 5 }'
+        " data_filler { value: 2 } } }\n"
+        'layer { name: "p" type: "Power" bottom: "d" top: "p" power_param { power: 2 } }\n'
+        'layer { name: "f" type: "Flatten" bottom: "p" top: "f" }'
+    )
+    first, second = tmp_path / "p_lmdb", tmp_path / "f_lmdb"
+    arguments = ["extract-features", str(block_model[1]), str(model)]
+    assert main([*arguments, "p,f", f"{first},{second}", "2", "lmdb"]) == 0
+    assert "p of 6 pictures" in capsys.readouterr().out
+    for path, shape in ((first, (4, 2, 5)), (second, (40, 1, 1))):
+        with lmdb.open(str(path), readonly=True, lock=False) as database, database.begin() as transaction:
+            records = list(transaction.cursor())
+        assert [key for key, _ in records] == [b"%010d" % k for k in range(6)]
+        datum = caffe_pb2.Datum.FromString(records[5][1])
+        assert (datum.channels, datum.height, datum.width) == shape
+        assert list(datum.float_data) == [4.0] * 40
+    assert main([*arguments, "q", str(tmp_path / "q"), "1", "lmdb"]) == 2
+    assert "features.unknown-blob" in capsys.readouterr().err
+    assert main([*arguments, "p,f", str(tmp_path / "q"), "1", "lmdb"]) == 2
+    assert "differ in number" in capsys.readouterr().err
