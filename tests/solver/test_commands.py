@@ -1,0 +1,151 @@
+"""The commands train, test, time and plot-log, in this process."""
+
+import csv
+import json
+import re
+
+import pytest
+from toynet import SOLVER
+
+from pyscratchdet.cli import main
+from pyscratchdet.solver.curves import read_curves
+
+GLOG = re.compile(r"[IWE]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.cpp:\d+\] ")
+
+
+def test_train_logs_what_parse_log_reads(toy, tmp_path, capsys):
+    log = tmp_path / "logs/run.log"
+    path = toy("display: 5 test_iter: 2 test_interval: 10")
+    assert main(["train", f"-solver={path}", "--log", str(log), "--log_dir", str(tmp_path / "more")]) == 0
+    text = log.read_text()
+    assert capsys.readouterr().err == text
+    assert [path.read_text() for path in (tmp_path / "more").iterdir()] == [text]
+    lines = [line for line in text.splitlines() if GLOG.match(line)]
+    # The expressions of Caffe's tools/extra/parse_log.py.
+    iterations = [int(m[1]) for line in lines if (m := re.search(r"Iteration (\d+), loss", line))]
+    assert iterations == [0, 5, 10, 15, 20]
+    rates = [float(m[1]) for line in lines if (m := re.search(r"lr = ([-+]?[0-9]*\.?[0-9]+)", line))]
+    assert rates == [0.05, 0.05, 0.05, 0.005]
+    assert len([line for line in lines if re.search(r"Train net output #(\d+): (\S+) = ([\.\deE+-]+)", line)]) == 4
+    assert len([line for line in lines if re.search(r"Test net output #(\d+): (\S+) = ([\.\deE+-]+)", line)]) == 3
+    assert "" not in text.splitlines()  # an empty line stops parse_log.py
+    assert len([line for line in lines if "Solving toy" in line]) == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_metrics(toy, tmp_path, suffix):
+    path = toy("display: 5 test_iter: 2 test_interval: 10")
+    metrics = tmp_path / f"run.{suffix}"
+    main(["train", "--solver", path, "--metrics", str(metrics)])
+    if suffix == "csv":
+        rows = list(csv.DictReader(metrics.read_text().splitlines()))
+    else:
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [(row["kind"], int(row["iteration"])) for row in rows] == [
+        ("test", 0), ("train", 0), ("train", 5), ("test", 10), ("train", 10), ("train", 15), ("test", 20),
+    ]  # fmt: skip
+    assert float(rows[2]["lr"]) == pytest.approx(0.05)
+    assert float(rows[2]["grad_norm_std"]) > 0
+    curves = read_curves(metrics).series
+    assert sorted(curves["loss"]) == [0, 5, 10, 15]
+    assert sorted(curves["test0/loss"]) == [0, 10, 20]
+
+
+def test_flags_change_the_run(toy, tmp_path, capsys):
+    path = toy()
+    assert main(["train", "--solver", path, "--iterations=4", "--keep", "1", "--stage", "a,b", "--level=2"]) == 0
+    assert [p.name for p in sorted((tmp_path / "out").glob("*.solverstate"))] == ["toy_iter_4.solverstate"]
+    assert 'stage: "b"' in capsys.readouterr().err
+    assert main(["train", "--solver", path, "--resume", "auto"]) == 0
+    assert "Resuming from" in capsys.readouterr().err
+    assert (tmp_path / "out/toy_iter_20.solverstate").exists()
+
+
+def test_a_run_without_a_seed_goes_on_as_it_began(toy, tmp_path):
+    solver = SOLVER.replace("random_seed: 3", "")
+    path = toy(solver=solver)
+    main(["train", "--solver", path])
+    whole = (tmp_path / "out/toy_iter_20.caffemodel").read_bytes()
+    main(["train", "--solver", path, f"--snapshot={tmp_path}/out/toy_iter_7.solverstate"])
+    assert (tmp_path / "out/toy_iter_20.caffemodel").read_bytes() == whole
+
+
+def bad(toy, tmp_path, case):
+    path = toy("type: 'Sgd'") if case == "solver.type" else toy()
+    if case == "net.unknown-bottom":
+        train = tmp_path / "train.prototxt"
+        train.write_text(train.read_text().replace('bottom: "fc1" top: "fc2"', 'bottom: "fc9" top: "fc2"'))
+    return {
+        "file.read": [f"--solver={tmp_path}/none.prototxt"],
+        "train.snapshot": [f"--solver={path}", "--snapshot=a", "--weights=b"],
+        "solver.signal-effect": [f"--solver={path}", "--sigint_effect=jump"],
+        "train.gpu": [f"--solver={path}", "--gpu=x"],
+        "metrics.suffix": [f"--solver={path}", "--metrics=a.txt"],
+    }.get(case, [f"--solver={path}"])
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["solver.type", "file.read", "train.snapshot", "solver.signal-effect", "train.gpu", "metrics.suffix",
+     "net.unknown-bottom"],
+)  # fmt: skip
+def test_bad_input_ends_with_status_2_and_one_message(toy, tmp_path, capsys, case):
+    assert main(["train", *bad(toy, tmp_path, case)]) == 2
+    error = capsys.readouterr().err
+    assert f"[{case}]" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_test_prints_means(toy, tmp_path, capsys):
+    path = toy()
+    main(["train", f"--solver={path}"])
+    capsys.readouterr()
+    arguments = [f"-model={tmp_path}/train.prototxt", f"-weights={tmp_path}/out/toy_iter_20.caffemodel"]
+    assert main(["test", *arguments, "-iterations", "3"]) == 0
+    text = capsys.readouterr().err
+    batches = [float(value) for value in re.findall(r"Batch \d, loss = (\S+)", text)]
+    mean = float(re.search(r"\] loss = (\S+) \(\* 1 = \S+ loss\)", text)[1])
+    assert len(batches) == 3
+    assert mean == pytest.approx(sum(batches) / 3, rel=1e-5)  # six printed digits
+    assert main(["test", *arguments, "-iterations=0"]) == 2
+
+
+def test_time_names_every_layer(toy, tmp_path, capsys):
+    toy()
+    assert main(["time", f"--model={tmp_path}/train.prototxt", "--iterations=2"]) == 0
+    text = capsys.readouterr().err
+    for name in ("x", "fc1", "relu1", "drop1", "fc2", "loss"):
+        assert re.search(rf"\] +{name}\tforward: \S+ ms\.", text)
+        assert re.search(rf"\] +{name}\tbackward: \S+ ms\.", text)
+    assert "Average Forward-Backward:" in text
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_plot(toy, tmp_path, capsys, suffix):
+    log, metrics, figure = tmp_path / "a.log", tmp_path / "a.csv", tmp_path / f"a.{suffix}"
+    path = toy("display: 5 test_iter: 2 test_interval: 10")
+    main(["train", f"--solver={path}", f"--log={log}", f"--metrics={metrics}"])
+    assert main(["plot-log", str(log), str(metrics), "-o", str(figure)]) == 0
+    assert figure.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+    (tmp_path / "empty.log").write_text("nothing here\n")
+    assert main(["plot-log", str(tmp_path / "empty.log"), "-o", str(figure)]) == 2
+    assert main(["plot-log", str(log), "-o", str(tmp_path / "a.doc")]) == 2
+
+
+def test_curves_of_an_original_log(tmp_path):
+    log = tmp_path / "caffe.log"
+    log.write_text(
+        "I0101 10:00:00.000001    12 solver.cpp:433] Iteration 0, Testing net (#0)\n"
+        "I0101 10:00:01.000001    12 solver.cpp:546]     Test net output #0: detection_eval = 0.0125\n"
+        "I0101 10:00:02.000001    12 solver.cpp:243] Iteration 0, loss = 20.5\n"
+        "I0101 10:00:02.000002    12 solver.cpp:259]     Train net output #0: mbox_loss = 21 (* 1 = 21 loss)\n"
+        "I0101 10:00:02.000003    12 sgd_solver.cpp:138] Iteration 0, lr = 1e-05\n"
+        "I0101 10:00:09.000001    12 solver.cpp:243] Iteration 10 (1.5 iter/s, 6s/10 iters), loss = nan\n"
+    )
+    curves = read_curves(log).series
+    assert curves["mAP"] == {0: 0.0125}
+    assert curves["test0/detection_eval"] == {0: 0.0125}
+    assert curves["train/mbox_loss"] == {0: 21}
+    assert curves["lr"] == {0: 1e-5}
+    assert sorted(curves["loss"]) == [0, 10]
