@@ -7,7 +7,7 @@ import argparse
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("output", metavar="OUT", help="VOCdevkit folder to make; must not exist yet, or be empty")
+    parser.add_argument("output", metavar="OUT", help="folder to make, with VOCdevkit and labelmap.prototxt in it")
     parser.add_argument(
         "--images", type=int, default=400, metavar="N", help="pictures to train on (default %(default)s)"
     )
@@ -24,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{folder}: {args.images} training and {args.test} test pictures, {len(CLASSES)} classes: {', '.join(CLASSES)}"
     )
-    print(f"{folder.parent / 'labelmap.prototxt'}: label map, background 0")
+    print(f"{folder.parent.parent / 'labelmap.prototxt'}: label map, background 0")
     return 0

@@ -76,7 +76,8 @@ def default_label_map(args: argparse.Namespace) -> None:
     """Takes the label map beside the data where none is given."""
     from pathlib import Path
 
-    beside = [folder / "labelmap.prototxt" for folder in (Path(args.data), Path(args.data).parent)]
+    data = Path(args.data).absolute()
+    beside = [folder / "labelmap.prototxt" for folder in (data, *data.parents[:2])]
     if args.labelmap is None:
         args.labelmap = next((str(path) for path in beside if path.is_file()), None)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from pyscratchdet.errors import FileError, UsageError
 
-YEAR = "VOC2007"
+DEVKIT, YEAR = "VOCdevkit", "VOC2007"
 CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
 _HUES = dict(zip(CLASSES, (8, 38, 68, 98, 128, 158), strict=True))  # OpenCV's hue, 0 to 179
 _SUPERSAMPLE = 4
@@ -61,7 +61,7 @@ def make_shapes(
     seed: int = 0,
     on_image: Callable[[int], None] | None = None,
 ) -> Path:
-    """Writes a VOCdevkit: `root/VOC2007/{Annotations,ImageSets/Main,JPEGImages}` and `root/labelmap.prototxt`.
+    """Writes `root/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}` and `root/labelmap.prototxt`.
 
     The sets are `trainval` (also written as `train`) and `test`, each with VOC's per-class files. All is made in a
     temporary folder and renamed, so `root` is whole or absent.
@@ -104,7 +104,7 @@ def make_shapes(
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise FileError(f"cannot write {target}: {error.strerror or error}", code="file.write") from error
-    return target / YEAR
+    return target / DEVKIT / YEAR
 
 
 def draw_scene(random: np.random.Generator, width: int, height: int, size: int) -> Scene:
@@ -269,7 +269,7 @@ def _describe(owner: np.ndarray, index: int, name: str, area: int, size: int) ->
 def _write_tree(
     root: Path, num_train: int, num_test: int, size: int, seed: int, on_image: Callable[[int], None] | None
 ) -> None:
-    base = root / YEAR
+    base = root / DEVKIT / YEAR
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (base / folder).mkdir(parents=True)
     found: dict[str, list[ShapeObject]] = {}

@@ -18,16 +18,16 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def find_voc(root: str | os.PathLike[str], year: str | None = None) -> Path:
-    """Returns the folder with Annotations and ImageSets: `root` itself, or the `VOC*` folder in it.
+    """Returns the folder with Annotations and ImageSets: `root` itself, or the one in it.
 
     Args:
-        root: A VOCdevkit or one of its years.
+        root: A VOCdevkit, the folder it is in, or one of its years.
         year: Such as "2007" or "VOC2007" where a devkit has several.
 
     Raises:
         FileError: There is none, or more than one.
     """
-    base = Path(root)
+    base = Path(root) / "VOCdevkit" if (Path(root) / "VOCdevkit").is_dir() else Path(root)
     if year:
         base = base / (year if year.startswith("VOC") else f"VOC{year}")
     if (base / "Annotations").is_dir():

@@ -54,7 +54,7 @@ def test_per_class_sets_say_present_difficult_or_absent(tree):
 
 
 def test_label_map_starts_with_background(tree):
-    text = (tree.parent / "labelmap.prototxt").read_text()
+    text = (tree.parent.parent / "labelmap.prototxt").read_text()
     assert text.startswith('item {\n  name: "none_of_the_above"\n  label: 0\n  display_name: "background"\n}\n')
     assert text.count("item {") == 1 + len(CLASSES)
     assert f'name: "{CLASSES[-1]}"\n  label: {len(CLASSES)}' in text
@@ -99,7 +99,7 @@ def test_scenes_vary():
 
 def test_bad_input(tree, tmp_path, capsys):
     with pytest.raises(FileError, match=r"file\.exists"):
-        make_shapes(tree.parent, 2, 1)
+        make_shapes(tree.parent.parent, 2, 1)
     with pytest.raises(UsageError, match=r"demo-data\.range"):
         make_shapes(tmp_path / "none", 0, 1)
     assert main(["demo-data", str(tmp_path / "none"), "--images", "3", "--size", "4"]) == 2
@@ -112,4 +112,4 @@ def test_command(tmp_path, capsys):
         main(["demo-data", str(tmp_path / "kit"), "--images", "2", "--test", "1", "--size", "64", "--seed", "5"]) == 0
     )
     assert "2 training and 1 test pictures, 6 classes: circle" in capsys.readouterr().out
-    assert len(list((tmp_path / "kit" / "VOC2007" / "JPEGImages").iterdir())) == 3
+    assert len(list((tmp_path / "kit" / "VOCdevkit" / "VOC2007" / "JPEGImages").iterdir())) == 3

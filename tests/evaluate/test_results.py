@@ -128,7 +128,9 @@ def test_wrong_class_is_refused_by_coco(truth, detections):
 
 def test_sets_that_are_wrong(truth, tmp_path):
     base = truth.paths[0].parent.parent
-    assert find_voc(base.parent) == find_voc(base) == find_voc(base.parent, "2007") == base
+    assert (
+        find_voc(base.parent.parent) == find_voc(base.parent) == find_voc(base) == find_voc(base.parent, "2007") == base
+    )
     with pytest.raises(FileError, match="no VOC data set"):
         find_voc(tmp_path)
     with pytest.raises(FileError, match="there are: test, train, trainval"):
