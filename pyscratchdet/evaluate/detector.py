@@ -15,6 +15,7 @@ import torch
 from pyscratchdet.data.label_map import label_to_name, read_label_map
 from pyscratchdet.errors import DataError, NetError, UsageError
 from pyscratchdet.evaluate.tables import ImageDetections
+from pyscratchdet.layers.plan import NetFile, read_net
 from pyscratchdet.runtime import Net, load_net
 
 SSD_MEAN = (104.0, 117.0, 123.0)
@@ -116,7 +117,7 @@ class Detector:
         size: tuple[int, int] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.net: Net = load_net(model, weights, phase="TEST").to(device)
+        self.net: Net = load_net(_without_files(model), weights, phase="TEST").to(device)
         self.device = device
         self.preparation = preparation or Preparation()
         self.batch_size = batch_size
@@ -210,6 +211,15 @@ class Detector:
         total.nms += done - self._nms_started
         total.post += time.perf_counter() - done
         total.images += images
+
+
+def _without_files(model: str | os.PathLike[str]) -> NetFile:
+    """Returns a net that writes no result files of its own (save_output_param): results go back to the caller."""
+    net = read_net(model)
+    for layer in net.param.layer:
+        if layer.type == "DetectionOutput":
+            layer.detection_output_param.ClearField("save_output_param")
+    return net
 
 
 def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:
