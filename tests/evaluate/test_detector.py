@@ -97,7 +97,8 @@ def test_not_a_deploy_net(tmp_path):
 
 def test_the_nets_own_result_files_are_left_alone(block_model, picture, tmp_path):
     deploy, weights, _ = block_model
-    saving = f"""save_output_param {{ output_directory: "{tmp_path}/results" output_name_prefix: "p" output_format: "VOC"
+    saving = f"""save_output_param {{ output_directory: "{tmp_path}/results" output_name_prefix: "p"
+      output_format: "VOC"
       label_map_file: "{tmp_path}/none" name_size_file: "{tmp_path}/none" num_test_image: 1 }} nms_param"""
     (tmp_path / "deploy.prototxt").write_text(deploy.read_text().replace("nms_param", saving))
     detector = Detector(tmp_path / "deploy.prototxt", weights, preparation=Preparation((0.0,), 1 / 255))
