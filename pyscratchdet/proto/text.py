@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
@@ -17,6 +20,10 @@ MessageType = TypeVar("MessageType", bound=Message)
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _UNKNOWN_ENUM = re.compile(r'Enum type "([\w.]+)" has no value named ([^\s.]+)')
+# Strings are quoted and integers have no point, so such a line is a float's.
+_FLOAT_LINE = re.compile(r"^( *\w+: )(-?\d+\.\d+(?:e[+-]?\d+)?)$", re.MULTILINE)
+_TOKEN = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[][{}<>:;,]|[^][{}<>:;,\s#\"']+")
+_MAX_DEPTH = 100
 _REPEATED = re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.]+)" fields')
 
 
@@ -35,20 +42,16 @@ def parse(
         PrototxtError: A syntax error, an unknown field or enum name, a value of a wrong type; with its position.
     """
     _check_characters(text, path)
+    _check_depth(text, path)
     message = message_class()
-    parser = text_format._Parser(allow_unknown_extension=True, allow_unknown_field=allow_unknown)
     try:
-        parser.ParseLines(text.split("\n"), message)
+        text_format.ParseLines(
+            text.split("\n"), message, allow_unknown_extension=allow_unknown, allow_unknown_field=allow_unknown
+        )
     except text_format.ParseError as error:
         raise _explain(error, message, text, path) from None
-    except (ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise PrototxtError(
-            f"not a {message.DESCRIPTOR.name}: {error or type(error).__name__}",
-            code="prototxt.value",
-            position=Position(path),
-        ) from None
     if allow_unknown:
-        _warn_unknown(text, message_class, path)
+        _warn_unknown(text, message.DESCRIPTOR, path)
     return message
 
 
@@ -83,7 +86,14 @@ def decode(data: bytes, path: str) -> str:
 
 def to_text(message: Message) -> str:
     """Returns a message as Caffe prints it: one field a line, floats in their shortest form."""
-    return text_format.MessageToString(message)
+    return _FLOAT_LINE.sub(_caffe_float, text_format.MessageToString(message))
+
+
+def _caffe_float(match: re.Match[str]) -> str:
+    """Returns a line with its float as C prints it: 1 for 1.0, 1e+06 for 1000000.0."""
+    field, value = match.groups()
+    short = format(float(value), ".15g" if "double_" in field else ".6g")
+    return field + (short if float(short) == float(value) else value.removesuffix(".0"))
 
 
 def write(path: str | os.PathLike[str], message: Message) -> None:
@@ -122,42 +132,47 @@ class Locator:
         return Position(self.path)
 
 
+def _tokens(text: str) -> Iterator[tuple[str, int]]:
+    """Yields (token, offset) without white space and comments."""
+    for match in _TOKEN.finditer(text):
+        if not match.group().startswith("#"):
+            yield match.group(), match.start()
+
+
 def _scan(text: str) -> dict[tuple[Any, ...], tuple[int, int]]:
     """Returns {way to a field: (line, column)} with one pass over the tokens; the text has been parsed before."""
-    tokenizer = text_format.Tokenizer(text.split("\n"))
+    starts = [0, *(match.end() for match in re.finditer("\n", text))]
     places: dict[tuple[Any, ...], tuple[int, int]] = {}
+    counts: Counter[tuple[Any, ...]] = Counter()
     way: tuple[Any, ...] = ()
-    ways: list[tuple[Any, ...]] = []
-    counts: dict[tuple[Any, ...], int] = {}
-    name: str | None = None
+    outer: list[tuple[tuple[Any, ...], str | None]] = []  # where each open brace returns to
+    name: str | None = None  # the field whose value comes next
     place = (1, 1)
-    while not tokenizer.AtEnd():
-        token = tokenizer.token
-        if token in ("{", "<"):
-            ways.append(way)
+    in_list = after_string = False
+    for token, offset in _tokens(text):
+        is_string = token[0] in "\"'"
+        if token in "{<":
+            outer.append((way, name if in_list else None))
             way = _enter(way, name, place, places, counts)
-            name = None
-        elif token in ("}", ">"):
-            way = ways.pop() if ways else ()
-            name = None
-        elif token in (":", ",", ";") or token == "[":
+            name, in_list = None, False
+        elif token in "}>":
+            way, name = outer.pop() if outer else ((), None)
+            in_list = name is not None
+        elif token in "[]":
+            in_list = token == "["
+            name = name if in_list else None
+        elif token in ":;,":
             pass
-        elif token == "]":
-            name = None
+        elif is_string and after_string:
+            continue  # pieces of one value
         elif name is None:
-            name, place = token, (tokenizer._line + 1, tokenizer._column + 1)
+            line = bisect.bisect(starts, offset)
+            name, place = token, (line, offset - starts[line - 1] + 1)
         else:
             _enter(way, name, place, places, counts)
-            if not _continues(tokenizer):
-                name = None
-        tokenizer.NextToken()
+            name = name if in_list else None
+        after_string = is_string
     return places
-
-
-def _continues(tokenizer: text_format.Tokenizer) -> bool:
-    """Whether the present value is inside a short list, `dim: [1, 2]`."""
-    rest = tokenizer._current_line[tokenizer._column + len(tokenizer.token) :].lstrip()
-    return rest.startswith(",") and "]" in rest
 
 
 def _enter(
@@ -165,11 +180,11 @@ def _enter(
     name: str | None,
     place: tuple[int, int],
     places: dict[tuple[Any, ...], tuple[int, int]],
-    counts: dict[tuple[Any, ...], int],
+    counts: Counter[tuple[Any, ...]],
 ) -> tuple[Any, ...]:
     field = (*way, name)
-    index = counts.get(field, 0)
-    counts[field] = index + 1
+    index = counts[field]
+    counts[field] += 1
     places.setdefault(field, place)
     places[(*field, index)] = place
     return (*field, index)
@@ -187,6 +202,21 @@ def _check_characters(text: str, path: str) -> None:
         )
 
 
+def _check_depth(text: str, path: str) -> None:
+    """Refuses nesting that no net has and that would exhaust the parser's stack."""
+    depth = 0
+    for token, offset in _tokens(text):
+        depth += (token in "{<") - (token in "}>")
+        if depth > _MAX_DEPTH:
+            line = text.count("\n", 0, offset) + 1
+            raise PrototxtError(
+                "too many braces inside each other",
+                code="prototxt.depth",
+                position=Position(path, line, text=text.split("\n")[line - 1]),
+                expected=f"at most {_MAX_DEPTH}",
+            )
+
+
 def _explain(error: text_format.ParseError, message: Message, text: str, path: str) -> PrototxtError:
     """Returns our error for protobuf's: same facts, with the source line, a code and a hint."""
     line, column = error.GetLine() or 0, error.GetColumn() or 0
@@ -200,7 +230,7 @@ def _explain(error: text_format.ParseError, message: Message, text: str, path: s
             f'{owner} has no field "{field}"',
             code="prototxt.unknown-field",
             position=position,
-            hint=nearest(field, _field_names(message, found.group(1))),
+            hint=_unknown_field_hint(field, message, found.group(1)),
         )
     if found := _UNKNOWN_ENUM.search(said):
         owner, value = found.group(1).removeprefix("caffe."), found.group(2)
@@ -216,7 +246,29 @@ def _explain(error: text_format.ParseError, message: Message, text: str, path: s
         return PrototxtError(
             f'"{found.group(2).rpartition(".")[2]}" is given twice', code="prototxt.twice", position=position
         )
-    return PrototxtError(said.rstrip("."), code="prototxt.syntax", position=position)
+    return PrototxtError(said.rstrip("."), code="prototxt.syntax", position=position, hint=_open_brace(text, line))
+
+
+def _unknown_field_hint(field: str, message: Message, owner: str) -> str | None:
+    """A field of the outermost message inside another one shows that a brace was left open."""
+    hint = nearest(field, _field_names(message, owner))
+    if owner != message.DESCRIPTOR.full_name and field in message.DESCRIPTOR.fields_by_name:
+        return f'{field} belongs to {message.DESCRIPTOR.name}: is a "}}" missing before it?'
+    return hint
+
+
+def _open_brace(text: str, line: int) -> str | None:
+    """Names the brace that is still open where the text ends, if the error is there."""
+    rest = "\n".join(text.split("\n")[line:])
+    if rest.strip():
+        return None
+    opened: list[int] = []
+    for token, offset in _tokens(text):
+        if token in "{<":
+            opened.append(offset)
+        elif token in "}>" and opened:
+            opened.pop()
+    return f'the brace of line {text.count(chr(10), 0, opened[-1]) + 1} is not closed' if opened else None
 
 
 def _field_names(message: Message, full_name: str) -> list[str]:
@@ -234,10 +286,16 @@ def _enum_names(message: Message, full_name: str) -> list[str]:
     return list(holder.enum_types_by_name[name].values_by_name) if holder else []
 
 
-def _warn_unknown(text: str, message_class: type[Message], path: str) -> None:
-    try:
-        parse(text, message_class, path=path)
-    except PrototxtError as error:
-        if error.code != "prototxt.unknown-field":
-            raise
-        warnings.warn(f"passed over: {error}", stacklevel=3)
+def _warn_unknown(text: str, descriptor: Any, path: str) -> None:
+    """Warns once for every field that was passed over; what is inside such a field is not mentioned again."""
+    for way, (line, column) in _scan(text).items():
+        names = [key for key in way if isinstance(key, str)]
+        if isinstance(way[-1], str):
+            continue
+        owner = descriptor
+        for name in names[:-1]:
+            field = owner.fields_by_name.get(name) if owner else None
+            owner = field.message_type if field else None
+        if owner and names[-1] not in owner.fields_by_name:
+            position = Position(path, line, column)
+            warnings.warn(f'{position}: {owner.name} has no field "{names[-1]}"; passed over', stacklevel=4)
