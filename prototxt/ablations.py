@@ -84,8 +84,16 @@ def resnet18(name: str, downsample: bool, pool: bool, root: tuple[int, ...], opt
     Detection layers are those at 38, 19, 10, 5, 3 and 1 cells, as the paper keeps them: with both halvings they begin
     one stage earlier (conv3_4).
     """
-    arguments = {"root": root, "downsample": downsample, "pool": pool}
-    return rootresnet(name, 18, head_batchnorm=True, training=PAPER_VOC, options=options, **arguments)
+    return rootresnet(
+        name,
+        18,
+        root=root,
+        downsample=downsample,
+        pool=pool,
+        head_batchnorm=True,
+        training=PAPER_VOC,
+        options=options,
+    )
 
 
 def _result(where: str, score: float | str) -> str:

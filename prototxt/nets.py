@@ -60,7 +60,7 @@ def add_train_data(
     net: NetSpec, data: DataSet, size: int, batch_size: int, mode: str = "WARP", photometric: bool = True
 ) -> None:
     """Adds `data` and `label` with SSD's augmentation; `photometric` is colour distortion and zooming out."""
-    transform = {
+    transform: dict[str, Any] = {
         "mirror": True,
         "mean_value": list(data.mean_value),
         "resize_param": resize(size, mode, _ALL_INTERPOLATIONS),
@@ -75,7 +75,7 @@ def add_train_data(
 
 def add_test_data(net: NetSpec, data: DataSet, size: int, batch_size: int, mode: str = "WARP") -> None:
     """Adds `data` and `label` of the test set, resized only."""
-    transform = {"mean_value": list(data.mean_value), "resize_param": resize(size, mode)}
+    transform: dict[str, Any] = {"mean_value": list(data.mean_value), "resize_param": resize(size, mode)}
     if data.force_color:
         transform["force_color"] = True
     _add_data(net, data.test_source, data, batch_size, False, transform)

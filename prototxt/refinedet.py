@@ -78,7 +78,7 @@ def _transfer(net: NetSpec, backbone: Backbone) -> list[str]:
     convolve = partial(
         _LIBS.ConvBNLayer, net, use_bn=backbone.batchnorm, num_output=256, kernel_size=3, pad=1, stride=1
     )
-    sources = []
+    sources: list[str] = []
     for level, (source, scale) in zip(
         (6, 5, 4, 3), zip(backbone.sources[::-1], backbone.normalizations[::-1], strict=True), strict=True
     ):

@@ -66,7 +66,7 @@ def squeeze_stages(feature: int, width: int = 64) -> list[tuple[int, int, int, i
 
     For 19 these are the published ones (10, 5, 3, 1).
     """
-    stages = []
+    stages: list[tuple[int, int, int, int]] = []
     while feature > 1:
         pad, stride = (0, 1) if 3 <= feature < 6 else (1, 2)
         squeeze, channels, _, _ = EXTRA_STAGES[min(len(stages), 1)]
@@ -167,8 +167,8 @@ _VOC18, _VOC34, _COCO34 = (
     "scratchdet300_rootres34_voc0712",
     "scratchdet300_rootres34_coco",
 )
-_COCO = {"head_batchnorm": True, "ratios": COCO_RATIOS, "data": COCO, "training": SCRIPT_COCO}
-_FINETUNED = {"head_batchnorm": True, "ratios": COCO_RATIOS, "training": FINETUNING}
+_COCO: dict[str, Any] = {"head_batchnorm": True, "ratios": COCO_RATIOS, "data": COCO, "training": SCRIPT_COCO}
+_FINETUNED: dict[str, Any] = {"head_batchnorm": True, "ratios": COCO_RATIOS, "training": FINETUNING}
 _SCRIPT_NOTE = "as the published script: rate falls at 40k, 75k, 90k of 100k, no BatchNorm in the heads"
 _PAPER_NOTE = "as the paper prints it: 45k, 30k, 20k, 5k iterations, BatchNorm in the heads"
 _FINETUNE_NOTE = (

@@ -345,7 +345,8 @@ class _Constants:
                 position=_position(_caller()),
                 hint=nearest(name, values) or f"it has: {', '.join(values) or 'none'}",
             )
-        return values[name]
+        number: int = values[name]
+        return number
 
 
 class Parameters:

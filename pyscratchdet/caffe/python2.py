@@ -78,7 +78,8 @@ def parse(source: str, path: str) -> ast.Module:
     except SyntaxError as error:
         failure = error
     try:
-        return _quietly(ast.parse, rewrite(source), path)
+        rewritten: ast.Module = _quietly(ast.parse, rewrite(source), path)
+        return rewritten
     except SyntaxError as error:
         failure = error
     except tokenize.TokenError as error:
@@ -311,7 +312,11 @@ def _divide(left: Any, right: Any) -> Any:
 
 def _divide_in_place(left: Any, right: Any) -> Any:
     whole = _is_whole(left) and _is_whole(right)
-    return operator.ifloordiv(left, right) if whole else operator.itruediv(left, right)
+    if whole:
+        left //= right
+    else:
+        left /= right
+    return left
 
 
 def _compare(name: str, left: Any, right: Any) -> Any:

@@ -134,8 +134,8 @@ def install(fork: str, folder: str, tools: Tools) -> None:
     sys.modules["caffe.layers"] = net_spec.layers  # type: ignore[assignment]
     sys.modules["caffe.params"] = net_spec.params  # type: ignore[assignment]
     sys.meta_path[:0] = [_CaffeFinder(), _ScriptFinder(folder)]
-    subprocess.Popen = tools.popen_class()  # type: ignore[misc]
-    os.system = tools.system
+    subprocess.Popen = tools.popen_class()  # type: ignore[misc,assignment]
+    os.system = tools.system  # type: ignore[assignment]
 
 
 def _check_if_exist(path: str) -> bool:

@@ -50,11 +50,12 @@ def run(args: argparse.Namespace) -> int:
             "no recipe named", code="generate.name", hint="give names, or --all; --list shows what there is"
         )
     settings = {flag.replace("-", "_"): getattr(args, flag.replace("-", "_")) for flag, _, _ in _OPTIONS}
-    for name in names:
-        folder = f"{args.output.rstrip('/') or '/'}/{name}"
-        options = prototxt.Options(folder=folder, gpus=_gpus(args.gpus), **settings)
-        paths = prototxt.write(prototxt.build(name, options), folder)
-        print(f"{name}: {', '.join(path.name for path in paths)} in {Path(folder)}")
+    root = args.output.rstrip("/") or "/"
+    gpus = _gpus(args.gpus)
+    recipes = [prototxt.build(name, prototxt.Options(folder=f"{root}/{name}", gpus=gpus, **settings)) for name in names]
+    for recipe in recipes:
+        paths = prototxt.write(recipe, recipe.folder)
+        print(f"{recipe.name}: {', '.join(path.name for path in paths)} in {Path(recipe.folder)}")
     return 0
 
 

@@ -257,7 +257,13 @@ def ResBody(
     conv, bn, scale = f"res{block_name}_", f"bn{block_name}_", f"scale{block_name}_"
 
     def convolve(bottom: str, branch: str, num_output: int, relu: bool, **window: Any) -> str:
-        naming = {"conv_prefix": conv, "bn_prefix": bn, "bn_postfix": "", "scale_prefix": scale, "scale_postfix": ""}
+        naming: dict[str, Any] = {
+            "conv_prefix": conv,
+            "bn_prefix": bn,
+            "bn_postfix": "",
+            "scale_prefix": scale,
+            "scale_postfix": "",
+        }
         ConvBNLayer(fork, net, bottom, branch, True, relu, num_output, **window, **naming, **bn_param)
         return f"{conv}{branch}"
 

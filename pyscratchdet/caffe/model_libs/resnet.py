@@ -23,7 +23,7 @@ def _bottleneck_resnet(
     bn_param: dict[str, Any],
 ) -> NetSpec:
     """conv1 to res5c; `num_3b` and `num_4b` blocks follow the first one of stages 3 and 4."""
-    naming = {"bn_prefix": "bn_", "bn_postfix": "", "scale_prefix": "scale_", "scale_postfix": ""}
+    naming: dict[str, Any] = {"bn_prefix": "bn_", "bn_postfix": "", "scale_prefix": "scale_", "scale_postfix": ""}
     ConvBNLayer(fork, net, from_layer, "conv1", True, True, 64, 7, 3, 2, bbbb=conv1_bias, **naming, **bn_param)
     net.pool1 = L.Pooling(net.conv1, pool=P.Pooling.MAX, kernel_size=3, stride=2)
 
