@@ -62,7 +62,9 @@ def judge(
     order = _by_score(image, label, score, truth)
     image, label, score, box, place = image[order], label[order], score[order], box[order], place[order]
     best, overlap = _best_objects(image, label, box, place, truth, sizes)
-    difficult = torch.from_numpy(truth.difficult)[best] if len(truth.labels) else torch.zeros(len(best), dtype=bool)
+    difficult = (
+        torch.from_numpy(truth.difficult)[best] if len(truth.labels) else torch.zeros(len(best), dtype=torch.bool)
+    )
     found = overlap >= threshold
     counted = found if use_difficult else found & ~difficult
     right = _first_of_each(best, counted, len(truth.labels))

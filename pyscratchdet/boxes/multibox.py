@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -159,7 +160,7 @@ class MultiBox:
         found.truth = torch.from_numpy(order).to(place.device)[found.truth]
         return found
 
-    def _rules(self) -> dict[str, object]:
+    def _rules(self) -> dict[str, Any]:
         per_prediction = self.param.match_type == Param.PER_PREDICTION
         return {
             "overlap_threshold": self.param.overlap_threshold if per_prediction else None,

@@ -67,7 +67,7 @@ class PriorBox(Layer):
         boxes = prior_boxes(
             self.sizes, self._map_size(bottoms), self._image(bottoms), self.step, param.offset, param.clip
         )
-        variances = np.broadcast_to(np.float32(self.variances), boxes.shape)
+        variances = np.broadcast_to(np.array(self.variances, np.float32), boxes.shape)
         return np.stack([boxes.reshape(-1), variances.reshape(-1)])[None]
 
     def _map_size(self, bottoms: Sequence[Shape]) -> tuple[int, int]:
