@@ -169,6 +169,23 @@ def test_detection_layers(name, recipes):
     assert source_sides(recipes[name].deploy) == SIDES[name]
 
 
+# Numbers of priors as SSD's and RefineDet's papers give them.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ssd300_vgg16_voc0712", 8732),
+        ("ssd512_vgg16_voc0712", 24564),
+        ("refinedet320_vgg16_voc0712", 6375),
+        ("refinedet512_vgg16_voc0712", 16320),
+        ("table2_root1x7", 8732),
+    ],
+)
+def test_number_of_priors(name, expected, recipes):
+    plan = plan_net(recipes[name].deploy)
+    blob = "arm_priorbox" if name.startswith("refinedet") else "mbox_priorbox"
+    assert plan.shapes[plan.graph.blob_names.index(blob)] == (1, 2, 4 * expected)
+
+
 @pytest.mark.parametrize("size", [64, 96, 128, 160, 224, 300, 321, 512])
 @pytest.mark.parametrize("depth", [18, 34])
 def test_root_resnet_at_any_size(depth, size):
