@@ -3,39 +3,189 @@
 from __future__ import annotations
 
 import argparse
+import os
+from typing import Any
+
+_USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
+       pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
+       pyscratchdet lmdb coco IMAGES INSTANCES.json[,MORE.json] DB [--without MINIVAL.json] [flags]
+       pyscratchdet lmdb show DB [-o FOLDER] [--count N]"""
+
+_EPILOG = """The first form is convert_annoset's. `voc` and `coco` make the list as well, store pictures as they are, shuffle
+all but voc's lists named test or val, and write beside DB: DB_list.txt, DB_name_size.txt (for name_size_file) and,
+for coco, DB_labelmap.prototxt. A folder named voc, coco or show is written with a slash. `show` lists records, and
+draws them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; flags take gflags' forms: --flag=value, --flag value, -flag, --noflag."""
     from pyscratchdet.cli.gflags import add_flags
 
-    parser.usage = "pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB"
-    parser.add_argument("root", metavar="ROOTFOLDER/", help="put before every path of the list, so end it with a slash")
-    parser.add_argument("list_file", metavar="LISTFILE", help="a picture and its annotation file or label per line")
-    parser.add_argument("database", metavar="DB", help="folder to make")
+    parser.usage, parser.epilog = _USAGE, _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("words", nargs="+", metavar="ARGUMENT", help="as above")
     add_flags(parser, _FLAGS)
+    parser.set_defaults(shuffle=None)
+    parser.add_argument("--label-map", dest="label_map_file", help="the same as --label_map_file")
+    parser.add_argument("--split", default="trainval", help="voc: lists, as trainval or 2007_test,2012_trainval")
+    parser.add_argument("--years", default="", help="voc: folders to take them from (default: all)")
+    parser.add_argument("--without", default="", metavar="JSON", help="coco: leave out the images of this json")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
+    parser.add_argument("--count", type=int, default=16, help="show: how many records")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the database and says what was skipped."""
-    from pyscratchdet.data.annoset import AnnosetOptions, read_list, write_annoset
+    """Does what the first word says."""
     from pyscratchdet.errors import UsageError
 
+    forms = {"voc": (_voc, 3), "coco": (_coco, 4), "show": (_show, 2)}
+    form, words = forms.get(args.words[0], (_list, 3))
+    if len(args.words) != words:
+        raise UsageError("wrong number of arguments", code="usage.arguments", hint=f"usage: {_USAGE}")
     if args.backend != "lmdb":
         raise UsageError("only LMDB is written", code="usage.backend", expected="lmdb", found=args.backend)
-    options = AnnosetOptions(**{name: getattr(args, name) for name in _FLAGS if name != "backend"})
-    summary = write_annoset(args.root, read_list(args.list_file), args.database, options)
-    print("\n".join(summary.lines()))
+    return form(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from pyscratchdet.data.annoset import read_list
+
+    root, list_file, database = args.words
+    _write(root, read_list(list_file), database, _options(args))
     return 0
 
 
-_FLAGS = {
+def _voc(args: argparse.Namespace) -> int:
+    from pyscratchdet.data.voc import voc_entries
+
+    _, root, database = args.words
+    database = database.rstrip("/")
+    entries = voc_entries(root, _split(args.split), _split(args.years))
+    options = _options(args, label_map_file=args.label_map_file or "voc", label_type="xml")
+    return _write_set(root, entries, database, options, args)
+
+
+def _coco(args: argparse.Namespace) -> int:
+    from pyscratchdet.data.coco import read_coco, split_coco
+    from pyscratchdet.data.label_map import write_label_map
+
+    _, root, sources, database = args.words
+    database = database.rstrip("/")
+    sets = [read_coco(source) for source in _split(sources)]
+    without = read_coco(args.without).images if args.without else ()
+    label_map = args.label_map_file
+    if not label_map and not sets[0].categories:
+        label_map = "coco"
+    if not label_map:
+        label_map = f"{database}_labelmap.prototxt"
+        write_label_map(label_map, sets[0].label_map())
+    entries = split_coco(sets, root, f"{database}_annotations", without)
+    options = _options(args, label_map_file=label_map, label_type="json")
+    return _write_set(root, entries, database, options, args)
+
+
+def _write_set(root: str, entries: list[tuple[str, str]], database: str, options: Any, args: argparse.Namespace) -> int:
+    """Writes the database, and beside it the list and the sizes in its order."""
+    from dataclasses import replace
+
+    from pyscratchdet.data.annoset import size_line
+    from pyscratchdet.files import write_text
+
+    is_test = args.words[0] == "voc" and all(_is_test(split) for split in _split(args.split))
+    shuffle = not is_test if args.shuffle is None else args.shuffle
+    options = replace(options, shuffle=shuffle, seed=0 if args.seed is None else args.seed)
+    written = _write(os.path.join(root, ""), entries, database, options)
+    write_text(f"{database}_list.txt", "".join(f"{picture} {partner}\n" for (picture, partner), _, _ in written))
+    write_text(f"{database}_name_size.txt", "".join(size_line(entry[0], *size) for entry, *size in written))
+    return 0
+
+
+def _is_test(split: str) -> bool:
+    return split.rpartition("_")[2] in ("test", "val", "minival")
+
+
+def _write(root: str, entries: list[tuple[str, str]], database: str, options: Any) -> list[Any]:
+    """Writes a database, says what was skipped, and returns what was written."""
+    from rich.progress import Progress
+
+    from pyscratchdet.cli.console import console
+    from pyscratchdet.data.annoset import write_annoset
+
+    with Progress(console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(os.path.basename(database), total=len(entries))
+        summary = write_annoset(root, entries, database, options, lambda done: bar.update(task, completed=done))
+    print(f"{database}: " + "\n".join(summary.lines()))
+    return summary.written
+
+
+def _show(args: argparse.Namespace) -> int:
+    from itertools import islice
+
+    from pyscratchdet.data.database import Database
+
+    database = Database(args.words[1])
+    print(f"{database.path}: {len(database)} records")
+    names = _names(args.label_map_file)
+    for key, value in islice(database, args.count):
+        _show_record(key.decode(errors="replace"), value, names, args.output)
+    return 0
+
+
+def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | None) -> None:
+    import cv2
+    import numpy as np
+
+    from pyscratchdet.data.objects import objects_of
+    from pyscratchdet.data.records import annotated_of
+    from pyscratchdet.data.transform import Transformer
+    from pyscratchdet.evaluate.draw import draw_detections
+    from pyscratchdet.evaluate.tables import ImageDetections
+    from pyscratchdet.files import write_bytes
+    from pyscratchdet.proto import caffe_pb2
+
+    record = annotated_of(value, f'record "{key}"')
+    objects = objects_of(record, f'record "{key}"')
+    datum = record.datum
+    print(f"{key}  {datum.width} x {datum.height}, {len(datum.data)} bytes" + ("" if datum.encoded else ", raw"))
+    scale = np.float32([datum.width, datum.height] * 2)
+    for label, box, difficult in zip(objects.labels, objects.boxes * scale, objects.difficult, strict=True):
+        corners = " ".join(f"{value:.1f}" for value in box)
+        print(f"    {names.get(int(label), label)} {corners}" + (" difficult" if difficult else ""))
+    if folder is not None:
+        image = Transformer(caffe_pb2.TransformationParameter()).decode(datum, key)
+        found = ImageDetections(objects.labels, np.ones(len(objects), np.float32), objects.boxes * scale)
+        data = cv2.imencode(".png", draw_detections(image, found, names))[1]
+        write_bytes(os.path.join(folder, key.replace("/", "_") + ".png"), bytes(data))
+
+
+def _names(label_map_file: str) -> dict[int, str]:
+    from pyscratchdet.data.label_map import label_to_name, read_label_map
+
+    return label_to_name(read_label_map(label_map_file), display=True) if label_map_file else {}
+
+
+def _options(args: argparse.Namespace, **fixed: Any) -> Any:
+    from pyscratchdet.data.annoset import AnnosetOptions
+
+    values = {name: getattr(args, name) for name in _FLAGS if name != "backend"}
+    values["shuffle"] = bool(values["shuffle"])
+    if fixed:
+        fixed = {"anno_type": "detection", "check_label": True, "encoded": True, **fixed}
+        fixed["encode_type"] = values["encode_type"] or "jpg"
+    return AnnosetOptions(**{**values, **fixed})
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+_FLAGS: dict[str, tuple[Any, str]] = {
     "gray": (False, "store gray pictures"),
     "shuffle": (False, "shuffle the list first"),
     "backend": ("lmdb", "only lmdb is written"),
     "anno_type": ("classification", "classification or detection"),
     "label_type": ("xml", "annotation files: xml (VOC), json (COCO, one file per picture) or txt"),
-    "label_map_file": ("", "label map prototxt, or voc or coco for the maps that come along"),
+    "label_map_file": ("", "label map prototxt, or voc or coco for those known here"),
     "check_label": (False, "refuse a label map with duplicate names"),
     "min_dim": (0, "enlarge pictures whose smaller side is below this"),
     "max_dim": (0, "shrink pictures whose larger side is above this"),
@@ -44,7 +194,7 @@ _FLAGS = {
     "check_size": (False, "refuse pictures of different sizes"),
     "encoded": (False, "store encoded pictures"),
     "encode_type": ("", "encoding (jpg, png...); pictures of that kind are stored as they are"),
-    "seed": (None, "seed of --shuffle; default: from the operating system"),
+    "seed": (None, "seed of --shuffle; default: from the operating system, and 0 for voc and coco"),
     "skip_bad": (False, "count and leave out broken entries and objects instead of stopping"),
     "redo": (False, "replace an existing database"),
 }

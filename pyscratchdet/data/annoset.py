@@ -55,15 +55,21 @@ class AnnosetOptions:
 
 @dataclass
 class Summary:
-    """What came of a list: records written, and every oddity with the files it was seen in."""
+    """What came of a list.
 
-    written: int = 0
+    Attributes:
+        written: Each entry that became a record, with its picture's own height and width.
+        skipped: (picture, reason) of the others.
+        remarks: (annotation file, oddity).
+    """
+
+    written: list[tuple[Entry, int, int]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self, examples: int = 3) -> list[str]:
         """Returns the summary as text, with some file names for each reason."""
-        text = [f"{self.written} records written, {len(self.skipped)} skipped"]
+        text = [f"{len(self.written)} records written, {len(self.skipped)} skipped"]
         for title, entries in (("skipped", self.skipped), ("noted", self.remarks)):
             for reason, count in Counter(reason for _, reason in entries).most_common():
                 names = list(dict.fromkeys(name for name, why in entries if why == reason))
@@ -123,21 +129,27 @@ def write_annoset(
                 summary.skipped.append((picture, error.message.replace(picture, "").strip() or str(error)))
             else:
                 writer.put(f"{index:08d}_{picture}", record.SerializeToString())
+                summary.written.append(((picture, partner), *maker.size))
             if progress is not None:
                 progress(index + 1)
-        if not writer.count:
+        if not summary.written:
             raise DataError("no record could be made", code="data.empty-database", hint="; ".join(summary.lines()[1:]))
-        summary.written = writer.count
     return summary
 
 
 class RecordMaker:
-    """Makes the AnnotatedDatum of one list entry after the other."""
+    """Makes the AnnotatedDatum of one list entry after the other.
+
+    Attributes:
+        size: Height and width of the last picture, as its file has it.
+    """
+
+    size: tuple[int, int] = (0, 0)
 
     def __init__(self, root: str, options: AnnosetOptions) -> None:
         self._root = root
         self._options = options
-        self._size: int | None = None
+        self._data_size: int | None = None
         _check(options)
         labels = {}
         if options.anno_type == "detection" and not (options.label_type == "txt" and not options.label_map_file):
@@ -159,20 +171,19 @@ class RecordMaker:
         options = self._options
         record = caffe_pb2.AnnotatedDatum()
         is_detection = options.anno_type == "detection"
-        height, width = self._fill(record.datum, picture, -1 if is_detection else _class_label(picture, partner))
+        self._fill(record.datum, picture, -1 if is_detection else _class_label(picture, partner))
         if is_detection:
             record.type = caffe_pb2.AnnotatedDatum.BBOX
             path = self._root + partner
             if os.path.exists(path):
-                record.annotation_group.extend(self._annotations.read(path, options.label_type, height, width))
+                record.annotation_group.extend(self._annotations.read(path, options.label_type, *self.size))
             else:
                 self.remarks.append((path, "no annotation file"))
         if options.check_size:
             self._check_size(record.datum, picture)
         return record
 
-    def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> tuple[int, int]:
-        """Fills the datum and returns the picture's own height and width."""
+    def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> None:
         data = read_bytes(self._root + picture)
         original = images.decode(data, color=not self._options.gray, name=picture)
         image = self._resized(original)
@@ -185,7 +196,7 @@ class RecordMaker:
         else:
             datum.data, datum.encoded = images.encode(image, kind), True
         datum.label = label
-        return original.shape[0], original.shape[1]
+        self.size = original.shape[:2]
 
     def _wants_resize(self) -> bool:
         options = self._options
@@ -215,13 +226,18 @@ class RecordMaker:
         return picture[picture.rindex(".") :].lower()
 
     def _check_size(self, datum: caffe_pb2.Datum, picture: str) -> None:
-        if self._size is None:
-            self._size = datum.channels * datum.height * datum.width
-        elif len(datum.data) != self._size:
+        if self._data_size is None:
+            self._data_size = datum.channels * datum.height * datum.width
+        elif len(datum.data) != self._data_size:
             raise DataError(
-                f"{picture} has another size than the first picture", code="data.size", expected=self._size,
+                f"{picture} has another size than the first picture", code="data.size", expected=self._data_size,
                 found=len(datum.data), hint="pass --resize_height and --resize_width, without --encoded",
             )  # fmt: skip
+
+
+def size_line(picture: str, height: int, width: int, name: str | int | None = None) -> str:
+    """Returns a line of a name_size_file: the picture's bare name, or another, then height and width."""
+    return f"{os.path.splitext(os.path.basename(picture))[0] if name is None else name} {height} {width}\n"
 
 
 def _check(options: AnnosetOptions) -> None:

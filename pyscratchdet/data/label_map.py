@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from google.protobuf import text_format
 
@@ -18,8 +17,32 @@ VOC_CLASSES = (
 )  # fmt: skip
 """The classes of PASCAL VOC 2007 to 2012, in the order of their labels from 1 on."""
 
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+"""The 80 classes of COCO, in the order of their labels from 1 on."""
+
+COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+"""The category ids from 1 to 90 that COCO does not use."""
+
+COCO_NAME_OF_VOC = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""What COCO calls a class of VOC, where the names differ."""
+
 BACKGROUND = ("none_of_the_above", 0, "background")
-MAPS = Path(__file__).parent / "labelmaps"
 
 
 def make_label_map(entries: Iterable[tuple[str, int, str]]) -> caffe_pb2.LabelMap:
@@ -35,17 +58,34 @@ def voc_label_map() -> caffe_pb2.LabelMap:
     return make_label_map([BACKGROUND, *((name, index, name) for index, name in enumerate(VOC_CLASSES, 1))])
 
 
+def coco_label_map() -> caffe_pb2.LabelMap:
+    """Returns the label map of COCO: names are category ids, as annotation files have them."""
+    ids = (identity for identity in range(1, 91) if identity not in COCO_GAPS)
+    entries = zip(ids, COCO_CLASSES, strict=True)
+    return make_label_map(
+        [BACKGROUND, *((str(identity), label, name) for label, (identity, name) in enumerate(entries, 1))]
+    )
+
+
+def coco_voc_map() -> dict[int, int]:
+    """Returns the VOC label of each COCO label that has one, background included."""
+    coco = {name: label for label, name in enumerate(COCO_CLASSES, 1)}
+    pairs = {coco[COCO_NAME_OF_VOC.get(name, name)]: label for label, name in enumerate(VOC_CLASSES, 1)}
+    return {0: 0, **pairs}
+
+
 def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
     """Reads a label map prototxt.
 
-    `voc` and `coco` name the maps that come with the package, unless a file has that name.
+    `voc` and `coco` name the maps that are known here, unless a file has that name.
 
     Raises:
         FileError: It cannot be read.
         DataError: It is not a label map, or has no items.
     """
-    if not os.path.exists(path) and (MAPS / f"labelmap_{os.fspath(path)}.prototxt").exists():
-        path = MAPS / f"labelmap_{os.fspath(path)}.prototxt"
+    known = known_label_map(path)
+    if known is not None:
+        return known
     position = Position(os.fspath(path))
     text = read_bytes(path)
     label_map = caffe_pb2.LabelMap()
@@ -56,6 +96,12 @@ def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
     if not label_map.item:
         raise DataError("the label map has no items", code="data.label-map", position=position)
     return label_map
+
+
+def known_label_map(name: str | os.PathLike[str]) -> caffe_pb2.LabelMap | None:
+    """Returns the map called `voc` or `coco`; None for other names, and where there is a file of that name."""
+    known = {"voc": voc_label_map, "coco": coco_label_map}
+    return known[os.fspath(name)]() if os.fspath(name) in known and not os.path.exists(name) else None
 
 
 def write_label_map(path: str | os.PathLike[str], label_map: caffe_pb2.LabelMap) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyscratchdet.data import fast
-from pyscratchdet.data.batches import Records, label_rows
+from pyscratchdet.data.batches import label_rows
 from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Plan, Planner, Rect, Streams
+from pyscratchdet.data.records import Records
 from pyscratchdet.data.transform import Transformer
 from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.proto import caffe_pb2
@@ -92,8 +93,9 @@ class BatchMaker:
 
     def _sample(self, index: int, output: np.ndarray) -> Plan:
         sample = self._records.at(self._job.start + index)
-        datum, objects = sample.record.datum, objects_of(sample.record, sample.name)
-        image = self._transformer.decode(datum, sample.name)
+        record = sample.annotated()
+        objects = objects_of(record, sample.name)
+        image = self._transformer.decode(record.datum, sample.name)
         if image.dtype != np.uint8 or image.shape[2] != output.shape[2]:
             raise DataError(
                 f"{sample.name} has another kind of picture than its batch",

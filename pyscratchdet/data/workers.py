@@ -1,7 +1,8 @@
 """Worker processes that fill shared memory with batches.
 
 Plain subprocesses of this package, not forks: so neither a GPU, threads nor LMDB handles are inherited, and the
-caller's script need not guard its main part. They talk in lines of json over their pipes, and end when theirs is closed.
+caller's script need not guard its main part. They talk in lines of json over their pipes, and end when theirs is
+closed.
 """
 
 from __future__ import annotations

@@ -51,11 +51,12 @@ class AnnotatedData(Layer):
         fixed = self.transformer.fixed_shape()
         if fixed is not None and not os.path.exists(self.param.data_param.source):
             return [(batch_size, *fixed), (1, 1, 1, 8)][: self.num_tops]
-        from pyscratchdet.data.batches import Records
+        from pyscratchdet.data.records import Records
 
         sample = Records(self.param.data_param.source).first()
-        count = sum(len(group.annotation) for group in sample.record.annotation_group)
-        image = self.transformer.decode(sample.record.datum, sample.name)
+        record = sample.annotated()
+        count = sum(len(group.annotation) for group in record.annotation_group)
+        image = self.transformer.decode(record.datum, sample.name)
         shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
         return [(batch_size, *shape), (1, 1, max(count, 1), 8)][: self.num_tops]
 
@@ -75,8 +76,9 @@ class AnnotatedData(Layer):
         self.source.skip(num_batches)
 
     def _reference_source(self):
-        from pyscratchdet.data.batches import Records, ReferenceBatches
+        from pyscratchdet.data.batches import ReferenceBatches
         from pyscratchdet.data.plan import Planner, Streams
+        from pyscratchdet.data.records import Records
         from pyscratchdet.rng import CaffeRandom, LibcRandom
 
         streams = Streams(CaffeRandom(self._thread_seed), CaffeRandom(self._transformer_seed), LibcRandom())

@@ -1,0 +1,32 @@
+"""`pyscratchdet compute-image-mean`: average the pictures of a database (tools/compute_image_mean.cpp)."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the original's arguments."""
+    from pyscratchdet.cli.gflags import add_flags
+
+    parser.usage = "pyscratchdet compute-image-mean [flags] INPUT_DB [OUTPUT_FILE]"
+    parser.add_argument("database", metavar="INPUT_DB", help="LMDB of Datum or AnnotatedDatum records of one size")
+    parser.add_argument("output", metavar="OUTPUT_FILE", nargs="?", help="mean file (binaryproto) to write")
+    add_flags(parser, {"backend": ("lmdb", "only lmdb is read")})
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the mean of each channel, and writes the mean file where asked."""
+    from pyscratchdet.data.database import Database
+    from pyscratchdet.data.mean import compute_mean, mean_blob
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.files import write_bytes
+
+    if args.backend != "lmdb":
+        raise UsageError("only LMDB is read", code="usage.backend", expected="lmdb", found=args.backend)
+    mean = compute_mean(Database(args.database))
+    if args.output:
+        write_bytes(args.output, mean_blob(mean).SerializeToString())
+    for channel, value in enumerate(mean.mean((1, 2))):
+        print(f"mean_value channel [{channel}]: {value:g}")
+    return 0

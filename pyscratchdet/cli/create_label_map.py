@@ -1,0 +1,32 @@
+"""`pyscratchdet create-label-map`: from a list of class names to a label map prototxt (tools/create_label_map.cpp)."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the original's arguments."""
+    from pyscratchdet.cli.gflags import add_flags
+
+    parser.usage = "pyscratchdet create-label-map [flags] MAPFILE OUTFILE"
+    parser.add_argument("map_file", metavar="MAPFILE", help="lines of: name [label [display name]]; or voc, or coco")
+    parser.add_argument("output", metavar="OUTFILE", help="label map to write")
+    add_flags(parser, {
+        "include_background": (False, "put none_of_the_above first, as class 0"),
+        "delimiter": (" ", "what separates the fields: any of these characters"),
+    })  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the label map."""
+    from pyscratchdet.data.label_map import known_label_map, label_map_from_lines, write_label_map
+    from pyscratchdet.files import read_bytes
+
+    label_map = known_label_map(args.map_file)
+    if label_map is None:
+        lines = read_bytes(args.map_file).decode().splitlines()
+        label_map = label_map_from_lines(lines, args.include_background, args.delimiter)
+    write_label_map(args.output, label_map)
+    print(f"{args.output}: {len(label_map.item)} items")
+    return 0

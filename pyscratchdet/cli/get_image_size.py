@@ -1,0 +1,39 @@
+"""`pyscratchdet get-image-size`: names and sizes of pictures, for name_size_file (tools/get_image_size.cpp)."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the original's arguments."""
+    from pyscratchdet.cli.gflags import add_flags
+
+    parser.usage = "pyscratchdet get-image-size [flags] ROOTFOLDER/ LISTFILE OUTFILE"
+    parser.add_argument("root", metavar="ROOTFOLDER/", help="folder of the pictures")
+    parser.add_argument("list_file", metavar="LISTFILE", help="a picture and its annotation file or label per line")
+    parser.add_argument("output", metavar="OUTFILE", help="lines of: name height width")
+    add_flags(parser, {"name_id_file": ("", "lines of: name id; the ids are then written in place of the names")})
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the sizes."""
+    import os
+
+    from pyscratchdet.data.annoset import read_list, size_line
+    from pyscratchdet.data.images import decode
+    from pyscratchdet.errors import DataError
+    from pyscratchdet.files import read_bytes, write_text
+
+    entries = read_list(args.list_file)
+    ids = dict(read_list(args.name_id_file)) if args.name_id_file else None
+    lines = []
+    for picture, _ in entries:
+        name = os.path.splitext(os.path.basename(picture))[0]
+        if ids is not None and name not in ids:
+            raise DataError(f"{args.name_id_file} has no id for {name}", code="data.list")
+        image = decode(read_bytes(os.path.join(args.root, picture)), name=picture)
+        lines.append(size_line(picture, *image.shape[:2], None if ids is None else ids[name]))
+    write_text(args.output, "".join(lines))
+    print(f"{args.output}: {len(lines)} sizes")
+    return 0

@@ -1,0 +1,138 @@
+"""COCO sets: from an instances json to pictures, annotation files of one picture each, and a label map; and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyscratchdet.data.annoset import Entry
+from pyscratchdet.data.label_map import BACKGROUND, make_label_map
+from pyscratchdet.errors import DataError, Position
+from pyscratchdet.files import read_bytes, write_text
+from pyscratchdet.proto import caffe_pb2
+
+
+@dataclass(frozen=True)
+class CocoSet:
+    """A COCO json.
+
+    Attributes:
+        path: Where it was read from.
+        images: By id.
+        annotations: Of each image id, in the file's order.
+        categories: As in the file.
+    """
+
+    path: str
+    images: dict[int, dict[str, Any]]
+    annotations: dict[int, list[dict[str, Any]]]
+    categories: list[dict[str, Any]]
+
+    def label_map(self) -> caffe_pb2.LabelMap:
+        """Returns labels from 1 on in the order of the categories; names are category ids, as annotations have them."""
+        ordered = sorted(self.categories, key=lambda category: category["id"])
+        entries = [(str(category["id"]), label, category["name"]) for label, category in enumerate(ordered, 1)]
+        return make_label_map([BACKGROUND, *entries])
+
+
+def read_coco(path: str | os.PathLike[str]) -> CocoSet:
+    """Reads an instances, or a picture-only (test-dev), json.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It is no such json.
+    """
+    position = Position(os.fspath(path))
+    try:
+        content = json.loads(read_bytes(path))
+        images = {image["id"]: image for image in content["images"]}
+        annotations: dict[int, list[dict[str, Any]]] = {identity: [] for identity in images}
+        for annotation in content.get("annotations", []):
+            annotations[annotation["image_id"]].append(annotation)
+        categories = list(content.get("categories", []))
+        assert all("file_name" in image for image in images.values())
+        assert all("id" in category and "name" in category for category in categories)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        raise DataError(
+            f"not a COCO json: {type(error).__name__} {error}", code="data.coco", position=position
+        ) from error
+    return CocoSet(os.fspath(path), images, annotations, categories)
+
+
+def split_coco(
+    sets: Sequence[CocoSet],
+    root: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    without: Iterable[int] = (),
+) -> list[Entry]:
+    """Writes one annotation file per picture, as the original's scripts do, and returns the (picture, file) pairs.
+
+    Args:
+        sets: In order; trainval35k is train and val without minival.
+        root: Folder of the pictures: directly, or in folders named as in the json's or the picture's name.
+        annotations: Folder to write to; the pairs name the files relative to `root`.
+        without: Ids of images to leave out.
+
+    Raises:
+        DataError: A picture is missing.
+    """
+    excluded, entries = set(without), []
+    for coco in sets:
+        for identity, image in coco.images.items():
+            if identity in excluded:
+                continue
+            file = Path(annotations) / f"{Path(image['file_name']).stem}.json"
+            write_text(file, json.dumps({"image": image, "annotation": coco.annotations[identity]}))
+            entries.append((_picture(coco, image, Path(root)), os.path.relpath(file, root)))
+    if not entries:
+        raise DataError("no pictures are left", code="data.coco")
+    return entries
+
+
+def _picture(coco: CocoSet, image: dict[str, Any], root: Path) -> str:
+    """Returns a picture's path relative to the root: COCO_val2014_1.jpg may lie in val2014/."""
+    name = image["file_name"]
+    subset, prefix = Path(coco.path).stem.rpartition("_")[2], name.split("_")
+    folders = ["", subset, *prefix[1:2]]
+    for folder in folders:
+        if (root / folder / name).is_file():
+            return os.path.join(folder, name)
+    raise DataError(
+        f"no picture {name} in {root}", code="data.coco", hint=f"looked in it and in {', '.join(folders[1:])}"
+    )
+
+
+def coco_of_records(
+    records: Iterable[tuple[str, caffe_pb2.AnnotatedDatum]], label_map: caffe_pb2.LabelMap
+) -> dict[str, Any]:
+    """Returns an instances json of AnnotatedDatum records: the way back.
+
+    Args:
+        records: (picture name, record) pairs; ids count from 1, `difficult` becomes `iscrowd`.
+        label_map: Its display names become the categories, its labels their ids.
+    """
+    images, annotations = [], []
+    for identity, (name, record) in enumerate(records, 1):
+        width, height = record.datum.width, record.datum.height
+        images.append({"id": identity, "file_name": name, "width": width, "height": height})
+        for group in record.annotation_group:
+            for entry in group.annotation:
+                box = entry.bbox
+                corner, size = (box.xmin * width, box.ymin * height), (box.xmax - box.xmin, box.ymax - box.ymin)
+                sides = (size[0] * width, size[1] * height)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": identity,
+                        "category_id": group.group_label,
+                        "bbox": [*corner, *sides],
+                        "area": sides[0] * sides[1],
+                        "iscrowd": int(box.difficult),
+                    }
+                )
+    categories = [{"id": item.label, "name": item.display_name or item.name} for item in label_map.item if item.label]
+    return {"images": images, "annotations": annotations, "categories": categories}

@@ -1,0 +1,47 @@
+"""The mean picture of a database (tools/compute_image_mean.cpp)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyscratchdet.data.database import Database
+from pyscratchdet.data.records import datum_of
+from pyscratchdet.data.transform import Transformer
+from pyscratchdet.errors import DataError
+from pyscratchdet.proto import caffe_pb2
+
+
+def compute_mean(database: Database) -> np.ndarray:
+    """Returns the mean of all pictures, (channels, height, width) float32.
+
+    The sum is kept in float64; the original's is float32 and loses digits on large sets.
+
+    Raises:
+        DataError: A record is damaged, or has another size than the first.
+    """
+    transformer = Transformer(caffe_pb2.TransformationParameter())
+    total: np.ndarray | None = None
+    for key, value in database:
+        name = f'record "{key.decode(errors="replace")}" of {database.path}'
+        image = transformer.decode(datum_of(value, name), name)
+        if total is None:
+            total = np.zeros(image.shape, np.float64)
+        if image.shape != total.shape:
+            raise DataError(
+                f"{name} has another size than the first",
+                code="data.size",
+                expected=total.shape,
+                found=image.shape,
+                hint="make the database with --resize_height and --resize_width",
+            )
+        total += image
+    assert total is not None
+    return np.float32(total / len(database)).transpose(2, 0, 1)
+
+
+def mean_blob(mean: np.ndarray) -> caffe_pb2.BlobProto:
+    """Returns the message of a mean file, as the original writes it: num, channels, height and width."""
+    channels, height, width = mean.shape
+    blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width)
+    blob.data.extend(mean.ravel().tolist())
+    return blob

@@ -1,0 +1,103 @@
+"""Records of a database as messages: AnnotatedDatum for pictures with boxes, Datum for pictures with a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from pyscratchdet.data.database import Database
+from pyscratchdet.errors import DataError
+from pyscratchdet.proto import caffe_pb2
+
+
+@dataclass
+class Sample:
+    """One record on its way: its name in errors, and its bytes."""
+
+    name: str
+    value: bytes
+
+    def annotated(self) -> caffe_pb2.AnnotatedDatum:
+        """Returns it as an AnnotatedDatum.
+
+        Raises:
+            DataError: It is damaged, or has no picture.
+        """
+        return annotated_of(self.value, self.name)
+
+    def datum(self) -> caffe_pb2.Datum:
+        """Returns it as a Datum, that of an AnnotatedDatum included.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        return datum_of(self.value, self.name)
+
+
+class Records:
+    """The records of a database one after the other, from the start again after the last.
+
+    Args:
+        path: The database.
+        start: Where to begin.
+    """
+
+    def __init__(self, path: str, start: int = 0) -> None:
+        self.database = Database(path)
+        self.position = start
+
+    def first(self) -> Sample:
+        """Returns the first record of all, without reading the other keys."""
+        return self._sample(*self.database.first())
+
+    def at(self, position: int) -> Sample:
+        """Returns the record at a position counted on through all rounds."""
+        index = position % len(self.database)
+        return self._sample(self.database.keys[index], self.database.value(index))
+
+    def next(self) -> Sample:
+        """Returns the next record."""
+        self.position += 1
+        return self.at(self.position - 1)
+
+    def _sample(self, key: bytes, value: bytes) -> Sample:
+        return Sample(f'record "{key.decode(errors="replace")}" of {self.database.path}', value)
+
+
+def annotated_of(value: bytes, name: str) -> caffe_pb2.AnnotatedDatum:
+    """Returns the AnnotatedDatum of a record's bytes.
+
+    Raises:
+        DataError: It is none, or has no picture.
+    """
+    record = caffe_pb2.AnnotatedDatum()
+    try:
+        record.ParseFromString(value)
+    except DecodeError as error:
+        raise DataError(f"{name} is no AnnotatedDatum", code="data.record") from error
+    if not record.HasField("datum") or not _has_data(record.datum):
+        hint = "a Data layer reads plain Datum records"
+        raise DataError(f"{name} has no picture", code="data.record", hint=hint)
+    return record
+
+
+def datum_of(value: bytes, name: str) -> caffe_pb2.Datum:
+    """Returns the Datum of a record's bytes, that of an AnnotatedDatum included.
+
+    Raises:
+        DataError: It is neither.
+    """
+    datum = caffe_pb2.Datum()
+    try:
+        datum.ParseFromString(value)
+        if _has_data(datum):
+            return datum
+    except DecodeError:
+        # Field 1 of an AnnotatedDatum is a message, of a Datum a number.
+        pass
+    return annotated_of(value, name).datum
+
+
+def _has_data(datum: caffe_pb2.Datum) -> bool:
+    return bool(datum.data or datum.float_data)

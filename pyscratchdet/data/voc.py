@@ -1,0 +1,80 @@
+"""PASCAL VOC trees, and any other of that form: ImageSets/Main, JPEGImages, Annotations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyscratchdet.data.annoset import Entry
+from pyscratchdet.errors import DataError
+from pyscratchdet.files import read_bytes
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG")
+
+
+def voc_entries(root: str | os.PathLike[str], splits: Sequence[str], years: Sequence[str] = ()) -> list[Entry]:
+    """Returns the (picture, annotation) pairs of a VOCdevkit, relative to it, in the order of its lists.
+
+    Args:
+        root: The VOCdevkit, or any folder with folders of that form.
+        splits: Names of lists such as `trainval`, or of a list of one year such as `2007_trainval`.
+        years: Folders, `2007` for VOC2007 or a whole name; none given: all that have such a list.
+
+    Raises:
+        DataError: No folder has such a list, or a picture that it names is missing.
+    """
+    entries = []
+    for split in splits:
+        for folder, name in _lists(Path(root), split, years):
+            entries += [_entry(Path(root), folder, image) for image in _names(Path(root) / _list(folder, name))]
+    if not entries:
+        raise DataError(f"the lists {', '.join(splits)} of {os.fspath(root)} are empty", code="data.voc")
+    return entries
+
+
+def _lists(root: Path, split: str, years: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns (folder, list name) pairs."""
+    year, _, rest = split.partition("_")
+    if rest and not _candidates(root, split, years) and _folder(root, year):
+        years, split = [year], rest
+    found = _candidates(root, split, years)
+    if not found:
+        known = sorted({path.stem for path in root.glob("*/ImageSets/Main/*.txt")})[:20]
+        raise DataError(
+            f"no list {split}.txt in {root}/{'*' if not years else ','.join(years)}/ImageSets/Main",
+            code="data.voc",
+            hint=f"lists there: {', '.join(known)}"
+            if known
+            else "the folder that holds VOC2007 and the like is needed",
+        )
+    return found
+
+
+def _candidates(root: Path, split: str, years: Sequence[str]) -> list[tuple[str, str]]:
+    folders = [_folder(root, year) or year for year in years] or sorted(
+        path.name for path in root.iterdir() if path.is_dir()
+    )
+    return [(folder, split) for folder in folders if (root / _list(folder, split)).is_file()]
+
+
+def _folder(root: Path, year: str) -> str | None:
+    return next((name for name in (f"VOC{year}", year) if (root / name / "ImageSets").is_dir()), None)
+
+
+def _list(folder: str, split: str) -> str:
+    return f"{folder}/ImageSets/Main/{split}.txt"
+
+
+def _names(path: Path) -> list[str]:
+    """Returns the first word of each line; a class's list has a second, -1 where the class is absent."""
+    rows = (line.split() for line in read_bytes(path).decode().splitlines())
+    return [row[0] for row in rows if row and row[1:2] != ["-1"]]
+
+
+def _entry(root: Path, folder: str, image: str) -> Entry:
+    for suffix in _SUFFIXES:
+        picture = f"{folder}/JPEGImages/{image}{suffix}"
+        if (root / picture).is_file():
+            return picture, f"{folder}/Annotations/{image}.xml"
+    raise DataError(f"no picture {folder}/JPEGImages/{image}.jpg in {root}", code="data.voc")
