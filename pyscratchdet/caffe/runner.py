@@ -60,13 +60,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pyscratchdet.caffe", description=__doc__.partition("\n")[0])
     parser.add_argument("--fork", choices=FORKS, help="whose model_libs; default: by the names that the script uses")
     parser.add_argument("--no-train", action="store_true", help="write all files, start none of Caffe's tools")
-    parser.add_argument("--gpu", metavar="IDS", help="devices of the tools it starts, in place of its own; none: CPU")
+    parser.add_argument(
+        "--gpu", metavar="IDS", help='devices in place of its own; "" for the CPU, whatever it asks for'
+    )
     parser.add_argument("script", help="Python 2 or 3")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own arguments")
     args = parser.parse_args(arguments)
     try:
         return run_script(args.script, args.arguments, args.fork, Tools(args.no_train, args.gpu))
     except PyScratchDetError as error:
+        if error.code == "caffe.device":
+            error.hint = '--gpu "" before the script runs it on the CPU'
         print(f"pyscratchdet.caffe: {error}", file=sys.stderr)
         return 2
 
@@ -131,6 +135,8 @@ def install(fork: str, folder: str, tools: Tools) -> None:
     vars(builtins).update(python2.names())
     os.environ.setdefault("HOME", os.path.expanduser("~"))
     sys.modules["caffe"] = importlib.import_module("pyscratchdet.caffe")
+    if tools.gpu == "":
+        vars(sys.modules["caffe"])["set_mode_gpu"] = lambda: None
     sys.modules["caffe.layers"] = net_spec.layers  # type: ignore[assignment]
     sys.modules["caffe.params"] = net_spec.params  # type: ignore[assignment]
     sys.meta_path[:0] = [_CaffeFinder(), _ScriptFinder(folder)]
@@ -196,7 +202,7 @@ class Tools:
 
     def __init__(self, no_train: bool = False, gpu: str | None = None) -> None:
         self._no_train = no_train
-        self._gpu = gpu
+        self.gpu = gpu
 
     def popen_class(self) -> type[subprocess.Popen[Any]]:
         """Returns a Popen that sends Caffe's programs to pyscratchdet."""
@@ -224,7 +230,7 @@ class Tools:
             print(f"pyscratchdet.caffe: not started (--no-train): {job or text}", file=sys.stderr)
             return "true" if is_text else ["true"]
         if job is None:
-            text = substitute(text, self._gpu)
+            text = substitute(text, self.gpu)
             return text if is_text else shlex.split(text)
         return f"sh {shlex.quote(self._substituted(job))}" if is_text else ["sh", self._substituted(job)]
 
@@ -233,7 +239,7 @@ class Tools:
         return len(data) < 1 << 20 and b"\0" not in data and bool(_TOOL.search(data.decode("utf-8", "replace")))
 
     def _substituted(self, job: str) -> str:
-        text = substitute(Path(job).read_text(), self._gpu)
+        text = substitute(Path(job).read_text(), self.gpu)
         with tempfile.NamedTemporaryFile("w", suffix=".sh", prefix="job", delete=False) as file:
             # The copy removes itself when it is done.
             file.write(f"{text}\nstatus=$?; rm -f {shlex.quote(file.name)}; exit $status\n")

@@ -121,6 +121,11 @@ def test_bad_input_is_one_message(script, message, tmp_path):
     assert "Traceback" not in made.stderr
 
 
+def test_cpu_whatever_the_script_asks_for(tmp_path):
+    made = run(tmp_path, "--gpu", "", "script.py", script="import caffe\ncaffe.set_mode_gpu()\nprint 'went on'")
+    assert (made.returncode, made.stdout) == (0, "went on\n")
+
+
 def test_missing_script(tmp_path):
     made = run(tmp_path, "other.py")
     assert (made.returncode, made.stdout) == (2, "")
