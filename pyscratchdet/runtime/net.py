@@ -37,11 +37,7 @@ class LayerModule(nn.Module):
         self.roles = [spec.role for spec in layer.blobs]
         self._shared_shapes: dict[str, Shape] = {}
         for spec in layer.blobs:
-            try:
-                values = _initial_values(spec, layer.context.random)
-            except LayerError as error:
-                error.layer, error.layer_type = layer.name, layer.type
-                raise
+            values = _initial_values(spec, layer.context.random)
             if spec.is_statistic:
                 self.register_buffer(spec.role, values)
             else:
@@ -128,6 +124,7 @@ class Net(nn.Module):
         self.learnable = _share_parameters(self.layers)
         self._set_gradients()
         self._last_use = _last_uses(plan)
+        self._scaled_by = _normalize_and_scale_pairs(plan, self.layers)
 
     # --- what pycaffe users look for ---
 
@@ -215,9 +212,18 @@ class Net(nn.Module):
     def _run(self, inputs: Inputs, keep: bool) -> list[Tensor]:
         given = self._check_inputs(inputs)
         values: list[Tensor | None] = [None] * len(self.plan.graph.blob_names)
+        done = -1
         for index, module in enumerate(self.layers):
             node = module.node
-            if node.type == "Input":
+            scale = self._scaled_by.get(index)
+            if index == done:
+                tops = [values[node.bottoms[0]]]
+            elif scale is not None and (not keep or node.tops == scale.node.tops):
+                # One pass over the blob instead of two; what lies between is seen by nobody.
+                (bottom,) = self._bottoms(values, index)
+                tops = [module.layer.normalize(bottom, module.blobs, *scale.blobs)]  # type: ignore[attr-defined]
+                done = index + 1
+            elif node.type == "Input":
                 tops = [given[self.plan.graph.blob_names[blob]] for blob in node.tops]
             else:
                 tops = module(*self._bottoms(values, index))
@@ -386,6 +392,20 @@ def _share(
         module.share(index, entry.parameter)
     else:
         module._buffers[module.roles[index]] = entry.parameter
+
+
+def _normalize_and_scale_pairs(plan: NetPlan, modules: Sequence[LayerModule]) -> dict[int, LayerModule]:
+    """Returns {index of a BatchNorm: the Scale right behind it} where both can be done in one pass."""
+    pairs = {}
+    nodes = plan.graph.nodes
+    for index, (node, after) in enumerate(zip(nodes, nodes[1:], strict=False)):
+        if node.type != "BatchNorm" or after.type != "Scale" or after.bottoms != node.tops:
+            continue
+        per_channel = [spec.shape == plan.layers[index].blobs[0].shape for spec in plan.layers[index + 1].blobs]
+        at_channels = after.param.scale_param.axis == 1 and len(plan.top_shapes[index][0]) > 1
+        if per_channel and all(per_channel) and at_channels and not any(node.loss_weights):
+            pairs[index] = modules[index + 1]
+    return pairs
 
 
 def _last_uses(plan: NetPlan) -> list[list[int]]:
