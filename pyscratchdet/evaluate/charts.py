@@ -105,7 +105,7 @@ def sizes_chart(by_size: Mapping[str, Sequence[ClassResult]]) -> Figure:
     figure = _figure(4.6, 2.9)
     axes = figure.add_subplot()
     names = list(by_size)
-    means = [np.mean([one.ap for one in results if one.num_pos] or [0.0]) for results in by_size.values()]
+    means = [float(np.mean([one.ap for one in results if one.num_pos] or [0.0])) for results in by_size.values()]
     totals = [sum(one.num_pos for one in results) for results in by_size.values()]
     axes.bar(names, means, color=_BLUE, width=0.6)
     for column, (mean, total) in enumerate(zip(means, totals, strict=True)):

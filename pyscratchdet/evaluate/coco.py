@@ -39,7 +39,7 @@ class CocoResult:
 def evaluate_coco(
     truth: GroundTruth,
     detections: Detections,
-    annotations: dict[str, list[dict]] | None = None,
+    annotations: dict[str, list[dict[str, Any]]] | None = None,
     engine: str = "pycocotools",
 ) -> CocoResult:
     """Computes COCO's AP and AR.

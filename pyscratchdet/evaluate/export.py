@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from pyscratchdet.evaluate.media import Frame
@@ -89,7 +90,7 @@ def record_name(record: Record) -> str:
     return record.name if record.frame < 0 else f"{record.name}_{record.frame:06d}"
 
 
-def _rows(record: Record, names: Mapping[int, str]) -> list[dict[str, object]]:
+def _rows(record: Record, names: Mapping[int, str]) -> list[dict[str, Any]]:
     return [
         {
             "label": label,
@@ -127,7 +128,7 @@ def _csv(run: Run) -> str:
     for record in run.records:
         for row in _rows(record, run.names):
             frame = record.frame if record.frame >= 0 else ""
-            writer.writerow([record.path, frame, row["label"], row["class"], row["score"], *row["box"]])  # type: ignore[misc]
+            writer.writerow([record.path, frame, row["label"], row["class"], row["score"], *row["box"]])
     return text.getvalue()
 
 
@@ -136,7 +137,7 @@ def _coco(run: Run) -> str:
     annotations: list[dict[str, object]] = []
     for number, record in enumerate(run.records, start=1):
         for row in _rows(record, run.names):
-            xmin, ymin, xmax, ymax = row["box"]  # type: ignore[misc]
+            xmin, ymin, xmax, ymax = row["box"]
             width, height = round(xmax - xmin, 2), round(ymax - ymin, 2)
             annotations.append(
                 {
@@ -172,7 +173,7 @@ def _xml(record: Record, names: Mapping[int, str]) -> str:
         "\t</size>",
     ]
     for row in _rows(record, names):
-        corners = zip(("xmin", "ymin", "xmax", "ymax"), row["box"], strict=True)  # type: ignore[arg-type]
+        corners = zip(("xmin", "ymin", "xmax", "ymax"), row["box"], strict=True)
         lines += [
             "\t<object>",
             f"\t\t<name>{escape(str(row['class']))}</name>",

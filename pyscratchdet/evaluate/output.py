@@ -99,7 +99,7 @@ class PictureWriter:
                 code="file.write",
                 hint="this OpenCV cannot encode mp4; --no-draw writes no video",
             )
-        self._stack.callback(lambda: with_suffix.exists() and os.replace(with_suffix, temporary))
+        self._stack.callback(_move, with_suffix, temporary)
 
     def _close_video(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -109,6 +109,11 @@ class PictureWriter:
             self._video = None
             self._stack.__exit__(kind, error, trace)
             self._stack = ExitStack()
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.exists():
+        os.replace(source, target)
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:

@@ -7,6 +7,7 @@ import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -185,7 +186,7 @@ def read_coco_truth(
         ) from None
 
 
-def load_coco_json(path: str | os.PathLike[str]) -> dict[str, list[dict]]:
+def load_coco_json(path: str | os.PathLike[str]) -> dict[str, list[dict[str, Any]]]:
     """Reads a COCO instances json as it is.
 
     Raises:
@@ -194,7 +195,7 @@ def load_coco_json(path: str | os.PathLike[str]) -> dict[str, list[dict]]:
     """
     text = read_bytes(path)
     try:
-        data = json.loads(text)
+        data: dict[str, list[dict[str, Any]]] = json.loads(text)
         lacking = [key for key in ("images", "annotations", "categories") if not isinstance(data.get(key), list)]
     except (ValueError, AttributeError) as error:
         raise DataError(f"{os.fspath(path)}: not COCO instances: {error}", code="evaluate.coco-annotations") from None
@@ -207,7 +208,7 @@ def load_coco_json(path: str | os.PathLike[str]) -> dict[str, list[dict]]:
     return data
 
 
-def coco_from_truth(truth: GroundTruth) -> dict[str, list[dict]]:
+def coco_from_truth(truth: GroundTruth) -> dict[str, list[dict[str, Any]]]:
     """Returns a set as COCO instances; difficult objects become crowds, which count neither for nor against."""
     corner, far = truth.boxes_px[:, :2], truth.boxes_px[:, 2:]
     boxes = np.hstack([corner, far - corner]).tolist()
