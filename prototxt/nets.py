@@ -268,9 +268,11 @@ def ratio_sizes(
     return low, high
 
 
-# Inverse pairs are added by `flip`: four priors a cell on the finest and the two coarsest layers, six between.
 def usual_ratios(count: int) -> list[list[float]]:
-    """Returns SSD's aspect ratios for `count` source layers."""
+    """Returns SSD's aspect ratios for `count` source layers; `flip` adds their inverses.
+
+    That makes four priors a cell on the finest and the two coarsest layers, six on those between.
+    """
     return [[2.0] if index == 0 or index >= count - 2 else [2.0, 3.0] for index in range(count)]
 
 

@@ -109,7 +109,7 @@ def rootresnet(
         options: One's own settings, which win over `data`, `training`, `size` and `width`.
 
     Raises:
-        UsageError: A depth that is neither, or an input too small for the body.
+        UsageError: A depth that is neither.
     """
     options = options or Options()
     data, training = options.data(data), options.training(training)
@@ -120,10 +120,7 @@ def rootresnet(
     residual = depth == 34 if residual_extras is None else residual_extras
     # conv2 is at 1/2 or 1/4 of the input; the detection layers begin at 1/8, whichever stage that is.
     halvings = downsample + pool
-    feature = size
-    for _ in range(halvings + 3):
-        feature = -(-feature // 2)
-    stages = squeeze_stages(feature, width)
+    stages = squeeze_stages(-(-size // 2 ** (halvings + 3)), width)
     strides = (2, 2, 2, 2) if size == 512 else (2, 2, 1, 1)
 
     def body(net: NetSpec) -> None:

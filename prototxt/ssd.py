@@ -50,8 +50,7 @@ def extra_stages(size: int) -> list[tuple[int, int, int, int, int]]:
     """Returns the layers that follow fc7 at 1/16 of the input: (squeeze, channels, kernel, pad, stride) each."""
     if size == 512:
         return _EXTRAS512
-    feature = -(-size // 8) // 2 + -(-size // 8) % 2
-    return [(squeeze, width, 3, pad, stride) for squeeze, width, pad, stride in squeeze_stages(feature)]
+    return [(squeeze, width, 3, pad, stride) for squeeze, width, pad, stride in squeeze_stages(-(-size // 16))]
 
 
 def add_extra_layers(
