@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from converters.engines import Engine, PyTorchEngine
+from converters.onnx_export import value_keys
 from pyscratchdet.runtime import Net
 
 # Relative L2 error that a layer may add by itself: DESIGN's levels of exactness. Sums over many terms round more.
@@ -34,16 +35,17 @@ class Difference:
 
 @dataclass
 class BlobComparison:
-    """One blob in both engines.
+    """One value in both engines.
 
     Attributes:
-        blob: Its Caffe name.
-        layer, layer_type: The layer that leaves its final value.
+        blob: Its Caffe name; `<blob>@<layer>` for what an in-place layer overwrites.
+        layer, layer_type: The layer that makes it.
         shape: Its shape in the reference.
         drift: From the net's inputs on, so errors of all earlier layers are in it; None when shapes differ.
         own: From the reference's own bottoms, so only this layer's error is in it; None when that cannot be told.
         tolerance: What `own` may be.
-        note: Why there is no figure, if so.
+        suspects: The layers that `own` cannot tell apart, since the reference shows nothing between them.
+        note: What else there is to say, such as why there is no figure.
     """
 
     blob: str
@@ -53,13 +55,19 @@ class BlobComparison:
     drift: Difference | None
     own: Difference | None
     tolerance: float
+    suspects: tuple[str, ...] = ()
     note: str = ""
 
     @property
     def agrees(self) -> bool:
-        """Whether the blob is within its tolerances."""
+        """Whether the value is within its tolerances."""
         drift = self.drift is not None and self.drift.relative <= max(NET_TOLERANCE, self.tolerance)
-        return drift and (self.own is None or self.own.relative <= self.tolerance)
+        return drift and not self.is_culprit
+
+    @property
+    def is_culprit(self) -> bool:
+        """Whether its layer alone, from the reference's own bottoms, is out of tolerance."""
+        return self.own is not None and self.own.relative > self.tolerance
 
 
 @dataclass
@@ -69,8 +77,9 @@ class Comparison:
     Attributes:
         net: Its name.
         first, reference: Names of the engines.
-        blobs: One entry per blob that both show, in the net's order.
-        missing: Blobs that only one side shows.
+        blobs: One entry per value that both show, in the net's order.
+        missing: Blobs that the reference does not show.
+        remark: A known reason why the engines part, if it is one.
     """
 
     net: str
@@ -78,6 +87,7 @@ class Comparison:
     reference: str
     blobs: list[BlobComparison] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    remark: str = ""
 
     @property
     def agrees(self) -> bool:
@@ -87,7 +97,7 @@ class Comparison:
     @property
     def culprit(self) -> BlobComparison | None:
         """The first blob whose own layer is out of tolerance, else the first that drifted too far, else None."""
-        own = (blob for blob in self.blobs if blob.own is not None and blob.own.relative > blob.tolerance)
+        own = (blob for blob in self.blobs if blob.is_culprit)
         return next(own, next((blob for blob in self.blobs if not blob.agrees), None))
 
     @property
@@ -101,16 +111,18 @@ class Comparison:
         if not self.blobs:
             return f"Nothing to compare: {self.first} and {self.reference} show no blob in common."
         culprit, worst = self.culprit, self.worst
-        if culprit is None and worst is not None:
+        if culprit is None:
+            assert worst is not None
+            assert worst.drift is not None
             return (
                 f"{self.first} and {self.reference} agree on all {len(self.blobs)} blobs; "
-                f"worst relative L2 error {worst.drift.relative:.1e} at {worst.blob}."  # type: ignore[union-attr]
+                f"worst relative L2 error {worst.drift.relative:.1e} at {worst.blob}."
             )
-        assert culprit is not None
-        return (
-            f"{self.first} and {self.reference} part at blob {culprit.blob}, "
-            f"layer {culprit.layer} ({culprit.layer_type}): {_describe(culprit)}."
-        )
+        where = f"layer {culprit.layer} ({culprit.layer_type})"
+        if len(culprit.suspects) > 1:
+            where += f" or one before it that {self.reference} shows nothing of ({', '.join(culprit.suspects[:-1])})"
+        sentence = f"{self.first} and {self.reference} part at blob {culprit.blob}, {where}: {_describe(culprit)}."
+        return f"{sentence} {self.remark}".rstrip()
 
     def as_dict(self) -> dict[str, object]:
         """Returns everything as plain values, for JSON."""
@@ -157,62 +169,85 @@ def compare_blobs(
     """Compares blobs that have been computed already; see `compare`."""
     result = Comparison(net.name, first.name, reference)
     alone = first.run_layers(expected)
-    writers = _writers(net)
-    inputs = set(net.input_names)
-    for name, (layer, layer_type) in writers.items():
-        if name in inputs or layer_type == "Split":
-            continue
-        if name not in blobs or name not in expected:
-            result.missing.append(name)
-            continue
-        tolerance = LONG_SUM_TOLERANCE if layer_type in LONG_SUMS else LAYER_TOLERANCE
-        result.blobs.append(
-            _compare_blob(name, layer, layer_type, tolerance, blobs[name], alone.get(name), expected[name])
-        )
+    graph, keys = net.plan.graph, value_keys(net)
+    unseen: dict[int, tuple[str, ...]] = {}  # layers between the reference's nearest values and a blob
+    types = {node.name: node.type for node in graph.nodes}
+    for i, node in enumerate(graph.nodes):
+        before = tuple(dict.fromkeys(layer for blob in node.bottoms for layer in unseen.get(blob, ())))
+        suspects = before if node.type in ("Input", "Split") else (*before, node.name)
+        for blob, key in zip(node.tops, keys[i], strict=True):
+            unseen[blob] = () if key in expected else suspects
+            if node.type in ("Input", "Split") or key not in blobs:
+                continue
+            if key not in expected:
+                result.missing += [key] if "@" not in key else []
+                continue
+            long = any(types[layer] in LONG_SUMS for layer in suspects)
+            entry = BlobComparison(
+                key, node.name, node.type, tuple(expected[key].shape), None, None,
+                LONG_SUM_TOLERANCE if long else LAYER_TOLERANCE, suspects,
+            )  # fmt: skip
+            _fill_in(entry, blobs[key], alone.get(key), expected[key])
+            result.blobs.append(entry)
+    result.remark = _known_difference(net, result)
     return result
+
+
+def _known_difference(net: Net, result: Comparison) -> str:
+    culprit = result.culprit
+    if culprit is None or result.reference != "opencv" or culprit.layer_type != "PriorBox":
+        return ""
+    param = next(node.param for node in net.plan.graph.nodes if node.name == culprit.layer).prior_box_param
+    if all(size == int(size) for size in [*param.min_size, *param.max_size]):
+        return ""
+    return "Known: Caffe truncates min_size and max_size to whole pixels, OpenCV does not; Caffe is right."
 
 
 def match_detections(rows: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Puts detection rows (image, label, score, xmin, ymin, xmax, ymax) of two engines into a common order.
+    """Pairs detections of two engines, which order equal scores differently: same image and label, nearest values.
 
-    Engines order ties differently, so rows are sorted by image, label and score.
+    Args:
+        rows, expected: (..., 7) rows of image, label, score, xmin, ymin, xmax, ymax. Rows that stand for nothing (of
+            -1 in Caffe, of 0 in OpenCV) are left out.
+
+    Returns:
+        Two arrays of paired rows, each (pairs, 7).
     """
-    return _sorted_rows(rows.reshape(-1, 7)), _sorted_rows(expected.reshape(-1, 7))
+    rows, expected = _real_rows(rows), _real_rows(expected)
+    free = np.ones(len(rows), bool)
+    pairs: list[tuple[int, int]] = []
+    for j, row in enumerate(expected):
+        candidates = np.flatnonzero(free & (rows[:, :2] == row[:2]).all(axis=1))
+        if candidates.size:
+            i = candidates[np.abs(rows[candidates, 2:] - row[2:]).max(axis=1).argmin()]
+            free[i] = False
+            pairs.append((int(i), j))
+    order = np.array(pairs, np.int64).reshape(-1, 2)
+    return rows[order[:, 0]], expected[order[:, 1]]
 
 
-def _sorted_rows(rows: np.ndarray) -> np.ndarray:
-    return rows[np.lexsort((rows[:, 3], -rows[:, 2], rows[:, 1], rows[:, 0]))]
+def _real_rows(rows: np.ndarray) -> np.ndarray:
+    rows = np.asarray(rows).reshape(-1, 7)
+    return rows[(rows[:, :2] >= 0).all(axis=1) & rows.any(axis=1)]
 
 
-def _compare_blob(
-    name: str,
-    layer: str,
-    layer_type: str,
-    tolerance: float,
-    array: np.ndarray,
-    alone: np.ndarray | None,
-    expected: np.ndarray,
-) -> BlobComparison:
-    result = BlobComparison(name, layer, layer_type, tuple(expected.shape), None, None, tolerance)
-    if layer_type == "DetectionOutput":
-        if array.size != expected.size:
-            result.note = f"{array.size // 7} detections, {expected.size // 7} in the reference"
-            return result
-        array, expected_rows = match_detections(array, expected)
-        alone = None if alone is None or alone.size != expected.size else match_detections(alone, expected)[0]
-        expected = expected_rows
+def _fill_in(entry: BlobComparison, array: np.ndarray, alone: np.ndarray | None, expected: np.ndarray) -> None:
+    if entry.layer_type == "DetectionOutput":
+        number, wanted = len(_real_rows(array)), len(_real_rows(expected))
+        pairs = match_detections(array, expected)
+        entry.note = f"{len(pairs[0])} of {wanted} detections found again" + (f", {number} here" * (number != wanted))
+        if len(pairs[0]) == number == wanted:
+            entry.drift = difference(pairs[0][:, 2:], pairs[1][:, 2:])
+        if alone is not None and len(_real_rows(alone)) == wanted:
+            own = match_detections(alone, expected)
+            entry.own = difference(own[0][:, 2:], own[1][:, 2:]) if len(own[0]) == wanted else None
+        return
     if array.size != expected.size:
-        result.note = f"shape {tuple(array.shape)}, {tuple(expected.shape)} in the reference"
-        return result
-    result.drift = difference(array, expected)
+        entry.note = f"shape {tuple(array.shape)}, {tuple(expected.shape)} in the reference"
+        return
+    entry.drift = difference(array, expected)
     if alone is not None and alone.size == expected.size:
-        result.own = difference(alone, expected)
-    return result
-
-
-def _writers(net: Net) -> dict[str, tuple[str, str]]:
-    graph = net.plan.graph
-    return {graph.blob_names[blob]: (node.name, node.type) for node in graph.nodes for blob in node.tops}
+        entry.own = difference(alone, expected)
 
 
 def _describe(blob: BlobComparison) -> str:

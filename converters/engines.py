@@ -1,7 +1,7 @@
 """Programs that can run a net: what `verify` compares.
 
-An engine takes inputs and returns every blob it can show, by its Caffe name. Blobs that in-place layers overwrite show
-their last value, as in Caffe.
+An engine takes inputs and returns every value it can show, by its Caffe blob's name; values that in-place layers
+overwrite are `<blob>@<layer>` where an engine can show them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from converters.onnx_export import export_onnx
-from pyscratchdet.errors import ConversionError, FileError, UsageError, WeightsError
+from converters.onnx_export import export_onnx, value_keys
+from pyscratchdet.errors import ConversionError, FileError, NetError, UsageError, WeightsError
 from pyscratchdet.runtime import Net
 
 Arrays = Mapping[str, np.ndarray]
@@ -44,34 +44,49 @@ class PyTorchEngine:
         self.net = net.to(device)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Returns all blobs."""
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for name, a in inputs.items()}
-        with torch.no_grad():
-            return {name: blob.cpu().numpy() for name, blob in self.net.forward_blobs(tensors).items()}
+        """Returns all values, those that in-place layers overwrite included.
 
-    def run_layers(self, blobs: Arrays) -> dict[str, np.ndarray]:
-        """Runs every layer from given bottoms and returns its tops: what the layer itself does to them.
-
-        Layers whose bottoms are missing in `blobs` or overwritten by an in-place layer are run from the nearest
-        earlier blobs that are there; what depends on nothing given is left out.
+        Raises:
+            NetError, LayerError: The inputs do not fit the net.
         """
+        if missing := [name for name in self.net.input_names if name not in inputs]:
+            raise NetError("inputs are missing", code="net.input", expected=self.net.input_names, found=f"no {missing}")
+        self.net.reshape({name: array.shape for name, array in inputs.items()})
+        tensors = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in inputs.items()}
+        return self._run({name: tensor.to(self.device) for name, tensor in tensors.items()}, {})
+
+    def run_layers(self, reference: Arrays) -> dict[str, np.ndarray]:
+        """Runs every layer from the reference's bottoms and returns its tops: what the layer itself does to them.
+
+        A layer whose bottom the reference does not show is run from the nearest earlier values that it shows; what
+        depends on no value of the reference is left out.
+        """
+        return self._run({}, reference)
+
+    def _run(self, inputs: Mapping[str, torch.Tensor], reference: Arrays) -> dict[str, np.ndarray]:
         graph = self.net.plan.graph
-        names = graph.blob_names
+        keys = value_keys(self.net)
         values: dict[int, torch.Tensor] = {}
         results: dict[str, np.ndarray] = {}
-        last_writer = {blob: i for i, node in enumerate(graph.nodes) for blob in node.tops}
         with torch.no_grad():
             for i, (node, module) in enumerate(zip(graph.nodes, self.net.layers, strict=True)):
-                if node.type != "Input" and all(blob in values for blob in node.bottoms):
+                tops: list[torch.Tensor] = []
+                if node.type == "Input":
+                    tops = [inputs[key] for key in keys[i]] if inputs else []
+                elif all(blob in values for blob in node.bottoms):
                     tops = module(*[values[blob] for blob in node.bottoms])
-                    for blob, top in zip(node.tops, tops, strict=True):
-                        results[names[blob]] = top.cpu().numpy()
-                        values[blob] = top
-                for blob in node.tops:
-                    if last_writer[blob] == i and names[blob] in blobs:
-                        given = np.ascontiguousarray(blobs[names[blob]], np.float32)
-                        values[blob] = torch.from_numpy(given).to(self.device)
+                for blob, key, top in zip(node.tops, keys[i], tops, strict=False):
+                    results[key], values[blob] = top.cpu().numpy(), top
+                for blob, key in zip(node.tops, keys[i], strict=True):
+                    if key in reference:
+                        values[blob] = torch.from_numpy(np.array(reference[key], np.float32)).to(self.device)
+                        values[blob] = values[blob].reshape(self._shape(results.get(key), values[blob]))
         return results
+
+    @staticmethod
+    def _shape(ours: np.ndarray | None, given: torch.Tensor) -> tuple[int, ...]:
+        """Other engines may keep other numbers of axes (OpenCV, old recordings): same values, our shape."""
+        return tuple(ours.shape) if ours is not None and ours.size == given.numel() else tuple(given.shape)
 
 
 class OnnxRuntimeEngine:
@@ -136,18 +151,18 @@ class OpenCVEngine:
         if hasattr(self.net, "enableWinograd"):
             self.net.enableWinograd(False)
         self.version = cv2.__version__
-        self.writers = _last_writers(net, set(self.net.getLayerNames()))
+        self.tops = _tops_by_layer(net, set(self.net.getLayerNames()))
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Returns the blobs whose layers OpenCV kept."""
         for name, array in inputs.items():
             self.net.setInput(np.ascontiguousarray(array, np.float32), name if len(inputs) > 1 else "")
         try:
-            tops = self.net.forwardAndRetrieve(list(self.writers))
+            tops = self.net.forwardAndRetrieve(list(self.tops))
         except cv2.error as error:
             raise ConversionError(f"OpenCV cannot run the net: {error.err or error}", code="engine.failed") from error
         found = {}
-        for blobs, arrays in zip(self.writers.values(), tops, strict=True):
+        for blobs, arrays in zip(self.tops.values(), tops, strict=True):
             found.update({blob: array for blob, array in zip(blobs, arrays, strict=False) if array is not None})
         return {**inputs, **found}
 
@@ -190,13 +205,12 @@ class Recording:
         return {**self.inputs, **self.blobs}
 
 
-def _last_writers(net: Net, known: set[str]) -> dict[str, list[str]]:
-    """Returns {layer: blobs it leaves as they finally are} for layers that the other side knows by name."""
-    graph = net.plan.graph
-    last = {blob: node for node in graph.nodes for blob in node.tops}
-    writers: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        final = all(last[blob] is node for blob in node.tops)
-        if final and node.type not in ("Input", "Split") and node.name in known:
-            writers[node.name] = [graph.blob_names[blob] for blob in node.tops]
-    return writers
+def _tops_by_layer(net: Net, known: set[str]) -> dict[str, list[str]]:
+    """Returns {layer of OpenCV: names of the values it makes}; OpenCV calls some layers after their tops."""
+    nodes = net.plan.graph.nodes
+    tops: dict[str, list[str]] = {}
+    for i, keys in value_keys(net).items():
+        name = nodes[i].name if nodes[i].name in known else next((key for key in keys if key in known), None)
+        if name is not None and nodes[i].type not in ("Input", "Split"):
+            tops[name] = keys
+    return tops

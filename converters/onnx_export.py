@@ -45,11 +45,12 @@ class Graph:
 
     def constant(self, array: np.ndarray, name: str = "constant") -> str:
         """Stores an array and returns its name; the same name with the same values is stored once."""
-        key = f"{self.scope}/{name}"
-        array = np.ascontiguousarray(array)
-        known = self.arrays.get(key)
-        if known is not None and not (known.dtype == array.dtype and np.array_equal(known, array)):
-            key = self._unique(key)
+        array = np.asarray(array, order="C")  # not ascontiguousarray, which makes scalars one-dimensional
+        key = base = f"{self.scope}/{name}"
+        number = 1
+        while key in self.arrays and not _same(self.arrays[key], array):
+            number += 1
+            key = f"{base}_{number}"
         self.arrays[key] = array
         return self._store(key)
 
@@ -80,7 +81,7 @@ class Graph:
 
     def _store(self, name: str) -> str:
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(self.arrays[name]), name)
+            self.initializers[name] = numpy_helper.from_array(np.asarray(self.arrays[name], order="C"), name)
         return name
 
     def _unique(self, name: str) -> str:
@@ -101,7 +102,7 @@ def export_onnx(
         net: A TEST net with its weights.
         outputs: Blobs to return; the net's own outputs by default. Layers that none of them needs are left out, so
             naming `mbox_loc` and `mbox_conf_flatten` cuts a detector before its post-processing.
-        all_blobs: Return every blob that the outputs depend on, for comparing engines.
+        all_blobs: Return every value that the outputs depend on (`value_keys`), for comparing engines.
         dynamic_batch: Leave the first axis of inputs open.
 
     Raises:
@@ -113,20 +114,38 @@ def export_onnx(
     plan = net.plan
     needed = _needed_layers(net, wanted)
     names = plan.graph.blob_names
-    last_writer = {blob: i for i in needed for blob in plan.graph.nodes[i].tops}
+    keys = value_keys(net, needed)
     for i in needed:
         node, module = plan.graph.nodes[i], net.layers[i]
         if node.type == "Input":
             results = [names[blob] for blob in node.tops]
         else:
             results = _export_layer(graph, module, [values[blob] for blob in node.bottoms])
-        for blob, result, shape in zip(node.tops, results, plan.top_shapes[i], strict=True):
-            name = names[blob] if last_writer[blob] == i else f"{names[blob]}@{node.name}"
+        for blob, result, name, shape in zip(node.tops, results, keys[i], plan.top_shapes[i], strict=True):
             values[blob] = result if node.type == "Input" else _named(graph, result, name, values)
             graph.shapes[values[blob]] = shape
     graph.store_used_weights()
-    returned = list(last_writer) if all_blobs else wanted
-    return _model(net, graph, [values[blob] for blob in returned], needed, dynamic_batch)
+    returned = [key for i in needed for key in keys[i]] if all_blobs else [values[blob] for blob in wanted]
+    return _model(net, graph, returned, needed, dynamic_batch)
+
+
+def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list[str]]:
+    """Returns, for layers by index, the names of the values that their tops are.
+
+    The value that a blob finally has carries the blob's name; what an in-place layer overwrites is `<blob>@<layer>`.
+
+    Args:
+        net: The net.
+        indices: The layers that count; all by default.
+    """
+    graph = net.plan.graph
+    chosen = list(range(len(graph.nodes)) if indices is None else indices)
+    last = {blob: i for i in chosen for blob in graph.nodes[i].tops}
+    names = graph.blob_names
+    return {
+        i: [names[b] if last[b] == i else f"{names[b]}@{graph.nodes[i].name}" for b in graph.nodes[i].tops]
+        for i in chosen
+    }
 
 
 def save_onnx(
@@ -144,6 +163,10 @@ def save_onnx(
     helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _export_layer(graph: Graph, module: LayerModule, bottoms: Sequence[str]) -> list[str]:

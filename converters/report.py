@@ -18,21 +18,23 @@ FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 def print_table(comparison: Comparison, console: Console, *, everything: bool = False) -> None:
     """Prints the verdict and a row per blob: the worst ten and all that part, or every blob."""
     table = Table(title=f"{comparison.first} against {comparison.reference}", title_justify="left", expand=False)
-    for heading in ("blob", "layer", "shape"):
+    for heading in ("blob", "layer"):
         table.add_column(heading, overflow="fold")
+    table.add_column("shape", no_wrap=True)
     for heading in ("max abs", "rel L2", "cosine", "own rel L2"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for blob in comparison.blobs if everything else _worth_showing(comparison.blobs):
         style = "" if blob.agrees else "bold red"
-        table.add_row(*_cells(blob), "ok" if blob.agrees else "PARTS", style=style)
+        state = "PARTS" if not blob.agrees else "ok"
+        table.add_row(*_cells(blob), f"{state} {blob.note}".rstrip(), style=style)
     console.print(table)
     hidden = 0 if everything else len(comparison.blobs) - len(_worth_showing(comparison.blobs))
     if hidden:
         console.print(f"  and {hidden} more blobs within tolerance (--all shows them)")
     if comparison.missing:
-        console.print(f"  not compared, shown by one side only: {', '.join(comparison.missing)}")
-    console.print(comparison.verdict(), style="bold green" if comparison.agrees else "bold red")
+        console.print(f"  not shown by {comparison.reference}: {', '.join(comparison.missing)}", highlight=False)
+    console.print(comparison.verdict(), highlight=False, style="bold green" if comparison.agrees else "bold red")
 
 
 def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[tuple[str, str]]) -> str:
@@ -62,25 +64,33 @@ def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[t
 def _section(comparison: Comparison) -> str:
     rows = "".join(_html_row(blob) for blob in comparison.blobs)
     missing = ", ".join(comparison.missing)
-    note = f'<p class="note">Shown by one side only: {html.escape(missing)}</p>' if missing else ""
+    note = (
+        f'<p class="note">Not shown by {html.escape(comparison.reference)}: {html.escape(missing)}</p>'
+        if missing
+        else ""
+    )
     return (
         f"<h2>{html.escape(comparison.first)} against {html.escape(comparison.reference)}</h2>"
         f"{_plot(comparison.blobs)}{note}"
         "<table><thead><tr><th>blob</th><th>layer</th><th>shape</th><th>max abs</th><th>rel L2</th><th>cosine</th>"
-        f"<th>own rel L2</th><th>allowed</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<th>own rel L2</th><th>allowed</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
 def _html_row(blob: BlobComparison) -> str:
-    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in [*_cells(blob), f"{blob.tolerance:.0e}"])
+    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in [*_cells(blob), f"{blob.tolerance:.0e}", blob.note])
     return f'<tr class="{"" if blob.agrees else "bad"}">{cells}</tr>'
 
 
 def _cells(blob: BlobComparison) -> list[str]:
     shape = "x".join(map(str, blob.shape))
-    layer = blob.layer_type if blob.layer == blob.blob else f"{blob.layer} ({blob.layer_type})"
+    layer = (
+        blob.layer_type
+        if blob.layer in (blob.blob, blob.blob.rpartition("@")[2])
+        else f"{blob.layer} ({blob.layer_type})"
+    )
     if blob.drift is None:
-        return [blob.blob, layer, shape, blob.note, "", "", ""]
+        return [blob.blob, layer, shape, "", "", "", ""]
     own = _number(blob.own.relative) if blob.own is not None else "-"
     drift = blob.drift
     return [blob.blob, layer, shape, _number(drift.max_abs), _number(drift.relative), f"{drift.cosine:.6f}", own]
