@@ -255,7 +255,7 @@ def _svg_box(box: Box, place: _Place) -> list[str]:
     return parts
 
 
-def draw_net(net: Any, rankdir: str = "TB", ext: str = "svg", phase: int | None = None) -> bytes:
+def draw_net(net: Any, rankdir: str = "LR", ext: str = "png", phase: int | None = None) -> bytes:
     """Returns the picture in a format by its name: svg, html, dot, or any that Graphviz knows.
 
     Raises:
@@ -290,7 +290,7 @@ def draw_net(net: Any, rankdir: str = "TB", ext: str = "svg", phase: int | None 
     return made.stdout
 
 
-def draw_net_to_file(net: Any, filename: str | os.PathLike[str], rankdir: str = "TB", phase: int | None = None) -> None:
+def draw_net_to_file(net: Any, filename: str | os.PathLike[str], rankdir: str = "LR", phase: int | None = None) -> None:
     """Draws a net into a file; the suffix says how.
 
     Raises:

@@ -99,5 +99,5 @@ def test_what_cannot_be_drawn(net, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="has no suffix"):
         draw.draw_net_to_file(net, tmp_path / "net")
     with pytest.raises(UsageError, match="expected TB, LR, BT, RL and found UP"):
-        draw.draw_net(net, "UP")
+        draw.draw_net(net, "UP", "svg")
     assert not list(tmp_path.iterdir())
