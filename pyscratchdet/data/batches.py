@@ -10,14 +10,14 @@ from pyscratchdet.data.records import Records, Sample
 from pyscratchdet.data.transform import Transformer
 from pyscratchdet.errors import DataError
 
-NO_OBJECTS = np.full((1, 8), -1, np.float32)
+EMPTY_LABEL = np.full((1, 8), -1, np.float32)
 """The label rows of a batch without objects."""
 
 
 def label_rows(rows: list[np.ndarray]) -> np.ndarray:
     """Returns the label blob (1, 1, N, 8) of the rows of a batch's pictures."""
     stacked = np.concatenate(rows)
-    return (stacked if len(stacked) else NO_OBJECTS)[None, None]
+    return (stacked if len(stacked) else EMPTY_LABEL)[None, None]
 
 
 class ReferenceBatches:

@@ -49,6 +49,13 @@ def check_complete(data: bytes, name: str) -> None:
         raise DataError(f"{name} is a truncated JPEG", code="data.image", hint="its end marker is missing")
 
 
+def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns a picture resized linearly, (height, width, channels)."""
+    result = cv2.resize(image, (width, height))
+    # OpenCV drops the axis of a single channel.
+    return result if result.ndim == 3 else result[..., None]
+
+
 def encode(image: np.ndarray, kind: str) -> bytes:
     """Encodes a picture as `kind` (`jpg`, `png`...), with OpenCV's default quality.
 

@@ -49,6 +49,16 @@ class Objects:
         return rows
 
 
+NO_OBJECTS = Objects(
+    np.zeros(0, np.int32),
+    np.zeros(0, np.int32),
+    np.zeros((0, 4), np.float32),
+    np.zeros(0, bool),
+    np.zeros(0, np.float32),
+)
+"""Of a picture without boxes."""
+
+
 def objects_of(record: caffe_pb2.AnnotatedDatum, name: str) -> Objects:
     """Returns the objects of a record.
 

@@ -83,7 +83,7 @@ class Transformer:
             image = self._stored(self.expand(image, plan.expansion), is_encoded)
         if plan.crop is not None:
             image = self._stored(cut(image, plan.crop), is_encoded)
-        return self.normalize(self.shape(image, plan), plan.place)
+        return self.normalize(self.shape(image, plan), plan.place, plan.is_mirrored and not is_encoded)
 
     def shape(self, image: np.ndarray, plan: Plan) -> np.ndarray:
         """Resizes, adds noise, crops and mirrors: (height, width, channels) as the output, mean and scale aside."""
@@ -95,11 +95,15 @@ class Transformer:
         image = cut(image, plan.place)
         return image[:, ::-1] if plan.is_mirrored else image
 
-    def normalize(self, image: np.ndarray, place: Rect | None) -> np.ndarray:
-        """Subtracts the mean, which is never mirrored, and scales; (height, width, channels) to channels first."""
+    def normalize(self, image: np.ndarray, place: Rect | None, mirror_mean: bool = False) -> np.ndarray:
+        """Subtracts the mean and scales; (height, width, channels) to channels first.
+
+        The original mirrors a mean file with the picture for raw records only, not for encoded ones.
+        """
         output = image.transpose(2, 0, 1).astype(np.float32)
         if self._mean is not None:
-            output -= self._mean_of(place, output.shape)
+            mean = self._mean_of(place, output.shape)
+            output -= mean[..., ::-1] if mirror_mean else mean
         elif self.param.mean_value:
             output -= np.float32(self.means(len(output)))[:, None, None]
         if self.param.scale != 1:
@@ -109,6 +113,10 @@ class Transformer:
     def means(self, channels: int) -> list[float]:
         """Returns one mean value per channel, 0 where none is given."""
         return pixels.spread(list(self.param.mean_value) or [0.0], channels, "mean_value")
+
+    def mean_margin(self, size: int) -> int:
+        """Returns how far from the corner of a square mean file its middle `size` pixels begin; 0 without a file."""
+        return 0 if self._mean is None else (self._mean.shape[2] - size) // 2
 
     def fill(self, channels: int) -> np.ndarray:
         """Returns the colour of an expanded canvas: the mean values rounded to uint8, (channels,)."""

@@ -1,0 +1,251 @@
+"""Pictures with one label each: Data, ImageData, VideoData (data_layer.cpp, image_data_layer.cpp and so on)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from pyscratchdet.errors import DataError, Position, UsageError
+from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
+from pyscratchdet.lazy import Tensor, torch
+
+
+class TransformedData(Layer):
+    """Base of layers whose pictures go through one transformer, one after the other.
+
+    Set-up takes seeds from the net's generator as the original does: the layer's own draws lie between those of the
+    transformer (none where it needs no random numbers) and of the prefetching thread.
+    """
+
+    bottoms: ClassVar[Count] = exactly(0)
+    tops: ClassVar[Count] = Count(1, 2)
+    is_source: ClassVar[bool] = True
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        from pyscratchdet.data.plan import Planner, Streams
+        from pyscratchdet.data.transform import Transformer
+        from pyscratchdet.rng import CaffeRandom, LibcRandom
+
+        # Only AnnotatedData distorts and expands.
+        param = type(self.param.transform_param)()
+        param.CopyFrom(self.param.transform_param)
+        for name in ("distort_param", "expand_param", "emit_constraint"):
+            param.ClearField(name)
+        if self.batch_size < 1:
+            raise self.fail("batch_size must be at least 1", "batch-size", found=self.batch_size)
+        self._before_seeds()
+        try:
+            self.transformer = Transformer(param)
+        except UsageError as error:
+            raise self.fail(error.message, "transform") from error
+        random, needs_random = self.context.random, self.transformer.needs_random(self.context.is_train)
+        if needs_random:
+            random.integer()
+        self._own_setup()
+        transformer_seed = random.integer() if needs_random else 0
+        self._streams = Streams(CaffeRandom(random.integer()), CaffeRandom(transformer_seed), LibcRandom())
+        self._planner = Planner(param, is_train=self.context.is_train)
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures in a batch."""
+        return self.param.data_param.batch_size
+
+    def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Shapes follow the first picture, or the settings alone while it is not there."""
+        shape = self.transformer.fixed_shape()
+        if shape is None or self._is_ready():
+            image = self._first()
+            shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
+        return [(self.batch_size, *shape), (self.batch_size,)][: self.num_tops]
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        pictures, labels = [], []
+        for _ in range(self.batch_size):
+            image, label, is_encoded, name = self._next()
+            plan = self._planner.draw(self._streams, _no_objects(), *image.shape[:2])
+            pictures.append(self.transformer.render(image, plan, is_encoded))
+            labels.append(label)
+            if pictures[-1].shape != pictures[0].shape:
+                raise DataError(
+                    f"{name} has another shape than its batch",
+                    code="data.shape",
+                    expected=pictures[0].shape,
+                    found=pictures[-1].shape,
+                    hint="add a resize_param or a crop_size",
+                )
+        tops = [torch.from_numpy(np.stack(pictures)), torch.tensor(labels, dtype=torch.float32)]
+        return tops[: self.num_tops]
+
+    def _before_seeds(self) -> None:
+        """Draws that come before all others."""
+
+    def _own_setup(self) -> None:
+        """The type's own set-up, with its draws."""
+
+    def _is_ready(self) -> bool:
+        raise NotImplementedError
+
+    def _first(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def _next(self) -> tuple[np.ndarray, int, bool, str]:
+        """Returns a picture, its label, whether it was encoded, and its name in errors."""
+        raise NotImplementedError
+
+
+@register("Data")
+class Data(TransformedData):
+    """Datum records of an LMDB, in order; those of AnnotatedDatum records too, with their label."""
+
+    def _before_seeds(self) -> None:
+        param = self.param.data_param
+        if param.backend != param.LMDB:
+            raise self.fail("only LMDB databases are read", "backend", expected="backend: LMDB")
+        self._start = self.context.random.below(param.rand_skip) if param.rand_skip else 0
+        self.context.random.integer()
+        self._records = None
+
+    def _is_ready(self) -> bool:
+        return os.path.exists(self.param.data_param.source)
+
+    def _first(self) -> np.ndarray:
+        sample = self.records.first()
+        return self.transformer.decode(sample.datum(), sample.name)
+
+    def _next(self) -> tuple[np.ndarray, int, bool, str]:
+        sample = self.records.next()
+        datum = sample.datum()
+        return self.transformer.decode(datum, sample.name), datum.label, datum.encoded, sample.name
+
+    @property
+    def records(self):
+        """The records, opened at first use."""
+        if self._records is None:
+            from pyscratchdet.data.records import Records
+
+            self._records = Records(self.param.data_param.source, self._start)
+        return self._records
+
+    def skip(self, num_batches: int) -> None:
+        """Passes over batches, drawing what they would have drawn."""
+        for _ in range(num_batches * self.batch_size):
+            image, *_ = self._next()
+            self._planner.draw(self._streams, _no_objects(), *image.shape[:2])
+
+
+@register("ImageData")
+class ImageData(TransformedData):
+    """Picture files of a list, `path label` per line, in order or shuffled anew each round."""
+
+    tops: ClassVar[Count] = exactly(2)
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures in a batch."""
+        return self.param.image_data_param.batch_size
+
+    def _own_setup(self) -> None:
+        from pyscratchdet.rng import CaffeRandom
+
+        param = self.param.image_data_param
+        if bool(param.new_height) != bool(param.new_width):
+            raise self.fail("new_height and new_width go together", "size")
+        self._lines = self._read_list(param.source)
+        if param.shuffle:
+            self._shuffler = CaffeRandom(self.context.random.integer())
+            self._shuffler.shuffle(self._lines)
+        self._line = self.context.random.below(param.rand_skip) if param.rand_skip else 0
+        if self._line >= len(self._lines):
+            raise self.fail("rand_skip skips the whole list", "rand-skip", found=len(self._lines))
+
+    def _read_list(self, source: str) -> list[tuple[str, int]]:
+        from pyscratchdet.files import read_bytes
+
+        lines = []
+        for number, line in enumerate(read_bytes(source).decode().splitlines(), 1):
+            path, _, label = line.rpartition(" ")
+            try:
+                lines.append((path, int(label)))
+            except ValueError:
+                position = Position(source, number, text=line)
+                raise DataError("a line must be: path label", code="data.list", position=position) from None
+        if not lines:
+            raise DataError("the list is empty", code="data.list", position=Position(source))
+        return lines
+
+    def _is_ready(self) -> bool:
+        return os.path.exists(self.param.image_data_param.root_folder + self._lines[self._line][0])
+
+    def _first(self) -> np.ndarray:
+        return self._read(self._lines[self._line][0])
+
+    def _read(self, path: str) -> np.ndarray:
+        from pyscratchdet.data.images import decode, resized
+        from pyscratchdet.files import read_bytes
+
+        param = self.param.image_data_param
+        image = decode(read_bytes(param.root_folder + path), param.is_color, name=path)
+        return resized(image, param.new_height, param.new_width) if param.new_height else image
+
+    def _next(self) -> tuple[np.ndarray, int, bool, str]:
+        path, label = self._lines[self._line]
+        image = self._read(path)
+        self._line += 1
+        if self._line == len(self._lines):
+            self._line = 0
+            if self.param.image_data_param.shuffle:
+                self._shuffler.shuffle(self._lines)
+        return image, label, True, path
+
+
+@register("VideoData")
+class VideoData(TransformedData):
+    """Frames of a video file or a camera; labels are 0. Every `skip_frames` + 1st frame is taken.
+
+    The original transforms each frame twice and stops the process at the end of the file; here that is a DataError.
+    """
+
+    def _own_setup(self) -> None:
+        self._capture = None
+
+    def _is_ready(self) -> bool:
+        param = self.param.video_data_param
+        return param.video_type == param.VIDEO and os.path.exists(param.video_file)
+
+    def _first(self) -> np.ndarray:
+        import cv2
+
+        image = self._frame()
+        if self.param.video_data_param.video_type == self.param.video_data_param.VIDEO:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+        return image
+
+    def _frame(self) -> np.ndarray:
+        import cv2
+
+        param = self.param.video_data_param
+        is_file = param.video_type == param.VIDEO
+        source = param.video_file if is_file else param.device_id
+        if self._capture is None:
+            self._capture = cv2.VideoCapture(source)
+            if not self._capture.isOpened():
+                raise DataError(f"cannot open video {source}", code="data.video")
+        is_read, image = self._capture.read()
+        if not is_read:
+            raise DataError(f"no frames left in video {source}", code="data.video-end")
+        return image
+
+    def _next(self) -> tuple[np.ndarray, int, bool, str]:
+        for _ in range(self.param.video_data_param.skip_frames):
+            self._frame()
+        return self._frame(), 0, True, "a frame"
+
+
+def _no_objects():
+    from pyscratchdet.data.objects import NO_OBJECTS
+
+    return NO_OBJECTS
