@@ -79,7 +79,7 @@ def ap_chart(result: VocResult) -> Figure:
 def curves_chart(results: Sequence[ClassResult]) -> Figure:
     """Precision over recall, a small panel per class."""
     known = [one for one in results if one.num_pos]
-    columns = min(5, max(len(known), 1))
+    columns = min(5, max(math.ceil(1.1 * math.sqrt(len(known))), 1))
     rows = max(math.ceil(len(known) / columns), 1)
     figure = _figure(2.1 * columns + 0.4, 1.9 * rows + 0.5)
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
