@@ -130,9 +130,11 @@ def softmax(net: NetSpec, conf: str, num_classes: int) -> Top:
 
 
 def save_output(data: DataSet, name: str) -> dict[str, Any]:
-    """Returns the save_output_param that writes detections in the data set's own format."""
+    """Returns the save_output_param that writes detections in the data set's own format, if they go anywhere."""
+    if not data.output_directory:
+        return {}
     return {
-        "output_directory": f"{data.output_directory}/{name}" if data.output_directory else "",
+        "output_directory": f"{data.output_directory}/{name}",
         "output_name_prefix": data.output_name_prefix,
         "output_format": data.output_format,
         "label_map_file": data.label_map_file,
@@ -141,18 +143,21 @@ def save_output(data: DataSet, name: str) -> dict[str, Any]:
     }
 
 
-def detection_output(net: NetSpec, bottoms: Sequence[Top], data: DataSet, **params: Any) -> None:
-    """Adds DetectionOutput and, for the label, DetectionEvaluate; `params` are those that recipes differ in."""
+def detection_output(
+    net: NetSpec, bottoms: Sequence[Top], data: DataSet, evaluate_resize: dict[str, Any] | None = None, **params: Any
+) -> None:
+    """Adds DetectionOutput and, for the label, DetectionEvaluate; `params` are those that recipes differ in.
+
+    `evaluate_resize` is the resizing that detections are scaled back from before they are compared.
+    """
     evaluate = {
         "num_classes": data.num_classes,
         "background_label_id": 0,
         "overlap_threshold": 0.5,
         "evaluate_difficult_gt": False,
-        "name_size_file": data.name_size_file,
+        **({"name_size_file": data.name_size_file} if data.name_size_file else {}),
+        **({"resize_param": evaluate_resize} if evaluate_resize else {}),
     }
-    resizing = params.get("save_output_param", {}).get("resize_param")
-    if resizing:
-        evaluate["resize_param"] = resizing
     param = {
         "num_classes": data.num_classes,
         "share_location": True,
@@ -310,8 +315,9 @@ def single_shot(
     bottoms = head.add(test, data.num_classes, **head_params)
     bottoms[1] = softmax(test, "mbox_conf", data.num_classes)
     saved = save_output(data, name)
-    if mode != "WARP":
-        saved["resize_param"] = resize(size, mode)
+    scaled = resize(size, mode) if mode != "WARP" else None
+    if saved and scaled:
+        saved["resize_param"] = scaled
     nms = {"nms_threshold": 0.45, "top_k": 400}
-    detection_output(test, bottoms, data, nms_param=nms, save_output_param=saved, keep_top_k=200)
+    detection_output(test, bottoms, data, scaled, nms_param=nms, save_output_param=saved, keep_top_k=200)
     return assemble(name, size, train, test, data, training, options)

@@ -158,7 +158,7 @@ class Options:
         train_source: Training LMDB.
         test_source: Test LMDB.
         label_map_file: Class names.
-        name_size_file: Names and sizes of the test pictures.
+        name_size_file: Names and sizes of the test pictures; "" for none.
         num_test_image: Pictures in the test set.
         output_directory: Where detections are written; "" for nowhere.
         batch_size: Pictures per update, over all GPUs.

@@ -231,8 +231,8 @@ def test_options_reach_the_files():
     assert test.layer[0].data_param.source == "lmdb/test"
     assert test.layer[0].annotated_data_param.label_map_file == "labels.prototxt"
     output = test.layer[-2].detection_output_param
-    assert (output.num_classes, output.save_output_param.output_directory) == (7, "")
-    assert output.save_output_param.num_test_image == 90
+    assert output.num_classes == 7
+    assert not output.HasField("save_output_param")
     assert test.layer[-1].detection_evaluate_param.name_size_file == "sizes.txt"
     stem = next(layer for layer in train.layer if layer.name == "stem_1")
     assert stem.convolution_param.num_output == 16
@@ -251,6 +251,17 @@ def test_options_reach_the_files():
         "  --gpu=1,3 \\",
         '  "$@" 2>&1 | tee -a out/mine/scratchdet300_rootres18_voc0712.log',
     ]
+
+
+def test_detections_are_written_where_asked():
+    output_of = lambda options: prototxt.build("ssd300_zf_voc0712", options).test.layer[-2:]  # noqa: E731
+    output, evaluate = output_of(Options(output_directory="found", num_test_image=90, name_size_file="sizes.txt"))
+    saved = output.detection_output_param.save_output_param
+    assert (saved.output_directory, saved.num_test_image) == ("found/ssd300_zf_voc0712", 90)
+    assert saved.name_size_file == evaluate.detection_evaluate_param.name_size_file == "sizes.txt"
+    output, evaluate = output_of(Options(output_directory="", name_size_file=""))
+    assert not output.detection_output_param.HasField("save_output_param")
+    assert not evaluate.detection_evaluate_param.HasField("name_size_file")
 
 
 def test_batches_are_shared_out_over_devices():
