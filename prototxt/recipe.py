@@ -158,9 +158,9 @@ class Options:
         train_source: Training LMDB.
         test_source: Test LMDB.
         label_map_file: Class names.
-        name_size_file: Names and sizes of the test pictures; "" for none.
+        name_size_file: Names and sizes of the test pictures; "" for none, which it is where `test_source` is given.
         num_test_image: Pictures in the test set.
-        output_directory: Where detections are written; "" for nowhere.
+        output_directory: Where detections are written; "" for nowhere, likewise.
         batch_size: Pictures per update, over all GPUs.
         gpus: Devices; () for the CPU.
         base_lr: Learning rate at the start.
@@ -201,7 +201,12 @@ class Options:
             raise UsageError(f"{name} is too small", code="recipe.option", expected=wanted, found=value)
 
     def data(self, data: DataSet) -> DataSet:
-        """Returns the data set with these settings."""
+        """Returns the data set with these settings.
+
+        With a test set of one's own, the published one's list of names and folder for results go.
+        """
+        if self.test_source is not None:
+            data = replace(data, name_size_file="", output_directory="")
         return replace(data, **self._given(data))
 
     def training(self, training: Training) -> Training:

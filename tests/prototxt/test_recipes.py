@@ -259,9 +259,10 @@ def test_detections_are_written_where_asked():
     saved = output.detection_output_param.save_output_param
     assert (saved.output_directory, saved.num_test_image) == ("found/ssd300_zf_voc0712", 90)
     assert saved.name_size_file == evaluate.detection_evaluate_param.name_size_file == "sizes.txt"
-    output, evaluate = output_of(Options(output_directory="", name_size_file=""))
-    assert not output.detection_output_param.HasField("save_output_param")
-    assert not evaluate.detection_evaluate_param.HasField("name_size_file")
+    for options in (Options(output_directory="", name_size_file=""), Options(test_source="own")):
+        output, evaluate = output_of(options)
+        assert not output.detection_output_param.HasField("save_output_param")
+        assert not evaluate.detection_evaluate_param.HasField("name_size_file")
 
 
 def test_batches_are_shared_out_over_devices():
