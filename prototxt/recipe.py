@@ -161,7 +161,8 @@ class Options:
         name_size_file: Names and sizes of the test pictures; "" for none, which it is where `test_source` is given.
         num_test_image: Pictures in the test set.
         output_directory: Where detections are written; "" for nowhere, likewise.
-        batch_size: Pictures per update, over all GPUs.
+        batch_size: Pictures per iteration, over all GPUs.
+        accum_batch_size: Pictures per update, where several iterations are summed up; `batch_size` if that is given.
         gpus: Devices; () for the CPU.
         base_lr: Learning rate at the start.
         max_iter: Iterations; the steps and the intervals of snapshots and tests scale with it.
@@ -180,6 +181,7 @@ class Options:
     num_test_image: int | None = None
     output_directory: str | None = None
     batch_size: int | None = None
+    accum_batch_size: int | None = None
     gpus: tuple[int, ...] | None = None
     base_lr: float | None = None
     max_iter: int | None = None
@@ -189,7 +191,15 @@ class Options:
     width: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_iter", "test_interval", "num_test_image", "base_lr", "width"):
+        for name in (
+            "batch_size",
+            "accum_batch_size",
+            "max_iter",
+            "test_interval",
+            "num_test_image",
+            "base_lr",
+            "width",
+        ):
             self._require(name, 0 if name in ("base_lr", "width") else 1)
         self._require("num_classes", 2)
         self._require("size", 32)
@@ -214,7 +224,7 @@ class Options:
         changed = replace(training, **self._given(training))
         if self.weights == "":
             changed = replace(changed, weights=None)
-        if self.batch_size is not None:
+        if self.batch_size is not None and self.accum_batch_size is None:
             changed = replace(changed, accum_batch_size=None)
         if self.max_iter is not None:
             factor = self.max_iter / training.max_iter

@@ -140,7 +140,7 @@ def ssd_resnet101(name: str, options: Options) -> Recipe:
 
 
 def _orig(name: str, options: Options) -> Recipe:
-    if options.batch_size is not None:
+    if options.batch_size is not None or options.accum_batch_size is not None:
         raise UsageError(
             f"{name} has one picture per GPU, each of its own shape", code="recipe.option", hint="change --gpus"
         )

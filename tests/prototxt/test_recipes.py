@@ -270,8 +270,9 @@ def test_batches_are_shared_out_over_devices():
     assert (training.batch_size_per_device, training.iter_size) == (16, 2)
     alone = Options(gpus=()).training(training)
     assert (alone.batch_size_per_device, alone.iter_size) == (64, 2)
-    # Batches are summed up where one device cannot hold what was asked for.
     assert Options(batch_size=30).training(training).iter_size == 1
+    summed = Options(batch_size=8, accum_batch_size=36, gpus=(2,)).training(training)
+    assert (summed.batch_size_per_device, summed.iter_size) == (8, 5)
 
 
 def test_cpu_and_scratch():
