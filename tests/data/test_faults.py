@@ -1,0 +1,176 @@
+"""Damaged input ends in a typed error that names the record; never in a crash, a hang or a silent skip."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyscratchdet.data.database import Database, new_database
+from pyscratchdet.data.images import decode
+from pyscratchdet.data.label_map import read_label_map
+from pyscratchdet.data.objects import objects_of
+from pyscratchdet.data.records import Records, annotated_of
+from pyscratchdet.data.transform import Transformer
+from pyscratchdet.errors import DataError, FileError, PyScratchDetError
+from pyscratchdet.proto import caffe_pb2
+
+LMDB = Path(__file__).parent / "recorded" / "lmdb"
+
+
+def first_record() -> caffe_pb2.AnnotatedDatum:
+    return annotated_of(Database(LMDB).value(0), "record")
+
+
+@pytest.mark.parametrize(
+    ("corners", "message"),
+    [
+        ((0.1, 0.2, float("nan"), 0.4), "not a number"),
+        ((0.5, 0.2, 0.4, 0.6), "reversed"),
+        ((0.1, 0.7, 0.4, 0.6), "reversed"),
+    ],
+)
+def test_bad_boxes(corners, message):
+    record = first_record()
+    box = record.annotation_group[0].annotation[0].bbox
+    box.xmin, box.ymin, box.xmax, box.ymax = corners
+    with pytest.raises(DataError, match=message) as caught:
+        objects_of(record, 'record "00000000_a.jpg"')
+    assert caught.value.code == "data.box"
+    assert "00000000_a.jpg" in str(caught.value)
+
+
+def test_negative_label():
+    record = first_record()
+    record.annotation_group[0].group_label = -3
+    with pytest.raises(DataError, match="negative label"):
+        objects_of(record, "record")
+
+
+def test_truncated_jpeg_names_the_record(tmp_path):
+    record = first_record()
+    record.datum.data = record.datum.data[: len(record.datum.data) // 2]
+    with new_database(tmp_path / "db") as writer:
+        writer.put("00000000_cut.jpg", record.SerializeToString())
+    sample = Records(str(tmp_path / "db")).next()
+    with pytest.raises(DataError, match=r"00000000_cut\.jpg") as caught:
+        Transformer(caffe_pb2.TransformationParameter()).decode(sample.annotated().datum, sample.name)
+    assert caught.value.code == "data.image"
+
+
+def test_no_database(tmp_path):
+    with pytest.raises(DataError) as caught:
+        Database(tmp_path / "none")
+    assert caught.value.code == "data.no-database"
+
+
+def test_not_an_lmdb(tmp_path):
+    (tmp_path / "data.mdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(DataError) as caught:
+        Database(tmp_path)
+    assert caught.value.code == "data.database"
+
+
+def test_empty_database(tmp_path):
+    with new_database(tmp_path / "db"):
+        pass
+    with pytest.raises(DataError) as caught:
+        Database(tmp_path / "db")
+    assert caught.value.code == "data.empty-database"
+
+
+def test_a_killed_writer_leaves_no_database(tmp_path):
+    def write() -> None:
+        with new_database(tmp_path / "db") as writer:
+            writer.put("a", b"1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folder():
+    with pytest.raises(FileError) as caught, new_database("/proc/nowhere/db"):
+        pass
+    assert caught.value.code == "file.write"
+
+
+def test_a_growing_database(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyscratchdet.data.database._FIRST_MAP_SIZE", 1 << 16)
+    values = [bytes([index]) * (5000 + index) for index in range(97)]
+    with new_database(tmp_path / "db") as writer:
+        for index, value in enumerate(values):
+            writer.put(f"{index:08d}", value)
+    assert [value for _, value in Database(tmp_path / "db")] == values
+
+
+def test_long_key(tmp_path):
+    with pytest.raises(DataError) as caught, new_database(tmp_path / "db") as writer:
+        writer.put("k" * 600, b"1")
+    assert caught.value.code == "data.key"
+
+
+def test_gray_jpeg_is_decoded_as_colour():
+    import cv2
+
+    gray = np.tile(np.arange(0, 240, 8, dtype=np.uint8), (20, 1))
+    data = bytes(cv2.imencode(".jpg", gray)[1])
+    image = decode(data)
+    assert image.shape == (20, 30, 3)
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+def test_label_map_faults(tmp_path):
+    (tmp_path / "map").write_text("item { nome: 'x' }")
+    with pytest.raises(DataError) as caught:
+        read_label_map(tmp_path / "map")
+    assert caught.value.code == "data.label-map"
+
+
+def survives(action, data: bytes) -> bool:
+    """Whether an action succeeds; anything but a typed error is a failure of the test."""
+    try:
+        action(data)
+    except PyScratchDetError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_mutated_records():
+    """5,000 records with bytes changed, cut or repeated."""
+    random = np.random.default_rng(1)
+    transformer = Transformer(caffe_pb2.TransformationParameter())
+    originals = [value for _, value in Database(LMDB)]
+
+    def read(value: bytes) -> None:
+        record = annotated_of(value, "record")
+        objects_of(record, "record")
+        transformer.decode(record.datum, "record")
+
+    results = [survives(read, mutate(originals[k % 24], random)) for k in range(5000)]
+    assert 100 < sum(results) < 4900
+
+
+@pytest.mark.slow
+def test_mutated_jpegs():
+    random = np.random.default_rng(2)
+    data = first_record().datum.data
+    results = [survives(decode, mutate(data, random)) for _ in range(1000)]
+    assert 20 < sum(results) < 980
+
+
+def mutate(data: bytes, random: np.random.Generator) -> bytes:
+    """Changes a few bytes, most of them near the start, where the structure is; or cuts; or repeats a part."""
+    kind = random.integers(4)
+    values = bytearray(data)
+    reach = len(values) if random.integers(2) else min(len(values), 64)
+    if kind == 0:
+        return bytes(values[: random.integers(len(values))])
+    if kind == 1:
+        start = int(random.integers(reach))
+        values[start:start] = values[start : start + int(random.integers(1, 50))]
+        return bytes(values)
+    for _ in range(int(random.integers(1, 6))):
+        values[int(random.integers(reach))] = int(random.integers(256))
+    return bytes(values)

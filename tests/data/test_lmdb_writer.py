@@ -1,0 +1,256 @@
+"""Databases against the recorded one, byte for byte, and convert_annoset's other flags."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pyscratchdet.cli import main
+from pyscratchdet.data.annoset import AnnosetOptions, read_list, write_annoset
+from pyscratchdet.data.database import Database
+from pyscratchdet.data.label_map import coco_label_map, coco_voc_map, label_to_name, voc_label_map, write_label_map
+from pyscratchdet.data.records import annotated_of, datum_of
+from pyscratchdet.errors import DataError, FileError, UsageError
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def records(path) -> list[tuple[bytes, bytes]]:
+    return list(Database(path))
+
+
+def test_recorded_database(voc, tmp_path):
+    arguments = ["--anno_type=detection", "--label_type", "xml", f"-label_map_file={voc}/labelmap.prototxt"]
+    arguments += ["--check_label", "--encode_type=jpg", "--encoded", f"{voc}/", f"{voc}/list.txt", f"{tmp_path}/db"]
+    assert main(["lmdb", *arguments]) == 0
+    assert records(tmp_path / "db") == records(RECORDED / "lmdb")
+    assert os.listdir(tmp_path) == ["db"]
+
+
+def test_an_existing_database_is_left_alone(voc, tmp_path, capsys):
+    target = tmp_path / "db"
+    target.mkdir()
+    (target / "notes.txt").write_text("mine")
+    arguments = ["lmdb", f"{voc}/", f"{voc}/list.txt", str(target), "--anno_type=detection", "--label_map_file=voc"]
+    assert main(arguments) == 2
+    assert "file.exists" in capsys.readouterr().err
+    assert main([*arguments, "--redo"]) == 2
+    assert "notes.txt" in capsys.readouterr().err
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+def test_redo_replaces(voc, tmp_path):
+    entries = read_list(voc / "list.txt")
+    options = AnnosetOptions(anno_type="detection", label_map_file=f"{voc}/labelmap.prototxt", redo=True)
+    for count in (7, 5):
+        write_annoset(f"{voc}/", entries[:count], tmp_path / "db", options)
+        assert len(Database(tmp_path / "db")) == count
+
+
+def test_a_writer_that_fails_leaves_nothing(voc, tmp_path):
+    (tmp_path / "bad.xml").write_text("<annotation><object><name>griffin</name></object></annotation>")
+    entries = [
+        *read_list(voc / "list.txt")[:3],
+        ("VOC2007/JPEGImages/000001.jpg", os.path.relpath(tmp_path / "bad.xml", voc)),
+    ]
+    options = AnnosetOptions(anno_type="detection", label_map_file="voc")
+    with pytest.raises(DataError, match="griffin") as caught:
+        write_annoset(f"{voc}/", entries, tmp_path / "db", options)
+    assert caught.value.code == "data.unknown-class"
+    assert os.listdir(tmp_path) == ["bad.xml"]
+
+
+def test_skip_bad_counts(voc, tmp_path):
+    picture = "VOC2007/JPEGImages/000001.jpg"
+    (tmp_path / "cut.jpg").write_bytes((voc / picture).read_bytes()[:-900])
+    (tmp_path / "odd.xml").write_text(
+        """<annotation><size><width>100</width><height>200</height></size>
+        <object><name>griffin</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>
+        <object><name>cat</name><bndbox><xmin>50</xmin><ymin>20</ymin><xmax>50</xmax><ymax>40</ymax></bndbox></object>
+        <object><name>cat</name><difficult>1</difficult>
+        <bndbox><xmin>-5</xmin><ymin>20</ymin><xmax>75</xmax><ymax>50</ymax></bndbox></object></annotation>"""
+    )
+    odd = os.path.relpath(tmp_path / "odd.xml", voc)
+    entries = [(picture, odd), (os.path.relpath(tmp_path / "cut.jpg", voc), odd), ("missing.jpg", odd)]
+    options = AnnosetOptions(anno_type="detection", label_map_file="voc", skip_bad=True)
+    summary = write_annoset(f"{voc}/", entries, tmp_path / "db", options)
+    assert len(summary.written) == 1
+    assert len(summary.skipped) == 2
+    reasons = {what for _, what in summary.remarks}
+    assert "unknown class, object skipped" in reasons
+    assert "box without area, object skipped" in reasons
+    assert "box exceeds the picture" in reasons
+    assert any("truncated" in line for line in summary.lines())
+    record = annotated_of(records(tmp_path / "db")[0][1], "record")
+    (group,) = record.annotation_group
+    (entry,) = group.annotation
+    assert (group.group_label, entry.instance_id, entry.bbox.difficult) == (8, 1, True)
+    np.testing.assert_allclose([entry.bbox.xmin, entry.bbox.ymax], [-0.05, 0.25], rtol=1e-6)
+
+
+def corners(group) -> list[tuple[int, float, float]]:
+    return [(entry.instance_id, entry.bbox.xmin, entry.bbox.ymax) for entry in group.annotation]
+
+
+def test_formats_agree(voc, tmp_path):
+    """The same objects as xml, json and txt give the same groups."""
+    picture = "VOC2007/JPEGImages/000002.jpg"
+    height, width = cv2.imread(str(voc / picture)).shape[:2]
+    boxes = [(3, 5, 40, 61), (10, 20, 30, 90), (7, 8, 50, 44)]
+    labels, names = [12, 8, 12], ["dog", "cat", "dog"]
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for name, (x1, y1, x2, y2) in zip(names, boxes, strict=True)
+    )
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    (tmp_path / "a.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    rows = [f"{label} {' '.join(map(str, box))}" for label, box in zip(labels, boxes, strict=True)]
+    (tmp_path / "a.txt").write_text("\n".join(rows))
+    annotation = [
+        {"category_id": name, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        for name, (x1, y1, x2, y2) in zip(names, boxes, strict=True)
+    ]
+    image = {"height": height, "width": width}
+    (tmp_path / "a.json").write_text(json.dumps({"image": image, "annotation": annotation}))
+    found = []
+    for kind in ("xml", "json", "txt"):
+        options = AnnosetOptions(anno_type="detection", label_type=kind, label_map_file="voc")
+        partner = os.path.relpath(tmp_path / f"a.{kind}", voc)
+        write_annoset(f"{voc}/", [(picture, partner)], tmp_path / kind, options)
+        record = annotated_of(records(tmp_path / kind)[0][1], kind)
+        found.append([(group.group_label, corners(group)) for group in record.annotation_group])
+    assert found[0] == found[1] == found[2]
+    assert [(label, len(entries)) for label, entries in found[0]] == [(12, 2), (8, 1)]
+    assert found[0][0][1][1] == (1, np.float32(7) / np.float32(width), np.float32(44) / np.float32(height))
+
+
+def test_classification_and_raw_pixels(voc, tmp_path):
+    options = AnnosetOptions(resize_width=31, resize_height=17, check_size=True)
+    write_annoset(f"{voc}/", [("VOC2007/JPEGImages/000003.jpg", "4")], tmp_path / "db", options)
+    ((key, value),) = records(tmp_path / "db")
+    assert key == b"00000000_VOC2007/JPEGImages/000003.jpg"
+    datum = datum_of(value, "record")
+    assert (datum.channels, datum.height, datum.width, datum.label, datum.encoded) == (3, 17, 31, 4, False)
+    image = cv2.resize(cv2.imread(str(voc / "VOC2007/JPEGImages/000003.jpg")), (31, 17))
+    assert datum.data == image.transpose(2, 0, 1).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "size"),
+    [({"min_dim": 200}, 200), ({"min_dim": 200, "max_dim": 150}, None), ({"gray": True}, None)],
+)
+def test_dimensions(voc, tmp_path, flags, size):
+    picture = "VOC2007/JPEGImages/000001.jpg"
+    write_annoset(f"{voc}/", [(picture, "1")], tmp_path / "db", AnnosetOptions(**flags))
+    datum = datum_of(records(tmp_path / "db")[0][1], "record")
+    if flags.get("gray"):
+        assert (datum.channels, datum.height, datum.width) == (1, 138, 131)
+    elif size:
+        assert (datum.width, datum.height) == (200, round(138 * 200 / 131))
+    else:
+        assert (datum.width, datum.height) == (round(131 * 150 / 138), 150)
+
+
+def test_shuffle_keeps_the_seeds_order(voc, tmp_path):
+    entries = read_list(voc / "list.txt")
+    options = AnnosetOptions(anno_type="detection", label_map_file="voc", shuffle=True, seed=3, encode_type="jpg")
+    orders = []
+    for name in ("a", "b"):
+        write_annoset(f"{voc}/", entries, tmp_path / name, options)
+        orders.append([key.decode().partition("_")[2] for key, _ in records(tmp_path / name)])
+    assert orders[0] == orders[1] != [picture for picture, _ in entries]
+    assert sorted(orders[0]) == sorted(picture for picture, _ in entries)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"anno_type": "boxes"}, "usage.anno-type"),
+        ({"anno_type": "detection", "label_type": "yaml"}, "usage.label-type"),
+        ({"anno_type": "detection"}, "usage.label-map"),
+    ],
+)
+def test_flags_are_checked(voc, tmp_path, options, code):
+    with pytest.raises(UsageError) as caught:
+        write_annoset(f"{voc}/", read_list(voc / "list.txt"), tmp_path / "db", AnnosetOptions(**options))
+    assert caught.value.code == code
+
+
+def test_whole_voc_set(voc, tmp_path):
+    map_file = f"{voc}/labelmap.prototxt"
+    assert main(["lmdb", "voc", str(voc), f"{tmp_path}/t", "--split", "trainval", "--label-map", map_file]) == 0
+    assert main(["lmdb", "voc", str(voc), f"{tmp_path}/v", "--split", "2007_test", "--label-map", map_file]) == 0
+    assert (len(Database(tmp_path / "t")), len(Database(tmp_path / "v"))) == (17, 7)
+    lines = (tmp_path / "v_list.txt").read_text().splitlines()
+    assert lines[0] == "VOC2007/JPEGImages/000018.jpg VOC2007/Annotations/000018.xml"
+    shuffled = [line.split()[0] for line in (tmp_path / "t_list.txt").read_text().splitlines()]
+    assert shuffled != sorted(shuffled)
+    assert [key.decode().partition("_")[2] for key, _ in records(tmp_path / "t")] == shuffled
+    assert main(["get-image-size", f"{voc}/", f"{tmp_path}/v_list.txt", f"{tmp_path}/sizes.txt"]) == 0
+    assert (tmp_path / "sizes.txt").read_text() == (tmp_path / "v_name_size.txt").read_text()
+
+
+def test_coco_and_back(voc, tmp_path):
+    from pyscratchdet.data.coco import coco_of_records
+    from pyscratchdet.data.label_map import read_label_map
+
+    pairs = [
+        (key.decode().rpartition("/")[2], annotated_of(value, "record")) for key, value in records(RECORDED / "lmdb")
+    ]
+    content = coco_of_records(pairs, read_label_map(voc / "labelmap.prototxt"))
+    (tmp_path / "instances_train2014.json").write_text(json.dumps(content))
+    arguments = [f"{voc}/VOC2007/JPEGImages", f"{tmp_path}/instances_train2014.json", f"{tmp_path}/db"]
+    assert main(["lmdb", "coco", *arguments, "--noshuffle"]) == 0
+    for (_, before), (_, after) in zip(pairs, records(tmp_path / "db"), strict=True):
+        again = annotated_of(after, "record")
+        assert again.datum == before.datum
+        assert [g.group_label for g in again.annotation_group] == [g.group_label for g in before.annotation_group]
+        for old, new in zip(before.annotation_group, again.annotation_group, strict=True):
+            for a, b in zip(old.annotation, new.annotation, strict=True):
+                # Through pixels and back in float32 and text.
+                np.testing.assert_allclose([b.bbox.xmin, b.bbox.ymax], [a.bbox.xmin, a.bbox.ymax], atol=2e-6)
+                assert a.bbox.difficult == b.bbox.difficult
+
+
+def test_known_label_maps(tmp_path):
+    assert label_to_name(voc_label_map())[15] == "person"
+    coco = coco_label_map()
+    assert len(coco.item) == 81
+    assert (coco.item[80].name, coco.item[80].display_name) == ("90", "toothbrush")
+    assert coco_voc_map()[63] == 20
+    assert len(coco_voc_map()) == 21
+    assert main(["create-label-map", "coco", f"{tmp_path}/coco.prototxt"]) == 0
+    write_label_map(tmp_path / "again.prototxt", coco)
+    assert (tmp_path / "coco.prototxt").read_text() == (tmp_path / "again.prototxt").read_text()
+
+
+def test_label_map_from_names(tmp_path):
+    (tmp_path / "names.txt").write_text("red:5:Red cell\nwhite:9:White cell\n")
+    arguments = [f"{tmp_path}/names.txt", f"{tmp_path}/map.prototxt", "--include_background=true", "--delimiter=:"]
+    assert main(["create-label-map", *arguments]) == 0
+    text = (tmp_path / "map.prototxt").read_text()
+    assert 'name: "white"\n  label: 9\n  display_name: "White cell"' in text
+    assert text.startswith('item {\n  name: "none_of_the_above"\n  label: 0')
+
+
+def test_mean_file(voc, tmp_path):
+    from pyscratchdet.data.transform import read_mean
+
+    entries = read_list(voc / "list.txt")[:3]
+    options = AnnosetOptions(resize_width=13, resize_height=9, anno_type="detection", label_map_file="voc")
+    write_annoset(f"{voc}/", entries, tmp_path / "db", options)
+    assert main(["compute-image-mean", f"{tmp_path}/db", f"{tmp_path}/mean"]) == 0
+    images = [cv2.resize(cv2.imread(str(voc / picture)), (13, 9)) for picture, _ in entries]
+    np.testing.assert_allclose(read_mean(tmp_path / "mean"), np.mean(images, 0).transpose(2, 0, 1), rtol=1e-6)
+
+
+def test_missing_list(tmp_path):
+    with pytest.raises(FileError):
+        read_list(tmp_path / "none.txt")
+    (tmp_path / "odd.txt").write_text("a.jpg a.xml b.jpg")
+    with pytest.raises(DataError) as caught:
+        read_list(tmp_path / "odd.txt")
+    assert caught.value.code == "data.list"
