@@ -114,9 +114,8 @@ def _describe(layer: Any) -> str:
     if layer.type in ("Convolution", "Deconvolution"):
         param = layer.convolution_param
         kernel = param.kernel_size[0] if param.kernel_size else f"{param.kernel_h}x{param.kernel_w}"
-        extras = [
-            f"{name} {values[0]}" for name, values in (("/", param.stride), ("dilated", param.dilation)) if values
-        ]
+        sizes = (("/", param.stride), ("dilated", param.dilation))
+        extras = [f"{name} {values[0]}" for name, values in sizes if values and values[0] > 1]
         return " ".join([layer.type, f"{kernel}", *extras, f"-> {param.num_output}"])
     if layer.type == "Pooling":
         param = layer.pooling_param
