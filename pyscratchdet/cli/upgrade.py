@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyscratchdet.proto.text import Locator
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("input", metavar="IN", help="prototxt, or caffemodel for upgrade-net")
     parser.add_argument("output", metavar="OUT", help="file to write")
+    parser.add_argument("--allow-unknown", action="store_true", help="leave out fields that Caffe does not have")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,11 +25,11 @@ def run(args: argparse.Namespace) -> int:
 
     problems: list[str] = []
     if args.command == "upgrade-solver":
-        old, write = _read(args.input, "SolverParameter")
-        needed, new = old.HasField("solver_type"), upgrade_solver(old)
+        old, write, locator = _read(args, "SolverParameter")
+        needed, new = old.HasField("solver_type"), upgrade_solver(old, locator)
     else:
-        old, write = _read(args.input, "NetParameter")
-        needed, new = net_needs_upgrade(old), upgrade_net(old, problems)
+        old, write, locator = _read(args, "NetParameter")
+        needed, new = net_needs_upgrade(old), upgrade_net(old, problems, locator)
     for problem in problems:
         print(f"pyscratchdet: {args.input}: {problem}", file=sys.stderr)
     write(args.output, new)
@@ -31,12 +37,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _read(path, name):
-    """Returns a message and how to write it, in the form, text or binary, that the file has."""
+def _read(args: argparse.Namespace, name: str) -> tuple[Any, Callable[[str, Any], None], Locator | None]:
+    """Returns a message, how to write it in the form, text or binary, that the file has, and where its fields stand."""
     from pyscratchdet.files import read_bytes
     from pyscratchdet.proto import caffe_pb2, text, weights
 
     message_class = getattr(caffe_pb2, name)
-    if any(byte < 9 or 13 < byte < 32 for byte in read_bytes(path)[:4096]):
-        return weights.read_message(path, message_class), weights.write_message
-    return text.read(path, message_class), text.write
+    data = read_bytes(args.input)
+    if any(byte < 9 or 13 < byte < 32 for byte in data[:4096]):
+        return weights.read_message(args.input, message_class), weights.write_message, None
+    source = text.decode(data, args.input)
+    message = text.parse(source, message_class, path=args.input, allow_unknown=args.allow_unknown)
+    return message, text.write, text.Locator(source, args.input)

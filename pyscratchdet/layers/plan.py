@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,11 @@ from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
 from pyscratchdet.net import BackwardPlan, Graph, build_graph, plan_backward
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.text import Locator, parse
+from pyscratchdet.proto.text import Locator, decode, parse
 from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
+
+# The original counts the values of a blob in an int (blob.cpp, Blob::Reshape).
+MAX_COUNT = 2**31 - 1
 
 
 @dataclass
@@ -71,17 +76,56 @@ class NetPlan:
             for index, node in enumerate(self.graph.nodes):
                 if node.type == "Input":
                     shapes = [inputs.get(self.graph.blob_names[blob], self.shapes[blob]) for blob in node.tops]
-                    self._set_tops(index, [tuple(shape) for shape in shapes])
+                    with self.located(index):
+                        self._set_tops(index, [tuple(shape) for shape in shapes])
                 else:
-                    self._set_tops(index, _positioned(self, index, self.layers[index].reshape))
+                    self.reshape_layer(index)
         except LayerError:
             self.shapes, self.top_shapes = old_shapes, old_tops
             raise
 
+    def reshape_layer(self, index: int) -> None:
+        """Works out the shapes of one layer's tops from those of its bottoms.
+
+        Raises:
+            LayerError: The layer cannot take them.
+        """
+        with self.located(index):
+            self._set_tops(index, self.layers[index].reshape(self.bottom_shapes(index)))
+
+    @contextmanager
+    def located(self, index: int) -> Iterator[None]:
+        """A LayerError out of the block learns which layer it is about, and where that is written."""
+        node = self.graph.nodes[index]
+        try:
+            yield
+        except LayerError as error:
+            if error.layer is None:
+                error.layer, error.layer_type = node.name, node.type
+            if error.position is None and node.index >= 0:
+                error.position = self.locate(node.index)
+            raise
+
     def _set_tops(self, index: int, shapes: Sequence[Shape]) -> None:
+        for shape, name in zip(shapes, self.graph.nodes[index].param.top, strict=False):
+            check_count(shape, f'top "{name}"')
         self.top_shapes[index] = list(shapes)
         for blob, shape in zip(self.graph.nodes[index].tops, shapes, strict=True):
             self.shapes[blob] = shape
+
+
+def check_count(shape: Shape, what: str) -> None:
+    """Refuses a blob that the original refuses for its size.
+
+    Raises:
+        LayerError: More values than an int counts, or a negative dimension.
+    """
+    if min(shape, default=0) < 0:
+        raise LayerError(f"{what} has a negative dimension", code="layer.shape", found=tuple(shape))
+    if math.prod(shape) > MAX_COUNT:
+        raise LayerError(
+            f"{what} is too large", code="layer.count", expected=f"at most {MAX_COUNT} values", found=tuple(shape)
+        )
 
 
 def read_net(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> NetFile:
@@ -92,16 +136,16 @@ def read_net(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> Ne
         PrototxtError: It is no net.
     """
     name = os.fspath(path)
-    text = read_bytes(path).decode("utf-8", errors="surrogateescape")
+    text = decode(read_bytes(path), name)
     param = parse(text, caffe_pb2.NetParameter, path=name, allow_unknown=allow_unknown)
     inserted = num_inserted_layers(param)
     key = "layers" if param.layers else "layer"
     locator = Locator(text, name)
 
     def locate(index: int) -> Position | None:
-        return locator.position(key, index - inserted) if index >= inserted else Position(name)
+        return locator.position(key, index - inserted) if index >= inserted else locator.position("input")
 
-    return NetFile(upgrade_net(param), locate)
+    return NetFile(upgrade_net(param, locator=locator), locate)
 
 
 def plan_net(
@@ -141,7 +185,10 @@ def plan_net(
         layer.num_tops = len(node.tops)
         plan.layers.append(layer)
         plan.top_shapes.append([])
-        _positioned(plan, index, layer.setup)
+        with plan.located(index):
+            layer.setup(plan.bottom_shapes(index))
+            for spec in layer.blobs:
+                check_count(spec.shape, f"blob {spec.role}")
         if len(node.param.param) > len(layer.blobs):
             raise NetError(
                 "too many param entries",
@@ -152,20 +199,10 @@ def plan_net(
                 expected=f"at most {len(layer.blobs)}",
                 found=len(node.param.param),
             )
-        plan._set_tops(index, _positioned(plan, index, layer.reshape))
-        on_layer(layer)
+        plan.reshape_layer(index)
+        with plan.located(index):
+            on_layer(layer)
     plan.backward = plan_backward(
         graph, [len(layer.blobs) for layer in plan.layers], lambda i, j: j not in plan.layers[i].no_gradient
     )
     return plan
-
-
-def _positioned(plan: NetPlan, index: int, step: Callable[[Sequence[Shape]], list[Shape] | None]) -> list[Shape]:
-    """Runs a layer's set-up or reshape; errors learn where the layer is written."""
-    node = plan.graph.nodes[index]
-    try:
-        return step(plan.bottom_shapes(index)) or []
-    except LayerError as error:
-        if error.position is None and node.index >= 0:
-            error.position = plan.locate(node.index)
-        raise

@@ -73,7 +73,7 @@ def decode(data: bytes, path: str) -> str:
         PrototxtError: It is binary or not UTF-8.
     """
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise PrototxtError(
@@ -223,7 +223,7 @@ def _explain(error: text_format.ParseError, message: Message, text: str, path: s
     lines = text.split("\n")
     position = Position(path, line, column, lines[line - 1] if 0 < line <= len(lines) else "")
     said = re.sub(r"^\d+:\d+ : ", "", str(error))
-    said = re.sub(r"^'.*?': (?=Message type|Expected|Couldn|Enum)", "", said, flags=re.DOTALL)
+    said = said.removeprefix(f"'{position.text}': ").removeprefix("'': ")
     if found := _UNKNOWN_FIELD.search(said):
         owner, field = found.group(1).removeprefix("caffe."), found.group(2)
         return PrototxtError(
@@ -246,7 +246,8 @@ def _explain(error: text_format.ParseError, message: Message, text: str, path: s
         return PrototxtError(
             f'"{found.group(2).rpartition(".")[2]}" is given twice', code="prototxt.twice", position=position
         )
-    return PrototxtError(said.rstrip("."), code="prototxt.syntax", position=position, hint=_open_brace(text, line))
+    hint = 'is there a "}" too many before it?' if said.endswith("got }.") else _open_brace(text, line)
+    return PrototxtError(said.rstrip("."), code="prototxt.syntax", position=position, hint=hint)
 
 
 def _unknown_field_hint(field: str, message: Message, owner: str) -> str | None:
@@ -259,8 +260,7 @@ def _unknown_field_hint(field: str, message: Message, owner: str) -> str | None:
 
 def _open_brace(text: str, line: int) -> str | None:
     """Names the brace that is still open where the text ends, if the error is there."""
-    rest = "\n".join(text.split("\n")[line:])
-    if rest.strip():
+    if "".join(text.split("\n")[line:]).strip():
         return None
     opened: list[int] = []
     for token, offset in _tokens(text):
@@ -268,7 +268,7 @@ def _open_brace(text: str, line: int) -> str | None:
             opened.append(offset)
         elif token in "}>" and opened:
             opened.pop()
-    return f'the brace of line {text.count(chr(10), 0, opened[-1]) + 1} is not closed' if opened else None
+    return f"the brace of line {text.count(chr(10), 0, opened[-1]) + 1} is not closed" if opened else None
 
 
 def _field_names(message: Message, full_name: str) -> list[str]:
@@ -290,8 +290,8 @@ def _warn_unknown(text: str, descriptor: Any, path: str) -> None:
     """Warns once for every field that was passed over; what is inside such a field is not mentioned again."""
     for way, (line, column) in _scan(text).items():
         names = [key for key in way if isinstance(key, str)]
-        if isinstance(way[-1], str):
-            continue
+        if way[-1] != 0:
+            continue  # one warning however often it is repeated
         owner = descriptor
         for name in names[:-1]:
             field = owner.fields_by_name.get(name) if owner else None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyscratchdet.errors import PrototxtError, nearest
+from pyscratchdet.errors import Position, PrototxtError, nearest
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.text import Locator
 
 V1 = caffe_pb2.V1LayerParameter
 
@@ -133,19 +134,30 @@ def num_inserted_layers(net: caffe_pb2.NetParameter) -> int:
     return int(bool(net.input) and bool(net.input_shape or net.input_dim))
 
 
-def upgrade_net(net: caffe_pb2.NetParameter, problems: list[str] | None = None) -> caffe_pb2.NetParameter:
+def upgrade_net(
+    net: caffe_pb2.NetParameter, problems: list[str] | None = None, locator: Locator | None = None
+) -> caffe_pb2.NetParameter:
     """Returns a net in the latest format; `net` itself is returned where nothing is old, and is never changed.
 
     Args:
         net: A net of any format version.
         problems: Gets a line for everything that could not be carried over; the upgrade goes on, as in the original.
+        locator: Of the text the net is from, for positions in errors.
 
     Raises:
         PrototxtError: `layer` and `layers` are mixed, a V0 type is unknown, or input shapes are missing.
     """
     if not net_needs_upgrade(net):
         return net
-    problems = [] if problems is None else problems
+    try:
+        return _upgraded(net, [] if problems is None else problems)
+    except PrototxtError as error:
+        if locator is not None:
+            error.position = _position(error, net, locator)
+        raise
+
+
+def _upgraded(net: caffe_pb2.NetParameter, problems: list[str]) -> caffe_pb2.NetParameter:
     result = caffe_pb2.NetParameter()
     result.CopyFrom(net)
     if any(layer.HasField("layer") for layer in result.layers):
@@ -162,8 +174,20 @@ def upgrade_net(net: caffe_pb2.NetParameter, problems: list[str] | None = None) 
     return result
 
 
-def upgrade_solver(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParameter:
+def _position(error: PrototxtError, net: caffe_pb2.NetParameter, locator: Locator) -> Position:
+    """Where the layer that an error names stands; else the first field of an old format."""
+    for index, layer in enumerate(net.layers):
+        if error.layer is not None and error.layer in (layer.name, layer.layer.name):
+            return locator.position("layers", index)
+    return locator.position("layers" if net.layers else "input")
+
+
+def upgrade_solver(solver: caffe_pb2.SolverParameter, locator: Locator | None = None) -> caffe_pb2.SolverParameter:
     """Returns a solver whose type is a name; `solver` itself is returned where it is already, and is never changed.
+
+    Args:
+        solver: Settings of any format version.
+        locator: Of the text they are from, for positions in errors.
 
     Raises:
         PrototxtError: The old and the new field are both given.
@@ -171,7 +195,12 @@ def upgrade_solver(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParamet
     if not solver.HasField("solver_type"):
         return solver
     if solver.HasField("type"):
-        raise PrototxtError("solver_type and type are both given", code="upgrade.solver-type", hint="keep type")
+        raise PrototxtError(
+            "solver_type and type are both given",
+            code="upgrade.solver-type",
+            position=locator.position("solver_type") if locator else None,
+            hint="keep type",
+        )
     result = caffe_pb2.SolverParameter()
     result.CopyFrom(solver)
     result.type = _SOLVER_TYPES[solver.solver_type]
@@ -210,7 +239,9 @@ def _without_padding_layers(net: caffe_pb2.NetParameter) -> list[Any]:
         for j, blob in enumerate(original.bottom):
             if blob not in makers:
                 raise PrototxtError(
-                    f'bottom "{blob}" is made by no earlier layer', code="upgrade.bottom", layer=layer.layer.name
+                    f'bottom "{blob}" is made by no earlier layer',
+                    code="upgrade.bottom",
+                    layer=layer.layer.name or layer.name,
                 )
             maker = makers[blob]
             if maker is not None and maker.layer.type == "padding":

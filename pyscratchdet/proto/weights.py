@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, unknown_fields
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from pyscratchdet.errors import WeightsError
@@ -28,6 +28,11 @@ Arrays = Sequence[np.ndarray]
 
 # Array fields of BlobProto and the type of their values.
 _ARRAY_FIELDS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
+# blob.hpp, kMaxBlobAxes, and what an int counts; an HDF5 layer has few blobs, and names with few slashes.
+_MAX_AXES = 32
+_MAX_COUNT = 2**31 - 1
+_MAX_BLOBS = 1000
+_MAX_DEPTH = 32
 # A skeleton is a NetParameter with empty arrays, or, where protobuf would not write the file byte for byte (vendor
 # fields in between), the pieces of the file between the arrays.
 _MESSAGE_MARK = b"pyscratchdet skeleton: message\n"
@@ -87,15 +92,15 @@ def take_apart(data: bytes, path: str = "<bytes>") -> tuple[bytes, Weights]:
         path: Where it is from, for errors.
 
     Returns:
-        The skeleton and the weights.
+        The skeleton and the weights. Values that the file has not in one piece come back in one.
 
     Raises:
         WeightsError: It is no caffemodel.
     """
     message = _parse_net(data, path)
     weights = Weights(_read_layers(message, path))
-    if message.SerializeToString() != data:
-        return _cut_out_arrays(data, message, path), weights
+    if message.SerializeToString() != data and (chunks := _cut_out_arrays(data, message)) is not None:
+        return chunks, weights
     for _, blob in _message_blobs(message):
         if name := _array_field(blob):
             setattr(blob, name, b"")
@@ -113,7 +118,10 @@ def put_together(skeleton: bytes, arrays: Sequence[np.ndarray]) -> bytes:
         WeightsError: The arrays do not fit, or `skeleton` is none.
     """
     if skeleton.startswith(_CHUNK_MARK):
-        return _fill_in_arrays(skeleton[len(_CHUNK_MARK) :], arrays)
+        try:
+            return _fill_in_arrays(skeleton[len(_CHUNK_MARK) :], arrays)
+        except (struct.error, UnicodeDecodeError, TypeError) as error:
+            raise WeightsError("the caffemodel's skeleton is damaged", code="weights.skeleton") from error
     if not skeleton.startswith(_MESSAGE_MARK):
         raise WeightsError("not a caffemodel's skeleton", code="weights.skeleton")
     message = _parse(_bulk_class("NetParameter"), skeleton[len(_MESSAGE_MARK) :], "skeleton")
@@ -155,13 +163,27 @@ def write_hdf5(path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs:
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
         for layer in net.layer:
-            group = data.require_group(layer.name)
+            group = _hdf5_group(data, layer.name)
             for index, array in enumerate(blobs.get(layer.name, ())):
                 shared = layer.param[index].name if index < len(layer.param) else ""
-                if shared not in owned:
+                if shared not in owned and str(index) not in group:
                     group.create_dataset(str(index), data=np.asarray(array, np.float32))
                 if shared:
                     owned.add(shared)
+
+
+def _hdf5_group(data: Any, layer: str) -> Any:
+    """Returns a layer's group, made where it is missing.
+
+    Raises:
+        WeightsError: HDF5 cannot have this name: it is empty, or runs through another layer's blobs.
+    """
+    try:
+        return data.require_group(layer)
+    except (ValueError, TypeError) as error:
+        raise WeightsError(
+            f"{error}", code="weights.hdf5-name", layer=layer, hint="rename the layer or write a .caffemodel"
+        ) from error
 
 
 def blob_to_array(blob: Message) -> np.ndarray:
@@ -187,7 +209,11 @@ def read_blob(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         FileError, WeightsError: The file is missing or damaged.
     """
-    return _blob_array(_parse(_bulk_class("BlobProto"), read_bytes(path), os.fspath(path)), os.fspath(path))
+    data, name = read_bytes(path), os.fspath(path)
+    blob = _parse(_bulk_class("BlobProto"), data, name)
+    if not _fits(blob):
+        blob = _repacked(_bulk_class("BlobProto"), data, name)
+    return _blob_array(blob, name)
 
 
 def write_blob(path: str | os.PathLike[str], array: np.ndarray) -> None:
@@ -243,12 +269,19 @@ def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageT
         return message_class.FromString(data)
     except (DecodeError, RecursionError, ValueError) as error:
         kind = message_class.DESCRIPTOR.name
-        raise WeightsError(f"{path}: not a {kind}, or truncated ({len(data)} bytes)", code="weights.damaged") from error
+        raise WeightsError(
+            f"{path}: not a {kind}, or truncated ({len(data)} bytes)",
+            code="weights.damaged",
+            hint="this is text" if data[:4096].isascii() and b"\0" not in data[:4096] else None,
+        ) from error
 
 
 def _parse_net(data: bytes, path: str) -> Any:
-    message = _parse(_bulk_class("NetParameter"), data, path)
-    return _repacked(data, path) if _has_unpacked_arrays(message) else message
+    message_class = _bulk_class("NetParameter")
+    message = _parse(message_class, data, path)
+    if all(_fits(blob) for _, blob in _message_blobs(message)):
+        return message
+    return _repacked(message_class, data, path)
 
 
 def _read_layers(message: Any, path: str) -> list[WeightLayer]:
@@ -258,17 +291,20 @@ def _read_layers(message: Any, path: str) -> list[WeightLayer]:
     return layers
 
 
-def _cut_out_arrays(data: bytes, message: Any, path: str) -> bytes:
-    """Returns [chunk length, array length, type, chunk]... and the rest of a file whose arrays are cut out."""
+def _cut_out_arrays(data: bytes, message: Any) -> bytes | None:
+    """Returns [chunk length, array length, type, chunk]... and the rest of a file whose arrays are cut out.
+
+    None where the arrays are not in the file in one piece each.
+    """
     pieces = [_CHUNK_MARK]
     start = 0
-    for layer, blob in _message_blobs(message):
+    for _, blob in _message_blobs(message):
         name = _array_field(blob) or "data"
         array = getattr(blob, name)
         header = _varint(blob.DESCRIPTOR.fields_by_name[name].number << 3 | 2) + _varint(len(array))
         found = data.find(header + array, start)
         if found < 0:
-            raise WeightsError(f"{path}: cannot be written back byte for byte", code="weights.skeleton", layer=layer)
+            return None
         end = found + len(header)
         kind = _ARRAY_FIELDS[name].encode()
         pieces += [struct.pack("<QQ3s", end - start, len(array), kind), data[start:end]]
@@ -320,6 +356,8 @@ def _read_layer(layer: Any, path: str) -> WeightLayer:
     kind = layer.type
     if isinstance(kind, int):  # V1 names its types by an enum
         kind = v1_type_name(kind)
+    if isinstance(layer.name, bytes) or isinstance(kind, bytes):  # what protobuf gives where text is not UTF-8
+        raise WeightsError(f"{path}: a layer's name is not UTF-8 text", code="weights.damaged", found=layer.name)
     arrays = [_blob_array(blob, path, layer.name, kind) for blob in layer.blobs]
     return WeightLayer(layer.name, kind, list(arrays))
 
@@ -340,7 +378,16 @@ def _blob_array(blob: Any, path: str, layer: str | None = None, layer_type: str 
     data = getattr(blob, name) if name else b""
     kind = np.dtype(_ARRAY_FIELDS[name or "data"])
     shape = _blob_shape(blob)
-    if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(data):
+    if len(shape) > _MAX_AXES:
+        raise WeightsError(
+            f"{path}: a blob with too many axes",
+            code="weights.axes",
+            layer=layer,
+            layer_type=layer_type,
+            expected=f"at most {_MAX_AXES}",
+            found=len(shape),
+        )
+    if min(shape, default=0) < 0 or max(shape, default=0) > _MAX_COUNT or math.prod(shape) * kind.itemsize != len(data):
         raise WeightsError(
             f"{path}: a blob's values do not fit its shape",
             code="weights.count",
@@ -349,7 +396,16 @@ def _blob_array(blob: Any, path: str, layer: str | None = None, layer_type: str 
             expected=f"{math.prod(shape)} values for shape {shape}",
             found=len(data) / kind.itemsize,
         )
-    return np.frombuffer(data, kind).astype(np.float32, copy=False).reshape(shape)
+    return _as_float32(np.frombuffer(data, kind), path, layer).reshape(shape)
+
+
+def _as_float32(values: np.ndarray, path: str, layer: str | None) -> np.ndarray:
+    """Returns doubles as floats; a copy is made only where it must be."""
+    try:
+        with np.errstate(over="raise", invalid="ignore"):
+            return values.astype(np.float32, copy=False)
+    except FloatingPointError as error:
+        raise WeightsError(f"{path}: a value is beyond float32", code="weights.range", layer=layer) from error
 
 
 def _fill_blob(layer: str, blob: Any, array: np.ndarray) -> None:
@@ -362,19 +418,16 @@ def _fill_blob(layer: str, blob: Any, array: np.ndarray) -> None:
     setattr(blob, name, np.ascontiguousarray(array, _ARRAY_FIELDS[name]).tobytes())
 
 
-def _has_unpacked_arrays(message: Any) -> bool:
-    """Whether values are written one by one, as very old files may have them: those land in unknown fields."""
-    return any(
-        _array_field(blob) is None
-        and math.prod(_blob_shape(blob)) > 0
-        and any(entry.field_number in (5, 8) for entry in unknown_fields.UnknownFieldSet(blob))
-        for _, blob in _message_blobs(message)
-    )
+def _fits(blob: Any) -> bool:
+    name = _array_field(blob)
+    number = len(getattr(blob, name)) // np.dtype(_ARRAY_FIELDS[name]).itemsize if name else 0
+    return number == math.prod(_blob_shape(blob))
 
 
-def _repacked(data: bytes, path: str) -> Any:
-    plain = _parse(caffe_pb2.NetParameter, data, path)
-    return _bulk_class("NetParameter").FromString(plain.SerializeToString())
+def _repacked(message_class: type[Message], data: bytes, path: str) -> Any:
+    """Reads values that are not in one piece: written one by one, as very old files may have them, or in several."""
+    plain = _parse(getattr(caffe_pb2, message_class.DESCRIPTOR.name), data, path)
+    return message_class.FromString(plain.SerializeToString())
 
 
 def _read_hdf5(path: str) -> Weights:
@@ -382,10 +435,13 @@ def _read_hdf5(path: str) -> Weights:
 
     try:
         with h5py.File(path, "r") as file:
-            if "data" not in file:
+            data = file.get("data")
+            if not isinstance(data, h5py.Group):
                 raise WeightsError(f"{path}: no group data/ in it", code="weights.hdf5")
-            layers = [WeightLayer(name, "", arrays) for name, arrays in _hdf5_layers(file["data"], "", path) if arrays]
-    except OSError as error:
+            layers = [WeightLayer(name, "", arrays) for name, arrays in _hdf5_layers(data, "", path) if arrays]
+    except WeightsError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py makes of damage
         raise WeightsError(f"{path}: damaged HDF5 file: {error}", code="weights.damaged") from error
     if not layers:
         raise WeightsError(f"{path}: no layers in it", code="weights.empty")
@@ -394,12 +450,20 @@ def _read_hdf5(path: str) -> Weights:
 
 def _hdf5_layers(group: Any, prefix: str, path: str) -> Iterator[tuple[str, list[np.ndarray | None]]]:
     """Yields (layer, arrays); a slash in a layer's name nests groups."""
-    for name, item in group.items():
-        if not hasattr(item, "items"):
+    import h5py
+
+    if prefix.count("/") > _MAX_DEPTH:
+        raise WeightsError(f"{path}: groups too deep inside each other", code="weights.hdf5", found=prefix[:80])
+    for name in group:
+        item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+        if not isinstance(item, h5py.Group):
             continue
         layer = f"{prefix}{name}"
-        found = {int(key): value for key, value in item.items() if key.isdigit() and hasattr(value, "shape")}
-        yield layer, [_hdf5_array(found.get(i), path, layer) for i in range(max(found, default=-1) + 1)]
+        datasets = {int(key): item[key] for key in item if key.isdecimal() and isinstance(item[key], h5py.Dataset)}
+        number = max(datasets, default=-1) + 1
+        if number > _MAX_BLOBS:
+            raise WeightsError(f"{path}: no layer has so many blobs", code="weights.hdf5", layer=layer, found=number)
+        yield layer, [_hdf5_array(datasets.get(i), path, layer) for i in range(number)]
         yield from _hdf5_layers(item, f"{layer}/", path)
 
 
@@ -410,4 +474,10 @@ def _hdf5_array(dataset: Any, path: str, layer: str) -> np.ndarray | None:
         raise WeightsError(
             f"{path}: values are no floats", code="weights.hdf5", layer=layer, expected="float32", found=dataset.dtype
         )
-    return np.asarray(dataset[()], np.float32)
+    # A file can claim any size; what is not compressed must be there.
+    is_whole = dataset.compression is not None or dataset.id.get_storage_size() == dataset.size * dataset.dtype.itemsize
+    if dataset.size > _MAX_COUNT or not is_whole:
+        raise WeightsError(
+            f"{path}: a blob's values are not in the file", code="weights.count", layer=layer, expected=dataset.shape
+        )
+    return _as_float32(np.asarray(dataset[()]), path, layer)

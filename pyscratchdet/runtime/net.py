@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyscratchdet.errors import LayerError, NetError
+from pyscratchdet.errors import NetError
 from pyscratchdet.layers.base import Context, Layer, Shape
 from pyscratchdet.layers.fillers import fill
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
@@ -398,7 +399,7 @@ def _normalize_and_scale_pairs(plan: NetPlan, modules: Sequence[LayerModule]) ->
     """Returns {index of a BatchNorm: the Scale right behind it} where both can be done in one pass."""
     pairs = {}
     nodes = plan.graph.nodes
-    for index, (node, after) in enumerate(zip(nodes, nodes[1:], strict=False)):
+    for index, (node, after) in enumerate(pairwise(nodes)):
         if node.type != "BatchNorm" or after.type != "Scale" or after.bottoms != node.tops:
             continue
         per_channel = [spec.shape == plan.layers[index].blobs[0].shape for spec in plan.layers[index + 1].blobs]

@@ -1,7 +1,9 @@
 """Weights files: round trips byte for byte, and damaged files."""
 
 import random
+import struct
 
+import h5py
 import numpy as np
 import pytest
 
@@ -29,11 +31,220 @@ def test_arrays_and_bytes_survive(tmp_path):
     assert weights.put_together(skeleton, arrays) == data
 
 
-def test_hdf5_holds_the_same_arrays(tmp_path):
+def varint(value):
+    result = bytearray()
+    while value > 127:
+        result.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*result, value])
+
+
+def chunk(number, data):
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def file_with_blob(blob, more=b""):
+    """A caffemodel with one layer "a" whose blob is these bytes, written without protobuf."""
+    return chunk(100, chunk(1, b"a") + chunk(2, b"InnerProduct") + chunk(7, blob) + more)
+
+
+VALUES = [1.5, -2.0, 3.25, 0.0, 5.0, -6.5]
+FLOATS = struct.pack("<6f", *VALUES)
+SHAPE = chunk(7, chunk(1, bytes([2, 3])))
+LEGACY = b"".join(varint(number << 3) + varint(size) for number, size in zip((1, 2, 3, 4), (1, 1, 2, 3), strict=True))
+WIRE_FORMS = {
+    "packed": SHAPE + chunk(5, FLOATS),
+    "shape behind the values": chunk(5, FLOATS) + SHAPE,
+    "one by one": SHAPE + b"".join(varint(5 << 3 | 5) + struct.pack("<f", value) for value in VALUES),
+    "two pieces": SHAPE + chunk(5, FLOATS[:8]) + chunk(5, FLOATS[8:]),
+    "one by one and packed": SHAPE + varint(5 << 3 | 5) + FLOATS[:4] + chunk(5, FLOATS[4:]),
+    "dimensions one by one": chunk(7, varint(1 << 3) + b"\2" + varint(1 << 3) + b"\3") + chunk(5, FLOATS),
+    "doubles": SHAPE + chunk(8, struct.pack("<6d", *VALUES)),
+    "doubles one by one": SHAPE + b"".join(varint(8 << 3 | 1) + struct.pack("<d", value) for value in VALUES),
+    "diffs beside": SHAPE + chunk(6, FLOATS[::-1]) + chunk(5, FLOATS),
+    "unknown field": SHAPE + chunk(5, FLOATS) + chunk(77, b"vendor"),
+}
+
+
+@pytest.mark.parametrize("form", WIRE_FORMS)
+def test_every_wire_form_is_read(form, tmp_path):
+    data = file_with_blob(WIRE_FORMS[form])
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(data)
+    (array,) = weights.read_weights(path).blobs["a"]
+    assert array.dtype == np.float32
+    assert array.tolist() == [VALUES[:3], VALUES[3:]]
+    skeleton, found = weights.take_apart(data)
+    back = weights.put_together(skeleton, found.layers[0].arrays)
+    assert weights.take_apart(back)[1].layers[0].arrays[0].tolist() == array.tolist()
+    if "one by one" not in form.replace("dimensions one by one", "") and form != "two pieces":
+        assert back == data
+
+
+def test_legacy_shape_counts_where_both_are_given():
+    (layer,) = weights.take_apart(file_with_blob(LEGACY + SHAPE + chunk(5, FLOATS)))[1].layers
+    assert layer.arrays[0].shape == (1, 1, 2, 3)
+
+
+def test_mean_file_of_either_form(tmp_path):
+    array = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+    weights.write_blob(tmp_path / "mean.binaryproto", array)
+    np.testing.assert_array_equal(weights.read_blob(tmp_path / "mean.binaryproto"), array)
+    (tmp_path / "old.binaryproto").write_bytes(LEGACY + WIRE_FORMS["one by one"].removeprefix(SHAPE))
+    assert weights.read_blob(tmp_path / "old.binaryproto").tolist() == [[[VALUES[:3], VALUES[3:]]]]
+
+
+def dims(*sizes):
+    return chunk(7, chunk(1, b"".join(varint(size % 2**64) for size in sizes)))
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        dims(-2, -3) + chunk(5, FLOATS),
+        dims(2**62, 4) + chunk(5, FLOATS),  # 2**64 values are 0 in a 64-bit product
+        dims(2**40) + chunk(5, FLOATS),
+        dims(0, 2**62),
+        dims(*[1] * 40, 6) + chunk(5, FLOATS),
+        dims(7) + chunk(5, FLOATS),
+        dims(6) + chunk(5, FLOATS[:-1]),
+        dims(6),
+        varint(1 << 3) + varint(2**64 - 2) + chunk(5, FLOATS),
+        SHAPE + varint(5 << 3 | 2) + varint(2**31 - 1) + FLOATS,
+    ],
+)
+def test_impossible_counts_are_refused_at_once(blob, tmp_path):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(file_with_blob(blob))
+    with pytest.raises(WeightsError, match=r"net\.caffemodel"):
+        weights.read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "no layers in it"),
+        (b"name: 'net'\nlayer { }", "this is text"),
+        (b"\x89HDF\r\n\x1a\n and no more", "damaged HDF5 file"),
+        (b"PK\x03\x04" + bytes(range(256)), "not a NetParameter, or truncated"),
+        (make_net().SerializeToString()[:-3], "truncated"),
+    ],
+)
+def test_foreign_files_say_what_they_are(data, says, tmp_path):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=says):
+        weights.read_weights(path)
+
+
+def test_last_layer_of_a_name_wins_and_all_are_listed(tmp_path):
+    net = caffe_pb2.NetParameter()
+    for value in (1.0, 2.0):
+        net.layer.add(name="a").blobs.append(weights.array_to_blob(np.full((1, 2), value, np.float32)))
+    net.layer.add(name="a")
+    path = tmp_path / "net.caffemodel"
+    weights.write_message(path, net)
+    found = weights.read_weights(path)
+    assert [len(layer.arrays) for layer in found.layers] == [1, 1, 0]
+    assert found.blobs["a"][0].tolist() == [[2, 2]]
+
+
+def test_text_names_and_arrays_survive_hdf5(tmp_path):
     path = tmp_path / "net.caffemodel.h5"
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    weights.write_hdf5(path, make_net(), {"conv": [array]})
-    np.testing.assert_array_equal(weights.read_weights(path).blobs["conv"][0], array)
+    net = caffe_pb2.NetParameter()
+    for name, param in (("stage1/conv.a", "w"), ("stage1", ""), ("stage2/conv.a", "w")):
+        net.layer.add(name=name, param=[{"name": param}])
+    first, second, bias = np.ones((2, 3), np.float32), np.zeros((4,), np.float32), np.full((5,), 7, np.float32)
+    weights.write_hdf5(path, net, {"stage1/conv.a": [first, bias], "stage1": [second], "stage2/conv.a": [first, bias]})
+    found = weights.read_weights(path).blobs
+    assert {name: [None if a is None else a.tolist() for a in arrays] for name, arrays in found.items()} == {
+        "stage1/conv.a": [first.tolist(), bias.tolist()],
+        "stage1": [second.tolist()],
+        "stage2/conv.a": [None, bias.tolist()],  # the owner has it
+    }
+
+
+def test_names_that_hdf5_cannot_have_are_refused(tmp_path):
+    net = caffe_pb2.NetParameter(layer=[{"name": "a"}, {"name": "a/0"}])
+    array = np.ones((2,), np.float32)
+    with pytest.raises(WeightsError) as caught:
+        weights.write_hdf5(tmp_path / "net.h5", net, {"a": [array], "a/0": [array]})
+    assert (caught.value.code, caught.value.layer) == ("weights.hdf5-name", "a/0")
+    assert not list(tmp_path.iterdir())
+
+
+def no_data(file):
+    file.create_group("weights")
+
+
+def data_is_no_group(file):
+    file["data"] = [1.0]
+
+
+def whole_numbers(file):
+    file["data/a/0"] = [1, 2]
+
+
+def values_left_out(file):
+    file.create_dataset("data/a/0", (2**40,), "f4", chunks=(1024,))
+
+
+def index_out_of_reach(file):
+    file["data/a/999999999"] = [1.0]
+
+
+def groups_in_a_circle(file):
+    group = file.create_group("data/a")
+    group["again"] = group
+
+
+@pytest.mark.parametrize(
+    "make", [no_data, data_is_no_group, whole_numbers, values_left_out, index_out_of_reach, groups_in_a_circle]
+)
+def test_foreign_hdf5_is_refused(make, tmp_path):
+    path = tmp_path / "net.h5"
+    with h5py.File(path, "w") as file:
+        make(file)
+    with pytest.raises(WeightsError, match=r"net\.h5"):
+        weights.read_weights(path)
+
+
+def test_damaged_hdf5_reads_or_raises_a_typed_error(tmp_path):
+    path = tmp_path / "net.h5"
+    net = caffe_pb2.NetParameter(layer=[{"name": "a"}, {"name": "b"}])
+    weights.write_hdf5(path, net, {"a": [np.ones((2, 3), np.float32)], "b": [np.ones((4,), np.float32)]})
+    data = path.read_bytes()
+    rng = random.Random(3)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(data[: rng.randrange(9, len(data))] if rng.random() < 0.3 else data)
+        for _ in range(rng.randrange(1, 20)):
+            damaged[rng.randrange(8, len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            weights.read_weights(path)
+        except WeightsError:
+            refused += 1
+    assert 30 < refused <= 150
+
+
+@pytest.mark.parametrize("rest", [b"", b"\1\2\3", struct.pack("<QQ3s", 5, 9, b"<x4"), b"\xff" * 40])
+@pytest.mark.parametrize("mark", [b"", b"message", b"chunks"])
+def test_damaged_skeleton_is_refused(mark, rest):
+    skeleton = b"pyscratchdet skeleton: " + mark + b"\n" + rest
+    with pytest.raises(WeightsError):
+        weights.put_together(skeleton, [np.ones((2, 3), np.float32)])
+
+
+def test_double_beyond_float32_is_refused():
+    with pytest.raises(WeightsError, match="beyond float32"):
+        weights.take_apart(file_with_blob(dims(2) + chunk(8, struct.pack("<2d", 1.0, 1e300))))
+
+
+def test_name_that_is_no_text_is_refused():
+    data = chunk(100, chunk(1, b"\xff\xfe") + chunk(7, dims(6) + chunk(5, FLOATS)))
+    with pytest.raises(WeightsError):
+        weights.take_apart(data)
 
 
 def test_count_that_does_not_fit_names_the_layer():
@@ -45,14 +256,14 @@ def test_count_that_does_not_fit_names_the_layer():
 
 
 def test_damaged_files_read_or_raise_a_typed_error():
-    data = make_net().SerializeToString()
+    data = make_net().SerializeToString() + file_with_blob(WIRE_FORMS["one by one"])
     rng = random.Random(7)
     refused = 0
     for _ in range(2000):
         damaged = bytearray(data[: rng.randrange(len(data))] if rng.random() < 0.3 else data)
         for _ in range(rng.randrange(1, 4)):
             if damaged:
-                damaged[rng.randrange(min(len(damaged), 80))] = rng.randrange(256)
+                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         try:
             weights.take_apart(bytes(damaged))
         except PyScratchDetError:
