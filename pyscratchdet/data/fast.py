@@ -7,6 +7,7 @@ JPEG noise, and up to a fraction of a pixel of the source where an expanded pict
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from pyscratchdet.data import pixels
 from pyscratchdet.data.objects import Objects
 from pyscratchdet.data.pixels import Distortion
 from pyscratchdet.data.plan import Expansion, Plan, Rect
-from pyscratchdet.data.sampling import satisfies, window_size
+from pyscratchdet.data.sampling import measure, meets, window_size
 from pyscratchdet.data.transform import Transformer
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
@@ -35,6 +36,7 @@ class FastSampler:
         self._samplers = [sampler for sampler in samplers if sampler.use_original_image]
         bounds = [sampler.sampler for sampler in self._samplers]
         self._trials = max((sampler.max_trials for sampler in self._samplers), default=0)
+        self._constraints = [sampler.sample_constraint for sampler in self._samplers]
         low = np.float32([(bound.min_scale, bound.min_aspect_ratio) for bound in bounds]).reshape(-1, 2)
         high = np.float32([(bound.max_scale, bound.max_aspect_ratio) for bound in bounds]).reshape(-1, 2)
         self._low, self._span = low.T[..., None], (high - low).T[..., None]
@@ -49,15 +51,14 @@ class FastSampler:
         scale, ratio = units[:2] * self._span + self._low
         sides = np.stack(window_size(scale, ratio))
         low = units[2:] * (1 - sides)
-        windows = np.moveaxis(np.concatenate([low, low + sides]), 0, -1)
+        windows = np.concatenate([low, low + sides]).reshape(4, -1).T
+        measures = measure(windows, objects, self._constraints)
         found: list[np.ndarray] = []
-        for sampler, candidates in zip(self._samplers, windows, strict=True):
-            candidates = candidates[: sampler.max_trials]
-            if not sampler.sample_constraint.ListFields():
-                good = candidates
-            else:
-                good = candidates[satisfies(candidates, objects, sampler.sample_constraint)]
-            found.extend(good[: sampler.max_sample] if sampler.HasField("max_sample") else good)
+        for index, sampler in enumerate(self._samplers):
+            start = index * self._trials
+            which = slice(start, start + sampler.max_trials)
+            good = np.flatnonzero(meets(measures, sampler.sample_constraint, which)) + start
+            found.extend(windows[good[: sampler.max_sample] if sampler.HasField("max_sample") else good])
         return found
 
 
@@ -137,17 +138,26 @@ def _visible(image: np.ndarray, canvas: Expansion, crop: Rect) -> tuple[np.ndarr
 
 
 def _pasted(picture: np.ndarray, top: int, left: int, height: int, width: int, fill: np.ndarray) -> np.ndarray:
-    canvas = np.empty((height, width, picture.shape[2]), np.uint8)
-    canvas[:] = fill
-    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    return canvas
+    if not picture.size:
+        return _plain((height, width, picture.shape[2]), fill.tobytes()).copy()
+    bottom, right = height - top - picture.shape[0], width - left - picture.shape[1]
+    pasted = cv2.copyMakeBorder(
+        picture, top, bottom, left, right, cv2.BORDER_CONSTANT, value=[float(value) for value in fill]
+    )
+    return pasted if pasted.ndim == 3 else pasted[..., None]
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(shape: tuple[int, ...], fill: bytes) -> np.ndarray:
+    """A picture of one colour, kept: copying it is much faster than filling anew."""
+    return np.broadcast_to(np.frombuffer(fill, np.uint8), shape).copy()
 
 
 def _shrink_into(
     output: np.ndarray, picture: np.ndarray, top: int, left: int, crop: Rect, plan: Plan, fill: np.ndarray
 ) -> None:
     """Resizes what surrounds the picture, not the whole crop, into its place in the output."""
-    output[:] = fill
+    output[:] = _plain(output.shape, fill.tobytes())
     if picture.size == 0:
         return
     height, width = output.shape[:2]

@@ -60,6 +60,7 @@ class BatchMaker:
             param.transform_param, self._samplers, job.is_train, sampler=fast.FastSampler(self._samplers)
         )
         self._records = Records(param.data_param.source)
+        self._random = CaffeRandom(0)
         shape = self._transformer.fixed_shape()
         if shape is None or param.transform_param.noise_param.convert_to_lab:
             raise UsageError("fast loading needs a resize_param or a crop_size, and 8-bit pictures", code="data.fast")
@@ -109,8 +110,8 @@ class BatchMaker:
         return plan
 
     def _plan(self, index: int, objects: Objects, height: int, width: int) -> Plan:
-        random = CaffeRandom(picture_seed(self._job.seed, index))
-        return self._planner.draw(Streams(random, random, random), objects, height, width)
+        self._random.seed(picture_seed(self._job.seed, index))
+        return self._planner.draw(Streams(self._random, self._random, self._random), objects, height, width)
 
 
 def picture_seed(seed: int, index: int) -> int:

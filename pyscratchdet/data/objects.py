@@ -98,8 +98,8 @@ def _check(objects: Objects, name: str) -> None:
 
 def area(boxes: np.ndarray) -> np.ndarray:
     """BBoxSize: width * height, and 0 for reversed corners; (..., 4) to (...)."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    return np.where((sides < 0).any(-1), np.float32(0), sides[..., 0] * sides[..., 1])
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return np.where((width < 0) | (height < 0), np.float32(0), width * height)
 
 
 def _areas(objects: Objects) -> np.ndarray:
@@ -108,26 +108,26 @@ def _areas(objects: Objects) -> np.ndarray:
     return np.where(np.isnan(objects.areas) | (computed == 0), computed, objects.areas)
 
 
-def intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns width and height (..., 2) of what boxes share: 0 or less where nothing."""
-    return np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+def _intersections(windows: np.ndarray, objects: Objects) -> np.ndarray:
+    """Returns the area (T, N) that windows (T, 4) share with N objects; 0 where they only touch."""
+    first, second = windows.T[..., None], objects.boxes.T
+    width = np.minimum(first[2], second[2]) - np.maximum(first[0], second[0])
+    height = np.minimum(first[3], second[3]) - np.maximum(first[1], second[1])
+    return np.maximum(width, 0) * np.maximum(height, 0)
 
 
 def jaccard(windows: np.ndarray, objects: Objects) -> np.ndarray:
     """JaccardOverlap of windows (T, 4) with N objects: (T, N)."""
-    sides = np.maximum(intersection(windows[:, None], objects.boxes), 0)
-    inner = sides[..., 0] * sides[..., 1]
+    inner = _intersections(windows, objects)
     union = area(windows)[:, None] + _areas(objects) - inner
-    return np.divide(inner, union, out=np.zeros_like(inner), where=(sides > 0).all(-1))
+    return inner / np.where(inner > 0, union, np.float32(1))
 
 
 def coverages(windows: np.ndarray, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
     """BBoxCoverage: how much of each window an object covers, and of each object a window; both (T, N)."""
-    sides = np.maximum(intersection(windows[:, None], objects.boxes), 0)
-    inner = sides[..., 0] * sides[..., 1]
-    nothing = np.zeros_like(inner)
-    of_window = np.divide(inner, area(windows)[:, None], out=nothing.copy(), where=inner > 0)
-    return of_window, np.divide(inner, _areas(objects), out=nothing, where=inner > 0)
+    inner = _intersections(windows, objects)
+    of_window = inner / np.where(inner > 0, area(windows)[:, None], np.float32(1))
+    return of_window, inner / np.where(inner > 0, _areas(objects), np.float32(1))
 
 
 def _emitted(objects: Objects, window: np.ndarray, constraint: caffe_pb2.EmitConstraint) -> np.ndarray:

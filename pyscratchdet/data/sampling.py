@@ -8,7 +8,7 @@ import numpy as np
 
 from pyscratchdet.data.objects import Objects, coverages, jaccard
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.rng import CaffeRandom
+from pyscratchdet.rng import CaffeRandom, uniform_of
 
 _ONE = np.float32(1)
 
@@ -19,17 +19,41 @@ def sample_windows(
     """Returns the windows that all samplers found, each (4,) float32 in the picture's frame (GenerateBatchSamples)."""
     windows: list[np.ndarray] = []
     for sampler in samplers:
-        if not sampler.use_original_image:
-            continue
-        found = 0
-        for _ in range(sampler.max_trials):
-            if sampler.HasField("max_sample") and found >= sampler.max_sample:
-                break
-            window = _window(random, sampler.sampler)
-            if satisfies(window[None], objects, sampler.sample_constraint)[0]:
-                windows.append(window)
-                found += 1
+        if sampler.use_original_image:
+            windows += _generate(random, sampler, objects)
     return windows
+
+
+def _generate(random: CaffeRandom, sampler: caffe_pb2.BatchSampler, objects: Objects) -> list[np.ndarray]:
+    """GenerateSamples, many trials at a time."""
+    found: list[np.ndarray] = []
+    wanted = sampler.max_sample if sampler.HasField("max_sample") else sampler.max_trials
+    done = 0
+    while done < sampler.max_trials and len(found) < wanted:
+        windows = _windows_ahead(random, sampler.sampler, sampler.max_trials - done)
+        is_drawn = not len(windows)
+        if is_drawn:
+            windows = _window(random, sampler.sampler)[None]
+        good = np.flatnonzero(satisfies(windows, objects, sampler.sample_constraint))[: wanted - len(found)]
+        found.extend(windows[good])
+        used = int(good[-1]) + 1 if len(found) == wanted and len(good) else len(windows)
+        if not is_drawn:
+            random.raw(4 * used)
+        done += used
+    return found
+
+
+def _windows_ahead(random: CaffeRandom, sampler: caffe_pb2.Sampler, count: int) -> np.ndarray:
+    """Returns up to `count` windows (T, 4) of the outputs to come: those before the first number drawn again."""
+    raw = random.peek(4 * count).reshape(count, 4).T
+    scale, first = uniform_of(raw[0], np.float32(sampler.min_scale), np.float32(sampler.max_scale))
+    ratio, second = uniform_of(raw[1], np.float32(sampler.min_aspect_ratio), np.float32(sampler.max_aspect_ratio))
+    width, height = window_size(scale, ratio)
+    left, third = uniform_of(raw[2], np.float32(0), _ONE - width)
+    top, fourth = uniform_of(raw[3], np.float32(0), _ONE - height)
+    repeats = np.flatnonzero(first | second | third | fourth)
+    windows = np.stack([left, top, left + width, top + height], axis=1)
+    return windows[: repeats[0]] if len(repeats) else windows
 
 
 def _window(random: CaffeRandom, sampler: caffe_pb2.Sampler) -> np.ndarray:
@@ -55,28 +79,30 @@ def window_size(scale: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.minimum(width, _ONE), np.minimum(height, _ONE)
 
 
+Measures = dict[str, np.ndarray]
+
+
 def satisfies(windows: np.ndarray, objects: Objects, constraint: caffe_pb2.SampleConstraint) -> np.ndarray:
     """SatisfySampleConstraint: whether any one object meets all bounds with each window (T, 4); (T,) bool."""
-    checks = []
-    if constraint.HasField("min_jaccard_overlap") or constraint.HasField("max_jaccard_overlap"):
-        checks.append(_within(constraint, "jaccard_overlap", jaccard(windows, objects)))
-    kinds = [
-        kind
-        for kind in ("sample_coverage", "object_coverage")
-        if constraint.HasField(f"min_{kind}") or constraint.HasField(f"max_{kind}")
-    ]
-    if kinds:
-        values = dict(zip(("sample_coverage", "object_coverage"), coverages(windows, objects), strict=True))
-        checks += [_within(constraint, kind, values[kind]) for kind in kinds]
-    if not checks:
-        return np.ones(len(windows), bool)
-    return np.logical_and.reduce(checks).any(1)
+    return meets(measure(windows, objects, [constraint]), constraint, slice(len(windows)))
 
 
-def _within(constraint: caffe_pb2.SampleConstraint, kind: str, values: np.ndarray) -> np.ndarray:
-    is_met = np.ones(values.shape, bool)
-    if constraint.HasField(f"min_{kind}"):
-        is_met &= values >= np.float32(getattr(constraint, f"min_{kind}"))
-    if constraint.HasField(f"max_{kind}"):
-        is_met &= values <= np.float32(getattr(constraint, f"max_{kind}"))
-    return is_met
+def measure(windows: np.ndarray, objects: Objects, constraints: Sequence[caffe_pb2.SampleConstraint]) -> Measures:
+    """Returns what any of the constraints needs to know of windows (T, 4) and N objects: (T, N) each."""
+    bounded = {field.name.partition("_")[2] for constraint in constraints for field, _ in constraint.ListFields()}
+    measures = {}
+    if "jaccard_overlap" in bounded:
+        measures["jaccard_overlap"] = jaccard(windows, objects)
+    if bounded & {"sample_coverage", "object_coverage"}:
+        measures["sample_coverage"], measures["object_coverage"] = coverages(windows, objects)
+    return measures
+
+
+def meets(measures: Measures, constraint: caffe_pb2.SampleConstraint, which: slice) -> np.ndarray:
+    """Returns for some of the measured windows whether any one object meets all bounds: (T,) bool."""
+    is_met: np.ndarray | bool = True
+    for field, bound in constraint.ListFields():
+        side, _, kind = field.name.partition("_")
+        values = measures[kind][which]
+        is_met = is_met & (values >= np.float32(bound) if side == "min" else values <= np.float32(bound))
+    return np.ones(which.stop - (which.start or 0), bool) if is_met is True else np.any(is_met, axis=1)
