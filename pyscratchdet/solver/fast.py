@@ -31,7 +31,7 @@ class Precision:
 
     def prepare(self, net: Net, device: torch.device) -> Net:
         """Makes a net ready for `device` and returns it."""
-        _send_batches(net, device)
+        _send_batches(net, device, torch.channels_last if self.is_fast else torch.contiguous_format)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = self.is_fast
             torch.backends.cudnn.allow_tf32 = self.is_fast
@@ -50,13 +50,14 @@ class Precision:
         return nullcontext()
 
 
-def _send_batches(net: Net, device: torch.device) -> None:
-    """Makes the batches of data layers arrive on the net's device."""
-    if device.type == "cpu":
-        return
+def _send_batches(net: Net, device: torch.device, layout: torch.memory_format) -> None:
+    """Makes the batches of data layers arrive on the net's device, pictures in its layout."""
 
     def send(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> list[Tensor]:
-        return [top.to(device, non_blocking=True) for top in tops]
+        return [
+            top.to(device, non_blocking=True, memory_format=layout if top.dim() == 4 else torch.preserve_format)
+            for top in tops
+        ]
 
     for module in net.layers:
         if module.layer.is_source:
