@@ -45,10 +45,10 @@ class DetectionEvaluate(Layer):
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         for index, (what, width) in enumerate([("detections", 7), ("labels", 8)]):
-            shape = legacy_shape(self, bottoms[index])
+            shape = legacy_shape(self, _four_axes(bottoms[index]))
             if shape[:2] != (1, 1) or shape[3] != width:
                 raise self.fail(f"the {what} have a wrong shape", "shape", expected=(1, 1, "N", width), found=shape)
-        return [(1, 1, len(self._labels()) + bottoms[0][2], 5)]
+        return [(1, 1, len(self._labels()) + _four_axes(bottoms[0])[2], 5)]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         from pyscratchdet.boxes.evaluation import Sizes, judge
@@ -84,3 +84,10 @@ class DetectionEvaluate(Layer):
             rows = read_name_sizes(Path(self.context.root) / name)
             self._sizes = np.array([row[1:] for row in rows], np.int64)
         return self._sizes
+
+
+def _four_axes(shape: Shape) -> Shape:
+    """Drops leading axes of size 1 beyond four: HDF5 files of recorded detections have one for the batch."""
+    while len(shape) > 4 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
