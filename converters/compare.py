@@ -189,26 +189,35 @@ def compare_blobs(
             )  # fmt: skip
             _fill_in(entry, blobs[key], alone.get(key), expected[key])
             result.blobs.append(entry)
-    result.remark = _known_difference(net, result)
+    result.remark = _known_difference(net, result, blobs, expected)
     return result
 
 
-def _known_difference(net: Net, result: Comparison) -> str:
+def _known_difference(
+    net: Net, result: Comparison, blobs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> str:
     culprit = result.culprit
-    if culprit is None or result.reference != "opencv" or culprit.layer_type != "PriorBox":
+    if culprit is None:
         return ""
-    param = next(node.param for node in net.plan.graph.nodes if node.name == culprit.layer).prior_box_param
-    if all(size == int(size) for size in [*param.min_size, *param.max_size]):
-        return ""
-    return "Known: Caffe truncates min_size and max_size to whole pixels, OpenCV does not; Caffe is right."
+    param = next(node.param for node in net.plan.graph.nodes if node.name == culprit.layer)
+    if result.reference == "opencv" and culprit.layer_type == "PriorBox":
+        sizes = [*param.prior_box_param.min_size, *param.prior_box_param.max_size]
+        if any(size != int(size) for size in sizes):
+            return "Known: Caffe truncates min_size and max_size to whole pixels, OpenCV does not; Caffe is right."
+    if culprit.layer_type == "DetectionOutput":
+        scores, others = (np.sort(_real_rows(side[culprit.blob])[:, 2]) for side in (blobs, expected))
+        if scores.size == others.size and np.allclose(scores, others, rtol=0, atol=NET_TOLERANCE):
+            return "The scores are the same, so this may be the order of equal scores where keep_top_k cuts."
+    return ""
 
 
 def match_detections(rows: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs detections of two engines, which order equal scores differently: same image and label, nearest values.
 
     Args:
-        rows, expected: (..., 7) rows of image, label, score, xmin, ymin, xmax, ymax. Rows that stand for nothing (of
-            -1 in Caffe, of 0 in OpenCV) are left out.
+        rows: (..., 7) rows of image, label, score, xmin, ymin, xmax, ymax. Rows that stand for nothing (of -1 in
+            Caffe, of 0 in OpenCV) are left out.
+        expected: The same of the other engine.
 
     Returns:
         Two arrays of paired rows, each (pairs, 7).

@@ -16,9 +16,23 @@ import torch
 
 from converters.onnx_export import export_onnx, value_keys
 from pyscratchdet.errors import ConversionError, FileError, NetError, UsageError, WeightsError
+from pyscratchdet.layers.plan import NetFile, read_net
 from pyscratchdet.runtime import Net
 
 Arrays = Mapping[str, np.ndarray]
+
+
+def net_to_compare(model: str | os.PathLike[str]) -> NetFile:
+    """Reads a net; its DetectionOutput writes no result files of its own (save_output_param).
+
+    Raises:
+        FileError, PrototxtError: The file is missing or no net.
+    """
+    file = read_net(model)
+    for layer in file.param.layer:
+        if layer.type == "DetectionOutput":
+            layer.detection_output_param.ClearField("save_output_param")
+    return file
 
 
 class Engine(Protocol):

@@ -149,7 +149,13 @@ def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list
 
 
 def save_onnx(
-    net: Net, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None, **options: object
+    net: Net,
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+    half: bool = False,
+    **options: object,
 ) -> None:
     """Writes the net as an ONNX file, checked by onnx.checker; see `export_onnx` for options.
 
@@ -157,12 +163,57 @@ def save_onnx(
         net: A TEST net with its weights.
         path: File to write; atomic.
         metadata: Further facts to keep in the file.
+        weights: Arrays to keep under their names though the graph may not use them.
+        half: Store weights as float16, widened by Cast operators; the arithmetic stays float32.
         **options: Of `export_onnx`.
     """
     model = export_onnx(net, **options)  # type: ignore[arg-type]
     helper.set_model_props(model, dict(metadata or {}))
+    stored = {tensor.name for tensor in model.graph.initializer}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(array, order="C"), name)
+        for name, array in (weights or {}).items()
+        if name not in stored
+    )
+    if half:
+        _halve(model, set(net.state_dict()) | set(weights or {}))
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
+
+
+def raw_heads(net: Net) -> list[str]:
+    """Returns the blobs that DetectionOutput reads, priors included, and the net's other outputs.
+
+    Raises:
+        ConversionError: The net has no DetectionOutput.
+    """
+    graph = net.plan.graph
+    ends = [node for node in graph.nodes if node.type == "DetectionOutput"]
+    if not ends:
+        raise ConversionError(
+            "the net has no DetectionOutput to cut off", code="onnx.heads", hint="leave out raw heads"
+        )
+    cut = {blob for node in ends for blob in node.tops}
+    blobs = [blob for node in ends for blob in node.bottoms] + [blob for blob in graph.outputs if blob not in cut]
+    return [graph.blob_names[blob] for blob in dict.fromkeys(blobs)]
+
+
+def _halve(model: onnx.ModelProto, names: set[str]) -> None:
+    """Stores the initializers of these names as float16 and puts a Cast behind each."""
+    casts = []
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in model.graph.initializer:
+        if tensor.name in names and tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+            if tensor.name in used:
+                wide = f"{tensor.name}:float32"
+                casts.append(helper.make_node("Cast", [tensor.name], [wide], name=wide, to=TensorProto.FLOAT))
+    wider = {cast.input[0]: cast.output[0] for cast in casts}
+    for node in model.graph.node:
+        node.input[:] = [wider.get(name, name) for name in node.input]
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -223,7 +274,10 @@ def _model(
             if node.type == "Input":
                 dims = [BATCH, *shape[1:]] if dynamic_batch else list(shape)
                 inputs.append(helper.make_tensor_value_info(plan.graph.blob_names[blob], TensorProto.FLOAT, dims))
-    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in dict.fromkeys(outputs)]
+    results = [  # of known rank; the sizes are inferred
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * len(graph.shapes[name]))
+        for name in dict.fromkeys(outputs)
+    ]
     body = helper.make_graph(graph.nodes, net.name or "net", inputs, results, list(graph.initializers.values()))
     model = helper.make_model(
         body,

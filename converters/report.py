@@ -73,12 +73,14 @@ def _section(comparison: Comparison) -> str:
         f"<h2>{html.escape(comparison.first)} against {html.escape(comparison.reference)}</h2>"
         f"{_plot(comparison.blobs)}{note}"
         "<table><thead><tr><th>blob</th><th>layer</th><th>shape</th><th>max abs</th><th>rel L2</th><th>cosine</th>"
-        f"<th>own rel L2</th><th>allowed</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<th>own rel L2</th><th>allowed</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
 def _html_row(blob: BlobComparison) -> str:
-    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in [*_cells(blob), f"{blob.tolerance:.0e}", blob.note])
+    first, *rest = (html.escape(cell) for cell in [*_cells(blob), f"{blob.tolerance:.0e}"])
+    first += f"<small>{html.escape(blob.note)}</small>" if blob.note else ""
+    cells = "".join(f"<td>{cell}</td>" for cell in [first, *rest])
     return f'<tr class="{"" if blob.agrees else "bad"}">{cells}</tr>'
 
 
@@ -143,6 +145,7 @@ def _plot(blobs: Sequence[BlobComparison]) -> str:
 
 
 def _dot(x: float, y: float, kind: str, blob: BlobComparison, value: Difference) -> str:
-    state = "" if blob.agrees else " bad"
+    is_bad = blob.is_culprit if kind == "own" else not blob.agrees
+    state = " bad" if is_bad else ""
     label = html.escape(f"{blob.blob} ({blob.layer_type}), {kind}: {value.relative:.2e}")
     return f'<circle class="{kind}{state}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{label}</title></circle>'

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import base64
 import os
-import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
 from pyscratchdet.files import atomic_path, read_bytes, write_bytes
-from pyscratchdet.layers.plan import NetPlan, plan_net
+from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import put_together, read_weights, take_apart, write_caffemodel, write_hdf5
 
@@ -37,6 +38,19 @@ class Bundle:
     skeleton: bytes | None = None
 
 
+@dataclass(frozen=True)
+class Choices:
+    """How a file is written; see `convert_weights`."""
+
+    half: bool = False
+    heads: str = "decoded"
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """What values are stored as."""
+        return np.float16 if self.half else np.float32
+
+
 class Names:
     """How blobs are called outside Caffe: `<layer>.<role>`.
 
@@ -45,7 +59,8 @@ class Names:
     """
 
     def __init__(self, model: str | os.PathLike[str] | None) -> None:
-        self.plan: NetPlan | None = None if model is None else plan_net(model, caffe_pb2.TEST)
+        self.file: NetFile | None = None if model is None else read_net(model)
+        self.plan: NetPlan | None = None if self.file is None else plan_net(self.file, caffe_pb2.TEST)
         layers = self.plan.layers if self.plan else []
         self.roles = {layer.name: [spec.role for spec in layer.blobs] for layer in layers if layer.blobs}
 
@@ -85,14 +100,22 @@ class Names:
 
 
 def convert_weights(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], model: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
+    *,
+    half: bool = False,
+    heads: str = "decoded",
 ) -> Bundle:
-    """Converts a weights file by the names' endings: .caffemodel, .h5, .safetensors, .pt/.pth, .onnx (source only).
+    """Converts a weights file by the names' endings: .caffemodel, .h5, .safetensors, .pt/.pth, .onnx.
 
     Args:
         source: File to read.
         target: File to write; atomic.
-        model: Deploy prototxt; gives blobs their names, and is needed for a caffemodel without skeleton.
+        model: Deploy prototxt; gives blobs their names and ONNX its graph, and is needed for a caffemodel without
+            skeleton.
+        half: Store values as float16 (.safetensors, .pt, .onnx); computing stays in float32.
+        heads: For ONNX, "decoded" detections or the "raw" heads, cut before DetectionOutput.
 
     Returns:
         What was converted.
@@ -106,8 +129,27 @@ def convert_weights(
     bundle = read(os.fspath(source), names)
     if not bundle.blobs:
         raise WeightsError(f"{os.fspath(source)}: no weights in it", code="weights.empty")
-    write(os.fspath(target), bundle, names)
+    if half:
+        _check_half(bundle, os.fspath(target))
+    write(os.fspath(target), bundle, names, Choices(half, heads))
     return bundle
+
+
+def _check_half(bundle: Bundle, path: str) -> None:
+    """Refuses what float16 cannot hold, or the target's ending cannot."""
+    if path.lower().endswith((".caffemodel", ".h5")):
+        raise ConversionError(f"{path}: Caffe's forms hold float32 only", code="convert.half")
+    largest = float(np.finfo(np.float16).max)
+    for layer, arrays in bundle.blobs.items():
+        found = max((float(np.abs(array[np.isfinite(array)]).max(initial=0)) for array in arrays), default=0.0)
+        if found > largest:
+            raise ConversionError(
+                "values too large for float16",
+                code="convert.half",
+                layer=layer,
+                expected=f"<= {largest:g}",
+                found=found,
+            )
 
 
 def _by_ending(
@@ -150,18 +192,19 @@ def _read_safetensors(path: str, names: Names) -> Bundle:
     order = metadata.get("order", "").split("\n") if "order" in metadata else list(arrays)
     if sorted(order) != sorted(arrays):
         raise WeightsError(f"{path}: its list of keys does not fit its arrays", code="weights.damaged")
-    skeleton = base64.b64decode(metadata[SKELETON]) if SKELETON in metadata else None
-    return Bundle(names.group({key: arrays[key] for key in order}, path), skeleton)
+    return Bundle(names.group({key: arrays[key] for key in order}, path), _decoded(metadata.get(SKELETON), path))
 
 
 def _read_pt(path: str, names: Names) -> Bundle:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}", code="file.read") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's reader answers damaged bytes with all kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path}: not a file of plain weights: {reason}",
@@ -171,15 +214,14 @@ def _read_pt(path: str, names: Names) -> Bundle:
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
-    arrays = {key: _float32(value.numpy(), key, path) for key, value in state.items()}
+    arrays = {str(key): _float32(_numpy(value, str(key), path), str(key), path) for key, value in state.items()}
     skeleton = content.get(SKELETON) if isinstance(content, dict) else None
-    return Bundle(names.group(arrays, path), None if skeleton is None else skeleton.numpy().tobytes())
+    return Bundle(names.group(arrays, path), None if skeleton is None else _numpy(skeleton, SKELETON, path).tobytes())
 
 
 def _read_onnx(path: str, names: Names) -> Bundle:
     import onnx
     from google.protobuf.message import DecodeError
-    from onnx import numpy_helper
 
     try:
         model = onnx.load_model_from_string(read_bytes(path))
@@ -189,14 +231,43 @@ def _read_onnx(path: str, names: Names) -> Bundle:
     if not known:
         raise ConversionError("weights from ONNX need --model", code="convert.model")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    order = metadata["order"].split("\n") if "order" in metadata else known
+    text = metadata.get("order")
+    order = text.split("\n") if isinstance(text, str) else known
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    arrays = {key: _float32(numpy_helper.to_array(tensors[key]), key, path) for key in order if key in tensors}
-    skeleton = metadata.get(SKELETON)
-    return Bundle(names.group(arrays, path), None if skeleton is None else base64.b64decode(skeleton))
+    if text is not None and (missing := [key for key in order if key not in tensors]):
+        raise WeightsError(f"{path}: arrays are missing", code="weights.damaged", found=f"no {', '.join(missing[:5])}")
+    arrays = {key: _float32(_onnx_array(tensors[key], path), key, path) for key in order if key in tensors}
+    return Bundle(names.group(arrays, path), _decoded(metadata.get(SKELETON), path))
 
 
-def _write_caffe(path: str, bundle: Bundle, names: Names) -> None:
+def _onnx_array(tensor: Any, path: str) -> np.ndarray:
+    from onnx import numpy_helper
+
+    if tensor.data_location:  # never follow a path that a file names
+        raise WeightsError(f'{path}: "{tensor.name}" lies in another file', code="weights.external")
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise WeightsError(f'{path}: "{tensor.name}" is damaged', code="weights.damaged") from error
+
+
+def _decoded(skeleton: str | bytes | None, path: str) -> bytes | None:
+    try:
+        return None if skeleton is None else base64.b64decode(skeleton, validate=True)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its skeleton is damaged", code="weights.damaged") from error
+
+
+def _numpy(value: Any, key: str, path: str) -> np.ndarray:
+    """Returns a tensor of a file as an array."""
+    try:
+        array: np.ndarray = value.detach().numpy()
+    except (AttributeError, TypeError, RuntimeError) as error:
+        raise WeightsError(f'{path}: "{key}" is no plain tensor', code="weights.pt") from error
+    return array
+
+
+def _write_caffe(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
     if bundle.skeleton is not None:
         write_bytes(
             path, put_together(bundle.skeleton, [array for arrays in bundle.blobs.values() for array in arrays])
@@ -205,14 +276,14 @@ def _write_caffe(path: str, bundle: Bundle, names: Names) -> None:
     write_caffemodel(path, _structure(bundle, names), bundle.blobs)
 
 
-def _write_hdf5(path: str, bundle: Bundle, names: Names) -> None:
+def _write_hdf5(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
     structure = caffe_pb2.NetParameter()
     for layer in bundle.blobs:
         structure.layer.add(name=layer)
     write_hdf5(path, structure if names.plan is None else _structure(bundle, names), bundle.blobs)
 
 
-def _write_safetensors(path: str, bundle: Bundle, names: Names) -> None:
+def _write_safetensors(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
     from safetensors.numpy import save_file
 
     arrays = _flat(bundle, names)
@@ -220,31 +291,35 @@ def _write_safetensors(path: str, bundle: Bundle, names: Names) -> None:
     if bundle.skeleton is not None:
         metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
     with atomic_path(path) as temporary:
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, temporary, metadata)
+        save_file({key: np.array(a, choices.dtype, order="C") for key, a in arrays.items()}, temporary, metadata)
 
 
-def _write_pt(path: str, bundle: Bundle, names: Names) -> None:
+def _write_pt(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
     import torch
 
-    content = {"state_dict": {key: torch.from_numpy(array.copy()) for key, array in _flat(bundle, names).items()}}
+    content = {
+        "state_dict": {key: torch.from_numpy(np.array(a, choices.dtype)) for key, a in _flat(bundle, names).items()}
+    }
     if bundle.skeleton is not None:
         content[SKELETON] = torch.frombuffer(bytearray(bundle.skeleton), dtype=torch.uint8)  # type: ignore[assignment]
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
 
 
-def _write_onnx(path: str, bundle: Bundle, names: Names) -> None:
-    from converters.onnx_export import save_onnx
+def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
+    from converters.onnx_export import raw_heads, save_onnx
     from pyscratchdet.runtime import Net, build_net, copy_weights
 
-    if names.plan is None:
+    if names.plan is None or names.file is None:
         raise ConversionError("a graph in ONNX needs --model", code="convert.model")
-    net: Net = build_net(_net_param(names.plan), caffe_pb2.TEST)
+    net: Net = build_net(names.file, caffe_pb2.TEST)
     copy_weights(net, bundle.blobs)
-    metadata = {"order": "\n".join(_flat(bundle, names))}
+    arrays = _flat(bundle, names)
+    metadata = {"order": "\n".join(arrays)}
     if bundle.skeleton is not None:
         metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
-    save_onnx(net, path, metadata=metadata)
+    outputs = raw_heads(net) if choices.heads == "raw" else None
+    save_onnx(net, path, metadata=metadata, weights=arrays, half=choices.half, outputs=outputs)
 
 
 _READERS: dict[str, Callable[[str, Names], Bundle]] = {
@@ -255,7 +330,7 @@ _READERS: dict[str, Callable[[str, Names], Bundle]] = {
     ".pth": _read_pt,
     ".onnx": _read_onnx,
 }
-_WRITERS: dict[str, Callable[[str, Bundle, Names], None]] = {
+_WRITERS: dict[str, Callable[[str, Bundle, Names, Choices], None]] = {
     ".caffemodel": _write_caffe,
     ".h5": _write_hdf5,
     ".safetensors": _write_safetensors,
@@ -279,20 +354,14 @@ def _structure(bundle: Bundle, names: Names) -> caffe_pb2.NetParameter:
         raise ConversionError(
             "these weights do not come from a caffemodel, so writing one needs --model", code="convert.model"
         )
-    structure = _net_param(names.plan)
+    structure = caffe_pb2.NetParameter(name=names.plan.graph.name)
+    for node in names.plan.graph.nodes:
+        structure.layer.add().CopyFrom(node.param)
     known = {layer.name for layer in structure.layer}
     if unknown := [layer for layer in bundle.blobs if layer not in known]:
         raise ConversionError(
             f"the net has no layer {', '.join(unknown[:5])}", code="convert.layer", found=f"{len(unknown)} such layers"
         )
-    return structure
-
-
-def _net_param(plan: NetPlan) -> caffe_pb2.NetParameter:
-    structure = caffe_pb2.NetParameter(name=plan.graph.name)
-    for node in plan.graph.nodes:
-        if node.index >= 0:
-            structure.layer.add().CopyFrom(node.param)
     return structure
 
 

@@ -33,14 +33,14 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from converters.compare import compare_blobs
-    from converters.engines import PyTorchEngine
+    from converters.engines import PyTorchEngine, net_to_compare
     from converters.report import html_report, print_table
     from pyscratchdet.cli.console import console
     from pyscratchdet.files import write_text
     from pyscratchdet.rng import CaffeRandom
     from pyscratchdet.runtime import load_net
 
-    net = load_net(args.model, args.weights, random=CaffeRandom(args.seed))
+    net = load_net(net_to_compare(args.model), args.weights, random=CaffeRandom(args.seed))
     references = [_engine(name, args, net) for name in args.against]
     inputs = _inputs(args, net, references)
     first = PyTorchEngine(net)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _engine(name, args, net):
-    from converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
+    from converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording, net_to_compare
     from pyscratchdet.errors import UsageError
     from pyscratchdet.rng import CaffeRandom
     from pyscratchdet.runtime import load_net
@@ -71,7 +71,7 @@ def _engine(name, args, net):
             raise UsageError("opencv needs --weights", code="verify.weights")
         return OpenCVEngine(args.model, args.weights, net)
     if name == "cuda":
-        return PyTorchEngine(load_net(args.model, args.weights, random=CaffeRandom(args.seed)), "cuda")
+        return PyTorchEngine(load_net(net_to_compare(args.model), args.weights, random=CaffeRandom(args.seed)), "cuda")
     if name.endswith(".npz"):
         return Recording(name)
     raise UsageError(

@@ -1,0 +1,196 @@
+"""Exported nets: sound ONNX, the same blobs in onnxruntime as in our runtime, any batch size."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from small_nets import NET, detector, noise, small_net, write_net
+
+import prototxt
+from converters.compare import difference, match_detections
+from converters.engines import OnnxRuntimeEngine, PyTorchEngine
+from converters.onnx_export import Graph, export_onnx, raw_heads, save_onnx
+from pyscratchdet.cli import main
+from pyscratchdet.errors import ConversionError
+
+# Other orders of summation in float32, over a whole net.
+TOLERANCE = 1e-5
+
+
+def run(model, feed):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_blob_by_blob_at_any_batch_size(batch):
+    net = small_net()
+    model = export_onnx(net, all_blobs=True)
+    onnx.checker.check_model(model, full_check=True)
+    inputs = {"data": noise((batch, 3, 11, 14))}
+    found = run(model, inputs)
+    ours = PyTorchEngine(net).run(inputs)
+    assert set(found) == set(ours) - {"data_in_0_split"}
+    assert {"conv1@conv1", "conv1@bn1", "conv1@scale1", "conv1", "prob"} <= set(found)
+    for name, array in found.items():
+        assert array.shape == ours[name].shape
+        assert difference(array, ours[name]).relative < TOLERANCE, name
+
+
+def test_outputs_of_a_model_are_the_nets_own():
+    model = export_onnx(small_net())
+    assert [value.name for value in model.graph.output] == ["prob"]
+    assert [value.name for value in model.graph.input] == ["data"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert {opset.domain for opset in model.opset_import} == {""}
+
+
+def test_fixed_batch():
+    model = export_onnx(small_net(), dynamic_batch=False)
+    assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 11, 14]
+
+
+def test_detections_are_the_same():
+    net = small_net(detector())
+    inputs = {"data": noise((2, 3, 22, 26)) / 100}  # softmax must not saturate into equal scores
+    found = run(export_onnx(net), inputs)["detection_out"]
+    ours = PyTorchEngine(net).run(inputs)["detection_out"]
+    assert found.shape == ours.shape
+    assert 20 < ours.shape[2] <= 42
+    np.testing.assert_array_equal(found[..., :2], ours[..., :2])
+    np.testing.assert_allclose(found[..., 2:], ours[..., 2:], atol=1e-5)
+
+
+def test_raw_heads_are_what_detection_output_reads(tmp_path):
+    net = small_net(detector())
+    assert raw_heads(net) == ["mbox_loc", "mbox_conf_flatten", "mbox_priorbox"]
+    found = run(export_onnx(net, outputs=raw_heads(net)), {"data": noise((1, 3, 22, 26))})
+    ours = PyTorchEngine(net).run({"data": noise((1, 3, 22, 26))})
+    assert list(found) == raw_heads(net)
+    for name, array in found.items():
+        assert difference(array, ours[name]).relative < TOLERANCE
+
+
+def test_raw_heads_by_command(tmp_path):
+    deploy, caffemodel = write_net(tmp_path, detector())
+    target = str(tmp_path / "raw.onnx")
+    assert main(["convert", caffemodel, target, "--model", deploy, "--heads", "raw"]) == 0
+    model = onnx.load(target)
+    assert [value.name for value in model.graph.output] == ["mbox_loc", "mbox_conf_flatten", "mbox_priorbox"]
+    assert "NonMaxSuppression" not in {node.op_type for node in model.graph.node}
+
+
+def test_raw_heads_need_a_detector():
+    with pytest.raises(ConversionError) as caught:
+        raw_heads(small_net())
+    assert caught.value.code == "onnx.heads"
+
+
+def test_unknown_output_is_refused():
+    with pytest.raises(ConversionError, match="nothing"):
+        export_onnx(small_net(), outputs=["nothing"])
+
+
+def test_half_weights_compute_in_float32(tmp_path):
+    net = small_net()
+    save_onnx(net, tmp_path / "half.onnx", half=True)
+    model = onnx.load(tmp_path / "half.onnx")
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    assert types["conv1.weight"] == types["fc.bias"] == onnx.TensorProto.FLOAT16
+    inputs = {"data": noise((1, 3, 11, 14))}
+    with torch.no_grad():
+        for module in net.layers:
+            for blob in module.blobs:
+                blob.copy_(blob.half().float())
+    expected = PyTorchEngine(net).run(inputs)["prob"]
+    assert difference(run(model, inputs)["prob"], expected).relative < TOLERANCE
+
+
+def test_constants_of_one_name_stay_apart():
+    graph = Graph()
+    first = graph.constant(np.array([1.5], "f4"))
+    second = graph.constant(np.array([2], "i8"))
+    third = graph.constant(np.array([2.5], "f4"))
+    assert len({first, second, third}) == 3
+    assert graph.constant(np.array([2], "i8")) == second
+    values = {name: numpy_helper.to_array(tensor).tolist() for name, tensor in graph.initializers.items()}
+    assert values == {first: [1.5], second: [2], third: [2.5]}
+
+
+def test_scalar_constants_stay_scalars():
+    graph = Graph()
+    name = graph.constant(np.array(3, "i8"))
+    assert list(graph.initializers[name].dims) == []
+
+
+def test_the_graph_shows_the_nets_layers():
+    model = export_onnx(small_net())
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Conv") == 3
+    assert "MaxPool" in kinds
+    pool = next(node for node in model.graph.node if node.op_type == "MaxPool")
+    attributes = {a.name: helper.get_attribute_value(a) for a in pool.attribute}
+    assert list(attributes["pads"]) == [0, 0, 1, 0]  # 11 rows of windows of 2: Caffe rounds up
+    assert NET.count("Pooling") == 1
+
+
+RECIPES = [
+    ("scratchdet300_rootres18_voc0712", {"width": 0.25}),
+    ("ssd300_vgg16_voc0712", {}),
+    ("refinedet320_vgg16_voc0712", {}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "choices"), RECIPES, ids=[name for name, _ in RECIPES])
+def test_recipes_detect_the_same(name, choices):
+    """Whole detectors, RefineDet's ARM included, at the threshold lowered so that seeded weights find something."""
+    deploy = prototxt.build(name, prototxt.Options(num_classes=4, **choices)).deploy
+    for layer in deploy.layer:
+        if layer.type == "DetectionOutput":
+            layer.detection_output_param.confidence_threshold = 0.26
+            layer.detection_output_param.keep_top_k = 37
+            layer.detection_output_param.ClearField("save_output_param")
+            layer.detection_output_param.objectness_score = 0.3
+    net = small_net_of(deploy)
+    inputs = {"data": noise(net.blob_shapes["data"])}
+    tame_heads(net, inputs)
+    ours = PyTorchEngine(net).run(inputs)
+    found = OnnxRuntimeEngine(net).run(inputs)
+    rows, expected = match_detections(ours["detection_out"], found["detection_out"])
+    assert len(expected) == ours["detection_out"].shape[2] == found["detection_out"].shape[2] > 5
+    np.testing.assert_allclose(rows[:, 2:], expected[:, 2:], atol=1e-4)
+    for blob in ("mbox_loc", "odm_loc", "arm_loc"):
+        if blob in ours:
+            assert difference(ours[blob], found[blob]).relative < 1e-4
+
+
+def tame_heads(net, inputs):
+    """Scales the heads to answers around 1, so that softmax does not saturate into equal scores."""
+    with torch.no_grad():
+        blobs = net.forward_blobs(inputs)
+        for module in net.layers:
+            if module.layer_type == "Convolution" and ("mbox_loc" in module.name or "mbox_conf" in module.name):
+                module.blobs[0].div_(blobs[module.name].std())
+
+
+def small_net_of(param):
+    """A net of a recipe whose activations neither vanish nor explode."""
+    from pyscratchdet.rng import CaffeRandom
+    from pyscratchdet.runtime import build_net
+
+    net = build_net(param, random=CaffeRandom(2))
+    with torch.no_grad():
+        for module in net.layers:
+            if module.layer_type == "BatchNorm":
+                module.blobs[1].fill_(1.0)
+                module.blobs[2].fill_(1.0)
+            elif module.layer_type in ("Convolution", "Deconvolution"):
+                fan_in = module.blobs[0][0].numel()
+                module.blobs[0].normal_(0, (2 / fan_in) ** 0.5, generator=torch.Generator().manual_seed(fan_in))
+    return net

@@ -1,0 +1,247 @@
+"""Weights through every form and back: the same bytes; and what is damaged is refused."""
+
+import itertools
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_nets import write_net
+
+from converters.weights import convert_weights
+from pyscratchdet.cli import main
+from pyscratchdet.errors import ConversionError, PyScratchDetError, WeightsError
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import array_to_blob, read_weights
+
+FORMS = ["safetensors", "pt", "onnx"]
+
+
+def message(path):
+    return caffe_pb2.NetParameter.FromString(path.read_bytes())
+
+
+@pytest.fixture
+def files(tmp_path):
+    deploy, caffemodel = write_net(tmp_path)
+    return tmp_path, deploy, caffemodel
+
+
+def varied(tmp_path, kind):
+    """Rewrites model.caffemodel into one of the kinds that are met in the wild."""
+    path = tmp_path / "model.caffemodel"
+    net = message(path)
+    if kind == "foreign-layer":
+        layer = net.layer.add(name="of/another.net", type="Convolution")
+        layer.blobs.add().CopyFrom(array_to_blob(np.arange(24, dtype="f4").reshape(2, 3, 4, 1)))
+        layer.blobs.add().CopyFrom(array_to_blob(np.zeros(2, "f4")))
+    elif kind == "zero-scale-factor":
+        next(layer for layer in net.layer if layer.name == "bn1").blobs[2].data[:] = [0]
+    elif kind == "legacy-shapes":
+        for layer in net.layer:
+            for blob in layer.blobs:
+                shape = [1] * (4 - len(blob.shape.dim)) + list(blob.shape.dim)
+                blob.ClearField("shape")
+                blob.num, blob.channels, blob.height, blob.width = shape
+    elif kind == "double":
+        blob = net.layer[1].blobs[0]
+        blob.double_data.extend(blob.data)
+        blob.ClearField("data")
+    elif kind == "v1":
+        v1 = caffe_pb2.NetParameter(name="old")
+        for layer in net.layer:
+            if layer.type in ("Convolution", "InnerProduct"):
+                kind_v1 = caffe_pb2.V1LayerParameter.LayerType.Value(
+                    {"Convolution": "CONVOLUTION", "InnerProduct": "INNER_PRODUCT"}[layer.type]
+                )
+                v1.layers.add(name=layer.name, type=kind_v1, blobs=layer.blobs, blobs_lr=[1, 2])
+        net = v1
+    data = net.SerializeToString()
+    if kind == "vendor-field":  # a field number that Caffe does not know, in the net and in front
+        data = b"\xaa\x7d\x05hello" + data + b"\xb8\x7d\x2a"
+    path.write_bytes(data)
+    return str(path)
+
+
+KINDS = ["plain", "foreign-layer", "zero-scale-factor", "legacy-shapes", "double", "v1", "vendor-field"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip_gives_the_same_bytes(files, kind, form):
+    folder, deploy, _ = files
+    source = varied(folder, kind)
+    middle, back = folder / f"middle.{form}", folder / "back.caffemodel"
+    convert_weights(source, middle, deploy)
+    convert_weights(middle, back, deploy)
+    assert back.read_bytes() == Path(source).read_bytes()
+
+
+@pytest.mark.parametrize("path", list(itertools.permutations(["caffemodel", "safetensors", "onnx"], 2)))
+@pytest.mark.parametrize("kind", ["plain", "foreign-layer"])
+def test_six_directions_keep_every_value(files, kind, path):
+    folder, deploy, _ = files
+    source = varied(folder, kind)
+    expected = read_weights(source).blobs
+    first, second = folder / f"a.{path[0]}", folder / f"b.{path[1]}"
+    convert_weights(source, first, deploy)
+    convert_weights(first, second, deploy)
+    found = convert_weights(second, folder / "c.safetensors", deploy).blobs
+    assert list(found) == list(expected)
+    for layer, arrays in expected.items():
+        for mine, theirs in zip(found[layer], arrays, strict=True):
+            assert mine.dtype == np.float32
+            np.testing.assert_array_equal(mine.ravel(), theirs.ravel())
+
+
+def test_hdf5_keeps_every_value(files):
+    folder, deploy, caffemodel = files
+    convert_weights(caffemodel, folder / "m.caffemodel.h5", deploy)
+    convert_weights(folder / "m.caffemodel.h5", folder / "back.caffemodel", deploy)
+    expected, found = read_weights(caffemodel), read_weights(folder / "back.caffemodel")
+    assert {layer.name: layer.type for layer in found.layers if layer.arrays} == {
+        layer.name: layer.type for layer in expected.layers if layer.arrays
+    }
+    for layer, arrays in expected.blobs.items():
+        for mine, theirs in zip(found.blobs[layer], arrays, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_keys_are_those_of_the_state_dict(files):
+    folder, deploy, caffemodel = files
+    convert_weights(caffemodel, folder / "m.pt", deploy)
+    state = torch.load(folder / "m.pt", weights_only=True)["state_dict"]
+    assert {"conv1.weight", "conv1.bias", "bn1.mean", "bn1.variance", "bn1.scale_factor", "fc.bias"} <= set(state)
+    assert tuple(state["fc.weight"].shape) == (7, 4 * 4 * 5)
+    assert float(state["bn1.scale_factor"]) == 7
+
+
+def test_without_model_blobs_are_numbered(files):
+    folder, _, caffemodel = files
+    convert_weights(caffemodel, folder / "m.safetensors")
+    convert_weights(folder / "m.safetensors", folder / "back.caffemodel")
+    assert (folder / "back.caffemodel").read_bytes() == Path(caffemodel).read_bytes()
+    size = struct.unpack("<Q", (folder / "m.safetensors").read_bytes()[:8])[0]
+    header = json.loads((folder / "m.safetensors").read_bytes()[8 : 8 + size])
+    assert "conv1.blob0" in header
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_half_precision_halves_the_file_and_rounds_once(files, form):
+    folder, deploy, caffemodel = files
+    convert_weights(caffemodel, folder / f"full.{form}", deploy)
+    convert_weights(caffemodel, folder / f"half.{form}", deploy, half=True)
+    found = convert_weights(folder / f"half.{form}", folder / "back.caffemodel", deploy).blobs
+    for layer, arrays in read_weights(caffemodel).blobs.items():
+        for mine, theirs in zip(found[layer], arrays, strict=True):
+            np.testing.assert_array_equal(mine.ravel(), theirs.astype("f2").astype("f4").ravel())
+    values = sum(a.size for arrays in found.values() for a in arrays)
+    saved = (folder / f"full.{form}").stat().st_size - (folder / f"half.{form}").stat().st_size
+    assert saved > values  # two bytes each, less the Cast operators of ONNX
+
+
+def test_values_beyond_half_precision_are_refused(files):
+    folder, deploy, _ = files
+    net = message(folder / "model.caffemodel")
+    net.layer[1].blobs[0].data[0] = 1e6
+    (folder / "big.caffemodel").write_bytes(net.SerializeToString())
+    with pytest.raises(ConversionError) as caught:
+        convert_weights(folder / "big.caffemodel", folder / "m.safetensors", deploy, half=True)
+    assert caught.value.code == "convert.half"
+    assert not (folder / "m.safetensors").exists()
+
+
+def test_duplicate_layer_names_are_refused(files):
+    folder, deploy, _ = files
+    net = message(folder / "model.caffemodel")
+    net.layer.add().CopyFrom(net.layer[1])
+    (folder / "twice.caffemodel").write_bytes(net.SerializeToString())
+    with pytest.raises(ConversionError, match="conv1") as caught:
+        convert_weights(folder / "twice.caffemodel", folder / "m.pt", deploy)
+    assert caught.value.code == "convert.duplicate"
+
+
+def test_missing_blob_is_refused(files):
+    from safetensors.numpy import load_file, save_file
+
+    folder, deploy, caffemodel = files
+    convert_weights(caffemodel, folder / "m.safetensors", deploy)
+    arrays = load_file(folder / "m.safetensors")
+    del arrays["conv1.bias"]
+    save_file(arrays, folder / "less.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        convert_weights(folder / "less.safetensors", folder / "b.caffemodel", deploy)
+    assert caught.value.layer == "conv1"
+
+
+def test_unknown_ending_and_missing_file(files, capsys):
+    folder, _, caffemodel = files
+    assert main(["convert", caffemodel, str(folder / "m.bin")]) == 2
+    assert "convert.ending" in capsys.readouterr().err
+    assert main(["convert", str(folder / "none.caffemodel"), str(folder / "m.pt")]) == 2
+    assert "none.caffemodel" in capsys.readouterr().err
+
+
+def test_pt_runs_no_code(files):
+    import pickle
+
+    folder, deploy, _ = files
+    mark = folder / "mark"
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(mark), "w"))
+
+    torch.save({"state_dict": Evil()}, folder / "evil.pt")
+    (folder / "raw.pt").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "raw.pt"):
+        with pytest.raises(WeightsError, match="plain weights"):
+            convert_weights(folder / name, folder / "out.safetensors", deploy)
+    assert not mark.exists()
+    assert not (folder / "out.safetensors").exists()
+
+
+def mutated(data, rng):
+    """Returns `data` with flipped bytes, cut short, with a piece doubled, or with a run of zeros or ones."""
+    data = bytearray(data)
+    kind = rng.integers(5)
+    place = int(rng.integers(len(data)))
+    if rng.random() < 0.6:
+        place %= 700  # headers are where the danger is
+    if kind == 0:
+        for _ in range(int(rng.integers(1, 9))):
+            data[(place + int(rng.integers(64))) % len(data)] = int(rng.integers(256))
+    elif kind == 1:
+        del data[place:]
+    elif kind == 2:
+        data[place:place] = data[place : place + int(rng.integers(1, 99))]
+    elif kind == 3:
+        data[place : place + 8] = bytes([int(rng.choice([0, 255, 127]))]) * 8
+    else:
+        del data[place : place + int(rng.integers(1, 30))]
+    return bytes(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["caffemodel", "safetensors", "pt", "onnx"])
+def test_500_damaged_files_each(files, form):
+    folder, deploy, caffemodel = files
+    whole = folder / f"whole.{form}"
+    if form != "caffemodel":
+        convert_weights(caffemodel, whole, deploy)
+    else:
+        whole = folder / "model.caffemodel"
+    data, rng = whole.read_bytes(), np.random.default_rng(len(form))
+    target = folder / ("out.safetensors" if form == "caffemodel" else "out.caffemodel")
+    refused = 0
+    for _ in range(500):
+        (folder / f"bad.{form}").write_bytes(mutated(data, rng))
+        target.unlink(missing_ok=True)
+        try:
+            convert_weights(folder / f"bad.{form}", target, deploy)
+        except PyScratchDetError:
+            refused += 1
+            assert not target.exists()
+    assert refused > 100
