@@ -33,36 +33,43 @@ class CaffeRandom:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         # Seeding anew is many times faster than a new generator: loaders do it for each picture.
         self._state.seed(seed & 0xFFFFFFFF)
+        self._pending = np.zeros(0, np.uint64)
 
     @property
     def state(self) -> dict[str, Any]:
         """Where the stream stands, in plain numbers and lists: assign it to continue from there."""
-        state = self._bits.state
-        return {"key": [int(word) for word in state["state"]["key"]], "pos": int(state["state"]["pos"])}
+        inner = self._bits.state["state"]
+        pending = [int(value) for value in self._pending]
+        return {"key": [int(word) for word in inner["key"]], "pos": int(inner["pos"]), "pending": pending}
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         inner = {"key": np.asarray(state["key"], np.uint32), "pos": int(state["pos"])}
         self._bits.state = {"bit_generator": "MT19937", "state": inner}
+        self._pending = np.asarray(state.get("pending", ()), np.uint64)
 
     def raw(self, size: int) -> np.ndarray:
         """Returns the next `size` 32-bit outputs of the generator as uint64."""
-        return self._bits.random_raw(size)
+        if not len(self._pending):
+            return self._bits.random_raw(size)
+        values = self.peek(size)[:size]
+        self._pending = self._pending[size:]
+        return values
 
     def peek(self, size: int) -> np.ndarray:
         """Returns what `raw` will return, and leaves it to be drawn."""
-        state = self._bits.state
-        values = self._bits.random_raw(size)
-        self._bits.state = state
-        return values
+        missing = size - len(self._pending)
+        if missing > 0:
+            self._pending = np.concatenate([self._pending, self._bits.random_raw(missing)])
+        return self._pending[:size]
 
     def integer(self) -> int:
         """Returns one 32-bit output (caffe_rng_rand)."""
-        return int(self._bits.random_raw())
+        return int(self.raw(1)[0]) if len(self._pending) else int(self._bits.random_raw())
 
     def below(self, limit: int) -> int:
         """Returns `raw % limit`, the way the original picks a crop, a flip or a pixel; 0 <= result < limit."""
-        return int(self._bits.random_raw()) % limit
+        return self.integer() % limit
 
     def uniform(self, a: float, b: float, size: int) -> np.ndarray:
         """Returns `size` float32 numbers in [a, b] (caffe_rng_uniform); one output each, save rare repeats.
@@ -82,7 +89,7 @@ class CaffeRandom:
         """Returns one number of `uniform`."""
         low, span, limit = _uniform_bounds(a, b)
         while True:
-            value = np.float32(self._bits.random_raw()) / _TWO_32 * span + low
+            value = np.float32(self.integer()) / _TWO_32 * span + low
             if value < limit:
                 return value
 

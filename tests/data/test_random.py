@@ -92,3 +92,15 @@ def test_state_continues_the_stream():
     other = CaffeRandom(1)
     other.state = state
     assert other.raw(5).tolist() == following
+
+
+def test_peeking_draws_nothing():
+    random, reference = CaffeRandom(23), CaffeRandom(23)
+    expected = reference.raw(9).tolist()
+    assert random.peek(5).tolist() == expected[:5]
+    assert random.integer() == expected[0]
+    other = CaffeRandom(1)
+    other.state = random.state
+    for stream in (random, other):
+        assert stream.raw(6).tolist() == expected[1:7]
+        assert stream.below(1000) == expected[7] % 1000
