@@ -9,6 +9,7 @@ from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime.net import LayerModule, Learnable, Net, build_net
+from pyscratchdet.runtime.optimize import OptimizedNet
 from pyscratchdet.runtime.weights import CopyReport, copy_weights, net_blobs, net_to_proto, save_weights, share_weights
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LayerModule",
     "Learnable",
     "Net",
+    "OptimizedNet",
     "build_net",
     "copy_weights",
     "load_net",
@@ -35,6 +37,7 @@ def load_net(
     stages: Sequence[str] = (),
     random: CaffeRandom | None = None,
     options: Mapping[str, object] | None = None,
+    optimize: bool = False,
 ) -> Net:
     """Builds a net from a prototxt and fills it from a caffemodel.
 
@@ -46,6 +49,7 @@ def load_net(
         stages: Added to the file's own.
         random: Stream that fillers, dropout and data layers draw from.
         options: Runtime choices for layers.
+        optimize: Detection mode (`runtime.optimize`): faster, for the output blobs of a TEST net alone.
 
     Raises:
         FileError, PrototxtError, NetError, LayerError, WeightsError: One of the files is missing or not sound.
@@ -53,4 +57,4 @@ def load_net(
     net = build_net(model, phase, level, stages, random, options)
     if weights is not None:
         copy_weights(net, weights)
-    return net
+    return OptimizedNet(net) if optimize else net

@@ -1,0 +1,458 @@
+"""Detection mode: the same net in fewer and faster steps, for its output blobs alone.
+
+What happens to the net (`_make_steps`, `_absorb`, `Program`):
+
+- Split, Dropout and Silence vanish; what is left of the others are steps from values to values.
+- BatchNorm by stored statistics, Scale and Bias per channel become one factor and one summand.
+- Steps move into the convolution (or the factor and summand) before them where nobody else reads what lies between:
+  factor and summand into its weights, in float64; a sum with an earlier value, and then ReLU, into its own loop.
+- ReLU works in place where nobody else reads its bottom.
+- What depends on nothing but shapes (PriorBox and what follows it) is computed once per input shape.
+
+Blobs of four axes are channels_last, in which Permute and Flatten of the heads are views. On a CPU with oneDNN the
+weights are kept as its kernels read them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyscratchdet.errors import NetError
+from pyscratchdet.layers.base import Shape
+from pyscratchdet.layers.batch_norm import BatchNorm
+from pyscratchdet.layers.convolution import Convolution, Deconvolution
+from pyscratchdet.layers.eltwise import SUM, Eltwise
+from pyscratchdet.layers.prior_box import PriorBox
+from pyscratchdet.layers.relu import ReLU
+from pyscratchdet.layers.scale import Bias, Scale
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.runtime.net import Inputs, LayerModule, Net
+
+# In TEST these give back what they got.
+_PASSED_THROUGH = ("Split", "Dropout")
+# Layers of constants are constants themselves.
+_PURE = ("Concat", "Flatten", "Permute", "Reshape", "Slice")
+# Input shapes whose constants are kept.
+_MAX_SHAPES = 16
+
+
+class OptimizedNet(Net):
+    """A TEST net in detection mode: the layers and weights of the net it was made from, run in fewer steps.
+
+    Called as any Net; results are those of the reference up to float32's rounding. Hooks of layers that were absorbed
+    are not called. `forward_blobs` is still the reference. Weights may change between calls (`copy_weights`,
+    `load_state_dict`, `to`): the next call folds them anew.
+
+    Raises:
+        NetError: The net was built for the TRAIN phase.
+    """
+
+    def __init__(self, net: Net) -> None:
+        if net.phase != caffe_pb2.TEST:
+            raise NetError("only TEST nets have a detection mode", code="net.optimize", expected="TEST", found="TRAIN")
+        nn.Module.__init__(self)
+        vars(self).update(vars(net))
+        self._program: Program | None = None
+
+    @torch.inference_mode()
+    def _compute(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._program is None or self._program.is_stale():
+            self._program = Program(self)
+        return self._program.run(given)
+
+    def forward(self, inputs: Inputs = None) -> dict[str, Tensor]:
+        """Runs the net and returns its output blobs, without gradients; see `Net.forward`.
+
+        Raises:
+            NetError: An input is missing or unknown.
+            LayerError: A layer cannot take these shapes.
+        """
+        tops = self._compute(self._check_inputs(inputs))
+        # Copies, because the caller may write to what it gets, which inference tensors and constants forbid.
+        return {name: top.clone() for name, top in tops.items()}
+
+
+@dataclass
+class Step:
+    """A layer that stays as it is. Values have numbers; each is written once.
+
+    Attributes:
+        index: The layer's place in the net.
+        module: The layer.
+        bottoms, tops: Numbers of values.
+    """
+
+    index: int
+    module: LayerModule
+    bottoms: list[int]
+    tops: list[int]
+
+    def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the tops."""
+        return self.module(*bottoms)  # type: ignore[no-any-return]
+
+    def absorb(self, after: Step) -> bool:
+        """Takes in the only reader of its top, whose top it then makes; False where the two stay apart."""
+        return False
+
+    def finish(self) -> None:
+        """Readies what `run` needs, once nothing is absorbed any more."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the top is memory of its own, which a reader may work on in place."""
+        return type(self.module.layer) is Eltwise
+
+
+@dataclass
+class Affine(Step):
+    """factor * x + summand per channel (axis 1), float64 (C,) each: BatchNorm, Scale, Bias; then ReLU."""
+
+    factor: Tensor
+    summand: Tensor
+    relu: bool = False
+
+    def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the top."""
+        bottom = bottoms[0]
+        view = (-1, *(1,) * (bottom.dim() - 2))
+        top = torch.addcmul(self.summand.view(view), bottom, self.factor.view(view))
+        return [top.relu_() if self.relu else top]
+
+    def absorb(self, after: Step) -> bool:
+        """Takes in what the class says."""
+        if self.relu:
+            return False
+        if isinstance(after, Affine):
+            self.factor, self.summand = self.factor * after.factor, self.summand * after.factor + after.summand
+            return True
+        self.relu = _is_relu(after)
+        return self.relu
+
+    def finish(self) -> None:
+        """Rounds to the net's precision."""
+        dtype = self.module.blobs[0].dtype
+        self.factor, self.summand = self.factor.to(dtype), self.summand.to(dtype)
+
+    @property
+    def is_fresh(self) -> bool:
+        """True."""
+        return True
+
+
+@dataclass
+class Convolve(Step):
+    """A convolution over two axes, or its transpose, with what it absorbed: Affine, a sum with a second bottom, ReLU.
+
+    Attributes:
+        weight: float64, in Caffe's layout, until `finish`.
+        bias: Likewise, (num_output,).
+        bottom_shape: Present shape of the first bottom; the packed weights suit it best.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    bottom_shape: Shape
+    relu: bool = False
+    is_packed: bool = field(default=False, init=False)
+
+    def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the top."""
+        if self.is_packed:
+            return [self._run_packed(bottoms)]
+        layer: Any = self.module.layer
+        top = layer.forward(bottoms[:1], [self.weight] if self.bias is None else [self.weight, self.bias])[0]
+        if self.adds:
+            top = top.add_(bottoms[1])
+        return [top.relu_() if self.relu else top]
+
+    @property
+    def adds(self) -> bool:
+        """Whether a second bottom is added to what is convolved."""
+        return len(self.bottoms) > 1
+
+    def absorb(self, after: Step) -> bool:
+        """Takes in what the class says."""
+        if self.relu:
+            return False
+        if isinstance(after, Affine) and not self.adds:
+            self._scale(after.factor, after.summand)
+            return True
+        if _is_plain_sum(after) and not self.adds:
+            self.bottoms += [value for value in after.bottoms if value not in self.tops]
+            return True
+        self.relu = _is_relu(after)
+        return self.relu
+
+    def finish(self) -> None:
+        """Rounds to the net's precision, and packs."""
+        dtype, layer = self.module.blobs[0].dtype, self.module.layer
+        self.weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = None if self.bias is None else self.bias.to(dtype)
+        if isinstance(layer, Convolution) and dtype == torch.float32 and _has_onednn(self.weight.device):
+            self._geometry = [*map(list, (layer.window.pad, layer.window.stride, layer.window.dilation)), layer.group]
+            shape = list(self.bottom_shape)
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry, shape)
+            self.is_packed = True
+
+    @property
+    def is_fresh(self) -> bool:
+        """True."""
+        return True
+
+    def _scale(self, factor: Tensor, summand: Tensor) -> None:
+        """Makes the convolution give factor * top + summand."""
+        layer: Any = self.module.layer
+        if isinstance(layer, Deconvolution):  # (in, out / group, kernel): output channels of one group at a time
+            grouped = self.weight.unflatten(0, (layer.group, -1))
+            self.weight = (grouped * factor.view(layer.group, 1, -1, 1, 1)).flatten(0, 1)
+        else:
+            self.weight = self.weight * factor.view(-1, 1, 1, 1)
+        self.bias = summand if self.bias is None else self.bias * factor + summand
+
+    def _run_packed(self, bottoms: Sequence[Tensor]) -> Tensor:
+        # What torch.compile makes of such a step: oneDNN adds and cuts while it writes.
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        relu = "relu" if self.relu else None
+        if self.adds:
+            after = ("add", 1.0, relu, [], None)
+            return convolve.binary(*bottoms, self.weight, self.bias, *self._geometry, *after)  # type: ignore[no-any-return]
+        return convolve(bottoms[0], self.weight, self.bias, *self._geometry, relu or "none", [], "")  # type: ignore[no-any-return]
+
+
+@dataclass
+class Rectify(Step):
+    """ReLU that writes over its bottom."""
+
+    def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the top."""
+        slope = self.module.layer.negative_slope  # type: ignore[attr-defined]
+        return [F.leaky_relu_(bottoms[0], slope) if slope else bottoms[0].relu_()]
+
+    @property
+    def is_fresh(self) -> bool:
+        """True."""
+        return True
+
+
+class Program:
+    """The steps of one net with folded weights; they hold until the net's weights change.
+
+    Args:
+        net: The net, reshaped to its present inputs.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.plan = net.plan
+        steps, self.inputs, self.outputs = _make_steps(net)
+        steps = _needed(steps, set(self.outputs.values()))
+        steps = _in_place(_absorb(steps, set(self.outputs.values())), set(self.outputs.values()))
+        self._modules = [module for module in net.layers if module.roles]
+        self._weights = self._weight_marks()
+        self._constant_steps, self.steps = _split_constants(steps)
+        for step in self.steps:
+            step.finish()
+        self._last_use = _last_uses(self.steps, set(self.outputs.values()))
+        self._constants: dict[tuple[Shape, ...], dict[int, Tensor]] = {}
+
+    def is_stale(self) -> bool:
+        """Whether weights have changed, or moved, since the program was made."""
+        return self._weights != self._weight_marks()
+
+    def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the net's outputs for its inputs by name."""
+        values = dict(self._constants_for(given))
+        for name, value in self.inputs.items():
+            values[value] = _channels_last(given[name])
+        for step, last in zip(self.steps, self._last_use, strict=True):
+            tops = step.run([values[value] for value in step.bottoms])
+            if not step.bottoms:
+                tops = [_channels_last(top) for top in tops]
+            values.update(zip(step.tops, tops, strict=True))
+            for value in last:
+                del values[value]
+        return {name: values[value] for name, value in self.outputs.items()}
+
+    def _constants_for(self, given: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        key = tuple(tuple(given[name].shape) for name in self.inputs)
+        if key not in self._constants:
+            if len(self._constants) == _MAX_SHAPES:
+                del self._constants[next(iter(self._constants))]
+            self._constants[key] = self._compute_constants(next(iter(given.values()), torch.empty(0)).device)
+        return self._constants[key]
+
+    def _compute_constants(self, device: torch.device) -> dict[int, Tensor]:
+        values: dict[int, Tensor] = {}
+        for step in self._constant_steps:
+            layer = step.module.layer
+            if isinstance(layer, PriorBox):
+                tops = [torch.from_numpy(layer.priors(self.plan.bottom_shapes(step.index))).to(device)]
+            else:
+                tops = step.run([values[value] for value in step.bottoms])
+            values.update(zip(step.tops, tops, strict=True))
+        return values
+
+    def _weight_marks(self) -> list[tuple[int, int]]:
+        blobs = (blob for module in self._modules for blob in module.blobs)
+        return [(blob.data_ptr(), 0 if blob.is_inference() else blob._version) for blob in blobs]
+
+
+def _make_steps(net: Net) -> tuple[list[Step], dict[str, int], dict[str, int]]:
+    """Returns the steps, and the numbers of the values that are the net's inputs and outputs."""
+    steps: list[Step] = []
+    number: dict[int, int] = {}  # of the value that a blob has at present
+    num_values = 0
+    names, inputs = net.plan.graph.blob_names, {}
+    for index, module in enumerate(net.layers):
+        node = module.node
+        bottoms = [number[blob] for blob in node.bottoms]
+        if node.type in _PASSED_THROUGH:
+            number.update(dict.fromkeys(node.tops, bottoms[0]))
+            continue
+        tops = list(range(num_values, num_values + len(node.tops)))
+        num_values += len(tops)
+        number.update(zip(node.tops, tops, strict=True))
+        if node.type == "Input":
+            inputs.update({names[blob]: number[blob] for blob in node.tops})
+        elif node.type != "Silence":
+            steps.append(_make_step(net, index, bottoms, tops))
+    return steps, inputs, {names[blob]: number[blob] for blob in net.plan.graph.outputs}
+
+
+def _make_step(net: Net, index: int, bottoms: list[int], tops: list[int]) -> Step:
+    module = net.layers[index]
+    layer: Any = module.layer
+    if isinstance(layer, PriorBox):
+        return Step(index, module, [], tops)  # shapes are all it reads
+    if len(bottoms) != 1 or len(tops) != 1:
+        return Step(index, module, bottoms, tops)
+    shape = net.plan.top_shapes[index][0]
+    if affine := _affine(module, shape):
+        return Affine(index, module, bottoms, tops, *affine)
+    if isinstance(layer, (Convolution, Deconvolution)) and (layer.channel_axis, layer.num_spatial) == (1, 2):
+        blobs = [blob.detach().double() for blob in module.blobs]
+        bias = blobs[1] if len(blobs) > 1 else None
+        return Convolve(index, module, bottoms, tops, blobs[0], bias, net.plan.bottom_shapes(index)[0])
+    return Step(index, module, bottoms, tops)
+
+
+def _affine(module: LayerModule, shape: Shape) -> tuple[Tensor, Tensor] | None:
+    """Returns factor and summand, float64 (C,), of a layer that is no more than that."""
+    layer = module.layer
+    if len(shape) < 2:
+        return None
+    blobs = [blob.detach().double() for blob in module.blobs]
+    if isinstance(layer, BatchNorm) and layer.use_global_stats:
+        mean, variance, scale = blobs
+        mean, variance = (torch.where(scale == 0, 0.0, blob / scale) for blob in (mean, variance))
+        factor = (variance + layer.eps).rsqrt()
+        return factor, -mean * factor
+    if not isinstance(layer, (Scale, Bias)):
+        return None
+    param: Any = layer.param.scale_param if isinstance(layer, Scale) else layer.param.bias_param
+    if any(blob.shape not in ((), (shape[1],)) for blob in blobs) or (
+        blobs[0].dim() and layer.axis(param.axis, len(shape)) != 1
+    ):
+        return None
+    blobs = [blob.expand(shape[1]) for blob in blobs]
+    if isinstance(layer, Bias):
+        return torch.ones_like(blobs[0]), blobs[0]
+    return blobs[0], blobs[1] if len(blobs) > 1 else torch.zeros_like(blobs[0])
+
+
+def _needed(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
+    """Leaves out steps that only Silence listened to."""
+    wanted, kept = set(outputs), []
+    for step in reversed(steps):
+        if not step.tops or step.module.layer.is_source or wanted.intersection(step.tops):
+            wanted.update(step.bottoms)
+            kept.append(step)
+    return kept[::-1]
+
+
+def _absorb(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
+    """Moves steps into the ones before them."""
+    readers = Counter(value for step in steps for value in step.bottoms)
+    maker: dict[int, int] = {}  # value -> place of its step among those kept
+    kept: list[Step] = []
+    for step in steps:
+        # Of two bottoms the later: the other one is there when its step runs.
+        value = max(step.bottoms, key=lambda bottom: maker.get(bottom, -1), default=-1)
+        place = maker.get(value, -1)
+        if place >= 0 and readers[value] == 1 and value not in outputs and kept[place].absorb(step):
+            kept[place].tops = step.tops
+        else:
+            place = len(kept)
+            kept.append(step)
+        maker.update(dict.fromkeys(step.tops, place))
+    return kept
+
+
+def _in_place(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
+    """Lets ReLU write over a bottom that nobody else reads and nothing else shares memory with."""
+    readers = Counter(value for step in steps for value in step.bottoms)
+    free: set[int] = set()
+    result = []
+    for step in steps:
+        if type(step.module.layer) is ReLU and type(step) is Step and step.bottoms[0] in free:
+            step = Rectify(step.index, step.module, step.bottoms, step.tops)
+        if step.is_fresh:
+            free.update(value for value in step.tops if readers[value] == 1 and value not in outputs)
+        result.append(step)
+    return result
+
+
+def _split_constants(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """Returns the steps that depend on input shapes alone, and the others."""
+    constants: set[int] = set()
+    parts: tuple[list[Step], list[Step]] = ([], [])
+    for step in steps:
+        is_constant = isinstance(step.module.layer, PriorBox) or (
+            step.module.layer_type in _PURE and constants.issuperset(step.bottoms)
+        )
+        if is_constant:
+            constants.update(step.tops)
+        parts[0 if is_constant else 1].append(step)
+    return parts
+
+
+def _last_uses(steps: Sequence[Step], outputs: set[int]) -> list[list[int]]:
+    """Returns, for each step, the values that nobody needs after it."""
+    last = {value: place for place, step in enumerate(steps) for value in [*step.bottoms, *step.tops]}
+    uses: list[list[int]] = [[] for _ in steps]
+    for value, place in last.items():
+        if value not in outputs:
+            uses[place].append(value)
+    return uses
+
+
+def _is_relu(step: Step) -> bool:
+    layer = step.module.layer
+    return type(layer) is ReLU and layer.negative_slope == 0
+
+
+def _is_plain_sum(step: Step) -> bool:
+    layer = step.module.layer
+    return type(layer) is Eltwise and layer.operation == SUM and not layer.coeff and len(set(step.bottoms)) == 2
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def _has_onednn(device: torch.device) -> bool:
+    mkldnn = torch.backends.mkldnn
+    return (
+        device.type == "cpu"
+        and mkldnn.is_available()
+        and bool(mkldnn.enabled)
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
+    )
