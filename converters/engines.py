@@ -7,6 +7,8 @@ overwrite are `<blob>@<layer>` where an engine can show them.
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -181,6 +183,21 @@ class OpenCVEngine:
         return {**inputs, **found}
 
 
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns the arrays of an npz by name.
+
+    Raises:
+        FileError, WeightsError: The file is missing or no npz of plain arrays.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except OSError as error:
+        raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+    except (ValueError, EOFError, TypeError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise WeightsError(f"{os.fspath(path)}: not an npz of arrays: {error}", code="verify.recording") from error
+
+
 class Recording:
     """Blobs recorded elsewhere, such as inside an original Caffe by scripts/dump_caffe_blobs.py.
 
@@ -193,13 +210,7 @@ class Recording:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = f"recording {os.path.basename(os.fspath(path))}"
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
-        except OSError as error:
-            raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
-        except ValueError as error:
-            raise WeightsError(f"{os.fspath(path)}: not a recording: {error}", code="verify.recording") from error
+        arrays = read_arrays(path)
         self.inputs = {key[3:]: array for key, array in arrays.items() if key.startswith("in:")}
         self.blobs = {key[4:]: array for key, array in arrays.items() if key.startswith("out:")}
         if not self.blobs:

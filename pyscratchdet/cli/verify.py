@@ -82,7 +82,7 @@ def _engine(name, args, net):
 def _inputs(args, net, references):
     import numpy as np
 
-    from converters.engines import Recording
+    from converters.engines import Recording, read_arrays
     from pyscratchdet.errors import UsageError
 
     for engine in references:
@@ -92,7 +92,8 @@ def _inputs(args, net, references):
         rng = np.random.default_rng(args.seed)
         return {name: _noise(rng, net.blob_shapes[name]) for name in net.input_names}
     if args.input.endswith(".npz"):
-        return Recording(args.input).inputs
+        arrays = read_arrays(args.input)
+        return {name.removeprefix("in:"): array for name, array in arrays.items() if not name.startswith("out:")}
     if len(net.input_names) != 1:
         raise UsageError("a picture can feed a net with one input only", code="verify.input", found=net.input_names)
     return {net.input_names[0]: _picture(args, net.blob_shapes[net.input_names[0]])}
