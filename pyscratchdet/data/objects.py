@@ -13,7 +13,7 @@ import numpy as np
 from pyscratchdet.errors import DataError
 from pyscratchdet.proto import caffe_pb2
 
-UNIT = np.array([0, 0, 1, 1], np.float32)
+_TWICE = np.array([0, 1, 0, 1])
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def project(objects: Objects, window: np.ndarray, constraint: caffe_pb2.EmitCons
     if constraint is not None:
         is_inside &= _emitted(objects, window, constraint)
     objects = objects.select(is_inside)
-    origin, sides = np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
+    origin, sides = window[_TWICE], (window[2:] - window[:2])[_TWICE]
     boxes = clip((objects.boxes - origin) / sides)
     areas = area(boxes)
     return replace(objects, boxes=boxes, areas=areas).select(areas > 0)
@@ -220,5 +220,5 @@ def extrapolate(
             expected=f"at least {param.width_scale} x {param.height_scale}",
             found=size.tolist(),
         )
-    boxes = objects.boxes * np.tile(size, 2) / np.tile(scale, 2)
+    boxes = objects.boxes * size[_TWICE] / scale[_TWICE]
     return replace(objects, boxes=boxes)
