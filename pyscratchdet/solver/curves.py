@@ -25,7 +25,7 @@ _LINES = {
     "output": re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_NUMBER}"),
 }
 _TEST_NET = re.compile(r"Testing net \(#(\d+)\)")
-_PANELS = (
+_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("loss", "test loss")),
     ("learning rate", ("lr",)),
     ("mAP", ("mAP",)),
@@ -106,7 +106,8 @@ def plot(runs: Sequence[Curves], output: str | os.PathLike[str], *, title: str =
     if len(runs) > 1 or any("test loss" in run.series for run in runs):
         axes[0, 0].legend()
     axes[-1, 0].set_xlabel("iteration")
-    figure.suptitle(title or None)
+    if title:
+        figure.suptitle(title)
     with atomic_path(output) as temporary:
         figure.savefig(temporary, format=suffix, dpi=120)
     pyplot.close(figure)

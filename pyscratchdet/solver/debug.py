@@ -63,8 +63,8 @@ class DebugInfo:
         index = self._indices[id(module)]
         for blob, top in zip(module.node.tops, tops, strict=True):
             self._add_top(index, blob, top)
-        for k, blob in enumerate(module.blobs):
-            what = f"param blob {_param_name(module, k)} data: {_mean(blob)}"
+        for k, weights in enumerate(module.blobs):
+            what = f"param blob {_param_name(module, k)} data: {_mean(weights)}"
             self._add(index, what, "net.cpp:621")
 
     def _add_top(self, index: int, blob: int, top: Tensor) -> None:

@@ -128,7 +128,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
                 self._history(p, k).copy_(values)
 
     def _history(self, p: Tensor, index: int, keep: bool = True) -> Tensor:
-        state = self.state[p] if keep else self.state.get(p, {})
+        state: dict[str, Tensor] = self.state[p] if keep else self.state.get(p, {})
         key = f"history{index}"
         if key not in state:
             zeros = torch.zeros_like(p, requires_grad=False)

@@ -58,8 +58,8 @@ def flat_outputs(net: Net, blobs: Mapping[str, Tensor]) -> list[np.ndarray]:
 def output_text(net: Net, name: str, value: float) -> str:
     """Returns `loss = 1.2 (* 1 = 1.2 loss)`; the bracket is there for outputs with a loss weight."""
     weight = np.float32(net.loss_weights.get(name, 0))
-    value = np.float32(value)
-    return f"{name} = {number(value)}" + (f" (* {number(weight)} = {number(weight * value)} loss)" if weight else "")
+    weighted = float(weight * np.float32(value))
+    return f"{name} = {number(value)}" + (f" (* {number(float(weight))} = {number(weighted)} loss)" if weight else "")
 
 
 def output_lines(net: Net, outputs: list[np.ndarray], what: str) -> list[str]:
