@@ -1,8 +1,9 @@
 """The same transformations without detours: decide first, then touch only the pixels that will be seen.
 
-No JPEG between the steps, distortion of the visible part alone, and never the expanded canvas: the shrunk picture is
-written into an output that has the mean colour already. Under the same plan the pixels are the exact path's up to its
-JPEG noise, and up to a fraction of a pixel of the source where an expanded picture is shrunk.
+No JPEG between the steps, distortion of the visible part alone (after the resizing where that leaves fewer pixels), and
+never the expanded canvas: the shrunk picture is written into an output that has the mean colour already. Under the same
+plan the pixels are the exact path's up to much less than its JPEG noise, and up to a fraction of a pixel of the source
+where an expanded picture is shrunk.
 """
 
 from __future__ import annotations
@@ -75,14 +76,17 @@ def render(transformer: Transformer, image: np.ndarray, plan: Plan, output: np.n
     crop = plan.crop or Rect(0, 0, canvas.height, canvas.width)
     picture, top, left = _visible(image, canvas, crop)
     is_covered = picture.shape[:2] == (crop.height, crop.width)
-    # Nearest-neighbour resizing only picks pixels, so the few that were picked may be distorted instead.
-    is_late = is_covered and plan.interpolation == caffe_pb2.ResizeParameter.NEAREST and output.size < picture.size
+    # The fewer pixels are distorted: those of the source, or those that will be seen.
+    is_late = output.size * picture.size < picture.size * crop.height * crop.width * image.shape[2]
     distortions = plan.distortions or []
+    if not is_covered and _is_plain(transformer.param, plan):
+        late = distortions if is_late else []
+        picture = picture if is_late else distort(picture, distortions)
+        _shrink_into(output, picture, top, left, crop, plan, transformer.fill(image.shape[2]), late)
+        return
+    is_late = is_late and is_covered and not transformer.param.HasField("noise_param")
     if not is_late:
         picture = distort(picture, distortions)
-    if not is_covered and _is_plain(transformer.param, plan):
-        _shrink_into(output, picture, top, left, crop, plan, transformer.fill(image.shape[2]))
-        return
     if not is_covered:
         picture = _pasted(picture, top, left, crop.height, crop.width, transformer.fill(image.shape[2]))
     picture = transformer.shape(picture, plan)
@@ -154,9 +158,16 @@ def _plain(shape: tuple[int, ...], fill: bytes) -> np.ndarray:
 
 
 def _shrink_into(
-    output: np.ndarray, picture: np.ndarray, top: int, left: int, crop: Rect, plan: Plan, fill: np.ndarray
+    output: np.ndarray,
+    picture: np.ndarray,
+    top: int,
+    left: int,
+    crop: Rect,
+    plan: Plan,
+    fill: np.ndarray,
+    distortions: Sequence[Distortion],
 ) -> None:
-    """Resizes what surrounds the picture, not the whole crop, into its place in the output."""
+    """Resizes what surrounds the picture, not the whole crop, into its place in the output, and distorts it there."""
     output[:] = _plain(output.shape, fill.tobytes())
     if picture.size == 0:
         return
@@ -166,6 +177,12 @@ def _shrink_into(
     around = _pasted(picture, top - rows.source, left - columns.source, rows.source_size, columns.source_size, fill)
     param = caffe_pb2.ResizeParameter(height=rows.size, width=columns.size)
     part = pixels.resize(around, param, plan.interpolation)
+    if distortions:
+        inner = part[
+            _inside(top, picture.shape[0], crop.height, height, rows),
+            _inside(left, picture.shape[1], crop.width, width, columns),
+        ]
+        inner[:] = distort(inner, distortions)
     start = columns.start
     if plan.is_mirrored:
         part, start = part[:, ::-1], width - columns.start - columns.size
@@ -203,3 +220,9 @@ def _span(low: int, high: int, source: int, target: int) -> _Span:
 
 def _offset(position: float) -> float:
     return abs(position - round(position))
+
+
+def _inside(low: int, size: int, source: int, target: int, span: _Span) -> slice:
+    """Returns the pixels of a span's result that show source pixels `low` to `low + size`."""
+    first = round(low * target / source) - span.start
+    return slice(max(0, first), max(0, round((low + size) * target / source) - span.start))

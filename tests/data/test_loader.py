@@ -43,7 +43,9 @@ def layer_param(text: str = SSD) -> caffe_pb2.LayerParameter:
 
 
 def test_pixels_are_the_exact_paths():
-    """Without the JPEGs in between, the two differ by rounding, and by part of a source pixel at a pasted picture."""
+    """Without the JPEGs in between, the two differ by rounding, by part of a source pixel at a pasted picture, and by
+    distorting after the resizing where that leaves fewer pixels.
+    """
     param = layer_param()
     transformer = Transformer(param.transform_param)
     planner = Planner(param.transform_param, param.annotated_data_param.batch_sampler, is_train=True)
@@ -57,10 +59,11 @@ def test_pixels_are_the_exact_paths():
         fast.render(transformer, image, plan, output)
         exact = transformer.render(image, plan, is_encoded=False)
         differences.append(np.abs(transformer.normalize(output, plan.place) - exact).mean())
-    # Levels of 255: rounding alone on average; in the worst picture a pasted one is shrunk out of step by 0.1 pixels.
-    assert np.mean(differences) < 0.4
+    # Levels of 255, where the exact path's JPEGs alone change 1 to 2; in the worst picture a small pasted one is shrunk
+    # out of step by 0.1 pixels.
+    assert np.mean(differences) < 0.5
+    assert np.median(differences) < 0.4
     assert np.max(differences) < 4
-    assert np.median(differences) < 0.15
 
 
 def test_workers_do_not_change_the_batches():

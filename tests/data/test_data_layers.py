@@ -1,0 +1,151 @@
+"""The other data layers: what they hand out, in which order, and what they draw."""
+
+import h5py
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from pyscratchdet.data.annoset import AnnosetOptions, read_list, write_annoset
+from pyscratchdet.errors import DataError, LayerError
+from pyscratchdet.layers.base import Context, layer_class
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.rng import CaffeRandom, LibcRandom
+
+
+def make(text: str, phase: int = caffe_pb2.TEST, seed: int = 1):
+    param = text_format.Parse(text, caffe_pb2.LayerParameter())
+    layer = layer_class(param.type)(param, Context(phase=phase, random=CaffeRandom(seed)))
+    layer.setup([])
+    return layer
+
+
+def outputs(layer) -> list[np.ndarray]:
+    return [top.numpy() for top in layer.forward([], [])]
+
+
+@pytest.fixture(scope="module")
+def labelled(voc, tmp_path_factory):
+    """A classification database of 5 raw pictures of 23 x 19, and the list of their files."""
+    folder = tmp_path_factory.mktemp("labelled")
+    entries = [(picture, str(index * 3)) for index, (picture, _) in enumerate(read_list(voc / "list.txt")[:5])]
+    write_annoset(f"{voc}/", entries, folder / "db", AnnosetOptions(resize_width=23, resize_height=19))
+    (folder / "list.txt").write_text("".join(f"{picture} {label}\n" for picture, label in entries))
+    return folder
+
+
+def data_text(folder, transform: str = "") -> str:
+    return f"""type: "Data" top: "data" top: "label" transform_param {{ {transform} }}
+        data_param {{ source: "{folder}/db" batch_size: 2 backend: LMDB }}"""
+
+
+def test_data_goes_round(labelled):
+    layer = make(data_text(labelled))
+    assert layer.reshape([]) == [(2, 3, 19, 23), (2,)]
+    labels = np.concatenate([outputs(layer)[1] for _ in range(4)])
+    assert labels.tolist() == [0, 3, 6, 9, 12, 0, 3, 6]
+
+
+def test_data_and_image_data_agree(labelled, voc):
+    from_database = outputs(make(data_text(labelled, "mean_value: 90 scale: 0.5")))
+    text = f"""type: "ImageData" top: "data" top: "label" transform_param {{ mean_value: 90 scale: 0.5 }}
+        image_data_param {{ source: "{labelled}/list.txt" root_folder: "{voc}/" batch_size: 2 new_height: 19 new_width: 23 }}"""
+    from_files = outputs(make(text))
+    np.testing.assert_array_equal(from_database[0], from_files[0])
+    np.testing.assert_array_equal(from_database[1], from_files[1])
+
+
+def test_mirror_and_crop_follow_the_transformers_stream(labelled):
+    whole = outputs(make(data_text(labelled)))[0]
+    layer = make(data_text(labelled, "mirror: true crop_size: 11"), caffe_pb2.TRAIN, seed=41)
+    main = CaffeRandom(41)
+    main.raw(2)  # the reading thread, and the first of two seeds for the transformer
+    own = CaffeRandom(main.integer())
+    for picture, found in zip(whole, outputs(layer)[0], strict=True):
+        is_mirrored, top, left = own.below(2), own.below(19 - 11 + 1), own.below(23 - 11 + 1)
+        part = picture[:, top : top + 11, left : left + 11]
+        np.testing.assert_array_equal(found, part[..., ::-1] if is_mirrored else part)
+
+
+def test_image_data_shuffles_each_round(labelled, voc):
+    text = f"""type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{labelled}/list.txt"
+        root_folder: "{voc}/" batch_size: 5 new_height: 7 new_width: 9 shuffle: true }}"""
+    layer = make(text, seed=43)
+    shuffler = CaffeRandom(CaffeRandom(43).integer())
+    expected = [0.0, 3.0, 6.0, 9.0, 12.0]
+    for _ in range(3):
+        shuffler.shuffle(expected)
+        assert outputs(layer)[1].tolist() == expected
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_hdf5_data(tmp_path, monkeypatch, shuffle):
+    monkeypatch.chdir(tmp_path)
+    for index, count in enumerate((3, 4)):
+        with h5py.File(f"{index}.h5", "w") as file:
+            file["data"] = np.arange(count * 5, dtype=np.float64).reshape(count, 5) + 100 * index
+            file["label"] = np.arange(count) + 10 * index
+    (tmp_path / "list").write_text("0.h5\n1.h5\n")
+    text = f"""type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "list" batch_size: 2
+        shuffle: {"true" if shuffle else "false"} }}"""
+    layer = make(text)
+    assert layer.reshape([]) == [(2, 5), (2,)]
+    labels = np.concatenate([outputs(layer)[1] for _ in range(7)]).tolist()
+    if not shuffle:
+        assert labels == [0, 1, 2, 10, 11, 12, 13] * 2
+        return
+    # The C library's generator: the files, then the rows of a file as it is loaded, and once more as it begins.
+    random, files = LibcRandom(), [0, 1]
+    random.shuffle(files)
+    expected = []
+    for turn in range(4):
+        if turn == 2:
+            random.shuffle(files)
+        index = files[turn % 2]
+        rows = [label + 10 * index for label in range(3 + index)]
+        random.shuffle(rows)
+        if turn:
+            random.shuffle(rows)
+        expected += rows
+    assert labels == expected[:14]
+
+
+def test_hdf5_data_faults(tmp_path):
+    (tmp_path / "bad.h5").write_bytes(b"nothing")
+    (tmp_path / "list").write_text(f"{tmp_path}/bad.h5")
+    with pytest.raises(DataError) as caught:
+        make(f'type: "HDF5Data" top: "data" hdf5_data_param {{ source: "{tmp_path}/list" batch_size: 1 }}')
+    assert caught.value.code == "data.hdf5"
+
+
+def test_memory_data():
+    layer = make(
+        'type: "MemoryData" top: "data" top: "label" memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }'
+    )
+    with pytest.raises(LayerError):
+        outputs(layer)
+    data = np.arange(4 * 60, dtype=np.float32).reshape(4, 3, 4, 5)
+    layer.set_arrays(data, np.float32([7, 8, 9, 6]))
+    batches = [outputs(layer) for _ in range(3)]
+    np.testing.assert_array_equal(batches[1][0], data[2:])
+    assert [batch[1].tolist() for batch in batches] == [[7, 8], [9, 6], [7, 8]]
+    with pytest.raises(LayerError):
+        layer.set_arrays(data[:3], np.zeros(3))
+
+
+def test_window_data(voc, tmp_path):
+    import cv2
+
+    picture = "VOC2007/JPEGImages/000001.jpg"
+    windows = ["5 0.9 10 20 49 79", "3 0.2 0 0 39 29"]
+    (tmp_path / "windows").write_text(f"# 0\n{voc}/{picture}\n3\n138\n131\n2\n" + "\n".join(windows))
+    layer = make(
+        f"""type: "WindowData" top: "data" top: "label" transform_param {{ crop_size: 17 mean_value: 100 }}
+        window_data_param {{ source: "{tmp_path}/windows" batch_size: 4 }}"""
+    )
+    assert layer.reshape([]) == [(4, 3, 17, 17), (4,)]
+    data, labels = outputs(layer)
+    assert labels.tolist() == [0, 0, 0, 5]
+    image = cv2.imread(str(voc / picture))
+    for index, (top, bottom, left, right) in ((0, (0, 30, 0, 40)), (3, (20, 80, 10, 50))):
+        expected = cv2.resize(image[top:bottom, left:right], (17, 17)).transpose(2, 0, 1).astype(np.float32) - 100
+        np.testing.assert_array_equal(data[index], expected)
