@@ -12,8 +12,8 @@ _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb show DB [-o FOLDER] [--count N]"""
 
 _EPILOG = """The first form is convert_annoset's. `voc` and `coco` make the list as well, store pictures as they are,
-shuffle all but voc's lists named test or val, and write beside DB: DB_list.txt, DB_name_size.txt (for name_size_file) and,
-for coco, DB_labelmap.prototxt. A folder named voc, coco or show is written with a slash. `show` lists records, and
+shuffle all but voc's lists named test or val, and write beside DB: DB_list.txt, DB_name_size.txt (for name_size_file)
+and, for coco, DB_labelmap.prototxt. A folder named voc, coco or show is written with a slash. `show` lists records, and
 draws them."""
 
 

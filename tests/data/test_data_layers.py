@@ -48,7 +48,8 @@ def test_data_goes_round(labelled):
 def test_data_and_image_data_agree(labelled, voc):
     from_database = outputs(make(data_text(labelled, "mean_value: 90 scale: 0.5")))
     text = f"""type: "ImageData" top: "data" top: "label" transform_param {{ mean_value: 90 scale: 0.5 }}
-        image_data_param {{ source: "{labelled}/list.txt" root_folder: "{voc}/" batch_size: 2 new_height: 19 new_width: 23 }}"""
+        image_data_param {{ source: "{labelled}/list.txt" root_folder: "{voc}/" batch_size: 2
+        new_height: 19 new_width: 23 }}"""
     from_files = outputs(make(text))
     np.testing.assert_array_equal(from_database[0], from_files[0])
     np.testing.assert_array_equal(from_database[1], from_files[1])
