@@ -1,0 +1,144 @@
+"""A whole training step of SSD300-VGG16, ours against torchvision's ssd300_vgg16, in one run.
+
+    python benchmarks/training_step.py [--batch 32] [--repeat 3] [--device cpu|cuda] [--output FOLDER]
+
+Both see the same random pictures and boxes, which lie ready as tensors: data is apart. Steps of the two alternate;
+forward, loss (matching and mining included), backward and update are timed one by one, and the fastest of each is
+reported. Prints a table and writes it to FOLDER/<date>-training-step-<device>.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from datetime import date
+
+import torch
+import torchvision
+from solver_update import clock, random_batch, with_inputs
+from torch import Tensor
+from torchvision.models.detection import ssd300_vgg16
+
+from pyscratchdet import __version__
+from pyscratchdet.files import write_text
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.solver import Precision, Solver
+
+MODEL = "prototxt/models/ssd300_vgg16_voc0712/train.prototxt"
+STAGES = ("forward", "loss", "backward", "update")
+
+
+def our_step(batch: dict[str, Tensor], device: torch.device, fast: bool) -> Callable[[], list[float]]:
+    """Returns a function that makes one training step and returns the milliseconds of its stages."""
+    param = caffe_pb2.SolverParameter(
+        train_net_param=with_inputs(MODEL, len(batch["data"])),
+        base_lr=1e-4,
+        lr_policy="fixed",
+        momentum=0.9,
+        weight_decay=5e-4,
+        random_seed=1,
+    )
+    solver = Solver(param, device=device, precision=Precision(is_fast=fast))
+    loss_ms = [0.0]
+    loss_layer = next(module for module in solver.net.layers if module.layer_type == "MultiBoxLoss")
+    inner = loss_layer.layer.forward
+
+    def timed(*args: object) -> object:
+        loss_ms[0], tops = clock(lambda: inner(*args), device)  # type: ignore[arg-type]
+        return tops
+
+    loss_layer.layer.forward = timed  # type: ignore[assignment]
+
+    def forward() -> Tensor:
+        with solver.precision.context(device):
+            return solver.net.total_loss(solver.net(batch))
+
+    def step() -> list[float]:
+        solver.optimizer.zero_grad()
+        ahead, loss = clock(forward, device)
+        back, _ = clock(loss.backward, device)  # type: ignore[attr-defined]
+        return [ahead - loss_ms[0], loss_ms[0], back, clock(solver.optimizer.step, device)[0]]
+
+    return step
+
+
+def peer_step(batch: dict[str, Tensor], device: torch.device, fast: bool) -> Callable[[], list[float]]:
+    """Returns the same of torchvision's model, without its picture transform."""
+    model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21).to(device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, 1e-4, momentum=0.9, weight_decay=5e-4, foreach=True)
+    data, rows = batch["data"] / 100, batch["label"][0, 0]
+    images = torchvision.models.detection.image_list.ImageList(data, [(300, 300)] * len(data))
+    targets = [
+        {"boxes": mine[:, 3:7] * 300, "labels": mine[:, 1].long()}
+        for mine in (rows[rows[:, 0] == item] for item in range(len(data)))
+    ]
+
+    def forward() -> tuple[dict[str, Tensor], list[Tensor]]:
+        with torch.autocast("cuda", torch.bfloat16, enabled=fast and device.type == "cuda"):
+            features = list(model.backbone(images.tensors).values())
+            return model.head(features), model.anchor_generator(images, features)
+
+    def loss(heads: dict[str, Tensor], anchors: list[Tensor]) -> Tensor:
+        heads = {name: value.float() for name, value in heads.items()}
+        matched = [
+            model.proposal_matcher(torchvision.ops.box_iou(target["boxes"], own))
+            for own, target in zip(anchors, targets, strict=True)
+        ]
+        return torch.stack(list(model.compute_loss(targets, heads, anchors, matched).values())).sum()
+
+    def step() -> list[float]:
+        optimizer.zero_grad()
+        ahead, made = clock(forward, device)
+        lost, total = clock(lambda: loss(*made), device)  # type: ignore[misc]
+        back, _ = clock(total.backward, device)  # type: ignore[attr-defined]
+        return [ahead, lost, back, clock(optimizer.step, device)[0]]
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", default="benchmarks/results")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    batch = random_batch({"data": (args.batch, 3, 300, 300), "label": (1, 1, 3 * args.batch, 8)}, device)
+    steps = {
+        "pyscratchdet, fast": our_step(batch, device, True),
+        "pyscratchdet, reference": our_step(batch, device, False),
+        "torchvision": peer_step(batch, device, True),
+    }
+    times: dict[str, list[list[float]]] = {name: [] for name in steps}
+    for turn in range(args.repeat + 1):
+        for name, step in steps.items():
+            row = step()
+            if turn:
+                times[name].append(row)
+    best = {name: [min(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
+    total = {name: sum(row) for name, row in best.items()}
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else "x86_64 CPU"
+    lines = [
+        f"# Training step of SSD300-VGG16, {date.today()}",
+        "",
+        f"pyscratchdet {__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}, {machine}, "
+        f"{torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the end; batch {args.batch}, "
+        f"fastest of {args.repeat} alternating steps, milliseconds (share of the step). Data is apart.",
+        "",
+        f"| | {' | '.join(STAGES)} | step | speed against torchvision |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in best.items():
+        cells = [f"{value:.0f} ({value / total[name]:.1%})" for value in row]
+        speed = total["torchvision"] / total[name]
+        lines.append(f"| {name} | {' | '.join(cells)} | {total[name]:.0f} | {speed:.2f} |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    write_text(f"{args.output}/{date.today()}-training-step-{device.type}.md", text)
+
+
+if __name__ == "__main__":
+    main()
