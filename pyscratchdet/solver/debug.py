@@ -31,6 +31,8 @@ class DebugInfo:
         self._indices = {id(module): index for index, module in enumerate(net.layers)}
 
     def __enter__(self) -> DebugInfo:
+        # Each layer by itself: no BatchNorm and Scale in one pass meanwhile.
+        self._pairs, self.net._scaled_by = self.net._scaled_by, {}
         for module in self.net.layers:
             self._handles.append(module.register_forward_pre_hook(self._before))
             self._handles.append(module.register_forward_hook(self._after))
@@ -39,6 +41,7 @@ class DebugInfo:
     def __exit__(self, kind: object, *rest: object) -> None:
         for handle in self._handles:
             handle.remove()
+        self.net._scaled_by = self._pairs
         if kind is None:
             for index in sorted(self._lines):
                 for line, place in self._lines[index]:
