@@ -88,7 +88,7 @@ class Blob:
         value = value.detach()
         same = value.shape == self._data.shape and value.device == self._data.device
         if same and self._exposed and value.data_ptr() != self._data.data_ptr():
-            self._data.copy_(value)
+            self._data.data.copy_(value)  # a record of an earlier pass may hold this memory; the original reads it anew
         else:
             self._data = value if value.is_contiguous() and value.dtype == torch.float32 else _plain(value)
         self._host.pop("data", None)
@@ -115,10 +115,15 @@ class Blob:
 
 
 class ParameterBlob(Blob):
-    """A blob of weights: `data` is the parameter, `diff` its accumulated gradient."""
+    """A blob of weights: `data` is the parameter, `diff` its accumulated gradient.
 
-    def __init__(self, parameter: Tensor) -> None:
-        super().__init__(parameter.detach())
+    Args:
+        parameter: The parameter, or the buffer of a statistic.
+        shape: The layer's shape for it; another one than the parameter's where it is shared permissively.
+    """
+
+    def __init__(self, parameter: Tensor, shape: tuple[int, ...]) -> None:
+        super().__init__(parameter.detach().view(shape))
         self.parameter = parameter
 
     def diff_tensor(self) -> Tensor:
@@ -128,8 +133,9 @@ class ParameterBlob(Blob):
         if self.parameter.grad is None:
             self.parameter.grad = torch.zeros_like(self.parameter, memory_format=torch.contiguous_format)
             self._host.pop("diff", None)
-        self._take_over("diff", self.parameter.grad)
-        return self.parameter.grad
+        grad = self.parameter.grad.view(self._data.shape)
+        self._take_over("diff", grad)
+        return grad
 
 
 def _plain(value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from pyscratchdet.caffe.missing import check_file
 from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
@@ -187,8 +188,10 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
     """Returns a picture as float32 in [0, 1]: height x width x 3 in RGB, or x 1 where `color` is False.
 
     Raises:
-        FileError, DataError: There is no such file, or it is no picture.
+        MissingFileError: There is no such file; an IOError too.
+        DataError: It is no picture.
     """
+    check_file(filename)
     data = np.frombuffer(read_bytes(filename), np.uint8)
     flag = (cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_ANYDEPTH
     picture = cv2.imdecode(data, flag) if data.size else None

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from pyscratchdet.caffe.blob import Blob, ParameterBlob
+from pyscratchdet.caffe.missing import check_file
 from pyscratchdet.caffe.mode import current_device, global_random
 from pyscratchdet.errors import NetError, UsageError
 from pyscratchdet.layers.base import layer_types
 from pyscratchdet.layers.python_layer import UserLayer as Layer
+from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import LayerModule, build_net, copy_weights, save_weights, share_weights
 from pyscratchdet.runtime.net import Net as RuntimeNet
 
@@ -28,7 +30,8 @@ class LayerView:
 
     def __init__(self, module: LayerModule) -> None:
         self.type = module.layer_type
-        self.blobs = [ParameterBlob(blob) for blob in module.blobs]
+        pairs = zip(module.roles, module.blobs, strict=True)
+        self.blobs = [ParameterBlob(module.blob(role), tuple(blob.shape)) for role, blob in pairs]
 
 
 class Net:
@@ -38,6 +41,10 @@ class Net:
 
     Gradients follow the original: `backward` starts from the diffs of the tops (a loss starts with its weight), writes
     the diffs of bottoms and adds to the diffs of weights.
+
+    Raises:
+        MissingFileError: A file cannot be opened; a RuntimeError too, as in the original.
+        PrototxtError, NetError, LayerError, WeightsError: One of the files is not sound.
     """
 
     def __init__(
@@ -50,6 +57,9 @@ class Net:
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         phase, level, stages, weights = _arguments(args, phase, level, stages, weights)
+        check_file(network_file)
+        if weights is not None:
+            check_file(weights)
         net = build_net(network_file, phase, level, list(stages or []), random=global_random())
         self._adopt(net)
         if weights is not None:
@@ -145,8 +155,15 @@ class Net:
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
         """Loss weight of each blob, 0 for what is no loss."""
-        weights = self.runtime.loss_weights
-        return OrderedDict((name, weights.get(name, 0.0)) for name in self._blob_names)
+        return OrderedDict(zip(self._blob_names, self._blob_loss_weights, strict=True))
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        weights = [0.0] * len(self._blobs)
+        for node in self.runtime.plan.graph.nodes:
+            for blob, weight in zip(node.tops, node.loss_weights, strict=True):
+                weights[blob] = weight or weights[blob]
+        return weights
 
     # --- running ---
 
@@ -232,19 +249,20 @@ class Net:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a .caffemodel."""
         self._flush_weights()
-        save_weights(self.runtime, path)
+        save_weights(self.runtime, path, hdf5=False)
 
     def save_hdf5(self, path: str | os.PathLike[str]) -> None:
         """Writes Caffe's HDF5 form of the weights."""
-        name = os.fspath(path)
-        if not name.endswith(".h5"):
-            raise UsageError(f"{name}: name an HDF5 weights file *.h5", code="caffe.hdf5-name")
-        self.save(name)
+        self._flush_weights()
+        save_weights(self.runtime, path, hdf5=True)
 
     def share_with(self, other: Net) -> None:
         """Uses the weights of `other` for layers of the same name: one memory, seen by both."""
+        self._flush_weights()
+        other._flush_weights()
         share_weights(self.runtime, other.runtime)
         self.layers = [LayerView(module) for module in self.runtime.layers]
+        self._records.clear()
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Gives the net's MemoryData layer its pictures and labels."""
@@ -255,34 +273,44 @@ class Net:
             )
         layer.set_arrays(data, labels)  # type: ignore[attr-defined]
 
+    _set_input_arrays = set_input_arrays
+
     # --- the passes themselves ---
 
-    def _forward(self, start: int, end: int) -> None:
+    def _forward(self, start: int, end: int) -> float:
+        """Runs layers `start` to `end` (indices, inclusive) and returns the sum of their weighted losses."""
         self._flush_weights()
         values: dict[int, Tensor] = {}
         for index in range(start, end + 1):
             self._forward_layer(index, values)
         for blob, value in values.items():
             self._blobs[blob].set(value)
+        nodes = self.runtime.plan.graph.nodes[start : end + 1]
+        weighted = [pair for node in nodes for pair in zip(node.tops, node.loss_weights, strict=True) if pair[1]]
+        return sum(weight * float(self._blobs[blob].tensor().sum()) for blob, weight in weighted)
 
     def _forward_layer(self, index: int, values: dict[int, Tensor]) -> None:
-        module = self.runtime.layers[index]
-        node = module.node
+        node = self.runtime.layers[index].node
         if node.type == "Input":
             return
+        bottoms, tops = self._apply(index, values)
+        if self.runtime.plan.backward.layers[index]:
+            self._records[index] = (bottoms, tops)
+        for blob, top in zip(node.tops, tops, strict=True):
+            values[blob] = top.detach()
+
+    def _apply(self, index: int, values: dict[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns a layer's bottoms, from `values` or else from the blobs, and the tops it makes of them."""
+        module = self.runtime.layers[index]
         wanted = self.runtime.plan.backward
         record = wanted.layers[index]
         bottoms = []
-        for blob, needed in zip(node.bottoms, wanted.bottoms[index], strict=True):
+        for blob, needed in zip(module.node.bottoms, wanted.bottoms[index], strict=True):
             bottom = values[blob] if blob in values else self._blobs[blob].tensor()
             bottoms.append(bottom.detach().requires_grad_(record and needed))
         self._reshape_layer(index, bottoms)
         with torch.set_grad_enabled(record):
-            tops = module(*bottoms)
-        if record:
-            self._records[index] = (bottoms, tops)
-        for blob, top in zip(node.tops, tops, strict=True):
-            values[blob] = top.detach()
+            return bottoms, module(*bottoms)
 
     def _reshape_layer(self, index: int, bottoms: Sequence[Tensor]) -> None:
         """Lets a layer check bottoms of a new shape before it computes, as Layer::Forward does."""
@@ -295,11 +323,13 @@ class Net:
     def _backward(self, start: int, end: int) -> None:
         wanted = self.runtime.plan.backward
         for index in range(start, end - 1, -1):
-            if wanted.layers[index] and index in self._records:
+            if wanted.layers[index] and self.runtime.layers[index].node.type != "Input":
                 self._backward_layer(index)
 
     def _backward_layer(self, index: int) -> None:
         module = self.runtime.layers[index]
+        if index not in self._records:  # backward without a forward pass goes by what the blobs hold
+            self._records[index] = self._apply(index, {})
         bottoms, tops = self._records[index]
         pairs = [
             (top, self._blobs[blob].diff_tensor().view(top.shape).to(top.dtype))
@@ -393,10 +423,12 @@ def _arguments(
     """Sorts out the two ways of calling Net."""
     if args and isinstance(args[0], (str, os.PathLike)):
         weights, *args = args
+    if len(args) > 4:
+        raise UsageError("Net has too many arguments", code="caffe.arguments", expected="file, weights, phase")
     names = dict(zip(("phase", "level", "stages", "weights"), args, strict=False))
     phase = names.get("phase", phase)
-    if phase is None:
-        raise UsageError("Net needs a phase", code="caffe.phase", expected="caffe.TRAIN or caffe.TEST")
+    if phase not in (caffe_pb2.TRAIN, caffe_pb2.TEST):
+        raise UsageError("Net needs a phase", code="caffe.phase", expected="caffe.TRAIN or caffe.TEST", found=phase)
     return phase, names.get("level", level), names.get("stages", stages), names.get("weights", weights)
 
 

@@ -133,16 +133,18 @@ def put_together(skeleton: bytes, arrays: Sequence[np.ndarray]) -> bytes:
     return message.SerializeToString()
 
 
-def write_caffemodel(path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays]) -> None:
-    """Writes a .caffemodel: the layers of `net` with the arrays of `blobs` by layer name; atomic.
+def write_caffemodel(
+    path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays] | Sequence[Arrays]
+) -> None:
+    """Writes a .caffemodel: the layers of `net` with the arrays of `blobs`, by layer name or one list a layer; atomic.
 
     Raises:
         FileError: The file cannot be written.
     """
     message = _bulk_class("NetParameter").FromString(net.SerializeToString())
-    for layer in message.layer:
+    for index, layer in enumerate(message.layer):
         del layer.blobs[:]
-        for array in blobs.get(layer.name, ()):
+        for array in blobs.get(layer.name, ()) if isinstance(blobs, Mapping) else blobs[index]:
             blob = layer.blobs.add()
             blob.shape.dim.extend(array.shape)
             blob.data = np.ascontiguousarray(array, "<f4").tobytes()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,10 @@ class LayerModule(nn.Module):
         self.roles = [spec.role for spec in layer.blobs]
         self._shared_shapes: dict[str, Shape] = {}
         for spec in layer.blobs:
-            values = _initial_values(spec, layer.context.random)
+            try:
+                values = _initial_values(spec, layer.context.random)
+            except MemoryError as error:
+                raise layer.fail("no memory for a blob", "memory", found=f"{spec.role} {spec.shape}") from error
             if spec.is_statistic:
                 self.register_buffer(spec.role, values)
             else:
@@ -57,23 +62,34 @@ class LayerModule(nn.Module):
     @property
     def blobs(self) -> list[Tensor]:
         """The layer's weight blobs in Caffe's order and layout."""
-        values = [self._parameters[role] if role in self._parameters else self._buffers[role] for role in self.roles]
+        values = [self.blob(role) for role in self.roles]
         if self._shared_shapes:
             shapes = [self._shared_shapes.get(role) for role in self.roles]
             values = [value.view(shape) if shape else value for value, shape in zip(values, shapes, strict=True)]
-        return values  # type: ignore[return-value]
+        return values
+
+    def blob(self, role: str) -> Tensor:
+        """Returns the parameter or buffer that a blob is; of another shape where it is shared permissively."""
+        value = self._parameters[role] if role in self._parameters else self._buffers[role]
+        assert value is not None
+        return value
+
+    def adopt(self, role: str, owner: Tensor) -> None:
+        """Makes a blob another layer's blob, seen in this layer's shape."""
+        shape = tuple(self.blobs[self.roles.index(role)].shape)
+        self._parameters.pop(role, None)
+        self._buffers.pop(role, None)
+        if isinstance(owner, nn.Parameter):
+            self._parameters[role] = owner
+        else:
+            self._buffers[role] = owner
+        self._shared_shapes.pop(role, None)
+        if shape != tuple(owner.shape):
+            self._shared_shapes[role] = shape
 
     def forward(self, *bottoms: Tensor) -> list[Tensor]:
         """Returns the tops."""
         return self.layer.forward(bottoms, self.blobs)
-
-    def share(self, index: int, owner: nn.Parameter) -> None:
-        """Makes blob `index` another layer's blob, seen in this layer's shape."""
-        role = self.roles[index]
-        shape = tuple(self.blobs[index].shape)
-        self.register_parameter(role, owner)
-        if shape != tuple(owner.shape):
-            self._shared_shapes[role] = shape
 
     def extra_repr(self) -> str:
         """The layer as it stands in the net: name, type, connections."""
@@ -93,6 +109,7 @@ class Learnable:
         decay_mult: Factor on the weight decay.
         name: `<layer>/<blob index>` of the layer that owns it.
         is_statistic: True for what the forward pass keeps (BatchNorm); its rate must be 0.
+        places: The layers and roles that use it, its owner first.
     """
 
     parameter: Tensor
@@ -100,6 +117,7 @@ class Learnable:
     decay_mult: float
     name: str
     is_statistic: bool = False
+    places: list[tuple[LayerModule, str]] = field(default_factory=list, repr=False)
 
 
 class Net(nn.Module):
@@ -119,6 +137,7 @@ class Net(nn.Module):
         super().__init__()
         self.plan = plan
         self.layers = list(modules)
+        self._blob_keys = _numbered(plan.graph.blob_names)
         for key, module in zip(_module_keys([module.name for module in modules]), modules, strict=True):
             # Not add_module: layer names such as "data" or "type" must not clash with attributes.
             self._modules[key] = module
@@ -152,7 +171,7 @@ class Net(nn.Module):
     @property
     def blob_shapes(self) -> dict[str, Shape]:
         """Shape of each blob for the present input shapes."""
-        return dict(zip(self.plan.graph.blob_names, self.plan.shapes, strict=True))
+        return dict(zip(self._blob_keys, self.plan.shapes, strict=True))
 
     @property
     def input_names(self) -> list[str]:
@@ -186,9 +205,15 @@ class Net(nn.Module):
         return {graph.blob_names[blob]: values[blob] for blob in graph.outputs}
 
     def forward_blobs(self, inputs: Inputs = None) -> dict[str, Tensor]:
-        """Runs the net and returns every blob by its Caffe name; in-place layers leave their result under the name."""
+        """Runs the net and returns every blob by its Caffe name; in-place layers leave their result under the name.
+
+        Anonymous tops, which Caffe all calls "(automatic)", are told apart as "(automatic)%2" and so on.
+
+        Raises:
+            NetError, LayerError: As from `forward`.
+        """
         values = self._run(inputs, keep=True)
-        return dict(zip(self.plan.graph.blob_names, values, strict=True))
+        return dict(zip(self._blob_keys, values, strict=True))
 
     def total_loss(self, blobs: Mapping[str, Tensor]) -> Tensor:
         """Returns the sum of loss_weight * top over all losses among `blobs` (a scalar; 0 where there is none)."""
@@ -197,11 +222,10 @@ class Net(nn.Module):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Blobs with a non-zero loss weight."""
-        graph = self.plan.graph
+        """Blobs with a non-zero loss weight, by the names of `forward_blobs`."""
         return {
-            graph.blob_names[blob]: weight
-            for node in graph.nodes
+            self._blob_keys[blob]: weight
+            for node in self.plan.graph.nodes
             for blob, weight in zip(node.tops, node.loss_weights, strict=True)
             if weight
         }
@@ -209,6 +233,25 @@ class Net(nn.Module):
     def reshape(self, inputs: Mapping[str, Sequence[int]]) -> None:
         """Sets the shapes of inputs and works out all others; `forward` does this by itself when shapes change."""
         self.plan.reshape({name: tuple(shape) for name, shape in inputs.items()})
+
+    def replace_blob(self, module: LayerModule, role: str, tensor: Tensor) -> None:
+        """Makes a blob of one layer the given tensor: shared memory, not a copy."""
+        old = module.blob(role)
+        module.adopt(role, tensor)
+        for entry in self.learnable:
+            if entry.parameter is old:
+                entry.parameter = tensor
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Net:
+        """What `.to()` goes through: buffers become other tensors, so shared statistics must be shared anew."""
+        super()._apply(fn, recurse)
+        for entry in self.learnable:
+            if entry.is_statistic:
+                (owner, role), *others = entry.places
+                entry.parameter = owner.blob(role)
+                for module, shared_role in others:
+                    module.adopt(shared_role, entry.parameter)
+        return self
 
     def _run(self, inputs: Inputs, keep: bool) -> list[Tensor]:
         given = self._check_inputs(inputs)
@@ -254,11 +297,22 @@ class Net(nn.Module):
             raise NetError("inputs are missing", code="net.input", expected=names, found=f"no {', '.join(missing)}")
         if unknown := [name for name in inputs if name not in names]:
             raise NetError(f"unknown input {', '.join(unknown)}", code="net.input", expected=names or "none")
-        given = {name: torch.as_tensor(inputs[name]) for name in names}
+        given = {name: self._as_input(name, inputs[name]) for name in names}
         shapes = {name: tuple(value.shape) for name, value in given.items()}
         if any(self.plan.shapes[blob] != shapes[self.plan.graph.blob_names[blob]] for blob in self.plan.graph.inputs):
             self.plan.reshape(shapes)
         return given
+
+    def _as_input(self, name: str, value: Tensor | np.ndarray) -> Tensor:
+        """Returns an input as a tensor: arrays and whole numbers take the type and device of the weights."""
+        weight = next(self.parameters(), None)
+        dtype, device = (torch.float32, None) if weight is None else (weight.dtype, weight.device)
+        if isinstance(value, Tensor):
+            return value if value.is_floating_point() else value.to(dtype)
+        try:
+            return torch.as_tensor(np.asarray(value), dtype=dtype, device=device)
+        except (TypeError, ValueError) as error:
+            raise NetError(f'input "{name}" is no array of numbers: {error}', code="net.input") from error
 
     def _set_gradients(self) -> None:
         """Turns the backward plan into requires_grad and cut bottoms."""
@@ -321,12 +375,16 @@ def _initial_values(spec: object, random: CaffeRandom) -> Tensor:
 
 
 def _module_keys(names: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
+    return _numbered([name.replace("%", "%25").replace(".", "%2E") or "%" for name in names])
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Returns the names, those that come again with %2, %3... behind them."""
+    seen: Counter[str] = Counter()
     keys = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        key = name.replace("%", "%25").replace(".", "%2E") or "%"
-        keys.append(key if seen[name] == 1 else f"{key}%{seen[name]}")
+        seen[name] += 1
+        keys.append(name if seen[name] == 1 else f"{name}%{seen[name]}")
     return keys
 
 
@@ -347,7 +405,14 @@ def _share_parameters(modules: Sequence[LayerModule]) -> list[Learnable]:
             statistic = module.layer.blobs[k].is_statistic
             rate = 0.0 if statistic else lr_mult(module.node, k)
             learnable.append(
-                Learnable(module.blobs[k], rate, spec.decay_mult, f"{module.name}/{k}", is_statistic=statistic)
+                Learnable(
+                    module.blobs[k],
+                    rate,
+                    spec.decay_mult,
+                    f"{module.name}/{k}",
+                    is_statistic=statistic,
+                    places=[(module, module.roles[k])],
+                )
             )
             given.append((spec.HasField("lr_mult"), spec.HasField("decay_mult")))
     return learnable
@@ -376,23 +441,21 @@ def _share(
         )
     entry = learnable[number]
     has_rate, has_decay = given[number]
-    for field, has in (("lr_mult", has_rate), ("decay_mult", has_decay)):
-        if spec.HasField(field):
-            if has and getattr(entry, field) != getattr(spec, field):
+    for multiplier, has in (("lr_mult", has_rate), ("decay_mult", has_decay)):
+        if spec.HasField(multiplier):
+            if has and getattr(entry, multiplier) != getattr(spec, multiplier):
                 raise NetError(
-                    f'shared param "{spec.name}" has mismatched {field}',
+                    f'shared param "{spec.name}" has mismatched {multiplier}',
                     code="net.shared-multiplier",
                     layer=module.name,
                     layer_type=module.layer_type,
-                    expected=getattr(entry, field),
-                    found=getattr(spec, field),
+                    expected=getattr(entry, multiplier),
+                    found=getattr(spec, multiplier),
                 )
-            setattr(entry, field, getattr(spec, field))
+            setattr(entry, multiplier, getattr(spec, multiplier))
     given[number] = (has_rate or spec.HasField("lr_mult"), has_decay or spec.HasField("decay_mult"))
-    if isinstance(entry.parameter, nn.Parameter):
-        module.share(index, entry.parameter)
-    else:
-        module._buffers[module.roles[index]] = entry.parameter
+    module.adopt(module.roles[index], entry.parameter)
+    entry.places.append((module, module.roles[index]))
 
 
 def _normalize_and_scale_pairs(plan: NetPlan, modules: Sequence[LayerModule]) -> dict[int, LayerModule]:

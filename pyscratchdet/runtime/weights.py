@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from pyscratchdet.errors import WeightsError
+from pyscratchdet.layers.base import Shape
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import array_to_blob, read_weights, write_caffemodel, write_hdf5
 from pyscratchdet.runtime.net import LayerModule, Net
 
-LayerBlobs = Mapping[str, Sequence[np.ndarray]]
+Blobs = Sequence[np.ndarray | None]
 
 
 @dataclass
@@ -32,32 +34,30 @@ class CopyReport:
     untouched: list[str] = field(default_factory=list)
 
 
-def copy_weights(net: Net, source: str | os.PathLike[str] | LayerBlobs) -> CopyReport:
+def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs]) -> CopyReport:
     """Copies blobs by layer name, as Caffe does; what one side lacks is left alone and reported.
 
     Args:
         net: The net whose blobs are written.
-        source: A .caffemodel or .caffemodel.h5 file, or {layer: [arrays]}.
+        source: A .caffemodel or .caffemodel.h5 file, or {layer: [arrays]}. None, or nothing, stands for a blob that
+            the layer shares with another one, which has it (HDF5 files).
 
     Raises:
         FileError, WeightsError: The file is damaged, or a layer's blobs differ in number or shape; the net is then
             unchanged.
     """
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
-    blobs = read_weights(path).blobs if path else source
-    targets = {module.name: module for module in net.layers}
+    blobs: Mapping[str, Blobs] = read_weights(path).blobs if path else source  # type: ignore[assignment]
+    targets = _first_of_each_name(net)
+    shared = _shared_places(net)
     report = CopyReport()
     pairs: list[tuple[torch.Tensor, np.ndarray]] = []
-    for layer, arrays in blobs.items():  # type: ignore[union-attr]
+    for layer, arrays in blobs.items():
         if layer not in targets:
-            if len(arrays):
-                report.ignored.append(layer)
-            continue
-        module = targets[layer]
-        if len(arrays) == 0 and not module.roles:
-            continue
-        pairs += _match(module, arrays, path)
-        report.copied.append(layer)
+            report.ignored.append(layer)
+        elif len(arrays) or targets[layer].roles:
+            pairs += _match(targets[layer], arrays, shared, path)
+            report.copied.append(layer)
     copied = set(report.copied)
     report.untouched = [module.name for module in net.layers if module.roles and module.name not in copied]
     with torch.no_grad():
@@ -68,7 +68,12 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | LayerBlobs) -> CopyR
 
 def net_blobs(net: Net) -> dict[str, list[np.ndarray]]:
     """Returns {layer: [float32 arrays]} in Caffe's order and layout."""
-    return {name: [blob.detach().cpu().numpy() for blob in blobs] for name, blobs in net.params.items()}
+    return {name: [_to_numpy(blob) for blob in blobs] for name, blobs in net.params.items()}
+
+
+def _to_numpy(blob: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = blob.detach().float().cpu().numpy()
+    return array
 
 
 def net_to_proto(net: Net, *, diffs: bool = False) -> caffe_pb2.NetParameter:
@@ -79,14 +84,19 @@ def net_to_proto(net: Net, *, diffs: bool = False) -> caffe_pb2.NetParameter:
         layer.CopyFrom(module.node.param)
         del layer.blobs[:]
         for blob in module.blobs:
-            layer.blobs.append(array_to_blob(blob.detach().cpu().numpy()))
+            layer.blobs.append(array_to_blob(_to_numpy(blob)))
             if diffs and blob.grad is not None:
-                layer.blobs[-1].diff.extend(blob.grad.detach().cpu().numpy().ravel().tolist())
+                layer.blobs[-1].diff.extend(_to_numpy(blob.grad).ravel().tolist())
     return message
 
 
-def save_weights(net: Net, path: str | os.PathLike[str]) -> None:
-    """Writes a .caffemodel, or Caffe's HDF5 form where the name ends in .h5; atomic.
+def save_weights(net: Net, path: str | os.PathLike[str], *, hdf5: bool | None = None) -> None:
+    """Writes a .caffemodel, or Caffe's HDF5 form; atomic.
+
+    Args:
+        net: The net whose blobs are written.
+        path: The file.
+        hdf5: Which form; None takes HDF5 where the name ends in .h5.
 
     Raises:
         FileError: The file cannot be written.
@@ -94,44 +104,63 @@ def save_weights(net: Net, path: str | os.PathLike[str]) -> None:
     structure = caffe_pb2.NetParameter(name=net.name)
     for module in net.layers:
         structure.layer.add().CopyFrom(module.node.param)
-    if os.fspath(path).endswith(".h5"):
+    if os.fspath(path).endswith(".h5") if hdf5 is None else hdf5:
         write_hdf5(path, structure, net_blobs(net))
     else:
-        write_caffemodel(path, structure, net_blobs(net))
+        write_caffemodel(path, structure, [[_to_numpy(blob) for blob in module.blobs] for module in net.layers])
 
 
 def share_weights(net: Net, other: Net) -> None:
     """Makes the blobs of layers with equal names one and the same (Net::ShareTrainedLayersWith).
 
     Raises:
-        WeightsError: Blobs of a layer differ in number or shape.
+        WeightsError: Blobs of a layer differ in number or shape; nothing is shared then.
     """
-    theirs = {module.name: module for module in other.layers}
-    for module in net.layers:
-        if module.name not in theirs:
-            continue
-        source = theirs[module.name]
-        _match(module, [blob.detach().cpu().numpy() for blob in source.blobs], "")
-        for role, theirs_role in zip(module.roles, source.roles, strict=True):
-            if role in module._parameters:
-                module._parameters[role] = source._parameters[theirs_role]
-            else:
-                module._buffers[role] = source._buffers[theirs_role]
+    targets = _first_of_each_name(net)
+    pairs = [(targets[source.name], source) for source in other.layers if source.name in targets]
+    for module, source in pairs:
+        _check_shapes(module, [tuple(blob.shape) for blob in source.blobs], "")
+    for module, source in pairs:
+        for role, theirs in zip(module.roles, source.roles, strict=True):
+            net.replace_blob(module, role, source.blob(theirs))
 
 
-def _match(module: LayerModule, arrays: Sequence[np.ndarray], path: str) -> list[tuple[torch.Tensor, np.ndarray]]:
+def _first_of_each_name(net: Net) -> dict[str, LayerModule]:
+    """Returns the layers that weights go to: the first of those with one name, as the original looks them up."""
+    return {module.name: module for module in reversed(net.layers)}
+
+
+def _shared_places(net: Net) -> set[tuple[int, str]]:
+    """Returns (id of layer, role) of the blobs that another layer owns."""
+    return {(id(module), role) for entry in net.learnable for module, role in entry.places[1:]}
+
+
+def _match(
+    module: LayerModule, arrays: Blobs, shared: set[tuple[int, str]], path: str
+) -> list[tuple[torch.Tensor, np.ndarray]]:
+    """Returns (blob, its new values); shared blobs may be left out."""
+    full = [*arrays, *[None] * (len(module.roles) - len(arrays))]
+    left_out = {role for role, array in zip(module.roles, full, strict=False) if array is None}
+    if any((id(module), role) not in shared for role in left_out):
+        full = [array for array in full if array is not None]  # so that the number is wrong
+    values = module.blobs
+    found = [value.shape if array is None else array.shape for value, array in zip(values, full, strict=False)]
+    _check_shapes(module, [tuple(shape) for shape in found] + [()] * (len(full) - len(found)), path)
+    return [(value, array) for value, array in zip(values, full, strict=True) if array is not None]
+
+
+def _check_shapes(module: LayerModule, shapes: Sequence[Shape], path: str) -> None:
     where = f"{path}: " if path else ""
-    details = {"code": "weights.shape", "layer": module.name, "layer_type": module.layer_type}
-    if len(arrays) != len(module.roles):
-        raise WeightsError(f"{where}number of blobs differs", expected=len(module.roles), found=len(arrays), **details)
-    for role, blob, array in zip(module.roles, module.blobs, arrays, strict=True):
-        shape = tuple(blob.shape)
-        if array.shape not in (shape, (1,) * (4 - len(shape)) + shape):
+    details: dict[str, Any] = {"code": "weights.shape", "layer": module.name, "layer_type": module.layer_type}
+    if len(shapes) != len(module.roles):
+        raise WeightsError(f"{where}number of blobs differs", expected=len(module.roles), found=len(shapes), **details)
+    for role, blob, shape in zip(module.roles, module.blobs, shapes, strict=True):
+        expected = tuple(blob.shape)
+        if shape not in (expected, (1,) * (4 - len(expected)) + expected):
             raise WeightsError(
                 f"{where}shape of {role} differs",
-                expected=shape,
-                found=array.shape,
+                expected=expected,
+                found=shape,
                 hint="rename the layer to leave it at its initial values",
                 **details,
             )
-    return list(zip(module.blobs, arrays, strict=True))
