@@ -195,7 +195,26 @@ def _read_safetensors(path: str, names: Names) -> Bundle:
     return Bundle(names.group({key: arrays[key] for key in order}, path), _decoded(metadata.get(SKELETON), path))
 
 
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns the tensors of a .pt or .pth file by key: a state_dict, or a dict that holds one under `state_dict`.
+
+    Integers (`num_batches_tracked`) keep their type, all floats become float32. No code in the file is run.
+
+    Raises:
+        FileError, WeightsError: The file is missing, damaged, or holds other things.
+    """
+    name = os.fspath(path)
+    return {key: _numpy(value, key, name) for key, value in _state(_load_pt(name), name).items()}
+
+
 def _read_pt(path: str, names: Names) -> Bundle:
+    content = _load_pt(path)
+    arrays = {key: _float32(_numpy(value, key, path), key, path) for key, value in _state(content, path).items()}
+    skeleton = content.get(SKELETON)
+    return Bundle(names.group(arrays, path), None if skeleton is None else _numpy(skeleton, SKELETON, path).tobytes())
+
+
+def _load_pt(path: str) -> dict[str, Any]:
     import torch
 
     try:
@@ -211,12 +230,18 @@ def _read_pt(path: str, names: Names) -> Bundle:
             code="weights.damaged",
             hint="only tensors are read, never code",
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
+    return content
+
+
+def _state(content: dict[str, Any], path: str) -> dict[str, Any]:
+    import torch
+
+    state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
-    arrays = {str(key): _float32(_numpy(value, str(key), path), str(key), path) for key, value in state.items()}
-    skeleton = content.get(SKELETON) if isinstance(content, dict) else None
-    return Bundle(names.group(arrays, path), None if skeleton is None else _numpy(skeleton, SKELETON, path).tobytes())
+    return {str(key): value for key, value in state.items()}
 
 
 def _read_onnx(path: str, names: Names) -> Bundle:

@@ -1,0 +1,330 @@
+"""From a PyTorch module to a Caffe net through torch.export, refusing what Caffe cannot express exactly.
+
+Layers are named after the modules that hold their weights (`layer1.0.conv1`, `features.3`), a BatchNorm's Scale
+`<name>_scale`; others after their operator. Statistics of BatchNorm are converted for inference and go on well in
+training (converters.build.SCALE_FACTOR).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from converters.build import NetBuilder, Pads, Pair
+from pyscratchdet.errors import ConversionError, UsageError, nearest
+
+
+def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "net") -> NetBuilder:
+    """Returns the net of a module in evaluation mode.
+
+    Args:
+        module: Takes one tensor and returns one tensor or several.
+        shape: Shape of the input, batch size included; the batch stays open, height and width do not.
+        name: Of the net.
+
+    Raises:
+        ConversionError: torch.export cannot follow the module, or an operation has no exact Caffe layer.
+    """
+    module = module.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module, (torch.zeros(*shape),))
+    except Exception as error:  # whatever the user's forward or the tracer raises
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConversionError(f"torch.export cannot follow the module: {reason}", code="import.export") from error
+    return _Importer(program, name).run(tuple(shape))
+
+
+def torchvision_model(name: str, weights: str | None = None, **options: Any) -> torch.nn.Module:
+    """Returns a torchvision classifier, with the weights of a state_dict file or random ones.
+
+    Args:
+        name: Such as `vgg16_bn`, `resnet101`.
+        weights: .pt or .pth with a state_dict; read without running code.
+        **options: Of the model, such as `num_classes`.
+
+    Raises:
+        UsageError: There is no such model.
+        WeightsError, FileError: The weights are damaged or missing.
+        ConversionError: They do not fit.
+    """
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise UsageError(
+            f'torchvision has no model "{name}"', code="import.model", hint=nearest(name, models.list_models())
+        )
+    model = models.get_model(name, weights=None, **options)
+    if weights is not None:
+        from converters.weights import read_state_dict
+
+        state = {key: torch.from_numpy(array) for key, array in read_state_dict(weights).items()}
+        try:
+            model.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConversionError(f"{weights} does not fit {name}: {reason}", code="import.weights") from error
+    return model  # type: ignore[no-any-return]
+
+
+class _Importer:
+    def __init__(self, program: torch.export.ExportedProgram, name: str) -> None:
+        self.program = program
+        self.net = NetBuilder(name)
+        signature = program.graph_signature
+        self.owners = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        self.inputs = list(signature.user_inputs)
+        self.blobs: dict[str, str] = {}  # torch node -> our blob
+        self.views: set[str] = set()  # blobs that share PyTorch's memory with another
+
+    def run(self, shape: tuple[int, ...]) -> NetBuilder:
+        state = {**self.program.state_dict, **self.program.constants}
+        self.arrays = {
+            node: state[owner].detach().float().numpy() for node, owner in self.owners.items() if owner in state
+        }
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder" and node.name in self.inputs:
+                self.blobs[node.name] = self.net.input("data", shape)
+            elif node.op == "call_function":
+                self._convert(node)
+        return self.net
+
+    def _convert(self, node: torch.fx.Node) -> None:
+        kind = str(node.target).removeprefix("aten.").split(".")[0]
+        in_place, kind = kind.endswith("_"), kind.rstrip("_")
+        if kind not in _HANDLERS:
+            raise self.net.refuse(node.name, kind, "Caffe has no layer for this operation")
+        call = _Call(self, node, kind)
+        before = call.input() if in_place else ""
+        self.blobs[node.name] = _HANDLERS[kind](call)
+        if in_place:
+            self._overwrite(call, before, self.blobs[node.name])
+        if kind in ("flatten", "view", "reshape", "permute"):
+            self.views.add(self.blobs[node.name])
+
+    def _overwrite(self, call: _Call, before: str, after: str) -> None:
+        """What PyTorch changes in place has its new value under all its names."""
+        if before in self.views:
+            raise call.refuse("an operation in place on a view, which changes the viewed tensor too")
+        self.blobs.update({name: after for name, blob in self.blobs.items() if blob == before})
+
+
+class _Call:
+    """One operation with its arguments by name."""
+
+    def __init__(self, importer: _Importer, node: torch.fx.Node, kind: str) -> None:
+        self.importer, self.node, self.kind = importer, node, kind
+        self.net = importer.net
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        self.args = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+        self.args.update({argument.name: value for argument, value in zip(schema, node.args, strict=False)})
+        self.args.update(node.kwargs)
+
+    @property
+    def name(self) -> str:
+        """The module whose weights are used, else the operation's name."""
+        for value in self.args.values():
+            owner = self.importer.owners.get(getattr(value, "name", ""))
+            if owner and "." in owner:
+                return owner.rpartition(".")[0]
+        return self.node.name
+
+    def refuse(self, reason: str) -> ConversionError:
+        return self.net.refuse(self.name, self.kind, reason)
+
+    def blob(self, value: Any = None) -> str:
+        value = self.args[next(iter(self.args))] if value is None else value
+        name = getattr(value, "name", repr(value))
+        if name not in self.importer.blobs:
+            raise self.refuse(f'"{name}" is no blob that the net computes')
+        return self.importer.blobs[name]
+
+    def input(self) -> str:
+        return self.blob(self.args.get("input", self.args.get("self")))
+
+    def shape(self) -> tuple[int, ...]:
+        return self.net.shapes[self.input()]
+
+    def array(self, argument: str) -> np.ndarray | None:
+        value = self.args.get(argument)
+        return None if value is None else self.importer.arrays.get(value.name)
+
+    def weight(self, argument: str) -> np.ndarray:
+        array = self.array(argument)
+        if array is None:
+            raise self.refuse(f"{argument} is no parameter")
+        return array
+
+    def pair(self, argument: str, default: Sequence[int] = ()) -> Pair:
+        values = self.args.get(argument, default)
+        values = [values] if isinstance(values, int) else list(values) or list(default)
+        values = values * 2 if len(values) == 1 else values
+        if len(values) != 2:
+            raise self.refuse(f"{argument} over {len(values)} axes; two are supported")
+        return int(values[0]), int(values[1])
+
+    def pads(self) -> Pads:
+        if isinstance(self.args.get("padding"), str):
+            raise self.refuse("padding by name; give it in numbers")
+        height, width = self.pair("padding", (0, 0))
+        return height, width, height, width
+
+
+def _conv(c: _Call) -> str:
+    transposed = bool(c.args.get("transposed")) or c.kind == "conv_transpose2d"
+    if any(c.args.get("output_padding") or [0]):
+        raise c.refuse("output_padding; Caffe has none")
+    return c.net.convolution(
+        c.name,
+        c.input(),
+        c.weight("weight"),
+        c.array("bias"),
+        stride=c.pair("stride", (1, 1)),
+        pads=c.pads(),
+        dilation=c.pair("dilation", (1, 1)),
+        group=int(c.args.get("groups", 1)),
+        transposed=transposed,
+    )
+
+
+def _batch_norm(c: _Call) -> str:
+    if c.args.get("training"):
+        raise c.refuse("normalisation in training mode")
+    mean, variance = c.weight("running_mean"), c.weight("running_var")
+    scale, bias = c.array("weight"), c.array("bias")
+    scale = np.ones_like(mean) if scale is None else scale
+    bias = np.zeros_like(mean) if bias is None else bias
+    return c.net.batch_norm(c.name, c.input(), scale, bias, mean, variance, float(c.args["eps"]))
+
+
+def _pool(method: str) -> Callable[[_Call], str]:
+    def convert(c: _Call) -> str:
+        if c.pair("dilation", (1, 1)) != (1, 1):
+            raise c.refuse("dilated windows")
+        if c.args.get("divisor_override") is not None:
+            raise c.refuse("divisor_override; Caffe divides by the window")
+        kernel = c.pair("kernel_size")
+        return c.net.pool(
+            c.name,
+            c.input(),
+            method,
+            kernel,
+            stride=c.pair("stride", kernel),
+            pads=c.pads(),
+            ceil=bool(c.args.get("ceil_mode")),
+            include_pad=bool(c.args.get("count_include_pad", True)),
+        )
+
+    return convert
+
+
+def _adaptive(c: _Call) -> str:
+    size, wanted = c.shape()[2:], c.pair("output_size")
+    if size == wanted:
+        return c.input()
+    if wanted == (1, 1):
+        return c.net.global_pool(c.name, c.input(), "AVE")
+    if any(s % w for s, w in zip(size, wanted, strict=True)):
+        raise c.refuse(f"{size} into {wanted} windows of unequal sizes")
+    kernel = (size[0] // wanted[0], size[1] // wanted[1])
+    return c.net.pool(c.name, c.input(), "AVE", kernel, stride=kernel, pads=(0, 0, 0, 0))
+
+
+def _mean(c: _Call) -> str:
+    axes = sorted(axis % len(c.shape()) for axis in c.args.get("dim") or [])
+    if axes != [2, 3] or len(c.shape()) != 4:
+        raise c.refuse(f"a mean over axes {axes}; only that over height and width has a layer")
+    top = c.net.global_pool(c.name, c.input(), "AVE")
+    return top if c.args.get("keepdim") else c.net.add("Flatten", f"{c.name}_flat", [top])[0]
+
+
+def _add(c: _Call) -> str:
+    other, alpha = c.args["other"], float(c.args.get("alpha", 1))
+    operation = "Mul" if c.kind == "mul" else "Add"
+    constant = c.importer.arrays.get(getattr(other, "name", ""), other if isinstance(other, (int, float)) else None)
+    sign = -alpha if c.kind == "sub" else alpha
+    if constant is not None:
+        factor = np.float32(1 if c.kind == "mul" else sign)
+        return c.net.constant(c.name, operation, c.input(), np.asarray(constant, np.float32) * factor)
+    if c.kind == "mul":
+        return c.net.eltwise(c.name, "PROD", [c.input(), c.blob(other)])
+    return c.net.eltwise(c.name, "SUM", [c.input(), c.blob(other)], (1.0, sign))
+
+
+def _cat(c: _Call) -> str:
+    bottoms = [c.blob(value) for value in c.args["tensors"]]
+    axis = int(c.args.get("dim", 0)) % len(c.net.shapes[bottoms[0]])
+    return c.net.add("Concat", c.name, bottoms, concat_param={"axis": axis})[0]
+
+
+def _flatten(c: _Call) -> str:
+    rank = len(c.shape())
+    first, last = int(c.args.get("start_dim", 0)) % rank, int(c.args.get("end_dim", -1)) % rank
+    return c.net.add("Flatten", c.name, [c.input()], flatten_param={"axis": first, "end_axis": last})[0]
+
+
+def _permute(c: _Call) -> str:
+    order = [int(axis) % len(c.shape()) for axis in c.args["dims"]]
+    return c.net.add("Permute", c.name, [c.input()], permute_param={"order": order})[0]
+
+
+def _hardtanh(c: _Call) -> str:
+    limits = float(c.args.get("min_val", -1)), float(c.args.get("max_val", 1))
+    if limits != (0, 6):
+        raise c.refuse(f"limits {limits}; only 0 to 6 has a layer")
+    return c.net.add("ReLU6", c.name, [c.input()])[0]
+
+
+def _prelu(c: _Call) -> str:
+    slope = c.weight("weight")
+    shared = slope.size == 1 and c.shape()[1] > 1
+    weight = slope.reshape(()) if shared else slope
+    return c.net.add("PReLU", c.name, [c.input()], [weight], prelu_param={"channel_shared": shared})[0]
+
+
+def _simple(kind: str, field: str = "", **names: str) -> Callable[[_Call], str]:
+    """A layer of one bottom; `names` maps fields of its parameters to arguments."""
+
+    def convert(c: _Call) -> str:
+        values = {key: float(c.args[argument]) for key, argument in names.items()}
+        return c.net.add(kind, c.name, [c.input()], **({field: values} if field else {}))[0]
+
+    return convert
+
+
+_HANDLERS: dict[str, Callable[[_Call], str]] = {
+    "conv2d": _conv,
+    "conv_transpose2d": _conv,
+    "convolution": _conv,
+    "linear": lambda c: c.net.inner_product(c.name, c.input(), c.weight("weight"), c.array("bias")),
+    "batch_norm": _batch_norm,
+    "relu": _simple("ReLU"),
+    "leaky_relu": _simple("ReLU", "relu_param", negative_slope="negative_slope"),
+    "elu": _simple("ELU", "elu_param", alpha="alpha"),
+    "sigmoid": _simple("Sigmoid"),
+    "tanh": _simple("TanH"),
+    "abs": _simple("AbsVal"),
+    "exp": _simple("Exp"),
+    "prelu": _prelu,
+    "hardtanh": _hardtanh,
+    "relu6": lambda c: c.net.add("ReLU6", c.name, [c.input()])[0],
+    "max_pool2d": _pool("MAX"),
+    "avg_pool2d": _pool("AVE"),
+    "adaptive_avg_pool2d": _adaptive,
+    "mean": _mean,
+    **dict.fromkeys(("add", "sub", "mul"), _add),
+    "cat": _cat,
+    "flatten": _flatten,
+    "view": lambda c: c.net.reshape(c.name, c.input(), c.args["size"]),
+    "reshape": lambda c: c.net.reshape(c.name, c.input(), c.args["shape"]),
+    "permute": _permute,
+    "softmax": lambda c: c.net.add(
+        "Softmax", c.name, [c.input()], softmax_param={"axis": int(c.args["dim"]) % len(c.shape())}
+    )[0],
+    **dict.fromkeys(("dropout", "clone", "detach", "contiguous", "alias", "to"), lambda c: c.input()),
+}
