@@ -26,7 +26,7 @@ class CopyReport:
     Attributes:
         copied: Layers of the net that got their blobs.
         ignored: Layers of the file that the net does not have.
-        untouched: Layers of the net with blobs that the file does not have.
+        untouched: Layers of the net with blobs of their own that the file does not have.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -59,7 +59,11 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs])
             pairs += _match(targets[layer], arrays, shared, path)
             report.copied.append(layer)
     copied = set(report.copied)
-    report.untouched = [module.name for module in net.layers if module.roles and module.name not in copied]
+    report.untouched = [
+        module.name
+        for module in net.layers
+        if module.name not in copied and any((id(module), role) not in shared for role in module.roles)
+    ]
     with torch.no_grad():
         for target, array in pairs:
             target.copy_(torch.from_numpy(np.require(array, np.float32, ["C", "W"]).reshape(tuple(target.shape))))

@@ -1,0 +1,162 @@
+"""Weights into nets and out of them: by name, all or nothing, shared blobs, both file forms."""
+
+import numpy as np
+import pytest
+import torch
+
+import pyscratchdet
+from pyscratchdet.errors import FileError, WeightsError
+from pyscratchdet.proto import caffe_pb2, text, weights
+from pyscratchdet.runtime import copy_weights, net_blobs, net_to_proto, save_weights, share_weights
+
+NET = """
+input: "x" input_shape { dim: 2 dim: 3 }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "bn" type: "BatchNorm" bottom: "a" top: "bn" }
+layer { name: "b" type: "InnerProduct" bottom: "bn" top: "b" param { name: "w" } param { name: "v" }
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "c" type: "InnerProduct" bottom: "b" top: "c" param { name: "w" } param { name: "v" }
+  inner_product_param { num_output: 4 } }
+"""
+
+
+def build(source=NET):
+    return pyscratchdet.build_net(text.parse(source, caffe_pb2.NetParameter))
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(1)
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def state(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("ending", ["caffemodel", "caffemodel.h5"])
+def test_saved_weights_load_alike(ending, tmp_path):
+    net, other = build(), build()
+    path = tmp_path / f"net.{ending}"
+    save_weights(net, path)
+    report = copy_weights(other, path)
+    assert equal(state(other), state(net))
+    copied = ["a", "b", "bn"] if ending.endswith("h5") else ["a", "b", "bn", "c"]  # HDF5 has shared blobs once
+    assert (sorted(report.copied), report.ignored, report.untouched) == (copied, [], [])
+    assert other.params["c"][0].data_ptr() == other.params["b"][0].data_ptr()
+
+
+def test_shared_blobs_are_stored_once_in_hdf5_and_may_be_missing(tmp_path):
+    path = tmp_path / "net.h5"
+    save_weights(build(), path)
+    assert "c" not in weights.read_weights(path).blobs
+    net = build()
+    values = arrays((4, 4), (4,))
+    report = copy_weights(net, {"b": values, "c": [None, None]})
+    assert report.copied == ["b", "c"]
+    np.testing.assert_array_equal(net_blobs(net)["c"][0], values[0])
+    with pytest.raises(WeightsError, match="number of blobs differs"):
+        copy_weights(net, {"b": [values[0], None]})  # its owner must have it
+
+
+def test_report_of_what_did_not_meet():
+    net = build()
+    report = copy_weights(net, {"a": arrays((4, 3), (4,)), "gone": arrays((1, 2)), "relu": []})
+    assert (report.copied, report.ignored, report.untouched) == (["a"], ["gone"], ["bn", "b"])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "says"),
+    [
+        ("b", [(4, 4)], "number of blobs differs, expected 2 and found 1"),
+        ("b", [], "number of blobs differs, expected 2 and found 0"),
+        ("b", [(4, 4), (4,), (1,)], "number of blobs differs, expected 2 and found 3"),
+        ("b", [(4, 5), (4,)], r"shape of weight differs, expected \(4, 4\) and found \(4, 5\); rename the layer"),
+        ("b", [(4, 4), (2, 2)], r"shape of bias differs, expected \(4,\) and found \(2, 2\)"),
+        ("relu", [(4,)], "number of blobs differs, expected 0 and found 1"),
+    ],
+)
+def test_refusal_leaves_the_net_unchanged(layer, shapes, says):
+    net = build()
+    before = state(net)
+    with pytest.raises(WeightsError, match=says) as caught:
+        copy_weights(net, {"a": arrays((4, 3), (4,)), layer: arrays(*shapes)})
+    assert (caught.value.layer, caught.value.code) == (layer, "weights.shape")
+    assert equal(state(net), before)
+
+
+def test_legacy_shapes_fit():
+    net = build()
+    weight, bias = arrays((1, 1, 4, 3), (1, 1, 1, 4))
+    copy_weights(net, {"a": [weight, bias]})
+    np.testing.assert_array_equal(net_blobs(net)["a"][0], weight[0, 0])
+
+
+def test_first_layer_of_a_name_takes_the_last_of_the_file(tmp_path):
+    source = 'input: "x" input_shape { dim: 2 dim: 3 }' + "".join(
+        f'layer {{ name: "twin" type: "InnerProduct" bottom: "{bottom}" top: "{top}" '
+        'inner_product_param { num_output: 3 bias_term: false weight_filler { type: "gaussian" } } }'
+        for bottom, top in (("x", "p"), ("p", "q"))
+    )
+    net, other = build(source), build(source)
+    path = tmp_path / "net.caffemodel"
+    save_weights(net, path)
+    stored = [layer.arrays[0] for layer in weights.read_weights(path).layers if layer.arrays]
+    assert [
+        np.array_equal(array, module.blobs[0].detach()) for array, module in zip(stored, net.layers[1:], strict=True)
+    ]
+    before = other.layers[2].blobs[0].clone()
+    copy_weights(other, path)
+    assert torch.equal(other.layers[1].blobs[0], net.layers[2].blobs[0])
+    assert torch.equal(other.layers[2].blobs[0], before)
+
+
+def test_missing_and_damaged_files_change_nothing(tmp_path):
+    net = build()
+    before = state(net)
+    with pytest.raises(FileError):
+        copy_weights(net, tmp_path / "none.caffemodel")
+    path = tmp_path / "net.caffemodel"
+    save_weights(build(), path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(WeightsError):
+        copy_weights(net, path)
+    assert equal(state(net), before)
+
+
+def test_message_holds_blobs_and_diffs():
+    net = build()
+    net(torch.ones(2, 3))["c"].sum().backward()
+    message = net_to_proto(net, diffs=True)
+    layer = next(layer for layer in message.layer if layer.name == "a")
+    np.testing.assert_array_equal(weights.blob_to_array(layer.blobs[0]), net_blobs(net)["a"][0])
+    np.testing.assert_array_equal(layer.blobs[1].diff, net.params["a"][1].grad)
+    assert not net_to_proto(net).layer[1].blobs[0].diff
+
+
+def test_sharing_is_all_or_nothing_and_follows_the_learnable():
+    net, other = build(), build()
+    share_weights(other, net)
+    with torch.no_grad():
+        net.params["a"][0].fill_(3)
+        net.params["bn"][0].fill_(7)
+    assert (other.params["a"][0] == 3).all()
+    assert (other.params["bn"][0] == 7).all()
+    assert [id(entry.parameter) for entry in other.learnable] == [id(entry.parameter) for entry in net.learnable]
+    wide = build(NET.replace("num_output: 4", "num_output: 5"))
+    before = state(wide)
+    with pytest.raises(WeightsError, match="shape of weight differs"):
+        share_weights(wide, net)
+    assert equal(state(wide), before)
+
+
+def test_half_precision_is_saved_as_float32(tmp_path):
+    net = build().to(torch.bfloat16)
+    save_weights(net, tmp_path / "net.caffemodel")
+    stored = weights.read_weights(tmp_path / "net.caffemodel").blobs["a"][0]
+    np.testing.assert_array_equal(stored, net.params["a"][0].detach().float())
