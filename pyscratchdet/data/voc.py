@@ -53,7 +53,7 @@ def _lists(root: Path, split: str, years: Sequence[str]) -> list[tuple[str, str]
 
 def _candidates(root: Path, split: str, years: Sequence[str]) -> list[tuple[str, str]]:
     folders = [_folder(root, year) or year for year in years] or sorted(
-        path.name for path in root.iterdir() if path.is_dir()
+        path.name for path in root.glob("*/") if path.is_dir()
     )
     return [(folder, split) for folder in folders if (root / _list(folder, split)).is_file()]
 
