@@ -1,0 +1,160 @@
+"""What the runtime costs over the same net written by hand in PyTorch: Root-ResNet-34's backbone and heads.
+
+    python benchmarks/runtime_overhead.py [--repeat 10] [--output FOLDER]
+
+Both have the same weights and give the same mbox_loc and mbox_conf (checked); priors and detections are left out. They
+take turns on one thread, measured in CPU time, which neighbours on the machine hardly disturb: a forward pass of the
+TEST net, and forward and backward of the TRAIN net. Prints a table and writes it to
+FOLDER/<date>-runtime-overhead-cpu.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from seeded import picture, seeded_files
+from torch import Tensor, nn
+
+from pyscratchdet import __version__
+from pyscratchdet.files import write_text
+from pyscratchdet.layers.plan import read_net
+from pyscratchdet.runtime import Net, load_net
+
+MODEL = "scratchdet300_rootres34_voc0712"
+DETECTION_TYPES = ("PriorBox", "Softmax", "DetectionOutput")
+DETECTION_NAMES = ("mbox_priorbox", "mbox_conf_reshape", "mbox_conf_flatten")
+SOURCES = ("conv4_12", "conv5_6", "conv6_2", "conv7_2", "conv8_2", "conv9_2")
+# Of each stage: number of residual blocks, and the convolution on the first one's shortcut.
+STAGES = ((2, 3, None), (3, 4, "Convolution1"), (4, 6, "Convolution2"), (5, 3, "Convolution3"))
+EXTRAS = ((6, "Convolution4"), (7, "Convolution5"), (8, None))
+
+
+class ByHand(nn.Module):
+    """Root-ResNet-34 with SSD's heads as one would write it, filled from our net."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        modules = {module.name: module for module in net.layers}
+        convolutions, norms = {}, {}
+        for name, module in modules.items():
+            if module.layer_type == "Convolution":
+                (out, channels, *kernel), window = module.blobs[0].shape, module.layer.window  # type: ignore[attr-defined]
+                has_bias = len(module.blobs) > 1
+                made = nn.Conv2d(channels, out, tuple(kernel), window.stride, window.pad, bias=has_bias)
+                _fill([made.weight, *([made.bias] if has_bias else [])], module.blobs)
+                convolutions[name] = made
+            elif module.layer_type == "BatchNorm":
+                number = name.removeprefix("BatchNorm")
+                norm = nn.BatchNorm2d(len(module.blobs[0]), module.layer.eps)  # type: ignore[attr-defined]
+                mean, variance, scale = module.blobs
+                _fill([norm.running_mean, norm.running_var], [mean / scale, variance / scale])
+                _fill([norm.weight, norm.bias], modules[f"Scale{number}"].blobs)
+                norms[number] = norm
+        self.convolutions, self.norms = nn.ModuleDict(convolutions), nn.ModuleDict(norms)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mbox_loc and mbox_conf."""
+        conv, norms, made = self.convolutions, iter(self.norms.values()), {}
+
+        def block(x: Tensor, first: str, second: str, preactivated: bool = True) -> tuple[Tensor, Tensor]:
+            h = F.relu(next(norms)(x)) if preactivated else x
+            made[second] = conv[second](F.relu(next(norms)(conv[first](h))))
+            return h, made[second]
+
+        for number in (1, 2, 3):
+            x = F.relu(next(norms)(conv[f"stem_{number}"](x)))
+        x = F.max_pool2d(x, 2, 2, ceil_mode=True)
+        for stage, num_blocks, shortcut in STAGES:
+            for k in range(num_blocks):
+                first, second = f"conv{stage}_{2 * k + 1}", f"conv{stage}_{2 * k + 2}"
+                h, top = block(x, first, second, preactivated=(stage, k) != (2, 0))
+                x = (conv[shortcut](h) if shortcut and k == 0 else x) + top
+        for stage, shortcut in EXTRAS:
+            h, top = block(x, f"conv{stage}_1", f"conv{stage}_2")
+            x = (conv[shortcut](h) if shortcut else x) + top
+        block(x, "conv9_1", "conv9_2")
+        heads = [
+            [conv[f"{source}_mbox_{what}"](made[source]).permute(0, 2, 3, 1).flatten(1) for source in SOURCES]
+            for what in ("loc", "conf")
+        ]
+        return torch.cat(heads[0], 1), torch.cat(heads[1], 1)
+
+
+def _fill(targets: list[Tensor], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for target, value in zip(targets, values, strict=True):
+            target.copy_(value)
+
+
+def pair(model: Path, weights: Path, phase: str, data: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Returns one pass of our net and of the one by hand, after checking that both give the same."""
+    ours = load_net(model, weights, phase=phase)
+    hand = ByHand(ours).train(phase == "TRAIN")
+    tops, expected = ours(data), hand(data)
+    for name, value in zip(("mbox_loc", "mbox_conf"), expected, strict=True):
+        torch.testing.assert_close(tops[name], value, rtol=1e-3, atol=1e-3)  # sums in other orders, 40 layers deep
+
+    def forward(run: Callable[[Tensor], object]) -> Callable[[], object]:
+        return torch.no_grad()(lambda: run(data))
+
+    def step(run: Callable[[], list[Tensor]]) -> Callable[[], object]:
+        return lambda: torch.stack([top.square().mean() for top in run()]).sum().backward()
+
+    if phase == "TEST":
+        return forward(ours), forward(hand)
+    return step(lambda: list(ours(data).values())), step(lambda: list(hand(data)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=10)
+    parser.add_argument("--output", default="benchmarks/results")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        model, weights = seeded_files(MODEL, Path(folder))
+        param = read_net(model).param
+        kept = [la for la in param.layer if la.type not in DETECTION_TYPES and la.name not in DETECTION_NAMES]
+        del param.layer[:]
+        param.layer.extend(kept)
+        write_text(model, str(param))
+        for phase, what, batch in (("TEST", "forward", 1), ("TRAIN", "forward and backward", 2)):
+            runs = pair(model, weights, phase, picture().repeat(batch, 1, 1, 1))
+            times: tuple[list[float], list[float]] = ([], [])
+            for turn in range(args.repeat + 1):
+                for run, mine in zip(runs, times, strict=True):
+                    start = time.process_time()
+                    run()
+                    if turn:
+                        mine.append(1e3 * (time.process_time() - start))
+            ours, hand = (f"{min(mine):.0f} / {statistics.median(mine):.0f}" for mine in times)
+            fastest = min(times[0]) / min(times[1]) - 1
+            middle = statistics.median(a / b for a, b in zip(*times, strict=True)) - 1
+            rows.append(f"| {phase} | {what} | {batch} | {ours} | {hand} | {fastest:+.1%} | {middle:+.1%} |")
+    lines = [
+        f"# The runtime against a net by hand, {date.today()}",
+        "",
+        f"pyscratchdet {__version__}, torch {torch.__version__}, x86_64 CPU, 1 thread, CPU time; backbone and heads of "
+        f"{MODEL}; {args.repeat} turns each, fastest / median in milliseconds. Overhead: of the fastest, and the "
+        "median over turns.",
+        "",
+        "| phase | pass | batch | pyscratchdet | by hand | overhead, fastest | overhead, median |",
+        "|---|---|---:|---:|---:|---:|---:|",
+        *rows,
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    write_text(f"{args.output}/{date.today()}-runtime-overhead-cpu.md", text)
+
+
+if __name__ == "__main__":
+    main()

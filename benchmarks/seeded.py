@@ -1,0 +1,68 @@
+"""Published nets with seeded weights that keep every blob near 1: what benchmarks run where no trained weights are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pyscratchdet.files import write_text
+from pyscratchdet.layers.plan import read_net
+from pyscratchdet.proto.text import to_text
+from pyscratchdet.runtime import LayerModule, build_net, save_weights
+
+# Added to the background's confidence, which prevails nearly everywhere in a trained net.
+BACKGROUND = 6.0
+
+
+def seeded_files(name: str, folder: Path, seed: int = 1) -> tuple[Path, Path]:
+    """Writes the deploy prototxt of a published net, without result files, and a caffemodel; returns their paths."""
+    param = read_net(f"prototxt/models/{name}/deploy.prototxt").param
+    for layer in param.layer:
+        layer.detection_output_param.ClearField("save_output_param")
+        if layer.type != "DetectionOutput":
+            layer.ClearField("detection_output_param")
+    model, weights = folder / f"{name}.prototxt", folder / f"{name}.caffemodel"
+    write_text(model, to_text(param))
+    net = build_net(model)
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.layers:
+        for role, blob in zip(module.roles, module.blobs, strict=True):
+            blob.data.copy_(_values(module.layer_type, role, tuple(blob.shape), generator))
+    hooks = [module.register_forward_hook(_normalise) for module in net.layers]
+    with torch.no_grad():
+        net(picture(seed))
+    for hook in hooks:
+        hook.remove()
+    num_classes = next(m.layer.output_param.num_classes for m in net.layers if m.layer_type == "DetectionOutput")
+    for module in net.layers:
+        if module.name.endswith("_mbox_conf") and len(module.blobs) > 1:
+            module.blobs[1].data[::num_classes] += BACKGROUND
+    save_weights(net, weights)
+    return model, weights
+
+
+def picture(seed: int = 1, size: int = 300) -> Tensor:
+    """Returns a smooth random picture less its mean, (1, 3, size, size)."""
+    coarse = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(seed)) * 255 - 110
+    return torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=True)
+
+
+def _values(layer_type: str, role: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    normal = torch.randn(shape, generator=generator)
+    if layer_type == "Normalize" or role == "scale_factor":
+        return torch.full(shape, 20.0 if layer_type == "Normalize" else 1.0)
+    if role == "variance" or (layer_type == "Scale" and role == "weight"):
+        return 0.7 + 0.6 * torch.rand(shape, generator=generator)
+    return normal * (math.sqrt(2 / math.prod(shape[1:])) if role == "weight" else 0.1)
+
+
+def _normalise(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> list[Tensor] | None:
+    if module.layer_type not in ("Convolution", "Normalize"):
+        return None
+    gain = 1 / tops[0].square().mean().sqrt()
+    for blob in module.blobs:
+        blob.mul_(gain)
+    return [top * gain for top in tops]
