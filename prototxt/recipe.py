@@ -166,7 +166,9 @@ class Options:
         gpus: Devices; () for the CPU.
         base_lr: Learning rate at the start.
         max_iter: Iterations; the steps and the intervals of snapshots and tests scale with it.
-        test_interval: Iterations between tests.
+        stepvalue: Iterations at which the rate falls, instead of the scaled ones.
+        snapshot: Iterations between snapshots, likewise.
+        test_interval: Iterations between tests, likewise.
         weights: Caffemodel to start from; "" for scratch.
         size: Side of the network's input in pixels.
         width: Factor on the number of channels of bodies that know it (Root-ResNet).
@@ -185,6 +187,8 @@ class Options:
     gpus: tuple[int, ...] | None = None
     base_lr: float | None = None
     max_iter: int | None = None
+    stepvalue: tuple[int, ...] | None = None
+    snapshot: int | None = None
     test_interval: int | None = None
     weights: str | None = None
     size: int | None = None
@@ -195,6 +199,7 @@ class Options:
             "batch_size",
             "accum_batch_size",
             "max_iter",
+            "snapshot",
             "test_interval",
             "num_test_image",
             "base_lr",
@@ -228,14 +233,15 @@ class Options:
             changed = replace(changed, accum_batch_size=None)
         if self.max_iter is not None:
             factor = self.max_iter / training.max_iter
+            scaled = {
+                "stepvalue": tuple(round(step * factor) for step in training.stepvalue),
+                "stepsize": training.stepsize and max(1, round(training.stepsize * factor)),
+                "snapshot": max(1, round(training.snapshot * factor)),
+                "test_interval": training.test_interval and max(1, round(training.test_interval * factor)),
+            }
             changed = replace(
-                changed,
-                stepvalue=tuple(round(step * factor) for step in training.stepvalue),
-                stepsize=None if training.stepsize is None else max(1, round(training.stepsize * factor)),
-                snapshot=max(1, round(training.snapshot * factor)),
+                changed, **{name: value for name, value in scaled.items() if getattr(self, name, None) is None}
             )
-            if self.test_interval is None and training.test_interval is not None:
-                changed = replace(changed, test_interval=max(1, round(training.test_interval * factor)))
         return changed
 
     def _given(self, target: Any) -> dict[str, Any]:

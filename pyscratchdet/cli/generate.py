@@ -19,6 +19,7 @@ _OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("accum-batch-size", int, "pictures per update, where iterations are summed up (default: --batch-size)"),
     ("base-lr", float, "learning rate at the start"),
     ("max-iter", int, "iterations; steps and snapshots scale with it"),
+    ("snapshot", int, "iterations between snapshots"),
     ("test-interval", int, "iterations between tests"),
     ("weights", str, 'caffemodel to start from; "" for scratch'),
     ("size", int, "side of the input in pixels"),
@@ -33,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="write every recipe")
     parser.add_argument("-o", "--output", default="models", metavar="DIR", help="writes DIR/NAME/ (default: models)")
     parser.add_argument("--gpus", help='device numbers such as 0,1; "" for the CPU')
+    parser.add_argument("--stepvalue", metavar="N,...", help="iterations at which the learning rate falls")
     for flag, kind, text in _OPTIONS:
         parser.add_argument(f"--{flag}", type=kind, help=text)
 
@@ -52,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         )
     settings = {flag.replace("-", "_"): getattr(args, flag.replace("-", "_")) for flag, _, _ in _OPTIONS}
     root = args.output.rstrip("/") or "/"
-    gpus = _gpus(args.gpus)
+    gpus = _numbers("gpus", args.gpus)
+    settings["stepvalue"] = _numbers("stepvalue", args.stepvalue)
     recipes = [prototxt.build(name, prototxt.Options(folder=f"{root}/{name}", gpus=gpus, **settings)) for name in names]
     for recipe in recipes:
         paths = prototxt.write(recipe, recipe.folder)
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _gpus(text: str | None) -> tuple[int, ...] | None:
+def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
     from pyscratchdet.errors import UsageError
 
     if text is None:
@@ -68,7 +71,9 @@ def _gpus(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise UsageError("--gpus takes device numbers", code="generate.gpus", expected="0,1", found=text) from error
+        raise UsageError(
+            f"--{flag} takes numbers separated by commas", code=f"generate.{flag}", expected="0,1", found=text
+        ) from error
 
 
 def _table() -> str:

@@ -51,7 +51,7 @@ def test_list_shows_size_cost_and_result(capsys):
     [
         ([], "no recipe named"),
         (["ssd300_vgg_voc0712"], 'no recipe called "ssd300_vgg_voc0712"; did you mean'),
-        ([NAME, "--gpus", "a"], "--gpus takes device numbers, expected 0,1 and found a"),
+        ([NAME, "--gpus", "a"], "--gpus takes numbers separated by commas, expected 0,1 and found a"),
         ([NAME, "--num-classes", "1"], "num_classes is too small"),
         (["dsod300_voc0712", "--size", "512"], "has a fixed size; these have not:"),
     ],
@@ -66,3 +66,11 @@ def test_folder_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["generate", NAME, "-o", str(tmp_path / "file")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_own_steps_and_snapshots_are_kept_when_the_length_changes(tmp_path):
+    flags = ["--max-iter", "700", "--stepvalue", "560,650", "--snapshot", "350", "-o", str(tmp_path)]
+    assert main(["generate", NAME, *flags]) == 0
+    solver = read(tmp_path / NAME / "solver.prototxt", caffe_pb2.SolverParameter)
+    assert list(solver.stepvalue) == [560, 650]
+    assert (solver.max_iter, solver.snapshot, solver.test_interval) == (700, 350, 35)
