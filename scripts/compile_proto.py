@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compile pyscratchdet/proto/caffe.proto into the committed module caffe_pb2.py (`make proto`).
+"""Compile pyscratchdet/proto/caffe.proto into the committed module caffe_pb2.py and its stub (`make proto`).
 
 The module keeps the schema in a descriptor pool of its own, so that another `caffe_pb2` in the same process never
 clashes, and uses public protobuf API only, so that it is not tied to one protoc release.
@@ -35,8 +35,35 @@ for _name, _descriptor in DESCRIPTOR.enum_types_by_name.items():
 '''
 
 
-def compile_schema(proto: Path) -> str:
-    """Returns the text of caffe_pb2.py for the schema in `proto`."""
+STUB_HEAD = '''"""Types of caffe_pb2, generated from caffe.proto by scripts/compile_proto.py; do not edit."""
+
+# ruff: noqa
+from typing import Any
+
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer, RepeatedScalarFieldContainer
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import Message
+
+DESCRIPTOR: FileDescriptor
+'''
+
+Field = descriptor_pb2.FieldDescriptorProto
+SCALARS = {
+    Field.TYPE_BOOL: "bool",
+    Field.TYPE_BYTES: "bytes",
+    Field.TYPE_DOUBLE: "float",
+    Field.TYPE_ENUM: "int",
+    Field.TYPE_FLOAT: "float",
+    Field.TYPE_INT32: "int",
+    Field.TYPE_INT64: "int",
+    Field.TYPE_STRING: "str",
+    Field.TYPE_UINT32: "int",
+}
+
+
+def compile_schema(proto: Path) -> descriptor_pb2.FileDescriptorProto:
+    """Returns the schema in `proto`."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "caffe.desc"
         include = importlib.resources.files("grpc_tools") / "_proto"
@@ -45,10 +72,43 @@ def compile_schema(proto: Path) -> str:
             raise SystemExit(f"{proto}: protoc failed")
         file = descriptor_pb2.FileDescriptorSet.FromString(output.read_bytes()).file[0]
     file.name = "pyscratchdet/proto/caffe.proto"
+    return file
+
+
+def module_text(file: descriptor_pb2.FileDescriptorProto) -> str:
+    """Returns the text of caffe_pb2.py for a schema."""
     data = file.SerializeToString(deterministic=True)
     lines = [repr(data[i : i + 80]) for i in range(0, len(data), 80)]
     return TEMPLATE.format(serialized="\n    ".join(lines))
 
 
+def stub_text(file: descriptor_pb2.FileDescriptorProto) -> str:
+    """Returns the text of caffe_pb2.pyi for a schema: a class a message, with its fields as attributes."""
+    lines = [STUB_HEAD.rstrip()]
+    for enum in file.enum_type:
+        lines += [f"{enum.name}: EnumTypeWrapper", *(f"{value.name}: int" for value in enum.value)]
+    for message in file.message_type:
+        lines += ["", *_message_stub(message)]
+    return "\n".join(lines) + "\n"
+
+
+def _message_stub(message: descriptor_pb2.DescriptorProto) -> list[str]:
+    lines = [f"class {message.name}(Message):"]
+    for enum in message.enum_type:
+        lines += [f"    {enum.name}: EnumTypeWrapper", *(f"    {value.name}: int" for value in enum.value)]
+    for field in message.field:
+        kind = field.type_name.rpartition(".")[2] if field.type == Field.TYPE_MESSAGE else SCALARS[field.type]
+        if field.label != Field.LABEL_REPEATED and field.type != Field.TYPE_MESSAGE:
+            lines.append(f"    {field.name}: {kind}")
+            continue
+        if field.label == Field.LABEL_REPEATED:
+            holder = "Composite" if field.type == Field.TYPE_MESSAGE else "Scalar"
+            kind = f"Repeated{holder}FieldContainer[{kind}]"
+        lines += ["    @property", f"    def {field.name}(self) -> {kind}: ..."]
+    return [*lines, "    def __init__(self, **fields: Any) -> None: ..."]
+
+
 if __name__ == "__main__":
-    PROTO.with_name("caffe_pb2.py").write_text(compile_schema(PROTO))
+    schema = compile_schema(PROTO)
+    PROTO.with_name("caffe_pb2.py").write_text(module_text(schema))
+    PROTO.with_name("caffe_pb2.pyi").write_text(stub_text(schema))

@@ -31,10 +31,21 @@ class CountLike(Protocol):
 class LayerTraits(Protocol):
     """What the graph must know of a layer type."""
 
-    bottoms: CountLike
-    tops: CountLike
-    auto_tops: bool
-    is_loss: bool
+    @property
+    def bottoms(self) -> CountLike:
+        """How many bottoms it takes."""
+
+    @property
+    def tops(self) -> CountLike:
+        """How many tops it takes."""
+
+    @property
+    def auto_tops(self) -> bool:
+        """Whether missing tops are made up."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the first top has loss weight 1 by default."""
 
 
 @dataclass

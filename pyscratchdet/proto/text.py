@@ -43,7 +43,7 @@ def parse(
     """
     _check_characters(text, path)
     _check_depth(text, path)
-    message = message_class()
+    message: MessageType = message_class()
     try:
         text_format.ParseLines(
             text.split("\n"), message, allow_unknown_extension=allow_unknown, allow_unknown_field=allow_unknown

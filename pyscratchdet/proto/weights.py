@@ -130,7 +130,8 @@ def put_together(skeleton: bytes, arrays: Sequence[np.ndarray]) -> bytes:
         raise WeightsError("number of arrays differs", code="weights.skeleton", expected=len(blobs), found=len(arrays))
     for (name, blob), array in zip(blobs, arrays, strict=True):
         _fill_blob(name, blob, array)
-    return message.SerializeToString()
+    data: bytes = message.SerializeToString()
+    return data
 
 
 def write_caffemodel(
@@ -202,7 +203,9 @@ def array_to_blob(array: np.ndarray) -> caffe_pb2.BlobProto:
     bulk = _bulk_class("BlobProto")()
     bulk.shape.dim.extend(array.shape)
     bulk.data = np.ascontiguousarray(array, "<f4").tobytes()
-    return caffe_pb2.BlobProto.FromString(bulk.SerializeToString())
+    blob = caffe_pb2.BlobProto()
+    blob.ParseFromString(bulk.SerializeToString())
+    return blob
 
 
 def read_blob(path: str | os.PathLike[str]) -> np.ndarray:
@@ -267,8 +270,9 @@ def _bulk_pool() -> descriptor_pool.DescriptorPool:
 
 
 def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageType:
+    message: MessageType = message_class()
     try:
-        return message_class.FromString(data)
+        message.ParseFromString(data)
     except (DecodeError, RecursionError, ValueError) as error:
         kind = message_class.DESCRIPTOR.name
         raise WeightsError(
@@ -276,6 +280,7 @@ def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageT
             code="weights.damaged",
             hint="this is text" if data[:4096].isascii() and b"\0" not in data[:4096] else None,
         ) from error
+    return message
 
 
 def _parse_net(data: bytes, path: str) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyscratchdet.errors import NetError
-from pyscratchdet.layers.base import Context, Layer, Shape
+from pyscratchdet.layers.base import BlobSpec, Context, Layer, Shape
 from pyscratchdet.layers.fillers import fill
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
 from pyscratchdet.net import Node, lr_mult
@@ -244,7 +244,7 @@ class Net(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """What `.to()` goes through: buffers become other tensors, so shared statistics must be shared anew."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for entry in self.learnable:
             if entry.is_statistic:
                 (owner, role), *others = entry.places
@@ -351,9 +351,8 @@ def build_net(
     Raises:
         PrototxtError, NetError, LayerError: The net is not sound.
     """
-    if isinstance(phase, str):
-        phase = caffe_pb2.Phase.Value(phase)
-    context = Context(phase=phase, random=random or CaffeRandom(), options=dict(options or {}))
+    phase_number = caffe_pb2.Phase.Value(phase) if isinstance(phase, str) else phase
+    context = Context(phase=phase_number, random=random or CaffeRandom(), options=dict(options or {}))
     modules: list[LayerModule] = []
     made: list[Layer] = []
 
@@ -361,17 +360,16 @@ def build_net(
         made.append(layer)
         modules.append(LayerModule(layer, Node(layer.param, -1)))
 
-    plan = plan_net(net, phase, level, stages, context, on_layer=add)
+    plan = plan_net(net, phase_number, level, stages, context, on_layer=add)
     for module, node in zip(modules, plan.graph.nodes, strict=True):
         module.node = node
     return Net(plan, modules)
 
 
-def _initial_values(spec: object, random: CaffeRandom) -> Tensor:
-    filler = spec.filler  # type: ignore[attr-defined]
-    if filler is None:
-        return torch.from_numpy(np.full(spec.shape, spec.value, np.float32))  # type: ignore[attr-defined]
-    return torch.from_numpy(np.require(fill(filler, spec.shape, random), np.float32, "C"))  # type: ignore[attr-defined]
+def _initial_values(spec: BlobSpec, random: CaffeRandom) -> Tensor:
+    if spec.filler is None:
+        return torch.from_numpy(np.full(spec.shape, spec.value, np.float32))
+    return torch.from_numpy(np.require(fill(spec.filler, spec.shape, random), np.float32, ["C"]))
 
 
 def _module_keys(names: Sequence[str]) -> list[str]:
