@@ -55,21 +55,21 @@ class NetBuilder:
         name: str,
         bottoms: Sequence[str],
         weights: Sequence[np.ndarray] = (),
-        num_tops: int = 1,
-        **params: dict[str, Any],
+        tops: Sequence[str] | None = None,
+        **params: Any,
     ) -> list[str]:
-        """Adds a layer and returns its tops: its name, or `<name>_<k>` for several.
+        """Adds a layer and returns its tops: those given (the bottom's name for a layer in place), else its name.
 
         Raises:
             ConversionError: The layer cannot work on these bottoms, or the weights do not fit.
         """
         name = self._unique(name)
-        tops = [name] if num_tops == 1 else [self._unique(f"{name}_{k}") for k in range(num_tops)]
+        tops = [name] if tops is None else list(tops)
         layer = self.param.layer.add(name=name, type=kind, bottom=bottoms, top=tops)
         for field, values in params.items():
             assign_proto(layer, field, values)
         made = layer_class(kind, name)(layer, Context())
-        made.num_tops = num_tops
+        made.num_tops = len(tops)
         try:
             made.setup([self.shapes[bottom] for bottom in bottoms])
             shapes = made.reshape([self.shapes[bottom] for bottom in bottoms])
@@ -153,15 +153,7 @@ class NetBuilder:
         statistics = [mean * factor, variance * factor, np.array([factor])]
         frozen = [{"lr_mult": 0, "decay_mult": 0}] * 3
         top = self.add("BatchNorm", name, [bottom], statistics, batch_norm_param={"eps": eps}, param=frozen)
-        return self.scale(f"{name}_scale", top[0], scale, bias)
-
-    def scale(self, name: str, bottom: str, scale: np.ndarray | None, bias: np.ndarray | None) -> str:
-        """Per channel: times `scale`, plus `bias`; either may be None."""
-        if scale is None:
-            assert bias is not None
-            return self.add("Bias", name, [bottom], [bias.ravel()], bias_param={"axis": 1})[0]
-        weights = [scale.ravel()] if bias is None else [scale.ravel(), bias.ravel()]
-        return self.add("Scale", name, [bottom], weights, scale_param={"axis": 1, "bias_term": bias is not None})[0]
+        return self.add("Scale", f"{name}_scale", top, [scale, bias], top, scale_param={"bias_term": True})[0]
 
     def constant(self, name: str, kind: str, bottom: str, array: np.ndarray) -> str:
         """Adds or multiplies ("Add", "Mul") a number, or one number per channel (axis 1)."""
@@ -173,7 +165,7 @@ class NetBuilder:
         full = (1,) * (len(shape) - array.ndim) + array.shape
         if len(shape) < 2 or full != (1, shape[1]) + (1,) * (len(shape) - 2):
             raise self.refuse(name, kind, f"a constant of shape {array.shape} on a blob of {shape}")
-        return self.scale(name, bottom, None, array) if kind == "Add" else self.scale(name, bottom, array, None)
+        return self.add("Bias" if kind == "Add" else "Scale", name, [bottom], [array.ravel()])[0]
 
     # --- pooling ---
 
@@ -201,18 +193,25 @@ class NetBuilder:
         values = {"pool": method, **_window("kernel", kernel), **_window("stride", stride), **_window("pad", pads[:2])}
         top = self.add("Pooling", name, [bottom], pooling_param=values)[0]
         found = self.shapes[top][2:]
+        if tuple(wanted) == found:
+            return top
         if any(f < w for f, w in zip(found, wanted, strict=True)):
             raise self.refuse(name, method, f"{wanted} windows where Caffe has {list(found)}")
-        for axis, size in zip((2, 3), wanted, strict=True):
-            if self.shapes[top][axis] > size:
-                top = self.head_of(f"{name}_cut{axis}", top, axis, size)
+        top = self._rename_last(f"{name}_all")
+        cuts = [(axis, size) for axis, size in zip((2, 3), wanted, strict=True) if self.shapes[top][axis] > size]
+        for axis, size in cuts:
+            last = axis == cuts[-1][0]
+            top = self.part(name if last else f"{name}_rows", top, axis, 0, size)
         return top
 
-    def head_of(self, name: str, bottom: str, axis: int, size: int) -> str:
-        """Keeps the first `size` entries of an axis."""
-        tops = self.add("Slice", name, [bottom], num_tops=2, slice_param={"axis": axis, "slice_point": [size]})
-        self.silence(f"{name}_rest", tops[1:])
-        return tops[0]
+    def part(self, name: str, bottom: str, axis: int, start: int, end: int) -> str:
+        """Keeps the entries `start` to `end` of an axis."""
+        size = self.shapes[bottom][axis]
+        sizes = {f"{name}_before": start, name: end - start, f"{name}_after": size - end}
+        sizes = {top: number for top, number in sizes.items() if number}
+        self.split(f"{name}_slice", bottom, axis, list(sizes.values()), list(sizes))
+        self.silence(f"{name}_silence", [top for top in sizes if top != name])
+        return name
 
     def silence(self, name: str, bottoms: Sequence[str]) -> None:
         """Takes blobs that nobody needs, which would else be outputs."""
@@ -242,10 +241,17 @@ class NetBuilder:
             dims[0] = 0
         return self.add("Reshape", name, [bottom], reshape_param={"shape": {"dim": dims}})[0]
 
-    def split(self, name: str, bottom: str, axis: int, sizes: Sequence[int]) -> list[str]:
+    def split(self, name: str, bottom: str, axis: int, sizes: Sequence[int], tops: Sequence[str]) -> list[str]:
         """Slices an axis."""
         points = [int(point) for point in np.cumsum(sizes)[:-1]]
-        return self.add("Slice", name, [bottom], num_tops=len(sizes), slice_param={"axis": axis, "slice_point": points})
+        return self.add("Slice", name, [bottom], tops=tops, slice_param={"axis": axis, "slice_point": points})
+
+    def _rename_last(self, name: str) -> str:
+        """Gives the last layer and its top another name."""
+        layer = self.param.layer[-1]
+        self.shapes[name] = self.shapes.pop(layer.top[0])
+        layer.name = layer.top[0] = name
+        return name
 
     def _unique(self, name: str) -> str:
         taken = {layer.name for layer in self.param.layer} | self.shapes.keys()

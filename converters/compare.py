@@ -120,7 +120,10 @@ class Comparison:
             )
         where = f"layer {culprit.layer} ({culprit.layer_type})"
         if len(culprit.suspects) > 1:
-            where += f" or one before it that {self.reference} shows nothing of ({', '.join(culprit.suspects[:-1])})"
+            before, more = culprit.suspects[-2::-1], ""
+            if len(before) > 6:
+                before, more = before[:6], f" and {len(culprit.suspects) - 7} more"
+            where += f" or one before it that {self.reference} shows nothing of ({', '.join(before)}{more})"
         sentence = f"{self.first} and {self.reference} part at blob {culprit.blob}, {where}: {_describe(culprit)}."
         return f"{sentence} {self.remark}".rstrip()
 

@@ -16,10 +16,12 @@ import cv2
 import numpy as np
 import torch
 
+from converters.merge_bn import merge_bn
 from converters.onnx_export import export_onnx, value_keys
 from pyscratchdet.errors import ConversionError, FileError, NetError, UsageError, WeightsError
 from pyscratchdet.layers.plan import NetFile, read_net
-from pyscratchdet.runtime import Net
+from pyscratchdet.runtime import Net, build_net, copy_weights, net_blobs
+from pyscratchdet.runtime.optimize import OptimizedNet
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -103,6 +105,45 @@ class PyTorchEngine:
     def _shape(ours: np.ndarray | None, given: torch.Tensor) -> tuple[int, ...]:
         """Other engines may keep other numbers of axes (OpenCV, old recordings): same values, our shape."""
         return tuple(ours.shape) if ours is not None and ours.size == given.numel() else tuple(given.shape)
+
+
+class FastEngine:
+    """Our runtime's detection mode (runtime.optimize), which shows the net's outputs only.
+
+    Args:
+        net: A TEST net with its weights.
+    """
+
+    name = "fast"
+
+    def __init__(self, net: Net) -> None:
+        self.net = OptimizedNet(net)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Returns the outputs."""
+        tensors = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in inputs.items()}
+        with torch.no_grad():
+            return {name: value.cpu().numpy() for name, value in self.net(tensors).items()}
+
+
+class FoldedEngine:
+    """Our runtime on the net with BatchNorm folded into convolutions (converters.merge_bn); shows final blobs only.
+
+    Args:
+        model: The net as it is.
+        net: The same in our runtime, with its weights.
+    """
+
+    name = "folded"
+
+    def __init__(self, model: NetFile, net: Net) -> None:
+        folded = merge_bn(model.param, net_blobs(net))
+        self.net = build_net(folded.param)
+        copy_weights(self.net, folded.blobs)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Returns the blobs that are left."""
+        return {key: value for key, value in PyTorchEngine(self.net).run(inputs).items() if "@" not in key}
 
 
 class OnnxRuntimeEngine:

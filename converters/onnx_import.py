@@ -6,7 +6,6 @@ shapes are worked out beforehand, with the input shapes of the file (an open bat
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +36,8 @@ def import_onnx(path: str | os.PathLike[str]) -> NetBuilder:
     name = os.fspath(path)
     try:
         model = onnx.load_model(name, load_external_data=False)
+        for value in model.graph.output:  # some exporters leave their shapes out, which the checker minds
+            value.type.tensor_type.shape.SetInParent()
         onnx.checker.check_model(model)
     except OSError as error:
         raise FileError(f"cannot read {name}: {error.strerror or error}", code="file.read") from error
@@ -409,7 +410,7 @@ def _split(n: _Node) -> list[str]:
         if size % len(n.outputs):
             raise n.refuse(f"{size} entries in {len(n.outputs)} unequal parts")
         sizes = [size // len(n.outputs)] * len(n.outputs)
-    return [n.blob()] if len(sizes) == 1 else n.net.split(n.node.name or n.name, n.blob(), axis, sizes)
+    return [n.blob()] if len(sizes) == 1 else n.net.split(n.node.name or n.name, n.blob(), axis, sizes, n.outputs)
 
 
 def _slice(n: _Node) -> str:
@@ -420,17 +421,9 @@ def _slice(n: _Node) -> str:
         raise n.refuse("several axes at once, or steps")
     axis = axes[0] % len(shape) if axes else 0
     start, end, _ = slice(starts[0], ends[0]).indices(shape[axis])
-    points = [0, start, end, shape[axis]]
-    sizes = [high - low for low, high in itertools.pairwise(points)]
-    if sizes[1] <= 0:
+    if end <= start:
         raise n.refuse("no entries left")
-    if sizes[1] == shape[axis]:
-        return n.blob()
-    wanted = sum(1 for size in sizes[:1] if size)
-    tops = n.net.split(n.name, n.blob(), axis, [size for size in sizes if size])
-    rest = [top for i, top in enumerate(tops) if i != wanted]
-    n.net.silence(f"{n.name}_rest", rest)
-    return tops[wanted]
+    return n.blob() if end - start == shape[axis] else n.net.part(n.name, n.blob(), axis, start, end)
 
 
 _HANDLERS: dict[str, Callable[[_Node], str | list[str]]] = {

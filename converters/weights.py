@@ -58,8 +58,8 @@ class Names:
         model: The net, which gives blobs their roles; without it, and for layers it lacks, they are `blob0`, `blob1`...
     """
 
-    def __init__(self, model: str | os.PathLike[str] | None) -> None:
-        self.file: NetFile | None = None if model is None else read_net(model)
+    def __init__(self, model: NetFile | str | os.PathLike[str] | None) -> None:
+        self.file: NetFile | None = model if model is None or isinstance(model, NetFile) else read_net(model)
         self.plan: NetPlan | None = None if self.file is None else plan_net(self.file, caffe_pb2.TEST)
         layers = self.plan.layers if self.plan else []
         self.roles = {layer.name: [spec.role for spec in layer.blobs] for layer in layers if layer.blobs}
@@ -124,15 +124,27 @@ def convert_weights(
         FileError, WeightsError, ConversionError: A file is damaged, of an unknown form, or lacks what the target needs.
     """
     names = Names(model)
-    read = _by_ending(source, _READERS, "read")
-    write = _by_ending(target, _WRITERS, "written")
-    bundle = read(os.fspath(source), names)
+    _by_ending(target, _WRITERS, "written")  # before the work, not after
+    bundle = read_bundle(source, names)
+    write_bundle(target, bundle, names, half=half, heads=heads)
+    return bundle
+
+
+def read_bundle(source: str | os.PathLike[str], names: Names) -> Bundle:
+    """Reads weights in any form; see `convert_weights`."""
+    bundle: Bundle = _by_ending(source, _READERS, "read")(os.fspath(source), names)
     if not bundle.blobs:
         raise WeightsError(f"{os.fspath(source)}: no weights in it", code="weights.empty")
+    return bundle
+
+
+def write_bundle(
+    target: str | os.PathLike[str], bundle: Bundle, names: Names, *, half: bool = False, heads: str = "decoded"
+) -> None:
+    """Writes weights in any form; see `convert_weights`."""
     if half:
         _check_half(bundle, os.fspath(target))
-    write(os.fspath(target), bundle, names, Choices(half, heads))
-    return bundle
+    _by_ending(target, _WRITERS, "written")(os.fspath(target), bundle, names, Choices(half, heads))
 
 
 def _check_half(bundle: Bundle, path: str) -> None:
@@ -152,9 +164,7 @@ def _check_half(bundle: Bundle, path: str) -> None:
             )
 
 
-def _by_ending(
-    path: str | os.PathLike[str], table: Mapping[str, Callable[..., object]], what: str
-) -> Callable[..., object]:
+def _by_ending(path: str | os.PathLike[str], table: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:
     name = os.fspath(path).lower()
     for ending, function in table.items():
         if name.endswith(ending):

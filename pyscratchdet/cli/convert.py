@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+_FORMS = ".caffemodel, .h5, .safetensors, .pt or .onnx"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("source", metavar="SRC", help=".caffemodel, .h5, .safetensors, .pt or .onnx")
-    parser.add_argument("target", metavar="DST", help=".caffemodel, .h5, .safetensors, .pt or .onnx")
-    parser.add_argument("--model", metavar="DEPLOY", help="deploy prototxt: names the blobs, gives ONNX its graph")
+    parser.add_argument("source", metavar="SRC", help=f"{_FORMS}, or torchvision:NAME such as torchvision:vgg16_bn")
+    parser.add_argument("target", metavar="DST", help=_FORMS)
+    parser.add_argument("--model", metavar="NET", help="prototxt: names the blobs, gives ONNX its graph")
+    parser.add_argument("--prototxt", metavar="FILE", help="write the net too, from ONNX, torchvision or folded")
+    parser.add_argument("--fold", action="store_true", help="fold BatchNorm and Scale into the layers before them")
     parser.add_argument("--half", action="store_true", help="store values as float16 (.safetensors, .pt, .onnx)")
     parser.add_argument(
         "--heads",
@@ -17,16 +21,55 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="decoded",
         help="ONNX of a detector ends in detections (default), or before DetectionOutput",
     )
+    parser.add_argument("--weights", metavar="FILE", help="state_dict of a torchvision model; left out, random weights")
+    parser.add_argument("--size", type=int, default=224, help="input of a torchvision model in pixels (default: 224)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Converts one file."""
     import os
 
-    from converters.weights import convert_weights
+    if args.source.startswith("torchvision:"):
+        blobs = _from_torchvision(args)
+    elif args.source.lower().endswith(".onnx") and args.prototxt and not args.model:
+        from converters.onnx_import import import_onnx
 
-    bundle = convert_weights(args.source, args.target, args.model, half=args.half, heads=args.heads)
-    number = sum(array.size for arrays in bundle.blobs.values() for array in arrays)
+        blobs = _write(import_onnx(args.source), args)
+    elif args.fold:
+        from converters.merge_bn import convert_folded
+
+        blobs = convert_folded(args.source, args.target, args.model, args.prototxt, half=args.half, heads=args.heads)
+    else:
+        from converters.weights import convert_weights
+
+        blobs = convert_weights(args.source, args.target, args.model, half=args.half, heads=args.heads).blobs
+    number = sum(array.size for arrays in blobs.values() for array in arrays)
     size = os.path.getsize(args.target) / 1e6
-    print(f"{args.target}: {len(bundle.blobs)} layers, {number:,} values, {size:.1f} MB")
+    print(f"{args.target}: {len(blobs)} layers, {number:,} values, {size:.1f} MB")
     return 0
+
+
+def _from_torchvision(args):
+    from converters.torch_import import import_module, torchvision_model
+
+    name = args.source.partition(":")[2]
+    net = import_module(torchvision_model(name, args.weights), (1, 3, args.size, args.size), name)
+    if not args.model:
+        return _write(net, args)
+    from converters.backbone import write_backbone
+
+    return write_backbone(net, args.model, args.target)
+
+
+def _write(net, args):
+    from pyscratchdet.errors import UsageError
+
+    if not args.prototxt or not args.target.lower().endswith(".caffemodel"):
+        raise UsageError(
+            "a net needs two files",
+            code="convert.net",
+            expected="DST.caffemodel and --prototxt FILE",
+            found=args.target,
+        )
+    net.write(args.prototxt, args.target)
+    return net.blobs

@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["onnxruntime", "opencv"],
         metavar="ENGINE",
-        help="onnxruntime, opencv, cuda, or an npz recorded elsewhere (default: onnxruntime opencv)",
+        help="onnxruntime, opencv, fast, folded, cuda, or an npz recorded elsewhere (default: onnxruntime opencv)",
     )
     parser.add_argument("--input", help="picture or npz with one array per input; left out, seeded noise")
     parser.add_argument(
@@ -59,7 +59,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _engine(name, args, net):
-    from converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording, net_to_compare
+    from converters.engines import (
+        FastEngine,
+        FoldedEngine,
+        OnnxRuntimeEngine,
+        OpenCVEngine,
+        PyTorchEngine,
+        Recording,
+        net_to_compare,
+    )
     from pyscratchdet.errors import UsageError
     from pyscratchdet.rng import CaffeRandom
     from pyscratchdet.runtime import load_net
@@ -70,12 +78,18 @@ def _engine(name, args, net):
         if not args.weights:
             raise UsageError("opencv needs --weights", code="verify.weights")
         return OpenCVEngine(args.model, args.weights, net)
+    if name == "fast":
+        return FastEngine(net)
+    if name == "folded":
+        return FoldedEngine(net_to_compare(args.model), net)
     if name == "cuda":
         return PyTorchEngine(load_net(net_to_compare(args.model), args.weights, random=CaffeRandom(args.seed)), "cuda")
     if name.endswith(".npz"):
         return Recording(name)
     raise UsageError(
-        f'unknown engine "{name}"', code="verify.engine", expected="onnxruntime, opencv, cuda or a recording *.npz"
+        f'unknown engine "{name}"',
+        code="verify.engine",
+        expected="onnxruntime, opencv, fast, folded, cuda or a recording *.npz",
     )
 
 

@@ -50,6 +50,20 @@ def test_onnxruntime_and_opencv_agree(tmp_path, text, capsys):
     assert body.startswith('<p class="good">pyscratchdet and onnxruntime agree')
 
 
+@pytest.mark.parametrize("text", [NET, detector()], ids=["classifier", "detector"])
+def test_folded_and_fast_agree(tmp_path, text, capsys):
+    deploy, caffemodel = write_net(tmp_path, text)
+    np.savez(tmp_path / "in.npz", data=noise((1, 3, 22, 26) if "DetectionOutput" in text else (1, 3, 11, 14)) / 100)
+    status = run_verify(
+        *("--model", deploy, "--weights", caffemodel, "--input", str(tmp_path / "in.npz")),
+        *("--against", "folded", "fast", "--json", str(tmp_path / "v.json")),
+    )
+    assert status == 0, capsys.readouterr().out
+    folded, fast = json.loads((tmp_path / "v.json").read_text())
+    assert "conv1" in [blob["blob"] for blob in folded["blobs"]]
+    assert [blob["blob"] for blob in fast["blobs"]] == ["detection_out" if "DetectionOutput" in text else "prob"]
+
+
 # --- planted errors: our net carries the error, the engine does not ---
 
 
@@ -146,7 +160,7 @@ def test_command_finds_a_wrong_caffemodel(tmp_path, capsys):
     assert status == 1
     # A recording shows in-place blobs as they finally are, so the whole chain is under suspicion, and it says so.
     assert "part at blob conv1, layer relu1 (ReLU) or one before it that" in printed
-    assert "shows nothing of (conv1, bn1, scale1)" in printed
+    assert "shows nothing of (scale1, bn1, conv1)" in printed
 
 
 def test_recording_made_by_the_dump_script(tmp_path, capsys):

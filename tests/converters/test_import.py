@@ -1,0 +1,368 @@
+"""ONNX and PyTorch into Caffe: the same outputs in our runtime and in OpenCV 4, or a refusal with its reason."""
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from converters.backbone import write_backbone
+from converters.build import SCALE_FACTOR
+from converters.compare import difference
+from converters.onnx_import import import_onnx
+from converters.torch_import import import_module, torchvision_model
+from pyscratchdet.cli import main
+from pyscratchdet.errors import ConversionError, PyScratchDetError, UsageError
+from pyscratchdet.proto.weights import read_weights
+from pyscratchdet.runtime import load_net
+
+# Other orders of summation in float32.
+TOLERANCE = 1e-5
+
+
+def check(net, folder, inputs, expected, opencv=True):
+    """Writes the net and compares its outputs, ours and OpenCV's, with what the source computed."""
+    paths = str(folder / "net.prototxt"), str(folder / "net.caffemodel")
+    net.write(*paths)
+    found = load_net(*paths)
+    (name,) = found.input_names
+    with torch.no_grad():
+        ours = found({name: torch.from_numpy(inputs)})
+    assert list(ours) == list(expected)
+    for blob, array in expected.items():
+        assert tuple(ours[blob].shape) == array.shape
+        assert difference(ours[blob].numpy(), array).relative < TOLERANCE, blob
+    if opencv:
+        theirs = cv2.dnn.readNetFromCaffe(*paths)
+        theirs.setInput(inputs)
+        for blob, array in expected.items():
+            layer = [layer for layer in net.param.layer if blob in layer.top][-1]
+            answer = theirs.forwardAndRetrieve([layer.name])[0][list(layer.top).index(blob)]
+            assert difference(answer, array).relative < TOLERANCE, f"OpenCV: {blob}"
+
+
+def model_of(nodes, outputs, weights, shape=(1, 6, 9, 12), opset=17):
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def values(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape).astype("f4")
+
+
+node = helper.make_node
+CHANNELS = {"s": values(6), "b": values(6, seed=2), "m": values(6, seed=3), "v": np.abs(values(6, seed=4)) + 0.1}
+# One or a few nodes from x (1, 6, 9, 12) to y, with their constants.
+CASES = {
+    "conv": (
+        [node("Conv", ["x", "w", "b4"], ["y"], strides=[2, 1], pads=[1, 2, 1, 2], dilations=[1, 2], group=2)],
+        {"w": values(4, 3, 3, 2), "b4": values(4)},
+    ),
+    "conv-transpose": (
+        [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])],
+        {"w": values(6, 4, 3, 3)},
+    ),
+    "batch-norm": ([node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], epsilon=1e-3)], CHANNELS),
+    "relu": ([node("Relu", ["x"], ["y"])], {}),
+    "leaky-relu": ([node("LeakyRelu", ["x"], ["y"], alpha=0.2)], {}),
+    "prelu": ([node("PRelu", ["x", "p"], ["y"])], {"p": values(6, 1, 1)}),
+    "elu": ([node("Elu", ["x"], ["y"], alpha=1.0)], {}),
+    "sigmoid": ([node("Sigmoid", ["x"], ["y"])], {}),
+    "tanh": ([node("Tanh", ["x"], ["y"])], {}),
+    "clip-0-6": ([node("Clip", ["x", "lo", "hi"], ["y"])], {"lo": np.float32(0).reshape(()), "hi": np.array(6, "f4")}),
+    "max-pool-floor": ([node("MaxPool", ["x"], ["y"], kernel_shape=[2, 3], strides=[2, 2])], {}),
+    "max-pool-pad": ([node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
+    "max-pool-ceil": ([node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)], {}),
+    "average-pool": (
+        [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, count_include_pad=1)],
+        {},
+    ),
+    "average-pool-floor": ([node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 3])], {}),
+    "global-average": ([node("GlobalAveragePool", ["x"], ["y"])], {}),
+    "reduce-mean": ([node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)], {}),
+    "add": ([node("Relu", ["x"], ["a"]), node("Add", ["a", "x"], ["y"])], {}),
+    "sub": ([node("Relu", ["x"], ["a"]), node("Sub", ["a", "x"], ["y"])], {}),
+    "mul": ([node("Sigmoid", ["x"], ["a"]), node("Mul", ["a", "x"], ["y"])], {}),
+    "max": ([node("Tanh", ["x"], ["a"]), node("Max", ["a", "x"], ["y"])], {}),
+    "add-number": ([node("Add", ["x", "k"], ["y"])], {"k": np.array(0.25, "f4")}),
+    "mul-channels": ([node("Mul", ["x", "k"], ["y"])], {"k": values(6, 1, 1)}),
+    "div-by-4": ([node("Div", ["x", "k"], ["y"])], {"k": np.array([4], "f4")}),
+    "concat": ([node("Relu", ["x"], ["a"]), node("Concat", ["a", "x"], ["y"], axis=1)], {}),
+    "flatten-gemm": (
+        [node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "w", "c"], ["y"], transB=1, alpha=0.5)],
+        {"w": values(5, 648), "c": values(5)},
+    ),
+    "matmul": ([node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["y"])], {"w": values(648, 5)}),
+    "transpose-reshape": (
+        [node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]), node("Reshape", ["t", "shape"], ["y"])],
+        {"shape": np.array([1, -1, 3])},
+    ),
+    "reshape-from-shapes": (
+        [
+            node("Shape", ["x"], ["n"]),
+            node("Gather", ["n", "zero"], ["first"], axis=0),
+            node("Concat", ["first", "rest"], ["shape"], axis=0),
+            node("Reshape", ["x", "shape"], ["y"]),
+        ],
+        {"zero": np.array([0]), "rest": np.array([-1, 4])},
+    ),
+    "softmax": ([node("Softmax", ["x"], ["y"], axis=1)], {}),
+    "lrn": ([node("LRN", ["x"], ["y"], size=3, alpha=0.01, beta=0.6, bias=1.0)], {}),
+    "identity": ([node("Identity", ["x"], ["a"]), node("Relu", ["a"], ["y"])], {}),
+    "slice": (
+        [node("Slice", ["x", "from", "to", "axis"], ["y"])],
+        {"from": np.array([2]), "to": np.array([-1]), "axis": np.array([1])},
+    ),
+    "split": (
+        [node("Split", ["x", "parts"], ["a", "c"], axis=1), node("Relu", ["a"], ["ra"]),
+         node("Concat", ["c", "ra"], ["y"], axis=1)],
+        {"parts": np.array([2, 4])},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_onnx_operators(case, tmp_path):
+    nodes, weights = CASES[case]
+    model = model_of(nodes, ["y"], weights)
+    onnx.save(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = values(1, 6, 9, 12, seed=9)
+    expected = {"y": session.run(["y"], {"x": inputs})[0]}
+    check(import_onnx(tmp_path / "m.onnx"), tmp_path, inputs, expected)
+
+
+REFUSED = {
+    "Einsum": ([node("Einsum", ["x"], ["y"], equation="nchw->nc")], {}, "no layer"),
+    "Resize": ([node("Resize", ["x", "", "k"], ["y"])], {"k": np.array([1, 1, 2, 2], "f4")}, "no layer"),
+    "Conv": ([node("Conv", ["x", "w"], ["y"], pads=[0, 0, 1, 1])], {"w": values(4, 6, 3, 3)}, "two ends"),
+    "AveragePool": (
+        [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)], {}, "leave out the padding",
+    ),
+    "MaxPool": ([node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], dilations=[2, 2])], {}, "dilated"),
+    "Clip": ([node("Clip", ["x", "k", "l"], ["y"])], {"k": np.array(0, "f4"), "l": np.array(1, "f4")}, "limits"),
+    "Mul": ([node("Mul", ["x", "k"], ["y"])], {"k": values(9, 12)}, "constant of shape"),
+    "Div": ([node("Div", ["x", "k"], ["y"])], {"k": np.array([3], "f4")}, "power of two"),
+    "Add": (
+        [node("GlobalAveragePool", ["x"], ["a"]), node("Add", ["x", "a"], ["y"])], {}, "does not broadcast",
+    ),
+    "LRN": ([node("LRN", ["x"], ["y"], size=4)], {}, "even size"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", REFUSED)
+def test_onnx_refusals_name_node_operator_and_reason(operator, tmp_path):
+    nodes, weights, reason = REFUSED[operator]
+    nodes[-1].name = "the_node"
+    onnx.save(model_of(nodes, ["y"], weights), tmp_path / "m.onnx")
+    with pytest.raises(ConversionError, match=reason) as caught:
+        import_onnx(tmp_path / "m.onnx")
+    assert caught.value.code == "import.unsupported"
+    assert caught.value.layer in ("the_node", "y")
+    assert caught.value.layer_type in (operator, "AVE", "SUM", "Convolution")
+
+
+def test_lrn_constant(tmp_path):
+    """OpenCV reads no k, so this is between onnxruntime and us."""
+    model = model_of([node("LRN", ["x"], ["y"], size=3, alpha=0.01, beta=0.6, bias=1.5)], ["y"], {})
+    onnx.save(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = values(1, 6, 9, 12, seed=9)
+    expected = {"y": session.run(["y"], {"x": inputs})[0]}
+    check(import_onnx(tmp_path / "m.onnx"), tmp_path, inputs, expected, opencv=False)
+
+
+def test_onnx_by_command(tmp_path, capsys):
+    nodes, weights = CASES["flatten-gemm"]
+    onnx.save(model_of(nodes, ["y"], weights), tmp_path / "m.onnx")
+    source, target = str(tmp_path / "m.onnx"), str(tmp_path / "m.caffemodel")
+    assert main(["convert", source, target, "--prototxt", str(tmp_path / "m.prototxt")]) == 0
+    assert main(["convert", source, str(tmp_path / "m.pt"), "--prototxt", str(tmp_path / "m.prototxt")]) == 2
+    assert "convert.net" in capsys.readouterr().err
+    np.testing.assert_array_equal(read_weights(target).blobs["y"][0], weights["w"] * np.float32(0.5))
+
+
+@pytest.mark.slow
+def test_damaged_onnx_graphs_end_in_typed_errors(tmp_path):
+    from test_weights import mutated
+
+    nodes, weights = CASES["reshape-from-shapes"]
+    data, rng = model_of(nodes, ["y"], weights).SerializeToString(), np.random.default_rng(4)
+    refused = 0
+    for _ in range(300):
+        (tmp_path / "bad.onnx").write_bytes(mutated(data, rng))
+        try:
+            import_onnx(tmp_path / "bad.onnx")
+        except PyScratchDetError:
+            refused += 1
+    assert refused > 100
+
+
+class Plain(nn.Module):
+    """What plain CNNs are made of: in-place ReLU, a residual sum, pooling that rounds down, a flattened head."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        self.second = nn.Conv2d(8, 8, (3, 1), padding=(1, 0), groups=4, bias=False)
+        self.act = nn.PReLU(8)
+        self.up = nn.ConvTranspose2d(8, 5, 2, stride=2)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x):
+        x = self.pool(self.first(x))
+        x = x + self.act(self.second(x))
+        x = self.up(x) * 0.5
+        return torch.softmax(self.head(x.mean((2, 3))), 1)
+
+
+def seeded(module):
+    """Gives statistics and slopes values of their own."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_(0, 0.5)
+                part.running_var.uniform_(0.5, 2)
+                part.weight.uniform_(0.5, 1.5)
+                part.bias.normal_(0, 0.3)
+    return module.eval()
+
+
+def test_plain_module(tmp_path):
+    module, inputs = seeded(Plain()), values(1, 3, 12, 18)
+    net = import_module(module, inputs.shape)
+    expected = module(torch.from_numpy(inputs)).detach().numpy()
+    check(net, tmp_path, inputs, {net.param.layer[-1].top[0]: expected})
+    assert {"first.0", "first.1", "first.1_scale", "second", "up", "head"} <= set(net.blobs)
+
+
+def test_relu_in_place_changes_what_is_added_later(tmp_path):
+    class InPlace(nn.Module):
+        def forward(self, x):
+            y = x * 2.0
+            z = torch.relu_(y)
+            return z + y  # y is rectified too
+
+    inputs = values(1, 2, 3, 5)
+    net = import_module(InPlace(), inputs.shape)
+    expected = 2 * np.maximum(2 * inputs, 0)
+    check(net, tmp_path, inputs, {net.param.layer[-1].top[0]: expected})
+
+
+def test_batch_norm_statistics_go_on_in_training(tmp_path):
+    module = seeded(nn.Sequential(nn.BatchNorm2d(4)))
+    net = import_module(module, (2, 4, 3, 5))
+    mean, variance, factor = net.blobs["0"]
+    assert factor == SCALE_FACTOR
+    np.testing.assert_array_equal(mean / factor, module[0].running_mean.numpy())
+    np.testing.assert_array_equal(variance / factor, module[0].running_var.numpy())
+    # The factor is near its fixed point 1 / (1 - 0.999): one more batch weighs a thousandth, not a half.
+    assert abs(1 / (0.999 * factor[0] + 1) - 1e-3) < 5e-5
+
+
+def test_torch_refusals():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft2(x).real
+
+    with pytest.raises(ConversionError) as caught:
+        import_module(Odd(), (1, 3, 4, 5))
+    assert caught.value.code == "import.unsupported"
+    with pytest.raises(ConversionError, match="windows of unequal"):
+        import_module(nn.AdaptiveAvgPool2d(3), (1, 3, 7, 8))
+    with pytest.raises(UsageError, match="resnet18"):
+        torchvision_model("resnet_18")
+
+
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet34", marks=pytest.mark.slow)])
+def test_torchvision_resnet(name, tmp_path):
+    module, inputs = seeded(torchvision_model(name, num_classes=7)), values(1, 3, 64, 96)
+    expected = module(torch.from_numpy(inputs)).detach().numpy()
+    check(import_module(module, inputs.shape, name), tmp_path, inputs, {"fc": expected})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet101", "vgg16", "mobilenet_v2", "squeezenet1_1"])
+def test_torchvision_models(name, tmp_path):
+    size = (224, 224) if name == "vgg16" else (64, 96)  # VGG's windows of 7 need their own size
+    module, inputs = seeded(torchvision_model(name, num_classes=7)), values(1, 3, *size)
+    expected = module(torch.from_numpy(inputs)).detach().numpy()
+    net = import_module(module, inputs.shape, name)
+    check(net, tmp_path, inputs, {net.param.layer[-1].top[0]: expected})
+
+
+def test_weights_of_a_file_reach_the_model(tmp_path):
+    module = torchvision_model("resnet18", num_classes=3)
+    torch.save(module.state_dict(), tmp_path / "w.pth")
+    again = torchvision_model("resnet18", str(tmp_path / "w.pth"), num_classes=3)
+    torch.testing.assert_close(again.state_dict(), module.state_dict(), rtol=0, atol=0)
+    with pytest.raises(ConversionError, match="does not fit"):
+        torchvision_model("resnet34", str(tmp_path / "w.pth"), num_classes=3)
+
+
+def test_vgg_as_ssd_backbone(tmp_path):
+    """VGG-16-BN under SSD's names: BatchNorm folded where the detector has none, fc6 and fc7 reduced."""
+    layers = [
+        'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 32 dim: 32 } } }',
+        *(_conv(name, size, bottom) for name, size, bottom in _vgg()),
+        _conv("fc6", 16, "conv5_3"), _conv("fc7", 16, "fc6", 1),
+    ]  # fmt: skip
+    (tmp_path / "ssd.prototxt").write_text("\n".join(layers))
+    module = seeded(_NarrowVgg())
+    source = import_module(module, (1, 3, 224, 224))
+    blobs = write_backbone(source, tmp_path / "ssd.prototxt", tmp_path / "w.caffemodel")
+    found = read_weights(tmp_path / "w.caffemodel").blobs
+    assert list(found) == list(blobs)
+    assert next(iter(found)) == "conv1_1"
+    fc6 = module.classifier[0].weight.detach().numpy().reshape(64, 8, 7, 7)
+    np.testing.assert_array_equal(found["fc6"][0], fc6[::4, :, ::3, ::3])
+    np.testing.assert_array_equal(found["fc7"][0], module.classifier[3].weight.detach().numpy()[::4, ::4, None, None])
+    np.testing.assert_array_equal(found["fc7"][1], module.classifier[3].bias.detach().numpy()[::4])
+    conv, norm = module.features[0], module.features[1]
+    factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy()
+    np.testing.assert_allclose(
+        found["conv1_1"][0], conv.weight.detach().numpy() * factor[:, None, None, None], rtol=1e-6
+    )
+
+
+def _vgg():
+    names = [f"conv{stage}_{k}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for k in range(1, count + 1)]
+    return [(name, 8, bottom) for name, bottom in zip(names, ["data", *names], strict=False)]
+
+
+def _conv(name, size, bottom, kernel=3):
+    return (
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}"'
+        f" convolution_param {{ num_output: {size} kernel_size: {kernel} pad: {kernel // 2} }} }}"
+    )
+
+
+class _NarrowVgg(nn.Module):
+    """VGG-16-BN with 8 channels everywhere and a classifier of 64."""
+
+    def __init__(self):
+        super().__init__()
+        parts, width = [], 3
+        for count in (2, 2, 3, 3, 3):
+            for _ in range(count):
+                parts += [nn.Conv2d(width, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)]
+                width = 8
+            parts.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*parts)
+        self.classifier = nn.Sequential(
+            nn.Linear(8 * 49, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 64), nn.ReLU(True), nn.Linear(64, 10)
+        )
+
+    def forward(self, x):
+        return self.classifier(torch.flatten(self.features(x), 1))
