@@ -83,8 +83,8 @@ def main() -> None:
         f"# Peak memory of a forward pass, {date.today()}",
         "",
         f"pyscratchdet {__version__}, torch {torch.__version__}, x86_64 CPU; batch {args.batch}, MiB of resident "
-        "memory above the loaded net, scratch memory of convolutions included. Names of split blobs share memory with the "
-        "blob that is split.",
+        "memory above the loaded net, scratch memory of convolutions included. Copies of split blobs share one memory "
+        "and count several times in the sum.",
         "",
         f"| net | {' | '.join(WAYS)} | all blobs by name | the largest |",
         "|---|---:|---:|---:|---:|---:|",

@@ -127,7 +127,7 @@ def main() -> None:
         del param.layer[:]
         param.layer.extend(kept)
         write_text(model, str(param))
-        for phase, what, batch in (("TEST", "forward", 1), ("TRAIN", "forward and backward", 2)):
+        for phase, what, batch in (("TEST", "forward", 1), ("TRAIN", "forward and backward", 1)):
             runs = pair(model, weights, phase, picture().repeat(batch, 1, 1, 1))
             times: tuple[list[float], list[float]] = ([], [])
             for turn in range(args.repeat + 1):

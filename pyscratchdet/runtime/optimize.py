@@ -211,7 +211,7 @@ class Convolve(Step):
         """Makes the convolution give factor * top + summand."""
         layer: Any = self.module.layer
         if isinstance(layer, Deconvolution):  # (in, out / group, kernel): output channels of one group at a time
-            grouped = self.weight.unflatten(0, (layer.group, -1))
+            grouped = self.weight.reshape(layer.group, -1, *self.weight.shape[1:])
             self.weight = (grouped * factor.view(layer.group, 1, -1, 1, 1)).flatten(0, 1)
         else:
             self.weight = self.weight * factor.view(-1, 1, 1, 1)
@@ -222,7 +222,7 @@ class Convolve(Step):
         convolve = torch.ops.mkldnn._convolution_pointwise
         relu = "relu" if self.relu else None
         if self.adds:
-            after = ("add", 1.0, relu, [], None)
+            after: Any = ("add", 1.0, relu, [], None)
             return convolve.binary(*bottoms, self.weight, self.bias, *self._geometry, *after)  # type: ignore[no-any-return]
         return convolve(bottoms[0], self.weight, self.bias, *self._geometry, relu or "none", [], "")  # type: ignore[no-any-return]
 
@@ -451,7 +451,7 @@ def _has_onednn(device: torch.device) -> bool:
     mkldnn = torch.backends.mkldnn
     return (
         device.type == "cpu"
-        and mkldnn.is_available()
+        and mkldnn.is_available()  # type: ignore[no-untyped-call]
         and bool(mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
