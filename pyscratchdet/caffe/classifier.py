@@ -39,11 +39,11 @@ class PictureNet(Net):
             if value is not None:
                 getattr(self.transformer, f"set_{setting}")(name, value)
 
-    def score(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def score(self, pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Returns the first output for each height x width x channels picture."""
         name = self.inputs[0]
         inputs = np.stack([self.transformer.preprocess(name, picture) for picture in pictures])
-        return self.forward_all(**{name: inputs})[self.outputs[0]]
+        return self.forward_all(None, **{name: inputs})[self.outputs[0]]
 
 
 class Classifier(PictureNet):
@@ -80,4 +80,5 @@ class Classifier(PictureNet):
             height, width = self.crop_dims
             return self.score(pictures[:, top : top + height, left : left + width])
         scores = self.score(io.oversample(pictures, self.crop_dims))
-        return scores.reshape(len(inputs), 10, -1).mean(1)
+        mean: np.ndarray = scores.reshape(len(inputs), 10, -1).mean(1)
+        return mean

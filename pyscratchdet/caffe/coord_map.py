@@ -116,4 +116,5 @@ def crop(top_from: Top, top_to: Top) -> Top:
     assert np.all(np.round(shift) == shift), f"cannot crop noninteger offset (b = {shift})"
     assert axis is not None, "nothing to crop: no layer between the two moves coordinates"
     offset = [int(value) for value in -np.round(np.atleast_1d(shift))]
-    return layers.Crop(top_from, top_to, crop_param={"axis": axis + 1, "offset": offset})
+    top: Top = layers.Crop(top_from, top_to, crop_param={"axis": axis + 1, "offset": offset})
+    return top

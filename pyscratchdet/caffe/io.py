@@ -44,7 +44,9 @@ def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> caffe
 
 def arraylist_to_blobprotovector_str(arraylist: Iterable[np.ndarray]) -> bytes:
     """Returns arrays as a serialized BlobProtoVector."""
-    return caffe_pb2.BlobProtoVector(blobs=[array_to_blobproto(array) for array in arraylist]).SerializeToString()
+    vector = caffe_pb2.BlobProtoVector(blobs=[array_to_blobproto(array) for array in arraylist])
+    data: bytes = vector.SerializeToString()
+    return data
 
 
 def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
@@ -197,11 +199,12 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
     picture = cv2.imdecode(data, flag) if data.size else None
     if picture is None:
         raise DataError(f"{os.fspath(filename)}: not a picture that can be decoded", code="data.image")
-    result = picture.astype(np.float32) / np.iinfo(picture.dtype).max
+    largest = 1 if picture.dtype.kind == "f" else np.iinfo(picture.dtype.str).max
+    result = picture.astype(np.float32) / largest
     return np.ascontiguousarray(result[:, :, ::-1]) if color else result[:, :, None]
 
 
-def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
+def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_order: int = 1) -> np.ndarray:
     """Returns a float32 picture resized to (height, width).
 
     Args:
@@ -219,7 +222,7 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     return resized.reshape(height, width, im.shape[-1])
 
 
-def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:
+def oversample(images: Sequence[np.ndarray] | np.ndarray, crop_dims: Sequence[int] | np.ndarray) -> np.ndarray:
     """Returns ten crops of each picture: four corners, the centre, and all five mirrored.
 
     Args:

@@ -146,7 +146,7 @@ class Net:
         return OrderedDict(zip(self._blob_names, self._blobs, strict=True))
 
     @property
-    def params(self) -> OrderedDict[str, list[Blob]]:
+    def params(self) -> OrderedDict[str, list[ParameterBlob]]:
         """Weight blobs by layer name."""
         return OrderedDict(
             (name, layer.blobs) for name, layer in zip(self._layer_names, self.layers, strict=True) if layer.blobs
@@ -202,7 +202,7 @@ class Net:
         """Runs the net over any number of items in batches and returns all outputs."""
         results: dict[str, list[np.ndarray]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
         for batch in self._batch(kwargs):
-            for name, array in self.forward(blobs=blobs, **batch).items():
+            for name, array in self.forward(blobs, None, None, **batch).items():
                 results[name].extend(array.copy())
         return _without_padding(results, kwargs)
 
@@ -214,10 +214,11 @@ class Net:
         gradients: dict[str, list[np.ndarray]] = {name: [] for name in {*self.inputs, *(diffs or [])}}
         forward = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
         backward = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
-        for inputs, tops in zip_longest(forward, backward, fillvalue={}):
-            for name, array in self.forward(blobs=blobs, **inputs).items():
+        nothing: dict[str, np.ndarray] = {}
+        for inputs, tops in zip_longest(forward, backward, fillvalue=nothing):
+            for name, array in self.forward(blobs, None, None, **inputs).items():
                 outputs[name].extend(array.copy())
-            for name, array in self.backward(diffs=diffs, **tops).items():
+            for name, array in self.backward(diffs, None, None, **tops).items():
                 gradients[name].extend(array.copy())
         return _without_padding(outputs, kwargs), _without_padding(gradients, kwargs)
 
@@ -337,7 +338,7 @@ class Net:
             if top.requires_grad
         ]
         needed = [j for j, bottom in enumerate(bottoms) if bottom.requires_grad]
-        weights = [blob for blob in module.parameters() if blob.requires_grad]
+        weights: list[Tensor] = [blob for blob in module.parameters() if blob.requires_grad]
         if not pairs or not (needed or weights):
             return
         gradients = torch.autograd.grad(
