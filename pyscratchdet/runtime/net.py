@@ -145,6 +145,7 @@ class Net(nn.Module):
         self._set_gradients()
         self._last_use = _last_uses(plan)
         self._scaled_by = _normalize_and_scale_pairs(plan, self.layers)
+        self._in_place: frozenset[int] = frozenset()
 
     # --- what pycaffe users look for ---
 
@@ -253,6 +254,23 @@ class Net(nn.Module):
                     module.adopt(shared_role, entry.parameter)
         return self
 
+    def work_in_place(self) -> None:
+        """Lets ReLU layers that the net file has in place write over what is before them, which spares a copy each.
+
+        Where only it reads its bottom, and gradients do not need that: behind convolutions and normalisation. Hooks
+        that keep the tops of those layers then see ReLU's.
+        """
+        nodes, layers = self.plan.graph.nodes, self.plan.layers
+        self._in_place = frozenset(
+            index
+            for index, (before, node) in enumerate(pairwise(nodes), 1)
+            if node.type == "ReLU"
+            and before.type in ("Convolution", "Deconvolution", "BatchNorm", "Scale")
+            and before.tops == node.bottoms == node.tops
+            and not layers[index].negative_slope  # type: ignore[attr-defined]
+            and not self._cut[index]
+        )
+
     def _run(self, inputs: Inputs, keep: bool) -> list[Tensor]:
         given = self._check_inputs(inputs)
         values: list[Tensor | None] = [None] * len(self.plan.graph.blob_names)
@@ -267,6 +285,8 @@ class Net(nn.Module):
                 (bottom,) = self._bottoms(values, index)
                 tops = [module.layer.normalize(bottom, module.blobs, *scale.blobs)]  # type: ignore[attr-defined]
                 done = index + 1
+            elif index in self._in_place:
+                tops = [torch.relu_(values[node.bottoms[0]])]  # type: ignore[arg-type]
             elif node.type == "Input":
                 tops = [given[self.plan.graph.blob_names[blob]] for blob in node.tops]
             else:

@@ -38,6 +38,7 @@ class Precision:
             torch.backends.cudnn.benchmark = self.is_fast
         if self.is_fast:
             net = net.to(memory_format=torch.channels_last)
+            net.work_in_place()
             for module in net.layers:
                 if module.layer.is_loss:
                     module.register_forward_pre_hook(_in_float32)

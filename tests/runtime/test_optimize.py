@@ -322,6 +322,31 @@ def test_random_nets(seed: int) -> None:
     agree(make(*layers, seed=seed))
 
 
+def test_relu_in_place_gives_the_same_gradients() -> None:
+    layers = [
+        conv("c", "data", 4),
+        BATCH_NORM,
+        SCALE,
+        RELU,
+        conv("d", "c", 5),
+        layer("re2", "ReLU", "d", "d"),
+        layer("sum", "Eltwise", "d e", "sum"),
+        layer("re3", "ReLU", "sum", "sum"),
+    ]
+    layers.insert(4, conv("e", "c", 5))
+    reference, fast = make(*layers, phase="TRAIN"), make(*layers, phase="TRAIN")
+    fast.work_in_place()
+    data = picture(reference)
+    for net in (reference, fast):
+        net(data)["sum"].square().sum().backward()
+    assert {fast.layers[index].name for index in fast._in_place} == {"re", "re2"}
+    for name, blobs in reference.params.items():
+        for mine, other in zip(blobs, fast.params[name], strict=True):
+            # The same operations on the same numbers.
+            torch.testing.assert_close(other, mine, rtol=0, atol=0)
+            torch.testing.assert_close(other.grad, mine.grad, rtol=0, atol=0)
+
+
 def test_load_net_optimizes(tmp_path) -> None:  # type: ignore[no-untyped-def]
     net = make(conv("c", "data", 4), BATCH_NORM, SCALE, RELU)
     save_weights(net, tmp_path / "w.caffemodel")
