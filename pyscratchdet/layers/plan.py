@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyscratchdet.errors import LayerError, NetError, Position
+from pyscratchdet.errors import LayerError, NetError, Position, PyScratchDetError
 from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
 from pyscratchdet.net import BackwardPlan, Graph, build_graph, plan_backward
@@ -80,7 +80,7 @@ class NetPlan:
                         self._set_tops(index, [tuple(shape) for shape in shapes])
                 else:
                     self.reshape_layer(index)
-        except LayerError:
+        except PyScratchDetError:
             self.shapes, self.top_shapes = old_shapes, old_tops
             raise
 
@@ -95,11 +95,11 @@ class NetPlan:
 
     @contextmanager
     def located(self, index: int) -> Iterator[None]:
-        """A LayerError out of the block learns which layer it is about, and where that is written."""
+        """An error out of the block learns which layer it is about, and where that is written."""
         node = self.graph.nodes[index]
         try:
             yield
-        except LayerError as error:
+        except PyScratchDetError as error:
             if error.layer is None:
                 error.layer, error.layer_type = node.name, node.type
             if error.position is None and node.index >= 0:
@@ -170,6 +170,7 @@ def plan_net(
     Raises:
         NetError: The layers do not fit together.
         LayerError: A layer breaks a rule of its type.
+        DataError, FileError: What a data layer reads is missing or damaged.
     """
     if isinstance(net, (str, Path, os.PathLike)):
         net = read_net(net)

@@ -104,6 +104,12 @@ def test_input_that_is_too_large_or_negative(tmp_path):
     assert (error.code, error.layer, error.position.line) == ("layer.shape", "in", 1)
 
 
+def test_missing_database_is_an_error_of_its_layer(tmp_path):
+    data = f'data_param {{ source: "{tmp_path}/none" batch_size: 2 backend: LMDB }}'
+    error = refusal(INPUT + f'layer {{ name: "d" type: "AnnotatedData" top: "p" top: "q" {data} }}', tmp_path)
+    assert (error.code, error.layer, error.position.line) == ("data.no-database", "d", 2)
+
+
 def test_layers_that_wait_for_each_other(tmp_path):
     source = (
         'layer { name: "a" type: "ReLU" bottom: "q" top: "p" }\nlayer { name: "b" type: "ReLU" bottom: "p" top: "q" }'
