@@ -12,6 +12,7 @@ from pyscratchdet.errors import NetError
 from pyscratchdet.layers.prior_box import PriorBox
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import Net, OptimizedNet, build_net, load_net, save_weights
+from pyscratchdet.solver import Precision
 
 # Folding multiplies weights before they are summed up: float32 rounding of another order, far below any threshold.
 TOLERANCE = 1e-5
@@ -322,7 +323,8 @@ def test_random_nets(seed: int) -> None:
     agree(make(*layers, seed=seed))
 
 
-def test_relu_in_place_gives_the_same_gradients() -> None:
+@pytest.mark.parametrize("mode", ["in place", "fast"])
+def test_fast_training_gives_the_same_gradients(mode: str) -> None:
     layers = [
         conv("c", "data", 4),
         BATCH_NORM,
@@ -335,16 +337,23 @@ def test_relu_in_place_gives_the_same_gradients() -> None:
     ]
     layers.insert(4, conv("e", "c", 5))
     reference, fast = make(*layers, phase="TRAIN"), make(*layers, phase="TRAIN")
-    fast.work_in_place()
+    if mode == "fast":
+        Precision(is_fast=True).prepare(fast, torch.device("cpu"))
+        assert fast.params["c"][0].is_contiguous(memory_format=torch.channels_last)
+    else:
+        fast.work_in_place()
     data = picture(reference)
     for net in (reference, fast):
         net(data)["sum"].square().sum().backward()
     assert {fast.layers[index].name for index in fast._in_place} == {"re", "re2"}
     for name, blobs in reference.params.items():
         for mine, other in zip(blobs, fast.params[name], strict=True):
-            # The same operations on the same numbers.
-            torch.testing.assert_close(other, mine, rtol=0, atol=0)
-            torch.testing.assert_close(other.grad, mine.grad, rtol=0, atol=0)
+            # In place: the same operations on the same numbers. channels_last: sums in another order; the bias
+            # before a BatchNorm has the gradient 0, so that what is left of it there is rounding alone.
+            exact = mode == "in place"
+            torch.testing.assert_close(other, mine, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-6)
+            if mine.grad is not None:
+                torch.testing.assert_close(other.grad, mine.grad, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-3)
 
 
 def test_load_net_optimizes(tmp_path) -> None:  # type: ignore[no-untyped-def]
