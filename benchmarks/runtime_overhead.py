@@ -131,7 +131,8 @@ def main() -> None:
             runs = pair(model, weights, phase, picture().repeat(batch, 1, 1, 1))
             times: tuple[list[float], list[float]] = ([], [])
             for turn in range(args.repeat + 1):
-                for run, mine in zip(runs, times, strict=True):
+                both = list(zip(runs, times, strict=True))
+                for run, mine in both if turn % 2 else both[::-1]:
                     start = time.process_time()
                     run()
                     if turn:
