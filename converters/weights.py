@@ -214,17 +214,22 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         FileError, WeightsError: The file is missing, damaged, or holds other things.
     """
     name = os.fspath(path)
-    return {key: _numpy(value, key, name) for key, value in _state(_load_pt(name), name).items()}
+    return {key: _numpy(value, key, name) for key, value in _state(load_pt(name), name).items()}
 
 
 def _read_pt(path: str, names: Names) -> Bundle:
-    content = _load_pt(path)
+    content = load_pt(path)
     arrays = {key: _float32(_numpy(value, key, path), key, path) for key, value in _state(content, path).items()}
     skeleton = content.get(SKELETON)
     return Bundle(names.group(arrays, path), None if skeleton is None else _numpy(skeleton, SKELETON, path).tobytes())
 
 
-def _load_pt(path: str) -> dict[str, Any]:
+def load_pt(path: str) -> dict[str, Any]:
+    """Returns the dict in a .pt file, read without running code.
+
+    Raises:
+        FileError, WeightsError: The file is missing, damaged, or holds no dict of plain values.
+    """
     import torch
 
     try:

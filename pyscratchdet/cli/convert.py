@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-_FORMS = ".caffemodel, .h5, .safetensors, .pt or .onnx"
+_FORMS = ".caffemodel, .h5, .safetensors, .pt, .onnx or .solverstate"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     """Converts one file."""
     import os
 
+    if any(".solverstate" in name.lower() for name in (args.source, args.target)):
+        return _solver_state(args)
     if args.source.startswith("torchvision:"):
         blobs = _from_torchvision(args)
     elif args.source.lower().endswith(".onnx") and args.prototxt and not args.model:
@@ -46,6 +48,20 @@ def run(args: argparse.Namespace) -> int:
     number = sum(array.size for arrays in blobs.values() for array in arrays)
     size = os.path.getsize(args.target) / 1e6
     print(f"{args.target}: {len(blobs)} layers, {number:,} values, {size:.1f} MB")
+    return 0
+
+
+def _solver_state(args):
+    from converters.solver_state import state_from_torch, state_to_torch
+    from pyscratchdet.errors import UsageError
+
+    if ".solverstate" in args.target.lower():
+        state = state_from_torch(args.source, args.target)
+    elif args.model:
+        state = state_to_torch(args.source, args.target, args.model)
+    else:
+        raise UsageError("a solver state needs --model, whose blobs it belongs to", code="convert.model")
+    print(f"{args.target}: iteration {state.iteration}, {len(state.histories)} histories")
     return 0
 
 

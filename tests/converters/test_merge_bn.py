@@ -1,0 +1,167 @@
+"""Folded nets compute the same; solver states survive the way through torch."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from small_nets import NET, detector, noise, small_net, write_net
+
+from converters.compare import difference
+from converters.merge_bn import merge_bn
+from converters.solver_state import state_from_torch, state_to_torch
+from pyscratchdet.cli import main
+from pyscratchdet.errors import ConversionError, SolverError
+from pyscratchdet.files import write_bytes
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.text import parse
+from pyscratchdet.runtime import build_net, copy_weights, load_net, net_blobs
+from pyscratchdet.solver.snapshot import SolverState, read_state, state_bytes
+
+# Folding rounds the weights once more.
+TOLERANCE = 2e-6
+
+
+def chain(*layers, before="data"):
+    """A net of a head of three channels and layers `type { params }`, each on the last one's blob."""
+    text = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 6 dim: 7 dim: 5 } } }'
+    for k, (kind, params) in enumerate(layers):
+        text += f' layer {{ name: "l{k}" type: "{kind}" bottom: "{before}" top: "b{k}" {params} }}'
+        before = f"b{k}"
+    return text
+
+
+HOSTS = {
+    "convolution": ("Convolution", "convolution_param { num_output: 4 kernel_size: 3 group: 2 }"),
+    "no-bias": ("Convolution", "convolution_param { num_output: 4 kernel_size: 3 bias_term: false }"),
+    "deconvolution": ("Deconvolution", "convolution_param { num_output: 4 kernel_size: 3 group: 2 }"),
+    "inner-product": ("InnerProduct", "inner_product_param { num_output: 4 }"),
+    "transposed": ("InnerProduct", "inner_product_param { num_output: 4 transpose: true }"),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_takes_what_follows(host):
+    text = chain(HOSTS[host], ("BatchNorm", ""), ("Scale", "scale_param { bias_term: true }"), ("Bias", ""))
+    param = parse(text, caffe_pb2.NetParameter)
+    net = build_net(param)
+    rng = np.random.default_rng(4)
+    blobs = {
+        name: [rng.uniform(0.2, 2, a.shape).astype("f4") for a in arrays] for name, arrays in net_blobs(net).items()
+    }
+    copy_weights(net, blobs)
+    folded = merge_bn(param, blobs)
+    assert [layer.type for layer in folded.param.layer] == ["Input", HOSTS[host][0]]
+    assert folded.folded == ["l1", "l2", "l3"]
+    assert folded.param.layer[1].top == ["b3"]
+    again = build_net(folded.param)
+    copy_weights(again, folded.blobs)
+    inputs = {"data": torch.from_numpy(noise((2, 6, 7, 5)) / 100)}
+    with torch.no_grad():
+        expected, found = net(inputs)["b3"].numpy(), again(inputs)["b3"].numpy()
+    assert difference(found, expected).relative < TOLERANCE
+
+
+def test_a_scale_factor_of_zero_means_no_statistics():
+    text = chain(HOSTS["no-bias"], ("BatchNorm", "batch_norm_param { eps: 0.25 }"))
+    param = parse(text, caffe_pb2.NetParameter)
+    weight = np.ones((4, 6, 3, 3), "f4")
+    blobs = {"l0": [weight], "l1": [np.full(4, 5, "f4"), np.full(4, 5, "f4"), np.zeros(1, "f4")]}
+    folded = merge_bn(param, blobs)
+    np.testing.assert_array_equal(folded.blobs["l0"][0], weight * 2)  # 1 / sqrt(0 + 0.25)
+    np.testing.assert_array_equal(folded.blobs["l0"][1], np.zeros(4))
+
+
+def test_what_others_read_stays():
+    """The raw convolution has a second reader, and a pre-activation BatchNorm follows no convolution."""
+    text = chain(("BatchNorm", ""), HOSTS["no-bias"], ("BatchNorm", ""))
+    text += ' layer { name: "reader" type: "ReLU" bottom: "b1" top: "r" }'
+    param = parse(text, caffe_pb2.NetParameter)
+    folded = merge_bn(param, net_blobs(build_net(param)))
+    assert folded.folded == []
+    assert folded.kept == ["l0", "l2"]
+    assert folded.param == param
+
+
+def test_missing_weights_are_named():
+    param = parse(NET, caffe_pb2.NetParameter)
+    blobs = net_blobs(small_net())
+    del blobs["scale1"]
+    with pytest.raises(ConversionError) as caught:
+        merge_bn(param, blobs)
+    assert (caught.value.code, caught.value.layer) == ("convert.missing", "scale1")
+
+
+def test_folding_by_command(tmp_path):
+    deploy, caffemodel = write_net(tmp_path, detector())
+    target, prototxt = str(tmp_path / "folded.caffemodel"), str(tmp_path / "folded.prototxt")
+    assert main(["convert", caffemodel, target, "--model", deploy, "--fold", "--prototxt", prototxt]) == 0
+    net = load_net(prototxt, target)
+    assert "BatchNorm" not in [module.layer_type for module in net.layers]
+    inputs = noise((1, 3, 22, 26)) / 100
+    with torch.no_grad():
+        expected = load_net(deploy, caffemodel).forward_blobs({"data": inputs})
+        found = net.forward_blobs({"data": inputs})
+    assert difference(found["mbox_conf_flatten"].numpy(), expected["mbox_conf_flatten"].numpy()).relative < 1e-5
+    assert found["detection_out"].shape == expected["detection_out"].shape
+    theirs = cv2.dnn.readNetFromCaffe(prototxt, target)
+    theirs.setInput(inputs)
+    assert difference(theirs.forward("mbox_loc"), expected["mbox_loc"].numpy()).relative < 1e-5
+    assert main(["convert", caffemodel, target, "--fold"]) == 2
+
+
+# --- solver states ---
+
+
+def a_state(folder, num_histories):
+    deploy, _ = write_net(folder)
+    rng = np.random.default_rng(2)
+    shapes = [tuple(blob.parameter.shape) for blob in build_net(deploy).learnable]
+    histories = [rng.normal(size=shape).astype("f4") for _ in range(num_histories) for shape in shapes]
+    state = SolverState(1234, "net_iter_1234.caffemodel", histories, current_step=2, minimum_loss=0.5)
+    write_bytes(folder / "a.solverstate", state_bytes(state))
+    return deploy, state
+
+
+@pytest.mark.parametrize("num_histories", [1, 2])
+@pytest.mark.parametrize("ending", ["solverstate", "solverstate.h5"])
+def test_solver_state_through_torch(tmp_path, num_histories, ending):
+    deploy, state = a_state(tmp_path, num_histories)
+    source, middle, back = tmp_path / "a.solverstate", tmp_path / "a.pt", tmp_path / f"b.{ending}"
+    assert main(["convert", str(source), str(middle), "--model", deploy]) == 0
+    assert main(["convert", str(middle), str(back)]) == 0
+    found = read_state(back)
+    assert (found.iteration, found.learned_net, found.current_step) == (1234, state.learned_net, 2)
+    for mine, theirs in zip(found.histories, state.histories, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    if ending == "solverstate":
+        assert back.read_bytes() == source.read_bytes()
+
+
+def test_the_pt_file_is_the_optimizers_state(tmp_path):
+    from pyscratchdet.solver.optimizers import Adam
+
+    deploy, state = a_state(tmp_path, 2)
+    state_to_torch(tmp_path / "a.solverstate", tmp_path / "a.pt", deploy)
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert content["names"][:2] == ["conv1/0", "conv1/1"]
+    learnable = build_net(deploy).learnable
+    optimizer = Adam([blob.parameter for blob in learnable])
+    optimizer.load_state_dict(
+        {"state": content["optimizer"]["state"], "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    for mine, theirs in zip(optimizer.histories(), state.histories, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs)
+
+
+def test_states_that_do_not_fit_are_refused(tmp_path):
+    deploy, state = a_state(tmp_path, 1)
+    state.histories = list(state.histories)[:-1]
+    write_bytes(tmp_path / "short.solverstate", state_bytes(state))
+    with pytest.raises(ConversionError) as caught:
+        state_to_torch(tmp_path / "short.solverstate", tmp_path / "s.pt", deploy)
+    assert caught.value.code == "state.count"
+    torch.save({"state_dict": {}}, tmp_path / "none.pt")
+    with pytest.raises(SolverError) as caught:
+        state_from_torch(tmp_path / "none.pt", tmp_path / "b.solverstate")
+    assert caught.value.code == "state.torch"
+    assert not (tmp_path / "b.solverstate").exists()
