@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="decoded",
         help="ONNX of a detector ends in detections (default), or before DetectionOutput",
     )
+    parser.add_argument("--mmdetection", action="store_true", help="SRC is a ScratchDet checkpoint of mmdetection")
     parser.add_argument("--weights", metavar="FILE", help="state_dict of a torchvision model; left out, random weights")
     parser.add_argument("--size", type=int, default=224, help="input of a torchvision model in pixels (default: 224)")
 
@@ -37,6 +38,13 @@ def run(args: argparse.Namespace) -> int:
         from converters.onnx_import import import_onnx
 
         blobs = _write(import_onnx(args.source), args)
+    elif args.mmdetection:
+        from converters.mmdetection import convert_mmdetection
+        from pyscratchdet.errors import UsageError
+
+        if not args.model:
+            raise UsageError("--mmdetection needs --model", code="convert.model")
+        blobs = convert_mmdetection(args.source, args.model, args.target)
     elif args.fold:
         from converters.merge_bn import convert_folded
 
