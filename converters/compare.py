@@ -115,7 +115,7 @@ class Comparison:
             assert worst is not None
             assert worst.drift is not None
             return (
-                f"{self.first} and {self.reference} agree on all {len(self.blobs)} blobs; "
+                f"{self.first} and {self.reference} agree on all {len(self.blobs)} blob{'s'[: len(self.blobs) != 1]}; "
                 f"worst relative L2 error {worst.drift.relative:.1e} at {worst.blob}."
             )
         where = f"layer {culprit.layer} ({culprit.layer_type})"

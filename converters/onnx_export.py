@@ -40,7 +40,7 @@ class Graph:
         """Adds an operator and returns the names of its outputs."""
         name = self._unique(f"{self.scope}/{op_type}")
         outputs = [name if num_outputs == 1 else f"{name}:{k}" for k in range(num_outputs)]
-        self.nodes.append(helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))
+        self.nodes.append(helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))  # type: ignore[arg-type]
         return outputs
 
     def constant(self, array: np.ndarray, name: str = "constant") -> str:
@@ -272,7 +272,7 @@ def _model(
         node = plan.graph.nodes[i]
         for blob, shape in zip(node.tops, plan.top_shapes[i], strict=True):
             if node.type == "Input":
-                dims = [BATCH, *shape[1:]] if dynamic_batch else list(shape)
+                dims: list[str | int | None] = [BATCH, *shape[1:]] if dynamic_batch else list(shape)
                 inputs.append(helper.make_tensor_value_info(plan.graph.blob_names[blob], TensorProto.FLOAT, dims))
     results = [  # of known rank; the sizes are inferred
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * len(graph.shapes[name]))

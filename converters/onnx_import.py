@@ -198,7 +198,8 @@ class _Node:
         model = helper.make_model(body, opset_imports=[helper.make_opsetid("", self.importer.opset)])
         try:
             with np.errstate(all="ignore"):
-                return np.asarray(ReferenceEvaluator(model).run(None, feed)[0])
+                results: Any = ReferenceEvaluator(model).run(None, feed)
+                return np.asarray(results[0])
         except Exception as error:  # the evaluator answers bad shapes and values with all kinds
             raise self.refuse(f"its constants cannot be worked out: {error}") from error
 

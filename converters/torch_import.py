@@ -131,7 +131,7 @@ class _Call:
         for value in self.args.values():
             owner = self.importer.owners.get(getattr(value, "name", ""))
             if owner and "." in owner:
-                return owner.rpartition(".")[0]
+                return str(owner).rpartition(".")[0]
         return self.node.name
 
     def refuse(self, reason: str) -> ConversionError:
@@ -291,8 +291,8 @@ def _simple(kind: str, field: str = "", **names: str) -> Callable[[_Call], str]:
     """A layer of one bottom; `names` maps fields of its parameters to arguments."""
 
     def convert(c: _Call) -> str:
-        values = {key: float(c.args[argument]) for key, argument in names.items()}
-        return c.net.add(kind, c.name, [c.input()], **({field: values} if field else {}))[0]
+        values: dict[str, Any] = {field: {key: float(c.args[argument]) for key, argument in names.items()}}
+        return c.net.add(kind, c.name, [c.input()], **(values if field else {}))[0]
 
     return convert
 
