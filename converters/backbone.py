@@ -2,6 +2,8 @@
 
 SSD's fc6 and fc7 are convolutions of 1024 channels made from the classifier's inner products of 4096: every fourth
 channel, and of the 7x7 windows every third row and column (the fully convolutional reduced VGG of DeepLab).
+torchvision's classifiers take RGB / 255 over a standard deviation, detectors BGR up to 255: the first layer's weights
+are swapped and scaled, so that a mean of (103.53, 116.28, 123.675) gives what the classifier saw.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import write_caffemodel
 
 _BACKBONE = re.compile(r"conv[1-5]_[1-3]|fc[67]")
+
+
+_STD_RGB = np.array([0.229, 0.224, 0.225])
 
 
 @dataclass
@@ -58,6 +63,8 @@ def write_backbone(
     blobs: dict[str, list[np.ndarray]] = {}
     for mine, theirs in zip(wanted, given, strict=False):
         blobs.update(_converted(mine, theirs, source, plain, shapes))
+    first = blobs[wanted[0].conv]
+    first[0] = (first[0] / (255 * _STD_RGB[:, None, None]))[:, ::-1].astype(np.float32)
     structure = caffe_pb2.NetParameter(name=plan.graph.name)
     for node in plan.graph.nodes:
         if node.name in blobs:

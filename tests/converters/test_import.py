@@ -331,9 +331,9 @@ def test_vgg_as_ssd_backbone(tmp_path):
     np.testing.assert_array_equal(found["fc7"][1], module.classifier[3].bias.detach().numpy()[::4])
     conv, norm = module.features[0], module.features[1]
     factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy()
-    np.testing.assert_allclose(
-        found["conv1_1"][0], conv.weight.detach().numpy() * factor[:, None, None, None], rtol=1e-6
-    )
+    folded = conv.weight.detach().numpy() * factor[:, None, None, None]
+    scaled = folded / (255 * np.array([0.229, 0.224, 0.225])[:, None, None])  # of RGB / 255 over the deviation
+    np.testing.assert_allclose(found["conv1_1"][0], scaled[:, [2, 1, 0]], rtol=1e-6)
 
 
 def _vgg():
