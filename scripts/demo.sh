@@ -21,7 +21,7 @@ mkdir -p "$out"
 cd "$out"
 
 step "A data set: pictures of shapes with boxes, as a VOCdevkit"
-run demo-data data --images 800 --test 100 --size 128 --seed 7
+run demo-data data --images 2000 --test 100 --size 128 --seed 7
 labelmap=data/labelmap.prototxt
 
 step "AnnotatedDatum LMDBs, as convert_annoset writes them"
@@ -33,7 +33,7 @@ step "Prototxts: the paper's net, and a narrow one for this data"
 run generate scratchdet300_rootres34_voc0712 -o models
 run generate "$net" -o models --size "$size" --width "$width" --num-classes 7 --gpus "" \
     --train-source lmdb/trainval --test-source lmdb/test --label-map-file "$labelmap" --num-test-image 100 \
-    --batch-size 8 --base-lr 0.005 --max-iter "$iterations" --stepvalue 2200,2800 --snapshot 1500 --test-interval 1000
+    --batch-size 8 --base-lr 0.005 --max-iter "$iterations" --stepvalue 2200,2800 --snapshot 1500 --test-interval 1500
 echo "Changed in Python for a run of minutes: gentler crops, and BatchNorm averages that keep up"
 python - "models/$net" <<'EOF'
 import sys
@@ -49,9 +49,10 @@ for name in ("train", "test", "deploy"):
             layer.batch_norm_param.moving_average_fraction = 0.98
         if layer.type == "AnnotatedData" and name == "train":
             layer.transform_param.expand_param.prob = 0.05
-            samplers = layer.annotated_data_param.batch_sampler  # of seven: whole pictures, and crops of overlap 0.9
-            del samplers[6], samplers[1:5]
-            samplers[1].sampler.min_scale = 0.7
+            samplers = layer.annotated_data_param.batch_sampler  # of seven: the whole, crops of overlap 0.7, 0.9
+            del samplers[6], samplers[1:4]
+            for crop in samplers[1:]:
+                crop.sampler.min_scale = 0.6
     text.write(path, net)
 EOF
 run summary "models/$net/deploy.prototxt" --total
