@@ -193,7 +193,7 @@ def test_onnx_by_command(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_damaged_onnx_graphs_end_in_typed_errors(tmp_path):
-    from test_weights import mutated
+    from test_convert_weights import mutated
 
     nodes, weights = CASES["reshape-from-shapes"]
     data, rng = model_of(nodes, ["y"], weights).SerializeToString(), np.random.default_rng(4)
