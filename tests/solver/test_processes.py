@@ -16,11 +16,21 @@ from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.solver import Solver, latest_snapshot, read_state
 
 SLOW = """
-import sys, time
+import os, signal, sys, threading, time
 from pyscratchdet.cli import main
 from pyscratchdet.layers.input import DummyData
 forward = DummyData.forward
-DummyData.forward = lambda *a: (time.sleep(0.004), forward(*a))[1]
+steps, delay = [float(x) for x in os.environ.get("KILLED_AT", "inf 0").split()]
+
+def slower(*arguments):
+    global steps
+    steps -= 1
+    if steps == 0:
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    time.sleep(0.004)
+    return forward(*arguments)
+
+DummyData.forward = slower
 sys.exit(main(sys.argv[1:]))
 """
 TWO = """
@@ -53,9 +63,9 @@ def environment(**more):
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
-def start(path, *flags, code=SLOW):
-    command = [sys.executable, "-c", code, "train", f"--solver={path}", *flags]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+def start(path, *flags, killed_at="inf 0"):
+    command = [sys.executable, "-c", SLOW, "train", f"--solver={path}", *flags]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(KILLED_AT=killed_at))
 
 
 def wait_for(folder, name):
@@ -75,22 +85,20 @@ def same(a, b):
 
 
 def test_killed_at_any_moment_a_run_loses_nothing(toy, tmp_path):
-    path = toy(solver=SOLVER.replace("snapshot: 7", "snapshot: 3").replace("max_iter: 20", "max_iter: 150"))
+    path = toy(solver=SOLVER.replace("snapshot: 7", "snapshot: 3").replace("max_iter: 20", "max_iter: 600"))
     Solver(path).solve()
     (tmp_path / "out").rename(tmp_path / "whole")
     moments = random.Random(1)
-    kills = 0
-    while latest_snapshot(str(tmp_path / "out/toy")) != tmp_path / "out/toy_iter_150.solverstate":
-        run = start(path, "--resume", "auto")
-        for line in run.stderr:
-            if kills < 6 and "Starting Optimization" in line:
-                time.sleep(moments.uniform(0, 0.4))
-                run.send_signal(signal.SIGKILL)
-                kills += 1
-        run.communicate()
-        assert run.returncode in (0, -signal.SIGKILL)
-    assert kills == 6
-    assert same(tmp_path / "out/toy_iter_150.caffemodel", tmp_path / "whole/toy_iter_150.caffemodel")
+    for _ in range(20):
+        # Counted in steps of the killed process itself, so that a busy machine kills as often as an idle one;
+        # the delay then lands anywhere in the next two steps, in the writing of a snapshot too.
+        run = start(path, "--resume", "auto", killed_at=f"{moments.randint(1, 20)} {moments.uniform(0, 0.012)}")
+        _, log = run.communicate(timeout=60)
+        assert run.returncode == -signal.SIGKILL, log
+    run = start(path, "--resume", "auto")
+    _, log = run.communicate(timeout=60)
+    assert run.returncode == 0, log
+    assert same(tmp_path / "out/toy_iter_600.caffemodel", tmp_path / "whole/toy_iter_600.caffemodel")
 
 
 def test_interrupt_stops_with_a_snapshot(toy, tmp_path):
