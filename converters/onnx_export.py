@@ -19,8 +19,8 @@ from pyscratchdet.files import write_bytes
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.runtime import LayerModule, Net
 
-OPSET = 17  # the lowest that has all operators used here; every onnxruntime since 1.12 runs it
-IR_VERSION = 8
+OPSET = 23  # operators of onnx 1.18; onnxruntime runs it since 1.23
+IR_VERSION = 11
 BATCH = "batch"
 
 

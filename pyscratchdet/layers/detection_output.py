@@ -181,7 +181,7 @@ class DetectionOutput(Layer):
 
 
 class _OnnxDetections:
-    """Writes one DetectionOutput in ONNX operators (opset 17). Shapes in comments; F classes besides the background."""
+    """Writes one DetectionOutput in ONNX operators. Shapes in comments; F classes besides the background."""
 
     def __init__(self, layer: DetectionOutput, graph: OnnxGraph, bottoms: Sequence[str]) -> None:
         self.layer, self.graph, self.bottoms = layer, graph, bottoms

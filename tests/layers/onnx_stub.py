@@ -65,7 +65,7 @@ def run(
         for name, shape in zip(outputs, top_shapes, strict=True)
     ]
     proto = helper.make_graph(graph.nodes, "layer", inputs, values, graph.constants)
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=11)
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -211,8 +211,8 @@ def run_onnx(made, arrays):
     output = helper.make_tensor_value_info(top, TensorProto.FLOAT, [1, 1, "rows", 7])
     model = helper.make_model(
         helper.make_graph(graph.nodes, "g", inputs, [output], list(graph.constants.values())),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
+        opset_imports=[helper.make_opsetid("", 23)],
+        ir_version=11,
     )
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()

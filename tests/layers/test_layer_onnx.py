@@ -12,7 +12,7 @@ from pyscratchdet.errors import ConversionError
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("opset", [17, 21])
+@pytest.mark.parametrize("opset", [17, 23])
 @pytest.mark.parametrize("case", [case for case in CASES if case.onnx], ids=case_id)
 def test_onnx(case, opset):
     layer, shapes = build(case)
