@@ -162,8 +162,9 @@ def _upgraded(net: caffe_pb2.NetParameter, problems: list[str]) -> caffe_pb2.Net
     result.CopyFrom(net)
     if any(layer.HasField("layer") for layer in result.layers):
         result = _upgrade_v0(result, problems)
-    for layer in result.layers:
-        _upgrade_transformation(layer)
+    if any(_has_old_transformation(layer) for layer in result.layers):
+        for layer in result.layers:
+            _upgrade_transformation(layer)
     if result.layers:
         _upgrade_v1(result, problems)
     if result.input:
@@ -303,11 +304,19 @@ def _set(message: Any, name: str, value: Any) -> None:
         setattr(message, name, value)
 
 
+def _has_old_transformation(layer: Any) -> bool:
+    name = _TRANSFORM_PARAMS.get(layer.type)
+    return name is not None and any(getattr(layer, name).HasField(field) for field in _TRANSFORM_FIELDS)
+
+
 def _upgrade_transformation(layer: Any) -> None:
+    """Moves a data layer's fields to `transform_param`; both messages are there afterwards, if only empty."""
     name = _TRANSFORM_PARAMS.get(layer.type)
     if name is None:
         return
     param = getattr(layer, name)
+    param.SetInParent()
+    layer.transform_param.SetInParent()
     for field in _TRANSFORM_FIELDS:
         if param.HasField(field):
             setattr(layer.transform_param, field, getattr(param, field))

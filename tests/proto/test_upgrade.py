@@ -99,6 +99,16 @@ def test_three_batch_norm_params_are_dropped_and_other_counts_stay():
     assert [len(layer.param) for layer in net.layer] == [0, 2, 3]
 
 
+def test_one_old_transformation_field_gives_every_data_layer_its_messages():
+    net = upgraded("layers { type: DATA data_param { scale: 0.5 } } layers { type: IMAGE_DATA } layers { type: RELU }")
+    moved, empty, other = net.layer
+    assert moved.transform_param.scale == 0.5 and not moved.data_param.HasField("scale")
+    assert empty.HasField("transform_param") and empty.HasField("image_data_param")
+    assert not other.HasField("transform_param")
+    untouched = upgraded("layers { type: DATA } layers { type: WINDOW_DATA }").layer
+    assert not any(layer.HasField("transform_param") or layer.HasField("data_param") for layer in untouched)
+
+
 def test_v1_multipliers_become_params():
     net = upgraded(
         'layers { type: CONVOLUTION blobs_lr: 1 blobs_lr: 2 weight_decay: 3 param: "w" blob_share_mode: PERMISSIVE }'
