@@ -102,8 +102,10 @@ def test_three_batch_norm_params_are_dropped_and_other_counts_stay():
 def test_one_old_transformation_field_gives_every_data_layer_its_messages():
     net = upgraded("layers { type: DATA data_param { scale: 0.5 } } layers { type: IMAGE_DATA } layers { type: RELU }")
     moved, empty, other = net.layer
-    assert moved.transform_param.scale == 0.5 and not moved.data_param.HasField("scale")
-    assert empty.HasField("transform_param") and empty.HasField("image_data_param")
+    assert moved.transform_param.scale == 0.5
+    assert not moved.data_param.HasField("scale")
+    assert empty.HasField("transform_param")
+    assert empty.HasField("image_data_param")
     assert not other.HasField("transform_param")
     untouched = upgraded("layers { type: DATA } layers { type: WINDOW_DATA }").layer
     assert not any(layer.HasField("transform_param") or layer.HasField("data_param") for layer in untouched)
