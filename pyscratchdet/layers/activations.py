@@ -109,13 +109,17 @@ class ReLU6(_Elementwise):
 
 @register("Swish")
 class Swish(_Elementwise):
-    """y = x / (1 + exp(-x)); the beta of `swish_param` has no field in the schema and is 1."""
+    """y = x / (1 + exp(-beta * x)) (Ramachandran et al. 2017)."""
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.beta = self.param.swish_param.beta
 
     def apply(self, x: Tensor) -> Tensor:
-        return F.silu(x)
+        return F.silu(x) if self.beta == 1 else x * (x * self.beta).sigmoid()
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
-        return graph.node("Mul", [*bottoms, *graph.node("Sigmoid", bottoms)])
+        scaled = _onnx_affine(graph, bottoms[0], self.beta, 0)
+        return graph.node("Mul", [*bottoms, *graph.node("Sigmoid", [scaled])])
 
 
 @register("HardSwish")

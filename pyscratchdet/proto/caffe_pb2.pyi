@@ -349,6 +349,14 @@ class LayerParameter(Message):
     @property
     def recurrent_param(self) -> RecurrentParameter: ...
     @property
+    def swish_param(self) -> SwishParameter: ...
+    @property
+    def interp_param(self) -> InterpParameter: ...
+    @property
+    def upsample_param(self) -> UpsampleParameter: ...
+    @property
+    def shuffle_channel_param(self) -> ShuffleChannelParameter: ...
+    @property
     def annotated_data_param(self) -> AnnotatedDataParameter: ...
     @property
     def multibox_loss_param(self) -> MultiBoxLossParameter: ...
@@ -723,6 +731,15 @@ class InputParameter(Message):
     def shape(self) -> RepeatedCompositeFieldContainer[BlobShape]: ...
     def __init__(self, **fields: Any) -> None: ...
 
+class InterpParameter(Message):
+    height: int
+    width: int
+    zoom_factor: int
+    shrink_factor: int
+    pad_beg: int
+    pad_end: int
+    def __init__(self, **fields: Any) -> None: ...
+
 class LRNParameter(Message):
     NormRegion: EnumTypeWrapper
     ACROSS_CHANNELS: int
@@ -971,6 +988,10 @@ class ScaleParameter(Message):
     def bias_filler(self) -> FillerParameter: ...
     def __init__(self, **fields: Any) -> None: ...
 
+class ShuffleChannelParameter(Message):
+    group: int
+    def __init__(self, **fields: Any) -> None: ...
+
 class SigmoidParameter(Message):
     Engine: EnumTypeWrapper
     DEFAULT: int
@@ -995,6 +1016,10 @@ class SoftmaxParameter(Message):
     axis: int
     def __init__(self, **fields: Any) -> None: ...
 
+class SwishParameter(Message):
+    beta: float
+    def __init__(self, **fields: Any) -> None: ...
+
 class TanHParameter(Message):
     Engine: EnumTypeWrapper
     DEFAULT: int
@@ -1010,6 +1035,16 @@ class ThresholdParameter(Message):
 class TileParameter(Message):
     axis: int
     tiles: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class UpsampleParameter(Message):
+    scale: int
+    scale_h: int
+    scale_w: int
+    pad_out_h: bool
+    pad_out_w: bool
+    upsample_h: int
+    upsample_w: int
     def __init__(self, **fields: Any) -> None: ...
 
 class VideoDataParameter(Message):

@@ -154,6 +154,25 @@ BROKEN = [
     ('type: "Tile" tile_param { tiles: 2 axis: 4 }', [ITEM], 1, "axis"),
     ('type: "Reduction" reduction_param { axis: 4 }', [ITEM], 1, "axis"),
     ('type: "Reduction" reduction_param { operation: MEAN }', [(0, 3)], 1, "shape"),
+    ('type: "Interp"', [ITEM], 1, "size"),
+    ('type: "Interp" interp_param { height: 3 }', [ITEM], 1, "size"),
+    ('type: "Interp" interp_param { height: 3 width: 0 }', [ITEM], 1, "size"),
+    ('type: "Interp" interp_param { zoom_factor: 0 }', [ITEM], 1, "size"),
+    ('type: "Interp" interp_param { zoom_factor: 2 pad_end: 1 }', [ITEM], 1, "pad"),
+    ('type: "Interp" interp_param { zoom_factor: 2 pad_end: -3 }', [ITEM], 1, "empty"),
+    ('type: "Interp" interp_param { zoom_factor: 2 }', [(2, 3, 4)], 1, "rank"),
+    ('type: "ShuffleChannel" shuffle_channel_param { group: 4 }', [ITEM], 1, "group"),
+    ('type: "ShuffleChannel" shuffle_channel_param { group: 0 }', [ITEM], 1, "group"),
+    ('type: "ShuffleChannel"', [(3,)], 1, "rank"),
+    ('type: "Upsample" upsample_param { scale: 0 }', [ITEM], 1, "scale"),
+    ('type: "Upsample" upsample_param { scale_h: 2 scale_w: 3 }', [ITEM], 1, "scale"),
+    ('type: "Upsample" upsample_param { scale: 1 }', [ITEM, ITEM], 1, "scale"),
+    ('type: "Upsample" upsample_param { scale_h: 2 }', [ITEM, ITEM], 1, "scale"),
+    ('type: "Upsample" upsample_param { scale: 2 scale_w: 2 }', [ITEM, ITEM], 1, "scale"),
+    ('type: "Upsample" upsample_param { scale: 3 pad_out_w: true }', [ITEM, ITEM], 1, "scale"),
+    ('type: "Upsample"', [ITEM, (2, 6, 4, 4)], 1, "shape"),
+    ('type: "Upsample"', [(2, 3, 4)], 1, "rank"),
+    ('type: "Upsample"', [(2, 3, 0, 4)], 1, "empty"),
     ('type: "ArgMax" argmax_param { top_k: 0 }', [ITEM], 1, "top-k"),
     ('type: "ArgMax" argmax_param { top_k: 7 axis: 1 }', [ITEM], 1, "top-k"),
     ('type: "ArgMax" argmax_param { top_k: 73 }', [ITEM], 1, "top-k"),
@@ -184,8 +203,8 @@ def test_broken_rule(text, bottoms, tops, rule):
 
 # What the types' headers say (ExactNumBottomBlobs and the like): bottoms and tops, low to high, None for no limit.
 ONE_TO_ONE = """
-    AbsVal ArgMax BNLL BatchNorm Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct LRN Log MVN Normalize PReLU
-    Permute Power ReLU ReLU6 Reduction Reshape SPP Sigmoid Softmax Swish TanH Threshold Tile
+    AbsVal ArgMax BNLL BatchNorm Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct Interp LRN Log MVN Normalize
+    PReLU Permute Power ReLU ReLU6 Reduction Reshape SPP ShuffleChannel Sigmoid Softmax Swish TanH Threshold Tile
 """
 CONVOLUTIONS = ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise")
 COUNTS = {
@@ -195,6 +214,7 @@ COUNTS = {
     **dict.fromkeys(("Scale", "Bias"), (1, 2, 1, 1)),
     "Pooling": (1, 1, 1, 2),
     "Eltwise": (2, None, 1, 1),
+    "Upsample": (1, 2, 1, 1),
     "Concat": (1, None, 1, 1),
     "Crop": (2, 2, 1, 1),
     **dict.fromkeys(("Slice", "Split"), (1, 1, 1, None)),
