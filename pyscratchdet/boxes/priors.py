@@ -62,7 +62,9 @@ def prior_boxes(
         offset: Where in a cell its centre is.
         clip: Whether to cut the boxes off at the image's border.
     """
-    steps = step or [np.float32(image) / np.float32(cells) for image, cells in zip(image_size, map_size, strict=True)]
+    steps = step or [
+        float(np.float32(image) / np.float32(cells)) for image, cells in zip(image_size, map_size, strict=True)
+    ]
     center_y, center_x = (
         ((np.arange(cells, dtype=np.float32) + np.float32(offset)) * np.float32(size)).astype(np.float64)
         for cells, size in zip(map_size, steps, strict=True)

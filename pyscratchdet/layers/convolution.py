@@ -187,8 +187,8 @@ class Convolution(_Convolution):
         stride, pad, dilation = self._arguments
         if self.channels < 16 and set(self.window.kernel) == {1} and not any(self.window.pad):
             # oneDNN 3.13 crashes in the gradient of strided 1x1 convolutions of few channels in channels_last.
-            bottom = bottom[(..., *(slice(None, None, step) for step in self.window.stride))]
-            stride = 1
+            bottom = bottom[(slice(None), slice(None), *(slice(None, None, step) for step in stride))]
+            stride = (1,) * len(stride)
         return self._function()(bottom, weight, bias, stride, pad, dilation, self.group)
 
 

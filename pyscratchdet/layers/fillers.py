@@ -67,7 +67,7 @@ def _sparse_mask(sparse: int, shape: Shape, random: CaffeRandom) -> np.ndarray:
     """On average `sparse` inputs of each output stay: the original divides by axis 0, the outputs."""
     if not shape or sparse > shape[0]:
         raise _error("sparse must not exceed axis 0 of the blob", "sparse", expected=shape[:1] or 0, found=sparse)
-    probability = np.float32(sparse) / np.float32(shape[0])
+    probability = float(np.float32(sparse) / np.float32(shape[0]))
     return np.asarray(random.bernoulli(probability, math.prod(shape)), np.float32)
 
 

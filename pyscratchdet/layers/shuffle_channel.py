@@ -30,7 +30,8 @@ class ShuffleChannel(Layer):
         return [bottom]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        table = bottoms[0].unflatten(1, (self.group, bottoms[0].shape[1] // self.group))
+        number, channels, *rest = bottoms[0].shape
+        table = bottoms[0].reshape(number, self.group, channels // self.group, *rest)
         return [table.transpose(1, 2).flatten(1, 2)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:

@@ -69,13 +69,18 @@ class Upsample(Layer):
             expected, found = f"0 to {height * width - 1}", f"{low} to {high}"
             raise self.fail("a value's place lies outside the top", "index", expected=expected, found=found)
         plane = torch.zeros((*bottom.shape[:2], height * width), dtype=bottom.dtype, device=bottom.device)
-        return [plane.scatter(2, places, bottom.flatten(2)).unflatten(2, (height, width))]
+        return [plane.scatter(2, places, bottom.flatten(2)).view(*bottom.shape[:2], height, width)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         if not self.has_places:
             scales = graph.constant(np.array([1, 1, *self.scales], np.float32))
-            nearest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-            return graph.node("Resize", [bottoms[0], "", scales], mode="nearest", **nearest)
+            return graph.node(
+                "Resize",
+                [bottoms[0], "", scales],
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
         height, width = self.top_size
 
         def integers(*values: int) -> str:

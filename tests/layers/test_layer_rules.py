@@ -203,8 +203,9 @@ def test_broken_rule(text, bottoms, tops, rule):
 
 # What the types' headers say (ExactNumBottomBlobs and the like): bottoms and tops, low to high, None for no limit.
 ONE_TO_ONE = """
-    AbsVal ArgMax BNLL BatchNorm Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct Interp LRN Log MVN Normalize
-    PReLU Permute Power ReLU ReLU6 Reduction Reshape SPP ShuffleChannel Sigmoid Softmax Swish TanH Threshold Tile
+    AbsVal ArgMax BNLL BatchNorm Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct Interp LRN Log MVN
+    Normalize PReLU Permute Power ReLU ReLU6 Reduction Reshape SPP ShuffleChannel Sigmoid Softmax Swish TanH
+    Threshold Tile
 """
 CONVOLUTIONS = ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise")
 COUNTS = {

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 
-def given_gradient(loss: Tensor, gradients: Callable[[], Tensor], *bottoms: Tensor, signs: tuple[int, ...] = (1,)):
+def given_gradient(
+    loss: Tensor, gradients: Callable[[], Tensor], *bottoms: Tensor, signs: tuple[int, ...] = (1,)
+) -> Tensor:
     """Returns the scalar `loss` such that bottom i gets `signs[i] * gradients() * (gradient of the loss)`.
 
     Args:
@@ -23,7 +25,7 @@ def given_gradient(loss: Tensor, gradients: Callable[[], Tensor], *bottoms: Tens
         return loss.detach()
     with torch.no_grad():
         gradient = gradients()
-    return _GivenGradient.apply(loss.detach(), gradient, signs, *bottoms)
+    return _GivenGradient.apply(loss.detach(), gradient, signs, *bottoms)  # type: ignore[no-any-return]
 
 
 class _GivenGradient(torch.autograd.Function):
