@@ -156,16 +156,24 @@ class NetBuilder:
         return self.add("Scale", f"{name}_scale", top, [scale, bias], top, scale_param={"bias_term": True})[0]
 
     def constant(self, name: str, kind: str, bottom: str, array: np.ndarray) -> str:
-        """Adds or multiplies ("Add", "Mul") a number, or one number per channel (axis 1)."""
+        """Adds or multiplies ("Add", "Mul") a number, or an array laid over any axes but the batch."""
         shape = self.shapes[bottom]
         array = np.asarray(array, np.float32)
-        if array.size == 1:
-            values = {"shift": float(array.ravel()[0])} if kind == "Add" else {"scale": float(array.ravel()[0])}
-            return self.add("Power", name, [bottom], power_param=values)[0]
         full = (1,) * (len(shape) - array.ndim) + array.shape
-        if len(shape) < 2 or full != (1, shape[1]) + (1,) * (len(shape) - 2):
+        if len(full) != len(shape) or any(size not in (1, have) for size, have in zip(full, shape, strict=True)):
             raise self.refuse(name, kind, f"a constant of shape {array.shape} on a blob of {shape}")
-        return self.add("Bias" if kind == "Add" else "Scale", name, [bottom], [array.ravel()])[0]
+        axes = [axis for axis, size in enumerate(full) if size > 1]
+        if not axes:
+            number = {"shift" if kind == "Add" else "scale": float(array.ravel()[0])}
+            return self.add("Power", name, [bottom], power_param=number)[0]
+        if axes[0] == 0:
+            raise self.refuse(name, kind, f"a constant of shape {array.shape}, with values for each picture of a batch")
+        covered = slice(axes[0], axes[-1] + 1)
+        weight = np.broadcast_to(array.reshape(full[covered]), shape[covered])
+        # Scale with a factor of 1 adds exactly, and is known where Bias is not (OpenCV).
+        weights = [np.ones_like(weight), weight] if kind == "Add" else [weight]
+        values = {"axis": covered.start, "num_axes": weight.ndim, "bias_term": kind == "Add"}
+        return self.add("Scale", name, [bottom], weights, scale_param=values)[0]
 
     # --- pooling ---
 

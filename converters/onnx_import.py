@@ -325,6 +325,9 @@ def _sum(n: _Node) -> str:
     operation = {"Add": "SUM", "Sum": "SUM", "Mul": "PROD", "Max": "MAX", "Sub": "SUM"}[n.node.op_type]
     if n.node.op_type == "Sub" and n.is_constant(1):
         return n.net.constant(n.name, "Add", n.blob(), -n.floats(1))
+    if n.node.op_type == "Sub" and n.is_constant(0):
+        negative = n.net.constant(f"{n.name}_negative", "Mul", n.blob(1), np.array(-1, np.float32))
+        return n.net.constant(n.name, "Add", negative, n.floats(0))
     coeff = (1, -1) if n.node.op_type == "Sub" else ()
     if len(n.inputs) == 1:
         return n.blob()
@@ -337,6 +340,16 @@ def _div(n: _Node) -> str:
     if not np.array_equal(inverse * divisor, np.ones_like(divisor)) or np.any(np.frexp(divisor)[0] != 0.5):
         raise n.refuse("a division by what is no power of two, which a product does not give exactly")
     return n.net.constant(n.name, "Mul", n.blob(), inverse)
+
+
+def _power(n: _Node) -> str:
+    exponent = {"Sqrt": 0.5, "Neg": 1.0}.get(n.node.op_type)
+    if exponent is None:
+        if n.weight(1).size != 1 or n.weight(1).ndim > n.rank():
+            raise n.refuse(f"exponents of shape {n.weight(1).shape}; Caffe has one")
+        exponent = float(n.floats(1).ravel()[0])
+    values = {"scale": -1.0} if n.node.op_type == "Neg" else {"power": exponent}
+    return n.net.add("Power", n.name, [n.blob()], power_param=values)[0]
 
 
 def _concat(n: _Node) -> str:
@@ -441,6 +454,9 @@ _HANDLERS: dict[str, Callable[[_Node], str | list[str]]] = {
     "Tanh": _simple("TanH"),
     "Abs": _simple("AbsVal"),
     "Exp": _simple("Exp"),
+    "Log": _simple("Log"),
+    "Softplus": _simple("BNLL"),
+    **dict.fromkeys(("Neg", "Pow", "Sqrt"), _power),
     "Clip": _clip,
     "MaxPool": _pool("MAX"),
     "AveragePool": _pool("AVE"),
