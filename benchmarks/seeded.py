@@ -11,7 +11,7 @@ from torch import Tensor
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.plan import read_net
 from pyscratchdet.proto.text import to_text
-from pyscratchdet.runtime import LayerModule, build_net, save_weights
+from pyscratchdet.runtime import LayerModule, Net, build_net, save_weights
 
 # Added to the background's confidence, which prevails nearly everywhere in a trained net.
 BACKGROUND = 6.0
@@ -27,21 +27,26 @@ def seeded_files(name: str, folder: Path, seed: int = 1) -> tuple[Path, Path]:
     model, weights = folder / f"{name}.prototxt", folder / f"{name}.caffemodel"
     write_text(model, to_text(param))
     net = build_net(model)
+    seed_weights(net, seed)
+    save_weights(net, weights)
+    return model, weights
+
+
+def seed_weights(net: Net, seed: int = 1) -> None:
+    """Gives a detector random weights under which every blob stays near 1 and no two scores are alike."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.layers:
         for role, blob in zip(module.roles, module.blobs, strict=True):
             blob.data.copy_(_values(module.layer_type, role, tuple(blob.shape), generator))
     hooks = [module.register_forward_hook(_normalise) for module in net.layers]
     with torch.no_grad():
-        net(picture(seed))
+        net(picture(seed, net.blob_shapes["data"][2]))
     for hook in hooks:
         hook.remove()
     num_classes = next(m.layer.output_param.num_classes for m in net.layers if m.layer_type == "DetectionOutput")
     for module in net.layers:
         if module.name.endswith("_mbox_conf") and len(module.blobs) > 1:
             module.blobs[1].data[::num_classes] += BACKGROUND
-    save_weights(net, weights)
-    return model, weights
 
 
 def picture(seed: int = 1, size: int = 300) -> Tensor:
