@@ -8,7 +8,10 @@ skeleton, so that the way back gives the same bytes.
 from __future__ import annotations
 
 import base64
+import itertools
+import json
 import os
+import struct
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
-from pyscratchdet.files import atomic_path, read_bytes, write_bytes
+from pyscratchdet.files import atomic_path, map_bytes, read_bytes, write_pieces
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.weights import put_together, read_weights, take_apart, write_caffemodel, write_hdf5
+from pyscratchdet.proto.hdf5 import HDF5_MARK, write_hdf5
+from pyscratchdet.proto.weights import put_together, read_weights, take_apart, write_caffemodel
 
 SKELETON = "caffe_skeleton"
 
@@ -175,8 +179,8 @@ def _by_ending(path: str | os.PathLike[str], table: Mapping[str, Callable[..., A
 
 
 def _read_caffe(path: str, names: Names) -> Bundle:
-    data = read_bytes(path)
-    if data.startswith(b"\x89HDF"):
+    data = map_bytes(path)
+    if data[: len(HDF5_MARK)] == HDF5_MARK:
         return _read_hdf5(path, names)
     skeleton, weights = take_apart(data, path)
     _check_unique([layer.name for layer in weights.layers if layer.arrays], path)
@@ -309,9 +313,8 @@ def _numpy(value: Any, key: str, path: str) -> np.ndarray:
 
 def _write_caffe(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
     if bundle.skeleton is not None:
-        write_bytes(
-            path, put_together(bundle.skeleton, [array for arrays in bundle.blobs.values() for array in arrays])
-        )
+        arrays = [array for arrays in bundle.blobs.values() for array in arrays]
+        write_pieces(path, put_together(bundle.skeleton, arrays))
         return
     write_caffemodel(path, _structure(bundle, names), bundle.blobs)
 
@@ -324,14 +327,21 @@ def _write_hdf5(path: str, bundle: Bundle, names: Names, choices: Choices) -> No
 
 
 def _write_safetensors(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
-    from safetensors.numpy import save_file
-
+    """Writes the length of a JSON header, the header and the values; the format's own library would copy all values."""
     arrays = _flat(bundle, names)
     metadata = {"format": "pt", "order": "\n".join(arrays)}
     if bundle.skeleton is not None:
         metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
-    with atomic_path(path) as temporary:
-        save_file({key: np.array(a, choices.dtype, order="C") for key, a in arrays.items()}, temporary, metadata)
+    kind = np.dtype(choices.dtype)
+    entries: dict[str, dict[str, object]] = {"__metadata__": {**metadata}}
+    end = 0
+    for key, array in arrays.items():
+        begin, end = end, end + array.size * kind.itemsize
+        entries[key] = {"dtype": f"F{8 * kind.itemsize}", "shape": array.shape, "data_offsets": [begin, end]}
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    values = (np.ascontiguousarray(array, kind.newbyteorder("<")) for array in arrays.values())
+    write_pieces(path, itertools.chain([struct.pack("<Q", len(header)), header], values))
 
 
 def _write_pt(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pyscratchdet.errors import FileError
 
@@ -41,8 +43,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes `data` to `path` atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    write_pieces(path, [data])
+
+
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[Any]) -> None:
+    """Writes bytes or contiguous arrays to `path`, one behind the other and atomically, without joining them."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -60,6 +68,24 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+
+
+def map_bytes(path: str | os.PathLike[str]) -> memoryview:
+    """Returns the content of `path`, read-only and mapped: pages come from the file as they are looked at.
+
+    A file that this program replaces meanwhile stays as it was for who has it mapped, since files are renamed.
+
+    Raises:
+        FileError: There is no such file, or it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            # Nothing can be mapped of an empty file or of a pipe.
+            size = os.fstat(file.fileno()).st_size
+            content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else file.read()
+    except OSError as error:
+        raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+    return memoryview(content)
 
 
 def _umask() -> int:

@@ -1,90 +1,90 @@
 """Weights files: .caffemodel (binary, any format version), .caffemodel.h5 and .binaryproto, read without loss.
 
-On the wire a packed `repeated float` equals a `bytes` field, so arrays are read through a copy of the schema that
-declares them as bytes: protobuf hands them over whole and numpy views them, however large they are.
+A caffemodel is mapped and its arrays are read-only views on the map: only what surrounds them goes through protobuf.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from pyscratchdet.errors import WeightsError
-from pyscratchdet.files import atomic_path, read_bytes, write_bytes
+from pyscratchdet.files import map_bytes, read_bytes, write_bytes, write_pieces
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.hdf5 import HDF5_MARK, read_hdf5
+from pyscratchdet.proto.layer_arrays import MAX_COUNT, WeightLayer, Weights, as_float32
 from pyscratchdet.proto.upgrade import v1_type_name
+from pyscratchdet.proto.wire import BYTES, Field, WireError, header, join_fields, read_fields
 
 MessageType = TypeVar("MessageType", bound=Message)
 Arrays = Sequence[np.ndarray]
 
-# Array fields of BlobProto and the type of their values.
-_ARRAY_FIELDS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
-# blob.hpp, kMaxBlobAxes, and what an int counts; an HDF5 layer has few blobs, and names with few slashes.
+# blob.hpp, kMaxBlobAxes.
 _MAX_AXES = 32
-_MAX_COUNT = 2**31 - 1
-_MAX_BLOBS = 1000
-_MAX_DEPTH = 32
-# A skeleton is a NetParameter with empty arrays, or, where protobuf would not write the file byte for byte (vendor
-# fields in between), the pieces of the file between the arrays.
-_MESSAGE_MARK = b"pyscratchdet skeleton: message\n"
-_CHUNK_MARK = b"pyscratchdet skeleton: chunks\n"
+# A skeleton is the pieces of the file between the arrays, each behind its length and the array's length and type.
+_SKELETON_MARK = b"pyscratchdet skeleton: chunks\n"
+_PIECE = struct.Struct("<QQ3s")
 
 
-@dataclass
-class WeightLayer:
-    """A layer of a weights file.
-
-    Attributes:
-        name: Its Caffe name.
-        type: Its Caffe type; empty where the file does not say.
-        arrays: Its blobs, float32, in Caffe's shape; None for one that the file leaves to its owner (shared params).
-    """
-
-    name: str
-    type: str
-    arrays: list[np.ndarray | None] = field(default_factory=list)
+def _number(message_class: type[Message], name: str) -> int:
+    return int(message_class.DESCRIPTOR.fields_by_name[name].number)
 
 
-class Weights:
-    """What a weights file holds.
+# Array fields of BlobProto by number, and the type of their values; blob.cpp, Blob::FromProto, prefers doubles.
+_VALUES = {_number(caffe_pb2.BlobProto, "double_data"): "<f8", _number(caffe_pb2.BlobProto, "data"): "<f4"}
+_DIFFS = {_number(caffe_pb2.BlobProto, name) for name in ("diff", "double_diff")}
+_DATA = _number(caffe_pb2.BlobProto, "data")
+# Fields of NetParameter that hold layers, and of layers that hold blobs.
+_LAYERS: dict[int, type[Message]] = {
+    _number(caffe_pb2.NetParameter, "layer"): caffe_pb2.LayerParameter,
+    _number(caffe_pb2.NetParameter, "layers"): caffe_pb2.V1LayerParameter,
+}
+_V0_LAYER = _number(caffe_pb2.V1LayerParameter, "layer")
 
-    Attributes:
-        layers: All layers in the file's order, those without blobs included.
-    """
 
-    def __init__(self, layers: list[WeightLayer]) -> None:
-        self.layers = layers
+class _Scattered(Exception):
+    """A blob's values are not in one piece: written one by one, as very old files may have them, or in several."""
 
-    @property
-    def blobs(self) -> dict[str, list[np.ndarray | None]]:
-        """{layer: arrays} of the layers that have any; the last of several layers of one name wins."""
-        return {layer.name: layer.arrays for layer in self.layers if layer.arrays}
+
+class _Blob(NamedTuple):
+    """A blob as it lies in a file: `data[start:end]` are its values, `kind` their type, `message` is the rest of it."""
+
+    message: Any
+    kind: str
+    start: int
+    end: int
+
+
+class _Layer(NamedTuple):
+    """A layer as it lies in a file; `message` is all of it but its blobs."""
+
+    message: Any
+    blobs: list[_Blob]
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
     """Reads a .caffemodel of any format version, or a .caffemodel.h5; told apart by content.
+
+    The arrays are read-only and lie in the mapped file where it has them in one piece, as all but very old ones have.
 
     Raises:
         FileError: The file cannot be read.
         WeightsError: It is truncated, foreign, or a blob's values do not fit its shape.
     """
     name = os.fspath(path)
-    data = read_bytes(path)
-    if data.startswith(b"\x89HDF\r\n\x1a\n"):
-        return _read_hdf5(name)
-    return Weights(_read_layers(_parse_net(data, name), name))
+    data = map_bytes(path)
+    if data[: len(HDF5_MARK)] == HDF5_MARK:
+        return read_hdf5(name)
+    return _weights(*_walk_net(data, name), name)
 
 
-def take_apart(data: bytes, path: str = "<bytes>") -> tuple[bytes, Weights]:
+def take_apart(data: bytes | memoryview, path: str = "<bytes>") -> tuple[bytes, Weights]:
     """Splits a .caffemodel into its arrays and a skeleton with everything else; `put_together` is the way back.
 
     Args:
@@ -92,23 +92,18 @@ def take_apart(data: bytes, path: str = "<bytes>") -> tuple[bytes, Weights]:
         path: Where it is from, for errors.
 
     Returns:
-        The skeleton and the weights. Values that the file has not in one piece come back in one.
+        The skeleton and the weights, whose arrays are views on `data`. Values that the file has not in one piece come
+        back in one.
 
     Raises:
         WeightsError: It is no caffemodel.
     """
-    message = _parse_net(data, path)
-    weights = Weights(_read_layers(message, path))
-    if message.SerializeToString() != data and (chunks := _cut_out_arrays(data, message)) is not None:
-        return chunks, weights
-    for _, blob in _message_blobs(message):
-        if name := _array_field(blob):
-            setattr(blob, name, b"")
-    return _MESSAGE_MARK + message.SerializeToString(), weights
+    view, layers = _walk_net(memoryview(data), path)
+    return _cut_out_arrays(view, layers), _weights(view, layers, path)
 
 
-def put_together(skeleton: bytes, arrays: Sequence[np.ndarray]) -> bytes:
-    """Returns the .caffemodel that `take_apart` was given, with these arrays.
+def put_together(skeleton: bytes, arrays: Arrays) -> list[bytes | np.ndarray]:
+    """Returns the .caffemodel that `take_apart` was given, with these arrays, in pieces: float32 ones are not copied.
 
     Args:
         skeleton: From `take_apart`.
@@ -117,21 +112,29 @@ def put_together(skeleton: bytes, arrays: Sequence[np.ndarray]) -> bytes:
     Raises:
         WeightsError: The arrays do not fit, or `skeleton` is none.
     """
-    if skeleton.startswith(_CHUNK_MARK):
-        try:
-            return _fill_in_arrays(skeleton[len(_CHUNK_MARK) :], arrays)
-        except (struct.error, UnicodeDecodeError, TypeError) as error:
-            raise WeightsError("the caffemodel's skeleton is damaged", code="weights.skeleton") from error
-    if not skeleton.startswith(_MESSAGE_MARK):
+    if not skeleton.startswith(_SKELETON_MARK):
         raise WeightsError("not a caffemodel's skeleton", code="weights.skeleton")
-    message = _parse(_bulk_class("NetParameter"), skeleton[len(_MESSAGE_MARK) :], "skeleton")
-    blobs = list(_message_blobs(message))
-    if len(arrays) != len(blobs):
-        raise WeightsError("number of arrays differs", code="weights.skeleton", expected=len(blobs), found=len(arrays))
-    for (name, blob), array in zip(blobs, arrays, strict=True):
-        _fill_blob(name, blob, array)
-    data: bytes = message.SerializeToString()
-    return data
+    try:
+        pieces = list(_skeleton_pieces(skeleton))
+    except (struct.error, ValueError) as error:
+        raise WeightsError("the caffemodel's skeleton is damaged", code="weights.skeleton") from error
+    places = [(length, kind) for _, length, kind in pieces if kind]
+    if len(places) != len(arrays):
+        raise WeightsError("number of arrays differs", code="weights.skeleton", expected=len(places), found=len(arrays))
+    rest = iter(arrays)
+    result: list[bytes | np.ndarray] = []
+    for piece, length, kind in pieces:
+        result.append(piece)
+        if kind:
+            result.append(np.ascontiguousarray(next(rest), kind))
+            if result[-1].nbytes != length:  # type: ignore[union-attr]
+                raise WeightsError("an array's size differs", code="weights.skeleton", expected=f"{length} bytes")
+    return result
+
+
+def join_pieces(pieces: Iterable[bytes | np.ndarray]) -> bytes:
+    """Returns pieces of a file as its content."""
+    return b"".join(piece if isinstance(piece, bytes) else piece.tobytes() for piece in pieces)
 
 
 def write_caffemodel(
@@ -139,54 +142,12 @@ def write_caffemodel(
 ) -> None:
     """Writes a .caffemodel: the layers of `net` with the arrays of `blobs`, by layer name or one list a layer; atomic.
 
-    Raises:
-        FileError: The file cannot be written.
-    """
-    message = _bulk_class("NetParameter").FromString(net.SerializeToString())
-    for index, layer in enumerate(message.layer):
-        del layer.blobs[:]
-        for array in blobs.get(layer.name, ()) if isinstance(blobs, Mapping) else blobs[index]:
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(array.shape)
-            blob.data = np.ascontiguousarray(array, "<f4").tobytes()
-    write_bytes(path, message.SerializeToString())
-
-
-def write_hdf5(path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays]) -> None:
-    """Writes Caffe's HDF5 form, data/<layer>/<index> (net.cpp, Net::ToHDF5); atomic.
-
-    A blob shared by param name is written with the layer that owns it.
+    The bytes are those of protobuf for such a net. Arrays go to the file as they are, float32 ones without a copy.
 
     Raises:
         FileError: The file cannot be written.
     """
-    import h5py
-
-    owned: set[str] = set()
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        data = file.create_group("data")
-        for layer in net.layer:
-            group = _hdf5_group(data, layer.name)
-            for index, array in enumerate(blobs.get(layer.name, ())):
-                shared = layer.param[index].name if index < len(layer.param) else ""
-                if shared not in owned and str(index) not in group:
-                    group.create_dataset(str(index), data=np.asarray(array, np.float32))
-                if shared:
-                    owned.add(shared)
-
-
-def _hdf5_group(data: Any, layer: str) -> Any:
-    """Returns a layer's group, made where it is missing.
-
-    Raises:
-        WeightsError: HDF5 cannot have this name: it is empty, or runs through another layer's blobs.
-    """
-    try:
-        return data.require_group(layer)
-    except (ValueError, TypeError) as error:
-        raise WeightsError(
-            f"{error}", code="weights.hdf5-name", layer=layer, hint="rename the layer or write a .caffemodel"
-        ) from error
+    write_pieces(path, _net_pieces(net, blobs))
 
 
 def blob_to_array(blob: Message) -> np.ndarray:
@@ -195,16 +156,13 @@ def blob_to_array(blob: Message) -> np.ndarray:
     Raises:
         WeightsError: The number of values does not fit the shape.
     """
-    return _blob_array(_bulk_class("BlobProto").FromString(blob.SerializeToString()), "BlobProto")
+    return _read_blob(memoryview(blob.SerializeToString()), "BlobProto")
 
 
 def array_to_blob(array: np.ndarray) -> caffe_pb2.BlobProto:
     """Returns a BlobProto with an array's shape and float32 values."""
-    bulk = _bulk_class("BlobProto")()
-    bulk.shape.dim.extend(array.shape)
-    bulk.data = np.ascontiguousarray(array, "<f4").tobytes()
     blob = caffe_pb2.BlobProto()
-    blob.ParseFromString(bulk.SerializeToString())
+    blob.ParseFromString(join_pieces(_blob_pieces(np.asarray(array, "<f4", order="C"))))
     return blob
 
 
@@ -214,11 +172,7 @@ def read_blob(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         FileError, WeightsError: The file is missing or damaged.
     """
-    data, name = read_bytes(path), os.fspath(path)
-    blob = _parse(_bulk_class("BlobProto"), data, name)
-    if not _fits(blob):
-        blob = _repacked(_bulk_class("BlobProto"), data, name)
-    return _blob_array(blob, name)
+    return _read_blob(map_bytes(path), os.fspath(path))
 
 
 def write_blob(path: str | os.PathLike[str], array: np.ndarray) -> None:
@@ -244,29 +198,7 @@ def write_message(path: str | os.PathLike[str], message: Message) -> None:
     write_bytes(path, message.SerializeToString())
 
 
-@functools.cache
-def _bulk_class(name: str) -> Any:
-    """Returns a message class of the schema in which arrays are bytes."""
-    file = descriptor_pb2.FileDescriptorProto()
-    caffe_pb2.DESCRIPTOR.CopyToProto(file)
-    blob = next(message for message in file.message_type if message.name == "BlobProto")
-    for entry in blob.field:
-        if entry.name in _ARRAY_FIELDS:
-            entry.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
-            entry.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
-            entry.ClearField("options")
-    pool = _bulk_pool()
-    try:
-        descriptor = pool.FindMessageTypeByName(f"caffe.{name}")
-    except KeyError:
-        pool.AddSerializedFile(file.SerializeToString())
-        descriptor = pool.FindMessageTypeByName(f"caffe.{name}")
-    return message_factory.GetMessageClass(descriptor)
-
-
-@functools.cache
-def _bulk_pool() -> descriptor_pool.DescriptorPool:
-    return descriptor_pool.DescriptorPool()
+# --- reading ---
 
 
 def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageType:
@@ -274,104 +206,100 @@ def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageT
     try:
         message.ParseFromString(data)
     except (DecodeError, RecursionError, ValueError) as error:
-        kind = message_class.DESCRIPTOR.name
-        raise WeightsError(
-            f"{path}: not a {kind}, or truncated ({len(data)} bytes)",
-            code="weights.damaged",
-            hint="this is text" if data[:4096].isascii() and b"\0" not in data[:4096] else None,
-        ) from error
+        raise _damaged(message_class, data, path, f"{len(data)} bytes") from error
     return message
 
 
-def _parse_net(data: bytes, path: str) -> Any:
-    message_class = _bulk_class("NetParameter")
-    message = _parse(message_class, data, path)
-    if all(_fits(blob) for _, blob in _message_blobs(message)):
-        return message
-    return _repacked(message_class, data, path)
+def _damaged(message_class: type[Message], data: bytes | memoryview, path: str, what: str) -> WeightsError:
+    beginning = bytes(data[:4096])
+    return WeightsError(
+        f"{path}: not a {message_class.DESCRIPTOR.name}, or truncated ({what})",
+        code="weights.damaged",
+        hint="this is text" if beginning.isascii() and b"\0" not in beginning else None,
+    )
 
 
-def _read_layers(message: Any, path: str) -> list[WeightLayer]:
-    layers = [_read_layer(layer, path) for layer in _message_layers(message)]
-    if not layers:
-        raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="is this a caffemodel?")
+def _walk_net(data: memoryview, path: str) -> tuple[memoryview, list[_Layer]]:
+    """Returns the layers of a NetParameter and the bytes in which they lie."""
+    try:
+        return data, _find_layers(data, path)
+    except WireError as error:
+        raise _damaged(caffe_pb2.NetParameter, data, path, str(error)) from error
+    except _Scattered:
+        whole = memoryview(_parse(caffe_pb2.NetParameter, bytes(data), path).SerializeToString())
+        return whole, _find_layers(whole, path)
+
+
+def _find_layers(data: memoryview, path: str) -> list[_Layer]:
+    layers, rest = [], []
+    for field in read_fields(data, 0, len(data)):
+        if field.kind == BYTES and field.number in _LAYERS:
+            layers.append(_find_blobs(data, field, _LAYERS[field.number], path))
+        else:
+            rest.append(field)
+    _parse(caffe_pb2.NetParameter, join_fields(data, rest), path)
     return layers
 
 
-def _cut_out_arrays(data: bytes, message: Any) -> bytes | None:
-    """Returns [chunk length, array length, type, chunk]... and the rest of a file whose arrays are cut out.
+def _find_blobs(data: memoryview, layer: Field, message_class: type[Message], path: str) -> _Layer:
+    fields = list(read_fields(data, layer.payload, layer.end))
+    if message_class is caffe_pb2.V1LayerParameter:  # may hold a V0LayerParameter, which then counts
+        old = [field for field in fields if field.kind == BYTES and field.number == _V0_LAYER]
+        if old:
+            message_class = caffe_pb2.V0LayerParameter
+            fields = [field for part in old for field in read_fields(data, part.payload, part.end)]
+    number = _number(message_class, "blobs")
+    blobs = [field for field in fields if field.kind == BYTES and field.number == number]
+    rest = (field for field in fields if field.kind != BYTES or field.number != number)
+    message = _parse(message_class, join_fields(data, rest), path)
+    return _Layer(message, [_find_values(data, blob.payload, blob.end, path) for blob in blobs])
 
-    None where the arrays are not in the file in one piece each.
+
+def _find_values(data: memoryview, start: int, end: int, path: str) -> _Blob:
+    """Finds a blob's values in `data[start:end]`.
+
+    Raises:
+        _Scattered: They are not in one piece.
     """
-    pieces = [_CHUNK_MARK]
-    start = 0
-    for _, blob in _message_blobs(message):
-        name = _array_field(blob) or "data"
-        array = getattr(blob, name)
-        header = _varint(blob.DESCRIPTOR.fields_by_name[name].number << 3 | 2) + _varint(len(array))
-        found = data.find(header + array, start)
-        if found < 0:
-            return None
-        end = found + len(header)
-        kind = _ARRAY_FIELDS[name].encode()
-        pieces += [struct.pack("<QQ3s", end - start, len(array), kind), data[start:end]]
-        start = end + len(array)
-    return b"".join([*pieces, struct.pack("<QQ3s", len(data) - start, 0, b""), data[start:]])
+    found: dict[int, Field] = {}
+    rest = []
+    for field in read_fields(data, start, end):
+        if field.number in _VALUES:
+            if field.kind != BYTES or field.number in found:
+                raise _Scattered
+            found[field.number] = field
+        elif field.number not in _DIFFS:
+            rest.append(field)
+    message = _parse(caffe_pb2.BlobProto, join_fields(data, rest), path)
+    for number, kind in _VALUES.items():
+        if number in found and found[number].payload < found[number].end:
+            return _Blob(message, kind, found[number].payload, found[number].end)
+    return _Blob(message, "<f4", end, end)
 
 
-def _fill_in_arrays(chunks: bytes, arrays: Sequence[np.ndarray]) -> bytes:
-    pieces: list[bytes] = []
-    rest = iter(arrays)
-    place, size = 0, struct.calcsize("<QQ3s")
-    while place < len(chunks):
-        length, array_length, kind = struct.unpack_from("<QQ3s", chunks, place)
-        pieces.append(chunks[place + size : place + size + length])
-        place += size + length
-        if kind != b"\0\0\0":
-            array = next(rest, None)
-            values = b"" if array is None else np.ascontiguousarray(array, kind.decode()).tobytes()
-            if array is None or len(values) != array_length:
-                raise WeightsError("the arrays do not fit the skeleton", code="weights.skeleton")
-            pieces.append(values)
-    if next(rest, None) is not None:
-        raise WeightsError("more arrays than the skeleton has", code="weights.skeleton")
-    return b"".join(pieces)
+def _read_blob(data: memoryview, path: str) -> np.ndarray:
+    try:
+        return _array(data, _find_values(data, 0, len(data), path), path)
+    except WireError as error:
+        raise _damaged(caffe_pb2.BlobProto, data, path, str(error)) from error
+    except _Scattered:
+        whole = memoryview(_parse(caffe_pb2.BlobProto, bytes(data), path).SerializeToString())
+        return _array(whole, _find_values(whole, 0, len(whole), path), path)
 
 
-def _varint(value: int) -> bytes:
-    result = bytearray()
-    while value > 0x7F:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*result, value])
+def _weights(data: memoryview, layers: Sequence[_Layer], path: str) -> Weights:
+    if not layers:
+        raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="is this a caffemodel?")
+    return Weights([_weight_layer(data, layer, path) for layer in layers])
 
 
-def _message_layers(message: Any) -> Iterator[Any]:
-    """Yields LayerParameter, V1LayerParameter or V0LayerParameter messages."""
-    yield from message.layer
-    for layer in message.layers:
-        yield layer.layer if layer.HasField("layer") else layer
-
-
-def _message_blobs(message: Any) -> Iterator[tuple[str, Any]]:
-    for layer in _message_layers(message):
-        for blob in layer.blobs:
-            yield layer.name, blob
-
-
-def _read_layer(layer: Any, path: str) -> WeightLayer:
-    kind = layer.type
+def _weight_layer(data: memoryview, layer: _Layer, path: str) -> WeightLayer:
+    name, kind = layer.message.name, layer.message.type
     if isinstance(kind, int):  # V1 names its types by an enum
         kind = v1_type_name(kind)
-    if isinstance(layer.name, bytes) or isinstance(kind, bytes):  # what protobuf gives where text is not UTF-8
-        raise WeightsError(f"{path}: a layer's name is not UTF-8 text", code="weights.damaged", found=layer.name)
-    arrays = [_blob_array(blob, path, layer.name, kind) for blob in layer.blobs]
-    return WeightLayer(layer.name, kind, list(arrays))
-
-
-def _array_field(blob: Any) -> str | None:
-    """Returns which field holds the values."""
-    return next((name for name in ("double_data", "data") if blob.HasField(name)), None)
+    if isinstance(name, bytes) or isinstance(kind, bytes):  # what protobuf gives where text is not UTF-8
+        raise WeightsError(f"{path}: a layer's name is not UTF-8 text", code="weights.damaged", found=name)
+    return WeightLayer(name, kind, [_array(data, blob, path, name, kind) for blob in layer.blobs])
 
 
 def _blob_shape(blob: Any) -> tuple[int, ...]:
@@ -380,111 +308,104 @@ def _blob_shape(blob: Any) -> tuple[int, ...]:
     return tuple(blob.shape.dim)
 
 
-def _blob_array(blob: Any, path: str, layer: str | None = None, layer_type: str | None = None) -> np.ndarray:
-    name = _array_field(blob)
-    data = getattr(blob, name) if name else b""
-    kind = np.dtype(_ARRAY_FIELDS[name or "data"])
-    shape = _blob_shape(blob)
+def _array(
+    data: memoryview, blob: _Blob, path: str, layer: str | None = None, layer_type: str | None = None
+) -> np.ndarray:
+    kind, shape, length = np.dtype(blob.kind), _blob_shape(blob.message), blob.end - blob.start
+    where: dict[str, Any] = {"layer": layer, "layer_type": layer_type}
     if len(shape) > _MAX_AXES:
         raise WeightsError(
             f"{path}: a blob with too many axes",
             code="weights.axes",
-            layer=layer,
-            layer_type=layer_type,
             expected=f"at most {_MAX_AXES}",
             found=len(shape),
+            **where,
         )
-    if min(shape, default=0) < 0 or max(shape, default=0) > _MAX_COUNT or math.prod(shape) * kind.itemsize != len(data):
+    if min(shape, default=0) < 0 or max(shape, default=0) > MAX_COUNT or math.prod(shape) * kind.itemsize != length:
         raise WeightsError(
             f"{path}: a blob's values do not fit its shape",
             code="weights.count",
-            layer=layer,
-            layer_type=layer_type,
             expected=f"{math.prod(shape)} values for shape {shape}",
-            found=len(data) / kind.itemsize,
+            found=length / kind.itemsize,
+            **where,
         )
-    return _as_float32(np.frombuffer(data, kind), path, layer).reshape(shape)
+    return as_float32(np.frombuffer(data[blob.start : blob.end], kind), path, layer).reshape(shape)
 
 
-def _as_float32(values: np.ndarray, path: str, layer: str | None) -> np.ndarray:
-    """Returns doubles as floats; a copy is made only where it must be."""
-    try:
-        with np.errstate(over="raise", invalid="ignore"):
-            return values.astype(np.float32, copy=False)
-    except FloatingPointError as error:
-        raise WeightsError(f"{path}: a value is beyond float32", code="weights.range", layer=layer) from error
+# --- the skeleton ---
 
 
-def _fill_blob(layer: str, blob: Any, array: np.ndarray) -> None:
-    name = _array_field(blob) or "data"
-    shape = _blob_shape(blob)
-    if math.prod(shape) != array.size:
-        raise WeightsError(
-            "an array's size differs", code="weights.skeleton", layer=layer, expected=shape, found=array.shape
-        )
-    setattr(blob, name, np.ascontiguousarray(array, _ARRAY_FIELDS[name]).tobytes())
+def _cut_out_arrays(data: memoryview, layers: Sequence[_Layer]) -> bytes:
+    pieces = [_SKELETON_MARK]
+    place = 0
+    for blob in (blob for layer in layers for blob in layer.blobs):
+        pieces.append(_PIECE.pack(blob.start - place, blob.end - blob.start, blob.kind.encode()))
+        pieces.append(bytes(data[place : blob.start]))
+        place = blob.end
+    return b"".join([*pieces, _PIECE.pack(len(data) - place, 0, b""), bytes(data[place:])])
 
 
-def _fits(blob: Any) -> bool:
-    name = _array_field(blob)
-    number = len(getattr(blob, name)) // np.dtype(_ARRAY_FIELDS[name]).itemsize if name else 0
-    return number == math.prod(_blob_shape(blob))
+def _skeleton_pieces(skeleton: bytes) -> Iterator[tuple[bytes, int, str]]:
+    """Yields (piece, length of the array behind it, its type); no type where there is none."""
+    place = len(_SKELETON_MARK)
+    while place < len(skeleton):
+        length, array_length, kind = _PIECE.unpack_from(skeleton, place)
+        place += _PIECE.size
+        if length > len(skeleton) - place or kind.decode() not in ("\0\0\0", *_VALUES.values()):
+            raise ValueError("a piece without an end, or another type")
+        yield skeleton[place : place + length], array_length, kind.decode().strip("\0")
+        place += length
 
 
-def _repacked(message_class: type[Message], data: bytes, path: str) -> Any:
-    """Reads values that are not in one piece: written one by one, as very old files may have them, or in several."""
-    plain = _parse(getattr(caffe_pb2, message_class.DESCRIPTOR.name), data, path)
-    return message_class.FromString(plain.SerializeToString())
+# --- writing ---
 
 
-def _read_hdf5(path: str) -> Weights:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            data = file.get("data")
-            if not isinstance(data, h5py.Group):
-                raise WeightsError(f"{path}: no group data/ in it", code="weights.hdf5")
-            layers = [WeightLayer(name, "", arrays) for name, arrays in _hdf5_layers(data, "", path) if arrays]
-    except WeightsError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py makes of damage
-        raise WeightsError(f"{path}: damaged HDF5 file: {error}", code="weights.damaged") from error
-    if not layers:
-        raise WeightsError(f"{path}: no layers in it", code="weights.empty")
-    return Weights(layers)
-
-
-def _hdf5_layers(group: Any, prefix: str, path: str) -> Iterator[tuple[str, list[np.ndarray | None]]]:
-    """Yields (layer, arrays); a slash in a layer's name nests groups."""
-    import h5py
-
-    if prefix.count("/") > _MAX_DEPTH:
-        raise WeightsError(f"{path}: groups too deep inside each other", code="weights.hdf5", found=prefix[:80])
-    for name in group:
-        item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-        if not isinstance(item, h5py.Group):
-            continue
-        layer = f"{prefix}{name}"
-        datasets = {int(key): item[key] for key in item if key.isdecimal() and isinstance(item[key], h5py.Dataset)}
-        number = max(datasets, default=-1) + 1
-        if number > _MAX_BLOBS:
-            raise WeightsError(f"{path}: no layer has so many blobs", code="weights.hdf5", layer=layer, found=number)
-        yield layer, [_hdf5_array(datasets.get(i), path, layer) for i in range(number)]
-        yield from _hdf5_layers(item, f"{layer}/", path)
+def _net_pieces(
+    net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays] | Sequence[Arrays]
+) -> Iterator[bytes | np.ndarray]:
+    rest = caffe_pb2.NetParameter()
+    rest.CopyFrom(net)
+    rest.ClearField("layer")
+    number = _number(caffe_pb2.NetParameter, "layer")
+    before, behind = _around(rest, number)
+    yield before
+    for index, layer in enumerate(net.layer):
+        arrays = blobs.get(layer.name, ()) if isinstance(blobs, Mapping) else blobs[index]
+        pieces = list(_layer_pieces(layer, arrays))
+        yield header(number, _length(pieces))
+        yield from pieces
+    yield behind
 
 
-def _hdf5_array(dataset: Any, path: str, layer: str) -> np.ndarray | None:
-    if dataset is None:
-        return None
-    if dataset.dtype.kind != "f":
-        raise WeightsError(
-            f"{path}: values are no floats", code="weights.hdf5", layer=layer, expected="float32", found=dataset.dtype
-        )
-    # A file can claim any size; what is not compressed must be there.
-    is_whole = dataset.compression is not None or dataset.id.get_storage_size() == dataset.size * dataset.dtype.itemsize
-    if dataset.size > _MAX_COUNT or not is_whole:
-        raise WeightsError(
-            f"{path}: a blob's values are not in the file", code="weights.count", layer=layer, expected=dataset.shape
-        )
-    return _as_float32(np.asarray(dataset[()]), path, layer)
+def _layer_pieces(layer: caffe_pb2.LayerParameter, arrays: Arrays) -> Iterator[bytes | np.ndarray]:
+    rest = caffe_pb2.LayerParameter()
+    rest.CopyFrom(layer)
+    rest.ClearField("blobs")
+    number = _number(caffe_pb2.LayerParameter, "blobs")
+    before, behind = _around(rest, number)
+    yield before
+    for array in arrays:
+        pieces = _blob_pieces(np.asarray(array, "<f4", order="C"))
+        yield header(number, _length(pieces))
+        yield from pieces
+    yield behind
+
+
+def _blob_pieces(array: np.ndarray) -> list[bytes | np.ndarray]:
+    """Returns a BlobProto's bytes, the array among them as it is; no data where it is empty, as protobuf has it."""
+    blob = caffe_pb2.BlobProto()
+    blob.shape.dim.extend(array.shape)
+    shape = blob.SerializeToString()
+    return [header(_DATA, array.nbytes), array, shape] if array.size else [shape]
+
+
+def _around(message: Message, number: int) -> tuple[bytes, bytes]:
+    """Returns a message's bytes before and behind where field `number` goes: protobuf writes fields by number."""
+    data = message.SerializeToString()
+    view = memoryview(data)
+    place = next((field.start for field in read_fields(view, 0, len(data)) if field.number > number), len(data))
+    return data[:place], data[place:]
+
+
+def _length(pieces: Sequence[bytes | np.ndarray]) -> int:
+    return sum(len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in pieces)

@@ -13,7 +13,8 @@ import torch
 from pyscratchdet.errors import WeightsError
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.weights import array_to_blob, read_weights, write_caffemodel, write_hdf5
+from pyscratchdet.proto.hdf5 import write_hdf5
+from pyscratchdet.proto.weights import array_to_blob, read_weights, write_caffemodel
 from pyscratchdet.runtime.net import LayerModule, Net
 
 Blobs = Sequence[np.ndarray | None]
@@ -64,10 +65,18 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs])
         for module in net.layers
         if module.name not in copied and any((id(module), role) not in shared for role in module.roles)
     ]
-    with torch.no_grad():
-        for target, array in pairs:
-            target.copy_(torch.from_numpy(np.require(array, np.float32, ["C", "W"]).reshape(tuple(target.shape))))
+    for target, array in pairs:
+        _assign(target, array)
     return report
+
+
+def _assign(target: torch.Tensor, array: np.ndarray) -> None:
+    """Copies an array into a blob; on the CPU straight from where it lies, which may be a mapped file."""
+    with torch.no_grad():
+        if target.device.type == "cpu" and target.dtype == torch.float32:
+            target.detach().numpy()[...] = array.reshape(tuple(target.shape))
+        else:
+            target.copy_(torch.from_numpy(np.array(array, np.float32).reshape(tuple(target.shape))))
 
 
 def net_blobs(net: Net) -> dict[str, list[np.ndarray]]:

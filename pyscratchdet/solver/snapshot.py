@@ -24,10 +24,11 @@ import torch
 from pyscratchdet.errors import FileError, PyScratchDetError, SolverError
 from pyscratchdet.files import atomic_path, read_bytes, write_bytes
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message, write_hdf5, write_message
+from pyscratchdet.proto.hdf5 import write_hdf5
+from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message, write_message
 from pyscratchdet.runtime import Net, net_blobs, net_to_proto, save_weights
 
-RESUME_FORMAT = 1
+RESUME_FORMAT = 2
 _STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
 
 

@@ -2,13 +2,15 @@
 
 import random
 import struct
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
 
+from pyscratchdet import files
 from pyscratchdet.errors import PyScratchDetError, WeightsError
-from pyscratchdet.proto import caffe_pb2, weights
+from pyscratchdet.proto import caffe_pb2, hdf5, weights
 
 
 def make_net():
@@ -28,7 +30,7 @@ def test_arrays_and_bytes_survive(tmp_path):
     assert [array.shape for array in arrays] == [(2, 3, 4), (1, 1, 5, 7), (2,)]
     np.testing.assert_array_equal(arrays[0].ravel(), np.arange(24))
     np.testing.assert_array_equal(arrays[2], [1.5, 2.5])
-    assert weights.put_together(skeleton, arrays) == data
+    assert weights.join_pieces(weights.put_together(skeleton, arrays)) == data
 
 
 def varint(value):
@@ -75,10 +77,56 @@ def test_every_wire_form_is_read(form, tmp_path):
     assert array.dtype == np.float32
     assert array.tolist() == [VALUES[:3], VALUES[3:]]
     skeleton, found = weights.take_apart(data)
-    back = weights.put_together(skeleton, found.layers[0].arrays)
+    back = weights.join_pieces(weights.put_together(skeleton, found.layers[0].arrays))
     assert weights.take_apart(back)[1].layers[0].arrays[0].tolist() == array.tolist()
     if "one by one" not in form.replace("dimensions one by one", "") and form != "two pieces":
         assert back == data
+
+
+@pytest.mark.parametrize("form", ["packed", "shape behind the values", "diffs beside", "unknown field"])
+def test_arrays_are_views_on_the_file(form):
+    data = file_with_blob(WIRE_FORMS[form])
+    (array,) = weights.take_apart(data)[1].layers[0].arrays
+    assert np.shares_memory(array, np.frombuffer(data, np.uint8))
+    assert not array.flags.writeable
+
+
+def test_reading_and_writing_keep_one_copy_of_the_weights(tmp_path):
+    """Python's own allocations, which numpy's are among: a map of the file is none."""
+    net = caffe_pb2.NetParameter(layer=[{"name": "fc", "type": "InnerProduct"}])
+    array = np.arange(2_000_000, dtype=np.float32).reshape(1000, 2000)
+    path, back = tmp_path / "net.caffemodel", tmp_path / "back.caffemodel"
+    tracemalloc.start()
+    weights.write_caffemodel(path, net, {"fc": [array]})
+    (found,) = weights.read_weights(path).blobs["fc"]
+    skeleton, _ = weights.take_apart(files.map_bytes(path))
+    files.write_pieces(back, weights.put_together(skeleton, [found]))
+    largest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert back.read_bytes() == path.read_bytes()
+    np.testing.assert_array_equal(found, array)
+    assert largest < 1e6  # of 8 MB of weights
+
+
+def test_replacing_a_mapped_file_leaves_its_arrays_alone(tmp_path):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(file_with_blob(WIRE_FORMS["packed"]))
+    (array,) = weights.read_weights(path).blobs["a"]
+    files.write_bytes(path, b"")
+    assert array.tolist() == [VALUES[:3], VALUES[3:]]
+
+
+def test_empty_doubles_leave_the_floats(tmp_path):
+    (layer,) = weights.take_apart(file_with_blob(SHAPE + chunk(8, b"") + chunk(5, FLOATS)))[1].layers
+    assert layer.arrays[0].tolist() == [VALUES[:3], VALUES[3:]]
+
+
+def test_blobs_inside_a_v0_layer_are_found():
+    layer = chunk(1, b"a") + chunk(2, b"conv") + chunk(50, WIRE_FORMS["packed"])
+    data = chunk(2, chunk(1, layer))
+    skeleton, found = weights.take_apart(data)
+    assert [(layer.name, len(layer.arrays)) for layer in found.layers] == [("a", 1)]
+    assert weights.join_pieces(weights.put_together(skeleton, found.layers[0].arrays)) == data
 
 
 def test_legacy_shape_counts_where_both_are_given():
@@ -127,7 +175,7 @@ def test_impossible_counts_are_refused_at_once(blob, tmp_path):
         (b"name: 'net'\nlayer { }", "this is text"),
         (b"\x89HDF\r\n\x1a\n and no more", "damaged HDF5 file"),
         (b"PK\x03\x04" + bytes(range(256)), "not a NetParameter, or truncated"),
-        (make_net().SerializeToString()[:-3], "truncated"),
+        (make_net().SerializeToString()[:-3], r"truncated \(byte 313: a field of 33 bytes where 30 are left\)"),
     ],
 )
 def test_foreign_files_say_what_they_are(data, says, tmp_path):
@@ -155,7 +203,7 @@ def test_text_names_and_arrays_survive_hdf5(tmp_path):
     for name, param in (("stage1/conv.a", "w"), ("stage1", ""), ("stage2/conv.a", "w")):
         net.layer.add(name=name, param=[{"name": param}])
     first, second, bias = np.ones((2, 3), np.float32), np.zeros((4,), np.float32), np.full((5,), 7, np.float32)
-    weights.write_hdf5(path, net, {"stage1/conv.a": [first, bias], "stage1": [second], "stage2/conv.a": [first, bias]})
+    hdf5.write_hdf5(path, net, {"stage1/conv.a": [first, bias], "stage1": [second], "stage2/conv.a": [first, bias]})
     found = weights.read_weights(path).blobs
     assert {name: [None if a is None else a.tolist() for a in arrays] for name, arrays in found.items()} == {
         "stage1/conv.a": [first.tolist(), bias.tolist()],
@@ -168,7 +216,7 @@ def test_names_that_hdf5_cannot_have_are_refused(tmp_path):
     net = caffe_pb2.NetParameter(layer=[{"name": "a"}, {"name": "a/0"}])
     array = np.ones((2,), np.float32)
     with pytest.raises(WeightsError) as caught:
-        weights.write_hdf5(tmp_path / "net.h5", net, {"a": [array], "a/0": [array]})
+        hdf5.write_hdf5(tmp_path / "net.h5", net, {"a": [array], "a/0": [array]})
     assert (caught.value.code, caught.value.layer) == ("weights.hdf5-name", "a/0")
     assert not list(tmp_path.iterdir())
 
@@ -212,7 +260,7 @@ def test_foreign_hdf5_is_refused(make, tmp_path):
 def test_damaged_hdf5_reads_or_raises_a_typed_error(tmp_path):
     path = tmp_path / "net.h5"
     net = caffe_pb2.NetParameter(layer=[{"name": "a"}, {"name": "b"}])
-    weights.write_hdf5(path, net, {"a": [np.ones((2, 3), np.float32)], "b": [np.ones((4,), np.float32)]})
+    hdf5.write_hdf5(path, net, {"a": [np.ones((2, 3), np.float32)], "b": [np.ones((4,), np.float32)]})
     data = path.read_bytes()
     rng = random.Random(3)
     refused = 0
