@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pyscratchdet.cli.flags import unknown_fields
 from pyscratchdet.errors import PyScratchDetError, nearest
 
 # command: (module beside this file, what it does). A module defines configure(parser) and run(args) -> exit status,
@@ -75,7 +76,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"pyscratchdet {command}", description=summary[0].upper() + summary[1:] + ".")
     parser.set_defaults(command=command)
     module.configure(parser)
-    status: int = module.run(parser.parse_args(arguments[1:]))
+    args = parser.parse_args(arguments[1:])
+    with unknown_fields(args):
+        status: int = module.run(args)
     return status
 
 

@@ -7,7 +7,7 @@ import argparse
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the original's arguments."""
-    from pyscratchdet.cli.gflags import add_flags
+    from pyscratchdet.cli.flags import add_flags
 
     parser.usage = "pyscratchdet compute-image-mean [flags] INPUT_DB [OUTPUT_FILE]"
     parser.add_argument("database", metavar="INPUT_DB", help="LMDB of Datum or AnnotatedDatum records of one size")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pyscratchdet.cli.flags import add_allow_unknown
+
 _FORMS = ".caffemodel, .h5, .safetensors, .pt, .onnx or .solverstate"
 
 
@@ -24,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mmdetection", action="store_true", help="SRC is a ScratchDet checkpoint of mmdetection")
     parser.add_argument("--weights", metavar="FILE", help="state_dict of a torchvision model; left out, random weights")
     parser.add_argument("--size", type=int, default=224, help="input of a torchvision model in pixels (default: 224)")
+    add_allow_unknown(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import argparse
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the original's arguments."""
-    from pyscratchdet.cli.gflags import add_flags
+    from pyscratchdet.cli.flags import add_flags
 
     parser.usage = "pyscratchdet create-label-map [flags] MAPFILE OUTFILE"
     parser.add_argument("map_file", metavar="MAPFILE", help="lines of: name [label [display name]]; or voc, or coco")

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from pyscratchdet.cli.detector_options import add_detector_arguments, make_detector
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -36,87 +38,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-draw", action="store_true", help="write no drawn pictures")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop a video or camera after N frames")
     parser.add_argument("--benchmark", action="store_true", help="time each stage at batch 1 and 8, and write nothing")
-
-
-def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Adds the arguments that make a Detector."""
-    parser.add_argument("--model", required=required, metavar="DEPLOY", help="prototxt of the deploy net")
-    parser.add_argument("--weights", required=required, metavar="CAFFEMODEL", help=".caffemodel or .caffemodel.h5")
-    parser.add_argument("--labelmap", metavar="PROTOTXT", help="label map; without it classes are numbers")
-    parser.add_argument(
-        "--mean", default="104,117,123", metavar="B,G,R", help="subtracted (default: SSD's %(default)s)"
-    )
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies what remains (default %(default)s)")
-    parser.add_argument("--rgb", action="store_true", help="the net takes red first")
-    parser.add_argument("--size", metavar="HxW", help="another input size than the prototxt's")
-    parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default %(default)s)"
-    )
-    parser.add_argument("--gpu", metavar="ID", help="run on this GPU")
-
-
-def make_detector(args: argparse.Namespace) -> Detector:
-    """Builds the detector that the arguments describe."""
-    from pyscratchdet.evaluate.detector import Detector, Preparation
-
-    preparation = Preparation(parse_numbers(args.mean, "--mean"), args.scale, args.rgb)
-    return Detector(
-        args.model,
-        args.weights,
-        args.labelmap,
-        preparation=preparation,
-        batch_size=positive(args.batch_size, "--batch-size"),
-        size=parse_size(args.size),
-        device=parse_device(args.gpu),
-    )
-
-
-def parse_numbers(text: str, option: str) -> tuple[float, ...]:
-    """Returns the numbers of a comma-separated list."""
-    from pyscratchdet.errors import UsageError
-
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{option}: not numbers", code="usage.option", expected="such as 104,117,123", found=text
-        ) from None
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) of "300" or "240x320"."""
-    from pyscratchdet.errors import UsageError
-
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError("--size: not a size", code="usage.option", expected="such as 300 or 240x320", found=text)
-    return int(parts[0]), int(parts[-1])
-
-
-def parse_device(gpu: str | None) -> str:
-    """Returns the torch device of `--gpu`."""
-    if gpu is None:
-        return "cpu"
-    from pyscratchdet.errors import UsageError
-    from pyscratchdet.lazy import torch
-
-    if not gpu.isdecimal() or int(gpu) >= torch.cuda.device_count():
-        found = f"{torch.cuda.device_count()} GPUs"
-        raise UsageError(
-            f"--gpu {gpu}: no such GPU", code="usage.gpu", found=found, hint="leave --gpu out to use the CPU"
-        )
-    return f"cuda:{gpu}"
-
-
-def positive(number: int, option: str) -> int:
-    """Returns a number that must be at least 1."""
-    from pyscratchdet.errors import UsageError
-
-    if number < 1:
-        raise UsageError(f"{option}: too small", code="usage.option", expected="at least 1", found=number)
-    return number
 
 
 def run(args: argparse.Namespace) -> int:

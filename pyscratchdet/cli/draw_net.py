@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pyscratchdet.cli.flags import add_allow_unknown
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments, named as draw_net.py's."""
@@ -11,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output_image_file", help="picture; .svg and .html need nothing else, .png and .pdf Graphviz")
     parser.add_argument("--rankdir", default="TB", choices=("TB", "LR", "BT", "RL"), help="direction (default: TB)")
     parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST", "ALL"), help="layers of one phase, or all")
-    parser.add_argument("--allow-unknown", action="store_true", help="pass over fields that the schema does not have")
+    add_allow_unknown(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.layers.plan import read_net
     from pyscratchdet.proto import caffe_pb2
 
-    net = read_net(args.input_net_proto_file, allow_unknown=args.allow_unknown).param
+    net = read_net(args.input_net_proto_file).param
     phase = None if args.phase == "ALL" else caffe_pb2.Phase.Value(args.phase)
     draw_net_to_file(net, args.output_image_file, args.rankdir, phase)
     print(args.output_image_file)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.detect import add_detector_arguments, make_detector, parse_device, positive
+from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_argument, make_detector, positive
+from pyscratchdet.cli.flags import add_allow_unknown
 
 if TYPE_CHECKING:
     from pyscratchdet.evaluate.tables import Detections, GroundTruth
@@ -30,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_caffe_arguments(caffe)
     caffe.add_argument("--model", metavar="PROTOTXT", help="the test net, without a solver")
     caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to judge")
-    caffe.add_argument("--gpu", metavar="ID", help="run on this GPU")
+    add_gpu_argument(caffe)
+    add_allow_unknown(caffe)
     caffe.add_argument("--json", action="store_true", help="print the figures as json")
 
 
@@ -165,7 +168,10 @@ def detect_set(
     if multi_scale:
         from pyscratchdet.evaluate.multiscale import MultiScaleDetector
 
-        detect = MultiScaleDetector(detector, coco).detect  # type: ignore[assignment]
+        many = MultiScaleDetector(detector, coco)
+        sizes = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
+        print(f"multi-scale, each also mirrored: {sizes}", file=sys.stderr)
+        detect = many.detect  # type: ignore[assignment]
     settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
     settings["multi_scale"] = multi_scale
     return run_set(truth, detect, resume, settings, Progress(len(truth.names)))
@@ -174,9 +180,10 @@ def detect_set(
 def _run_caffe(args: argparse.Namespace) -> int:
     from pyscratchdet.evaluate.runner import Progress
     from pyscratchdet.evaluate.solver_test import run_test
+    from pyscratchdet.solver.launch import choose_device
 
     plan = caffe_plan(args)
-    summaries = run_test(plan, args.weights, parse_device(args.gpu), Progress(plan.iterations, "batches"))
+    summaries = run_test(plan, args.weights, choose_device(args.gpu), Progress(plan.iterations, "batches"))
     if args.json:
         _print_json({name: {"mAP": one.mean_ap, "classes": one.aps} for name, one in summaries.items()})
         return 0
@@ -264,8 +271,6 @@ def _print_json(figures: dict[str, Any]) -> None:
 def _write_report(
     args: argparse.Namespace, truth: GroundTruth, detections: Detections, result: VocResult, figures: dict[str, float]
 ) -> None:
-    import sys
-
     from pyscratchdet.evaluate.report import Report, write_report
 
     title = f"{args.results or args.weights} on {args.data}"

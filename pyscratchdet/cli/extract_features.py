@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pyscratchdet.cli.flags import add_allow_unknown
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments, those of the original."""
@@ -17,13 +19,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "mode", metavar="CPU|GPU", nargs="?", default="CPU", choices=["CPU", "GPU"], help="(default CPU)"
     )
     parser.add_argument("device", metavar="DEVICE_ID", nargs="?", default="0", help="GPU (default 0)")
+    add_allow_unknown(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Extracts features."""
-    from pyscratchdet.cli.detect import parse_device, positive
+    from pyscratchdet.cli.detector_options import positive
     from pyscratchdet.errors import UsageError
     from pyscratchdet.evaluate.features import extract_features
+    from pyscratchdet.solver.launch import choose_device
 
     blobs, databases = args.blobs.split(","), args.databases.split(",")
     if len(blobs) != len(databases):
@@ -31,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             "blobs and databases differ in number", code="usage.option", expected=len(blobs), found=len(databases)
         )
     batches = positive(args.batches, "BATCHES")
-    device = parse_device(args.device.removeprefix("DEVICE_ID=")) if args.mode == "GPU" else "cpu"
+    device = choose_device(args.device.removeprefix("DEVICE_ID=") if args.mode == "GPU" else "")
     targets = list(zip(blobs, databases, strict=True))
     for (blob, path), number in zip(
         targets, extract_features(args.model, args.weights, targets, batches, device), strict=True

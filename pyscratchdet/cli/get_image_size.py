@@ -7,7 +7,7 @@ import argparse
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the original's arguments."""
-    from pyscratchdet.cli.gflags import add_flags
+    from pyscratchdet.cli.flags import add_flags
 
     parser.usage = "pyscratchdet get-image-size [flags] ROOTFOLDER/ LISTFILE OUTFILE"
     parser.add_argument("root", metavar="ROOTFOLDER/", help="folder of the pictures")

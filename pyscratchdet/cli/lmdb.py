@@ -19,7 +19,7 @@ draws them."""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; flags take gflags' forms: --flag=value, --flag value, -flag, --noflag."""
-    from pyscratchdet.cli.gflags import add_flags
+    from pyscratchdet.cli.flags import add_flags
 
     parser.usage, parser.epilog = _USAGE, _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyscratchdet.cli.detect import add_detector_arguments, parse_device
+from pyscratchdet.cli.detector_options import add_detector_arguments
 from pyscratchdet.cli.evaluate import (
     add_caffe_arguments,
     add_voc_arguments,
@@ -96,8 +96,9 @@ def _score(args: argparse.Namespace, path: str) -> float | None:
     """Returns the mAP of one snapshot; None where nothing was detected."""
     if not args.data:
         from pyscratchdet.evaluate.solver_test import run_test
+        from pyscratchdet.solver.launch import choose_device
 
-        summaries = run_test(caffe_plan(args), path, parse_device(args.gpu))
+        summaries = run_test(caffe_plan(args), path, choose_device(args.gpu))
         return next(iter(summaries.values())).mean_ap
     from pyscratchdet.evaluate.voc import evaluate_voc
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pyscratchdet.cli.flags import add_allow_unknown
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("model", help="net prototxt")
     parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase (default: TEST)")
     parser.add_argument("--input", metavar="SIZE", help="input as N,C,H,W or H,W in place of the file's")
-    parser.add_argument("--allow-unknown", action="store_true", help="pass over fields that the schema does not have")
+    add_allow_unknown(parser)
     parser.add_argument("--total", action="store_true", help="the sums alone")
 
 
@@ -21,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.layers.plan import plan_net, read_net
     from pyscratchdet.proto import caffe_pb2
 
-    plan = plan_net(read_net(args.model, allow_unknown=args.allow_unknown), caffe_pb2.Phase.Value(args.phase))
+    plan = plan_net(read_net(args.model), caffe_pb2.Phase.Value(args.phase))
     if args.input:
         plan.reshape(_new_shape(args.input, plan))
     cost = net_cost(plan)

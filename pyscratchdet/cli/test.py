@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyscratchdet.cli.caffe_flags import add_flag, add_net_flags
+from pyscratchdet.cli.flags import add_flag, add_net_flags
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

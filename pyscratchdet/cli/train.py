@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pyscratchdet.cli.caffe_flags import add_flag, add_net_flags
+from pyscratchdet.cli.flags import add_flag, add_net_flags
 
 _EPILOG = """\
 Ctrl-C stops after the present iteration with a snapshot, as in Caffe; --resume auto goes on from there. Several GPUs:

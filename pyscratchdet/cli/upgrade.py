@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pyscratchdet.cli.flags import add_allow_unknown
+
 if TYPE_CHECKING:
     from pyscratchdet.proto.text import Locator
 
@@ -14,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("input", metavar="IN", help="prototxt, or caffemodel for upgrade-net")
     parser.add_argument("output", metavar="OUT", help="file to write")
-    parser.add_argument("--allow-unknown", action="store_true", help="leave out fields that Caffe does not have")
+    add_allow_unknown(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,5 +49,5 @@ def _read(args: argparse.Namespace, name: str) -> tuple[Any, Callable[[str, Any]
     if any(byte < 9 or 13 < byte < 32 for byte in data[:4096]):
         return weights.read_message(args.input, message_class), weights.write_message, None
     source = text.decode(data, args.input)
-    message = text.parse(source, message_class, path=args.input, allow_unknown=args.allow_unknown)
+    message = text.parse(source, message_class, path=args.input)
     return message, text.write, text.Locator(source, args.input)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pyscratchdet.cli.flags import add_allow_unknown
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
@@ -25,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", metavar="HTML", help="write an HTML report")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--all", action="store_true", help="show every blob in the terminal")
+    add_allow_unknown(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,14 +36,15 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from converters.compare import compare_blobs
-    from converters.engines import PyTorchEngine, net_to_compare
+    from converters.engines import PyTorchEngine
     from converters.report import html_report, print_table
     from pyscratchdet.cli.console import console
     from pyscratchdet.files import write_text
+    from pyscratchdet.layers.plan import read_net_for_caller
     from pyscratchdet.rng import CaffeRandom
     from pyscratchdet.runtime import load_net
 
-    net = load_net(net_to_compare(args.model), args.weights, random=CaffeRandom(args.seed))
+    net = load_net(read_net_for_caller(args.model), args.weights, random=CaffeRandom(args.seed))
     references = [_engine(name, args, net) for name in args.against]
     inputs = _inputs(args, net, references)
     first = PyTorchEngine(net)
@@ -66,9 +70,9 @@ def _engine(name, args, net):
         OpenCVEngine,
         PyTorchEngine,
         Recording,
-        net_to_compare,
     )
     from pyscratchdet.errors import UsageError
+    from pyscratchdet.layers.plan import read_net_for_caller
     from pyscratchdet.rng import CaffeRandom
     from pyscratchdet.runtime import load_net
 
@@ -81,9 +85,11 @@ def _engine(name, args, net):
     if name == "fast":
         return FastEngine(net)
     if name == "folded":
-        return FoldedEngine(net_to_compare(args.model), net)
+        return FoldedEngine(read_net_for_caller(args.model), net)
     if name == "cuda":
-        return PyTorchEngine(load_net(net_to_compare(args.model), args.weights, random=CaffeRandom(args.seed)), "cuda")
+        return PyTorchEngine(
+            load_net(read_net_for_caller(args.model), args.weights, random=CaffeRandom(args.seed)), "cuda"
+        )
     if name.endswith(".npz"):
         return Recording(name)
     raise UsageError(

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from pyscratchdet.data.label_map import label_to_name, read_label_map
-from pyscratchdet.errors import DataError, NetError, UsageError
+from pyscratchdet.errors import DataError, LayerError, NetError, UsageError
 from pyscratchdet.evaluate.tables import ImageDetections
-from pyscratchdet.layers.plan import NetFile, read_net
+from pyscratchdet.layers.plan import read_net_for_caller
 from pyscratchdet.runtime import Net, load_net
 
 SSD_MEAN = (104.0, 117.0, 123.0)
@@ -90,7 +90,7 @@ class Preparation:
 
 
 class Detector:
-    """A deploy net with its label map, ready to be called.
+    """A deploy net in detection mode (`runtime.optimize`) with its label map, ready to be called.
 
     Args:
         model: Prototxt of the deploy net, one input (batch, channels, height, width), DetectionOutput at its end.
@@ -115,18 +115,20 @@ class Detector:
         preparation: Preparation | None = None,
         batch_size: int = 8,
         size: tuple[int, int] | None = None,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.net: Net = load_net(_without_files(model), weights, phase="TEST").to(device)
-        self.device = device
+        self.device = torch.device(device)
+        self.net: Net = load_net(read_net_for_caller(model), weights, "TEST", optimize=True).to(self.device)
         self.preparation = preparation or Preparation()
         self.batch_size = batch_size
         self.input_name, self.channels, declared = _only_input(self.net)
         self.size = size or declared
+        self.net.reshape({self.input_name: (1, self.channels, *self.size)})  # a size that does not fit ends here
         self._output_layer = _output_layer(self.net)
         param = self._output_layer.layer.param.detection_output_param
         self.num_classes: int = param.num_classes
         self.background = param.background_label_id
+        self.confidence_threshold: float = param.confidence_threshold
         self.names = self._class_names(labelmap)
         self.seconds = Seconds()
         self._nms_started = 0.0
@@ -165,6 +167,15 @@ class Detector:
             self._clock(began, ready, done, len(batch))
         return found
 
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Tells whether the net can take an input of another (height, width); worked out from shapes alone."""
+        shape = (1, self.channels, *size)
+        try:
+            self.net.reshape({self.input_name: shape})
+        except LayerError:
+            return False
+        return True
+
     def _run(self, prepared: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             outputs = self.net({self.input_name: torch.from_numpy(prepared).to(self.device)})
@@ -201,7 +212,7 @@ class Detector:
         self._nms_started = time.perf_counter()
 
     def _synchronise(self) -> None:
-        if self.device.startswith("cuda"):
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def _clock(self, began: float, ready: float, done: float, images: int) -> None:
@@ -211,15 +222,6 @@ class Detector:
         total.nms += done - self._nms_started
         total.post += time.perf_counter() - done
         total.images += images
-
-
-def _without_files(model: str | os.PathLike[str]) -> NetFile:
-    """Returns a net that writes no result files of its own (save_output_param): results go back to the caller."""
-    net = read_net(model)
-    for layer in net.param.layer:
-        if layer.type == "DetectionOutput":
-            layer.detection_output_param.ClearField("save_output_param")
-    return net
 
 
 def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:

@@ -20,7 +20,7 @@ def extract_features(
     weights: str | os.PathLike[str],
     targets: Sequence[tuple[str, str | os.PathLike[str]]],
     batches: int,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
 ) -> list[int]:
     """Writes one float Datum per picture and blob, under keys `%010d` counting from 0.
 

@@ -7,7 +7,7 @@ annotation's pixel frame, where the original adds 1 when it writes VOC result fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,68 +65,82 @@ PASSES_512 = (
 class MultiScaleDetector:
     """A detector that looks several times.
 
+    Where the net cannot take a pass's size (SSD300's last layers need 260 pixels, RefineDet's sums multiples of 64),
+    the nearest that fits stands in; the original, made for inputs of 320 and 512, aborts there.
+
     Args:
-        detector: Looks once; its input must be square.
-        coco: Use COCO's passes and soft voting.
-        confidence_threshold: Soft voting drops what falls below; RefineDet takes the net's own (0.01).
+        detector: Looks once.
+        coco: Use COCO's passes and soft voting, which drops what falls below the net's confidence_threshold.
         passes: By default RefineDet's for the input's size.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        coco: bool = False,
-        confidence_threshold: float = 0.01,
-        passes: Sequence[Pass] | None = None,
-    ) -> None:
+    def __init__(self, detector: Detector, coco: bool = False, passes: Sequence[Pass] | None = None) -> None:
         table = PASSES_512 if min(detector.size) >= 512 else PASSES_320
         self._passes = tuple(step for step in table if coco or not step.coco_only) if passes is None else tuple(passes)
         self._detector = detector
         self._soft = coco
-        self._confidence_threshold = confidence_threshold
+        self._sizes = {wide: [self._input_size(step, wide) for step in self._passes] for wide in (True, False)}
 
     @property
     def passes(self) -> tuple[Pass, ...]:
         """The passes, each of which looks at the picture and at its mirror image."""
         return self._passes
 
+    def sizes(self, wide: bool) -> list[tuple[int, int]]:
+        """Returns the (height, width) of each pass's input for a picture wider than high, or for another."""
+        return list(self._sizes[wide])
+
     def detect(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
         """Finds objects, as `Detector.detect`."""
-        return [self._detect_one(image) for image in images]
+        looks: list[list[ImageDetections]] = [[] for _ in images]
+        is_wide = [image.shape[0] < image.shape[1] for image in images]
+        for wide, sizes in self._sizes.items():
+            rows = [row for row in range(len(images)) if is_wide[row] is wide]
+            for step, size in zip(self._passes, sizes, strict=True):
+                for row, both in zip(rows, self._look([images[row] for row in rows], step, size), strict=True):
+                    looks[row] += both
+        return [self._merge(parts) for parts in looks]
 
-    def _detect_one(self, image: np.ndarray) -> ImageDetections:
-        looks = [look for step in self._passes for look in self._look(image, step)]
+    def _look(self, images: Sequence[np.ndarray], step: Pass, size: tuple[int, int]) -> list[list[ImageDetections]]:
+        """Returns, per picture, what a pass keeps of it and of its mirror image, in the picture's own frame."""
+        views = [view for image in images for view in (image, np.ascontiguousarray(image[:, ::-1]))]
+        found = self._detector.detect_at(views, size, resize_first=False)
+        kept = []
+        for image, plain, mirrored in zip(images, found[::2], found[1::2], strict=True):
+            height, width = image.shape[:2]
+            for one in (plain, mirrored):
+                one.boxes_px = np.minimum(one.boxes_px, np.array([width - 1, height - 1] * 2, np.float32))
+            xmin, ymin, xmax, ymax = mirrored.boxes_px.T
+            mirrored.boxes_px = np.column_stack([width - xmax, ymin, width - xmin, ymax])
+            kept.append([one.select(_kept(one.boxes_px, step)) for one in (plain, mirrored)])
+        return kept
+
+    def _merge(self, looks: list[ImageDetections]) -> ImageDetections:
         labels = np.concatenate([look.labels for look in looks])
         table = np.concatenate([np.column_stack([look.boxes_px, look.scores]) for look in looks]).astype(np.float32)
         merged, names = [np.zeros((0, 5), np.float32)], [np.zeros(0, np.int64)]
         for label in np.unique(labels):
             mine = table[labels == label]
-            voted = soft_box_vote(mine, self._confidence_threshold) if self._soft else box_vote(mine)
+            voted = soft_box_vote(mine, self._detector.confidence_threshold) if self._soft else box_vote(mine)
             merged.append(voted)
             names.append(np.full(len(voted), label))
         rows, label_of = np.concatenate(merged), np.concatenate(names)
         order = np.argsort(-rows[:, 4], kind="stable")
         return ImageDetections(label_of[order], rows[order, 4], rows[order, :4])
 
-    def _look(self, image: np.ndarray, step: Pass) -> list[ImageDetections]:
-        height, width = image.shape[:2]
-        size = self._input_size(step, height, width)
-        both = [image, np.ascontiguousarray(image[:, ::-1])]
-        found = self._detector.detect_at(both, size, resize_first=False)
-        for one in found:
-            one.boxes_px = np.minimum(one.boxes_px, np.array([width - 1, height - 1] * 2, np.float32))
-        mirrored = found[1].boxes_px
-        found[1].boxes_px = np.column_stack(
-            [width - mirrored[:, 2], mirrored[:, 1], width - mirrored[:, 0], mirrored[:, 3]]
+    def _input_size(self, step: Pass, wide: bool) -> tuple[int, int]:
+        height, width = self._detector.size
+        scales = (step.scale, step.scale) if step.short is None else (step.short, 1.0) if wide else (1.0, step.short)
+        return (
+            self._nearest(int(scales[0] * height), height, lambda side: (side, width)),
+            self._nearest(int(scales[1] * width), width, lambda side: (height, side)),
         )
-        return [one.select(_kept(one.boxes_px, step)) for one in found]
 
-    def _input_size(self, step: Pass, height: int, width: int) -> tuple[int, int]:
-        side = self._detector.size[0]
-        if step.short is None:
-            return int(step.scale * side), int(step.scale * self._detector.size[1])
-        short = int(step.short * side)
-        return (short, side) if height < width else (side, short)
+    def _nearest(self, wanted: int, own: int, size: Callable[[int], tuple[int, int]]) -> int:
+        """Returns the side nearest to `wanted` that the net can take, the larger of two; its own always fits."""
+        sides = range(min(wanted, own) // 2, max(wanted, own) * 2)
+        nearest = sorted(sides, key=lambda side: (abs(side - wanted), -side))
+        return next(side for side in nearest if side == own or (side > 0 and self._detector.fits(size(side))))
 
 
 def _kept(boxes: np.ndarray, step: Pass) -> np.ndarray:
@@ -174,12 +188,12 @@ def soft_box_vote(boxes: np.ndarray, confidence_threshold: float, overlap: float
             parts.append(lowered[lowered[:, 4] >= confidence_threshold])
         parts.append(_merged(group))
     rows = np.concatenate(parts)
-    return rows[np.argsort(-rows[:, 4], kind="stable")]
+    return rows[np.argsort(rows[:, 4], kind="stable")[::-1]]
 
 
 def _groups(boxes: np.ndarray, overlap: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns (boxes, overlaps with the best of them) per group; each box belongs to the first best that takes it."""
-    boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
+    boxes = boxes[np.argsort(boxes[:, 4], kind="stable")[::-1]]
     groups = []
     while len(boxes):
         sides = np.maximum(np.minimum(boxes[0, 2:4], boxes[:, 2:4]) - np.maximum(boxes[0, :2], boxes[:, :2]) + 1, 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pyscratchdet.errors import FileError, NetError, UsageError
 from pyscratchdet.evaluate.average_precision import DetectionSummary, summarize_detections
@@ -61,7 +62,7 @@ def plan_from_solver(path: str | os.PathLike[str]) -> EvaluationPlan:
 def run_test(
     plan: EvaluationPlan,
     weights: str | os.PathLike[str] | None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     on_done: Callable[[int], None] | None = None,
 ) -> dict[str, DetectionSummary]:
     """Runs a test net and sums up each of its outputs.
@@ -79,8 +80,6 @@ def run_test(
         FileError, PrototxtError, NetError, LayerError, WeightsError, DataError: Something is missing or not sound.
         NetError: The net has no DetectionEvaluate output.
     """
-    from pyscratchdet.lazy import torch
-
     net: Net = load_net(plan.model, weights, phase="TEST", level=plan.level, stages=plan.stages).to(device)
     if not any(module.layer_type == "DetectionEvaluate" for module in net.layers):
         raise NetError(

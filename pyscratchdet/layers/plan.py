@@ -128,7 +128,7 @@ def check_count(shape: Shape, what: str) -> None:
         )
 
 
-def read_net(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> NetFile:
+def read_net(path: str | os.PathLike[str]) -> NetFile:
     """Reads a net prototxt and upgrades it to the latest format.
 
     Raises:
@@ -137,7 +137,7 @@ def read_net(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> Ne
     """
     name = os.fspath(path)
     text = decode(read_bytes(path), name)
-    param = parse(text, caffe_pb2.NetParameter, path=name, allow_unknown=allow_unknown)
+    param = parse(text, caffe_pb2.NetParameter, path=name)
     inserted = num_inserted_layers(param)
     key = "layers" if param.layers else "layer"
     locator = Locator(text, name)
@@ -146,6 +146,19 @@ def read_net(path: str | os.PathLike[str], *, allow_unknown: bool = False) -> Ne
         return locator.position(key, index - inserted) if index >= inserted else locator.position("input")
 
     return NetFile(upgrade_net(param, locator=locator), locate)
+
+
+def read_net_for_caller(path: str | os.PathLike[str]) -> NetFile:
+    """Reads a net whose detections go to the caller alone: it writes no result files (save_output_param).
+
+    Raises:
+        FileError, PrototxtError: As from `read_net`.
+    """
+    net = read_net(path)
+    for layer in net.param.layer:
+        if layer.type == "DetectionOutput":
+            layer.detection_output_param.ClearField("save_output_param")
+    return net
 
 
 def plan_net(

@@ -8,6 +8,8 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
@@ -25,25 +27,39 @@ _FLOAT_LINE = re.compile(r"^( *\w+: )(-?\d+\.\d+(?:e[+-]?\d+)?)$", re.MULTILINE)
 _TOKEN = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[][{}<>:;,]|[^][{}<>:;,\s#\"']+")
 _MAX_DEPTH = 100
 _REPEATED = re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.]+)" fields')
+_ALLOW_UNKNOWN = ContextVar("allow_unknown", default=False)
 
 
-def parse(
-    text: str, message_class: type[MessageType], *, path: str = "<string>", allow_unknown: bool = False
-) -> MessageType:
+class UnknownFieldWarning(UserWarning):
+    """A field that the schema does not have was passed over."""
+
+
+@contextmanager
+def unknown_fields_allowed() -> Iterator[None]:
+    """Within it, whatever reads text passes over fields that the schema does not have, with a warning for each."""
+    token = _ALLOW_UNKNOWN.set(True)
+    try:
+        yield
+    finally:
+        _ALLOW_UNKNOWN.reset(token)
+
+
+def parse(text: str, message_class: type[MessageType], *, path: str = "<string>") -> MessageType:
     """Returns the message that `text` writes.
 
     Args:
         text: In protobuf's text format.
         message_class: A class of `caffe_pb2`.
         path: Where the text is from, for errors.
-        allow_unknown: Pass over fields that the schema does not have, with a warning.
 
     Raises:
-        PrototxtError: A syntax error, an unknown field or enum name, a value of a wrong type; with its position.
+        PrototxtError: A syntax error, an unknown field (but see `unknown_fields_allowed`) or enum name, a value of a
+            wrong type; with its position.
     """
     _check_characters(text, path)
     _check_depth(text, path)
     message: MessageType = message_class()
+    allow_unknown = _ALLOW_UNKNOWN.get()
     try:
         text_format.ParseLines(
             text.split("\n"), message, allow_unknown_extension=allow_unknown, allow_unknown_field=allow_unknown
@@ -55,7 +71,7 @@ def parse(
     return message
 
 
-def read(path: str | os.PathLike[str], message_class: type[MessageType], *, allow_unknown: bool = False) -> MessageType:
+def read(path: str | os.PathLike[str], message_class: type[MessageType]) -> MessageType:
     """Returns the message in a text file; see `parse`.
 
     Raises:
@@ -63,7 +79,7 @@ def read(path: str | os.PathLike[str], message_class: type[MessageType], *, allo
         PrototxtError: It is no such message.
     """
     text = decode(read_bytes(path), os.fspath(path))
-    return parse(text, message_class, path=os.fspath(path), allow_unknown=allow_unknown)
+    return parse(text, message_class, path=os.fspath(path))
 
 
 def decode(data: bytes, path: str) -> str:
@@ -255,7 +271,7 @@ def _unknown_field_hint(field: str, message: Message, owner: str) -> str | None:
     hint = nearest(field, _field_names(message, owner))
     if owner != message.DESCRIPTOR.full_name and field in message.DESCRIPTOR.fields_by_name:
         return f'{field} belongs to {message.DESCRIPTOR.name}: is a "}}" missing before it?'
-    return hint
+    return hint or "a field of another fork? --allow-unknown (in Python unknown_fields_allowed) passes over it"
 
 
 def _open_brace(text: str, line: int) -> str | None:
@@ -298,4 +314,6 @@ def _warn_unknown(text: str, descriptor: Any, path: str) -> None:
             owner = field.message_type if field else None
         if owner and names[-1] not in owner.fields_by_name:
             position = Position(path, line, column)
-            warnings.warn(f'{position}: {owner.name} has no field "{names[-1]}"; passed over', stacklevel=4)
+            warnings.warn(
+                f'{position}: {owner.name} has no field "{names[-1]}"; passed over', UnknownFieldWarning, stacklevel=4
+            )

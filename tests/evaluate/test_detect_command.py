@@ -102,7 +102,7 @@ def test_a_video(flags, tmp_path, capsys):
         (["--size", "0x4"], "usage.option"),
         (["--format", "jsno"], "usage.option"),
         (["--batch-size", "0"], "usage.option"),
-        (["--gpu", "99"], "usage.gpu"),
+        (["--gpu", "99"], "train.gpu"),
         (["--labelmap", "{tmp}/short.prototxt"], "evaluate.class-count"),
         (["--labelmap", "{tmp}/none.prototxt"], "file.read"),
         (["--weights", "{tmp}/none.caffemodel"], "file.read"),

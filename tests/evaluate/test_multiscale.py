@@ -10,14 +10,16 @@ from pyscratchdet.evaluate.tables import ImageDetections
 class Recorder:
     """Stands for a detector: finds a fixed set of boxes and writes down how it was asked."""
 
-    def __init__(self, size, boxes):
-        self.size, self.boxes, self.asked = size, np.array(boxes, np.float32), []
+    confidence_threshold = 0.01
+
+    def __init__(self, size, boxes, fits=lambda size: True):
+        self.size, self.boxes, self.asked, self.fits = size, np.array(boxes, np.float32), [], fits
 
     def detect_at(self, images, size, threshold=0.0, resize_first=True):
         assert not resize_first
-        assert len(images) == 2
-        np.testing.assert_array_equal(images[0][:, ::-1], images[1])
-        self.asked.append(size)
+        for plain, mirrored in zip(images[::2], images[1::2], strict=True):
+            np.testing.assert_array_equal(plain[:, ::-1], mirrored)
+        self.asked += [size] * bool(images)
         number = len(self.boxes)
         return [
             ImageDetections(np.ones(number, int), np.full(number, 0.5, np.float32), self.boxes.copy()) for _ in images
@@ -53,16 +55,49 @@ def test_the_passes_of_320():
 def test_each_pass_keeps_its_sizes(step, kept):
     boxes = [(10, 10, 10 + side - 1, 10 + side - 1) for side in (20, 33, 60, 100)]
     recorder = Recorder((300, 300), boxes)
-    found = MultiScaleDetector(recorder, passes=[step])._look(np.zeros((300, 400, 3), np.uint8), step)[0]
-    sides = found.boxes_px[:, 2] - found.boxes_px[:, 0] + 1
+    plain, _ = look(recorder, step, 300, 400)
+    sides = plain.boxes_px[:, 2] - plain.boxes_px[:, 0] + 1
     assert sides.tolist() == kept
 
 
 def test_mirrored_boxes_come_back():
     recorder = Recorder((300, 300), [(10, 20, 50, 60)])
-    both = MultiScaleDetector(recorder)._look(np.zeros((100, 200, 3), np.uint8), Pass())
-    np.testing.assert_array_equal(both[0].boxes_px, [[10, 20, 50, 60]])
-    np.testing.assert_array_equal(both[1].boxes_px, [[150, 20, 190, 60]])
+    plain, mirrored = look(recorder, Pass(), 100, 200)
+    np.testing.assert_array_equal(plain.boxes_px, [[10, 20, 50, 60]])
+    np.testing.assert_array_equal(mirrored.boxes_px, [[150, 20, 190, 60]])
+
+
+def test_a_size_that_does_not_fit_gives_way_to_the_nearest():
+    """As SSD300, which needs 257 pixels, and as RefineDet, whose sums need multiples of 64."""
+    ssd = MultiScaleDetector(Recorder((300, 300), [], lambda size: min(size) >= 257))
+    assert ssd.sizes(wide=True)[:4] == [(300, 300), (257, 300), (257, 257), (360, 360)]
+    refinedet = Recorder((128, 128), [], lambda size: not (size[0] % 64 or size[1] % 64))
+    # 0.6 of 128 is 76, 1.2 is 153, 1.4 is 179, 1.6 is 204, 1.8 is 230, 2.2 is 281
+    sides = [size[0] for size in MultiScaleDetector(refinedet).sizes(wide=True)]
+    assert sides == [128, 64, 64, 128, 192, 192, 256, 256]
+    # RefineDet's own sizes fit
+    exact = MultiScaleDetector(Recorder((320, 320), [], refinedet.fits))
+    assert [size[1] for size in exact.sizes(wide=False)] == [320, 192, 192, 384, 448, 512, 576, 704]
+    tall = MultiScaleDetector(Recorder((60, 100), []))
+    assert tall.sizes(wide=True)[:3] == [(60, 100), (36, 100), (36, 60)]
+    assert tall.sizes(wide=False)[:3] == [(60, 100), (60, 60), (36, 60)]
+
+
+def test_lying_and_standing_pictures_in_one_batch():
+    recorder = Recorder((300, 300), [(10, 20, 50, 60)])
+    pictures = [np.zeros((60, 90, 3), np.uint8), np.zeros((90, 60, 3), np.uint8), np.zeros((50, 90, 3), np.uint8)]
+    together = MultiScaleDetector(recorder).detect(pictures)
+    assert recorder.asked[1] == (180, 300)
+    assert recorder.asked[9] == (300, 180)
+    for picture, found in zip(pictures, together, strict=True):
+        (alone,) = MultiScaleDetector(recorder).detect([picture])
+        np.testing.assert_array_equal(found.boxes_px, alone.boxes_px)
+
+
+def look(recorder, step, height, width):
+    """Returns what a pass keeps of a picture and of its mirror image."""
+    one = MultiScaleDetector(recorder, passes=[step])
+    return one._look([np.zeros((height, width, 3), np.uint8)], step, one.sizes(wide=True)[0])[0]
 
 
 def test_voting_by_hand():

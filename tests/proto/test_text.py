@@ -116,8 +116,8 @@ def test_binary_file_is_called_one(tmp_path):
 
 def test_unknown_fields_can_be_passed_over_with_a_warning_each():
     source = 'foo: 3 bar { x: 1 y { z: 2 } }\nlayer { name: "a" foo: [1, 2] relu_param { negative: 2 } }'
-    with pytest.warns(UserWarning, match="passed over") as caught:
-        net = text.parse(source, caffe_pb2.NetParameter, path="n", allow_unknown=True)
+    with pytest.warns(text.UnknownFieldWarning, match="passed over") as caught, text.unknown_fields_allowed():
+        net = text.parse(source, caffe_pb2.NetParameter, path="n")
     assert net == caffe_pb2.NetParameter(layer=[{"name": "a", "relu_param": {}}])
     assert [str(warning.message).partition("; ")[0] for warning in caught] == [
         'n:1:1: NetParameter has no field "foo"',

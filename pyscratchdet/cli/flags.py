@@ -1,0 +1,87 @@
+"""Options that several commands share, and flags as the tools of Caffe take them (gflags).
+
+-flag value, --flag value, -flag=value, --flag=value; switches also --noflag, -noflag and --flag=true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+_TRUE = ("true", "t", "1", "yes", "y")
+_FALSE = ("false", "f", "0", "no", "n")
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
+    """Adds one flag with one dash and with two."""
+    parser.add_argument(f"-{name}", f"--{name}", **settings)
+
+
+def add_flags(parser: argparse.ArgumentParser, flags: Mapping[str, tuple[Any, str]]) -> None:
+    """Adds flags given as {name: (default, help)}: a bool is a switch, an int or None takes a number, a str a text."""
+    parser.allow_abbrev = False
+    for name, (default, text) in flags.items():
+        if isinstance(default, bool):
+            _add_switch(parser, name, default, text)
+        else:
+            kind = str if isinstance(default, str) else int
+            add_flag(parser, name, dest=name, type=kind, default=default, metavar="X", help=text)
+
+
+def _add_switch(parser: argparse.ArgumentParser, name: str, default: bool, text: str) -> None:
+    """A switch never takes the next word; its value may follow an equals sign."""
+    parser.add_argument(f"--{name}", dest=name, action="store_true", default=default, help=text)
+    spellings = {
+        True: [f"-{name}", *_assigned(name, _TRUE)],
+        False: [f"--no{name}", f"-no{name}", *_assigned(name, _FALSE)],
+    }
+    for value, options in spellings.items():
+        parser.add_argument(
+            *options, dest=name, action="store_const", const=value, default=default, help=argparse.SUPPRESS
+        )
+
+
+def _assigned(name: str, values: tuple[str, ...]) -> list[str]:
+    return [f"{dashes}{name}={value}" for dashes in ("--", "-") for value in values]
+
+
+def add_net_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags by which a net's layers are chosen, the device, and `--allow-unknown`."""
+    add_flag(parser, "gpu", default="", metavar="IDS", help='device numbers such as 0,1, or "all" (default: the CPU)')
+    add_flag(parser, "level", type=int, default=0, metavar="N", help="level for min_level and max_level rules")
+    add_flag(parser, "stage", default="", metavar="NAME,...", help="stages for stage and not_stage rules")
+    add_allow_unknown(parser)
+
+
+def add_allow_unknown(parser: argparse.ArgumentParser) -> None:
+    """Adds `--allow-unknown`, which every command that reads a prototxt has; `unknown_fields` makes it true."""
+    parser.add_argument(
+        "--allow-unknown",
+        action="store_true",
+        help="pass over prototxt fields that Caffe does not have, with a warning",
+    )
+
+
+@contextmanager
+def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
+    """Does what `--allow-unknown` asks for while a command runs: one line on stderr per field, however often read."""
+    if not getattr(args, "allow_unknown", False):
+        yield
+        return
+    from pyscratchdet.proto.text import UnknownFieldWarning, unknown_fields_allowed
+
+    shown = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        if str(message) not in shown:
+            print(f"pyscratchdet: warning: {message}", file=sys.stderr)
+        shown.add(str(message))
+
+    with unknown_fields_allowed(), warnings.catch_warnings():
+        warnings.simplefilter("always", UnknownFieldWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
