@@ -16,7 +16,8 @@ import torch
 
 from converters.merge_bn import merge_bn
 from converters.onnx_export import export_onnx, value_keys
-from pyscratchdet.errors import ConversionError, FileError, NetError, UsageError, WeightsError
+from pyscratchdet.errors import ConversionError, NetError, UsageError, WeightsError
+from pyscratchdet.files import open_bytes
 from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.runtime import Net, build_net, copy_weights, net_blobs
 from pyscratchdet.runtime.optimize import OptimizedNet
@@ -215,17 +216,16 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         FileError, WeightsError: The file is missing or no npz of plain arrays.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except OSError as error:
-        raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
-    except Exception as error:  # numpy's reader answers damaged bytes with all kinds
-        raise WeightsError(
-            f"{os.fspath(path)}: not an npz of plain arrays, or damaged",
-            code="verify.recording",
-            hint="arrays of numbers are read; code and other objects never",
-        ) from error
+    with open_bytes(path) as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        except Exception as error:  # numpy's reader answers damaged bytes with all kinds
+            raise WeightsError(
+                f"{os.fspath(path)}: not an npz of plain arrays, or damaged",
+                code="verify.recording",
+                hint="arrays of numbers are read; code and other objects never",
+            ) from error
 
 
 class Recording:

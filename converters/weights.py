@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
-from pyscratchdet.files import atomic_path, map_bytes, read_bytes, write_pieces
+from pyscratchdet.files import atomic_path, map_bytes, open_bytes, read_bytes, write_pieces
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import HDF5_MARK, write_hdf5
@@ -236,19 +236,16 @@ def load_pt(path: str) -> dict[str, Any]:
     """
     import torch
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}", code="file.read") from error
-    except Exception as error:  # torch's reader answers damaged bytes with all kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{path}: not a file of plain weights: {reason}",
-            code="weights.damaged",
-            hint="only tensors are read, never code",
-        ) from error
+    with open_bytes(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch's reader answers damaged bytes with all kinds
+            raise WeightsError(
+                f"{path}: not a file of plain weights, or damaged",
+                code="weights.damaged",
+                hint="dicts of tensors and numbers are read; code and other objects never",
+            ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
     return content

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pyscratchdet.errors import FileError
 
@@ -68,6 +68,21 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+
+
+@contextmanager
+def open_bytes(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Yields the opened file, for readers whose own errors all mean that its content is damaged.
+
+    Raises:
+        FileError: There is no such file, or it cannot be opened.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+    with file:
+        yield file
 
 
 def map_bytes(path: str | os.PathLike[str]) -> memoryview:

@@ -12,7 +12,7 @@ from small_nets import write_net
 
 from converters.weights import convert_weights
 from pyscratchdet.cli import main
-from pyscratchdet.errors import ConversionError, PyScratchDetError, WeightsError
+from pyscratchdet.errors import ConversionError, WeightsError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import array_to_blob, read_weights
 
@@ -197,51 +197,8 @@ def test_pt_runs_no_code(files):
     torch.save({"state_dict": Evil()}, folder / "evil.pt")
     (folder / "raw.pt").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.pt", "raw.pt"):
-        with pytest.raises(WeightsError, match="plain weights"):
+        with pytest.raises(WeightsError, match="plain weights") as caught:
             convert_weights(folder / name, folder / "out.safetensors", deploy)
+        assert "weights_only" not in str(caught.value)  # torch's advice to load it all the same
     assert not mark.exists()
     assert not (folder / "out.safetensors").exists()
-
-
-def mutated(data, rng):
-    """Returns `data` with flipped bytes, cut short, with a piece doubled, or with a run of zeros or ones."""
-    data = bytearray(data)
-    kind = rng.integers(5)
-    place = int(rng.integers(len(data)))
-    if rng.random() < 0.6:
-        place %= 700  # headers are where the danger is
-    if kind == 0:
-        for _ in range(int(rng.integers(1, 9))):
-            data[(place + int(rng.integers(64))) % len(data)] = int(rng.integers(256))
-    elif kind == 1:
-        del data[place:]
-    elif kind == 2:
-        data[place:place] = data[place : place + int(rng.integers(1, 99))]
-    elif kind == 3:
-        data[place : place + 8] = bytes([int(rng.choice([0, 255, 127]))]) * 8
-    else:
-        del data[place : place + int(rng.integers(1, 30))]
-    return bytes(data)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["caffemodel", "safetensors", "pt", "onnx"])
-def test_500_damaged_files_each(files, form):
-    folder, deploy, caffemodel = files
-    whole = folder / f"whole.{form}"
-    if form != "caffemodel":
-        convert_weights(caffemodel, whole, deploy)
-    else:
-        whole = folder / "model.caffemodel"
-    data, rng = whole.read_bytes(), np.random.default_rng(len(form))
-    target = folder / ("out.safetensors" if form == "caffemodel" else "out.caffemodel")
-    refused = 0
-    for _ in range(500):
-        (folder / f"bad.{form}").write_bytes(mutated(data, rng))
-        target.unlink(missing_ok=True)
-        try:
-            convert_weights(folder / f"bad.{form}", target, deploy)
-        except PyScratchDetError:
-            refused += 1
-            assert not target.exists()
-    assert refused > 100

@@ -181,6 +181,14 @@ def test_other_inputs_than_the_recorded_are_refused(tmp_path):
     assert caught.value.code == "verify.inputs"
 
 
+def test_pickled_recording_is_refused_without_advice_to_unpickle(tmp_path):
+    path = tmp_path / "r.npz"
+    np.savez(path, **{"out:a": np.array([{"a": 1}], object)})
+    with pytest.raises(WeightsError, match="plain arrays") as caught:
+        Recording(path)
+    assert "allow_pickle" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04junk", b"not an archive at all"])
 def test_damaged_recordings_are_refused(tmp_path, content):
     path = tmp_path / "r.npz"
