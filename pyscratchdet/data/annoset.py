@@ -111,7 +111,8 @@ def write_annoset(
     Raises:
         FileError: The database exists already or cannot be written.
         DataError: A picture or annotation is broken and `skip_bad` is off. (A picture that cannot be read is skipped
-            all the same, as in the original.)
+            all the same, as in the original.) Or nothing is left to learn from: no record, or none with an object
+            (single pictures without objects are kept, as in the original, and remarked on).
         UsageError: Options that do not go together.
     """
     maker = RecordMaker(root, options)
@@ -119,6 +120,7 @@ def write_annoset(
     if options.shuffle:
         CaffeRandom(options.seed).shuffle(entries)
     summary = Summary(remarks=maker.remarks)
+    has_objects = options.anno_type != "detection"
     with new_database(database, options.redo) as writer:
         for index, (picture, partner) in enumerate(entries):
             try:
@@ -128,12 +130,17 @@ def write_annoset(
                     raise
                 summary.skipped.append((picture, error.message.replace(picture, "").strip() or str(error)))
             else:
+                has_objects = has_objects or bool(record.annotation_group)
                 writer.put(f"{index:08d}_{picture}", record.SerializeToString())
                 summary.written.append(((picture, partner), *maker.size))
             if progress is not None:
                 progress(index + 1)
         if not summary.written:
             raise DataError("no record could be made", code="data.empty-database", hint="; ".join(summary.lines()[1:]))
+        if not has_objects:
+            raise DataError(
+                "no picture has an object", code="data.no-objects", hint="; ".join(summary.lines()[1:]).strip()
+            )
     return summary
 
 

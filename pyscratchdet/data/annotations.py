@@ -60,6 +60,8 @@ class AnnotationReader:
 
     def _read_xml(self, data: bytes, groups: _Groups, height: int, width: int) -> None:
         root = ElementTree.fromstring(data)
+        if root.tag != "annotation":
+            raise groups.error("no annotation", f"<{root.tag}>")
         size = [_integer(_text(root.find(f"size/{side}"))) for side in ("height", "width")]
         groups.size(size[0], size[1], height, width)
         for element in root.iterfind("object"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet.cli import COMMANDS, main
+from pyscratchdet.data.database import Database
 from pyscratchdet.proto import caffe_pb2, weights
 
 NET = """
@@ -75,10 +76,15 @@ def kit(tmp_path_factory):
     write("bad.png", b"no picture")
     write("good.xml", XML.format(OBJECT.format("cat")))
     write("bad.xml", "<annotation><object>")
+    write("no_objects.xml", XML.format(""))
+    write("no_size.xml", "<annotation><size><width>0</width><height>6</height></size></annotation>")
+    write("other.xml", "<html><body/></html>")
+    write("empty.xml", "")
     write("labels.prototxt", 'item { name: "dog" label: 1 display_name: "dog" }')
     write("bad_labels.prototxt", 'item { name: "dog" label: "one" }')
     write("good_list.txt", "good.png good.xml\n")
-    write("bad_list.txt", "good.png bad.xml\n")
+    for name in ("bad", "no_objects", "no_size", "other", "empty"):
+        write(f"{name}_list.txt", f"good.png {name}.xml\n")
     write("bad_picture_list.txt", "bad.png good.xml\n")
     write("gone_list.txt", "gone.png good.xml\n")
     write("odd_list.txt", "good.png\n")
@@ -140,7 +146,7 @@ def rows():
     yield listed.format("KIT/labels.prototxt", "KIT/good_list.txt")  # has no cat
     yield listed.format("KIT/bad_labels.prototxt", "KIT/good_list.txt")
     yield listed.format("KIT/gone.prototxt", "KIT/good_list.txt")
-    for name in ("bad", "bad_picture", "gone", "odd"):
+    for name in ("bad", "no_objects", "no_size", "other", "empty", "bad_picture", "gone", "odd"):
         yield listed.format("voc", f"KIT/{name}_list.txt")
     yield listed.format("voc", "KIT/none.txt")
     yield "lmdb --anno_type=segmentation KIT/ KIT/good_list.txt OUT/lmdb"
@@ -218,6 +224,19 @@ def test_status_2_one_message_and_nothing_written(line, kit, tmp_path, monkeypat
     assert len(heads[0]) > len("pyscratchdet: error"), message
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert sorted(kit.rglob("*")) == before
+
+
+def test_a_picture_without_objects_among_others_is_kept_and_noted(kit, tmp_path, capsys):
+    """As convert_annoset keeps it: a picture of background."""
+    (tmp_path / "list.txt").write_text("good.png good.xml\ngood.png no_objects.xml\n")
+    database = tmp_path / "lmdb"
+    flags = ["--anno_type=detection", "--label_map_file=voc"]
+    assert run(["lmdb", *flags, f"{kit}/", str(tmp_path / "list.txt"), str(database)]) == 0
+    told = capsys.readouterr().out
+    assert "2 records written, 0 skipped" in told
+    assert f"noted 1 times: no objects ({kit}/no_objects.xml)" in told
+    groups = [len(caffe_pb2.AnnotatedDatum.FromString(value).annotation_group) for _, value in Database(database)]
+    assert groups == [1, 0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
