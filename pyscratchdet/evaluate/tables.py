@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,11 @@ class ImageDetections:
         """Returns some of the rows."""
         return ImageDetections(self.labels[rows], self.scores[rows], self.boxes_px[rows])
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self, names: Mapping[int, str] | None = None) -> Any:
         """Returns `supervision.Detections`; class_id is the Caffe label.
+
+        Args:
+            names: {label: class name}, such as a Detector's; goes into `data["class_name"]`, which annotators show.
 
         Raises:
             UsageError: supervision is not installed.
@@ -137,7 +140,8 @@ class ImageDetections:
             raise UsageError(
                 "supervision is not installed", code="detect.supervision", hint="pip install supervision"
             ) from None
-        return supervision.Detections(xyxy=self.boxes_px, confidence=self.scores, class_id=self.labels)
+        data = {} if names is None else {"class_name": np.array([names[label] for label in self.labels.tolist()], str)}
+        return supervision.Detections(self.boxes_px, confidence=self.scores, class_id=self.labels, data=data)
 
 
 def check_labels(detections: Detections, truth: GroundTruth, what: str = "detections") -> None:

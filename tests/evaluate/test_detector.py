@@ -1,5 +1,7 @@
 """The Detector call: preparation, batches, pixels, errors."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -112,15 +114,23 @@ def test_not_a_picture(detector, bad, picture):
         detector.detect([bad])
 
 
-def test_supervision_is_optional(detector, picture):
-    found = detector.detect([picture((0, 1, 1))])[0]
-    try:
-        import supervision  # noqa: F401
-    except ImportError:
-        with pytest.raises(UsageError, match="pip install supervision"):
-            found.to_supervision()
-    else:
-        np.testing.assert_array_equal(found.to_supervision().class_id, [1])
+def test_supervision_is_optional(detector, picture, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UsageError, match="pip install supervision"):
+        detector.detect([picture((0, 1, 1))])[0].to_supervision()
+
+
+def test_as_supervision_has_them(detector, picture):
+    pytest.importorskip("supervision")
+    blue, nothing = detector.detect([picture((0, 1, 1), (2, 3, 5)), picture()])
+    given = blue.to_supervision(detector.names)
+    np.testing.assert_array_equal(given.xyxy, blue.boxes_px)
+    np.testing.assert_array_equal(given.confidence, blue.scores)
+    assert given.class_id.tolist() == blue.labels.tolist()
+    assert given["class_name"].tolist() == [detector.names[label] for label in blue.labels]
+    assert sorted(given["class_name"]) == ["blue", "red"]
+    assert given[given.class_id == 2]["class_name"].tolist() == ["red"]
+    assert len(blue.to_supervision().data) == len(nothing.to_supervision(detector.names)) == 0
 
 
 def test_benchmark_counts_every_stage(detector, tmp_path, picture):

@@ -1,13 +1,14 @@
 """Result files and sets: written and read back, and refused where damaged."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
-from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.evaluate.coco import FIGURES, evaluate_coco
+from pyscratchdet.errors import DataError, FileError, UsageError
+from pyscratchdet.evaluate.coco import ENGINES, FIGURES, evaluate_coco
 from pyscratchdet.evaluate.results import read_coco_results, read_voc_results, write_coco_results, write_voc_results
 from pyscratchdet.evaluate.sets import coco_from_truth, find_voc, read_coco_truth, read_voc_truth
 from pyscratchdet.evaluate.tables import Detections
@@ -118,6 +119,24 @@ def test_twelve_figures(truth, detections):
     nothing = evaluate_coco(truth, Detections()).figures
     assert nothing["AP"] == 0
     assert nothing["AR100"] == 0
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 0)], ids=["detections", "none"])
+def test_faster_coco_eval_is_equal(truth, detections, rows):
+    """The same arithmetic in C++; a mean may add up in another order, which moves float64's last bit."""
+    pytest.importorskip("faster_coco_eval")
+    first, second = (evaluate_coco(truth, detections[rows], engine=engine) for engine in ENGINES)
+    for name in ("figures", "class_ap", "class_ap50"):
+        assert getattr(second, name) == pytest.approx(getattr(first, name), abs=1e-12)
+    assert second.engine == "faster-coco-eval"
+
+
+def test_engines_that_are_not_there(truth, detections, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(UsageError, match="pip install faster-coco-eval"):
+        evaluate_coco(truth, detections, engine="faster-coco-eval")
+    with pytest.raises(UsageError, match='unknown engine "fast"'):
+        evaluate_coco(truth, detections, engine="fast")
 
 
 def test_wrong_class_is_refused_by_coco(truth, detections):
