@@ -1,4 +1,16 @@
-"""Weights of an ImageNet VGG for a detector's backbone: layer names, BatchNorm where either side has it, fc6 and fc7.
+"""Weights of a torchvision classifier under a detector's layer names: VGG and ResNet, BatchNorm, fc6 and fc7.
+
+One rule names every convolution of the classifier as detectors do:
+
+    features.N          conv<stage>_<k>, counting from the last pooling
+    classifier.0, .3    fc6, fc7
+    conv1               conv1, stem_1
+    layer<L>.<b>.conv<c>    res<L+1><block>_branch2<abc> (block a, b, c or a, b1, b2); conv<L+1>_<2b+c> behind a stem_1
+    layer<L>.0.downsample.0     res<L+1>a_branch1; Convolution<L-1> behind a stem_1
+
+and its own name. The BatchNorm and Scale behind a convolution follow it. A layer is converted exactly or left at its
+filler with the reason; what the detector computes otherwise than the classifier (strides, padding, dilation) is told.
+A BatchNorm that only the detector has begins as the identity with a scale factor of 1: the first batch weighs a half.
 
 SSD's fc6 and fc7 are convolutions of 1024 channels made from the classifier's inner products of 4096: every fourth
 channel, and of the 7x7 windows every third row and column (the fully convolutional reduced VGG of DeepLab).
@@ -10,21 +22,54 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from converters.build import SCALE_FACTOR, NetBuilder
-from converters.merge_bn import Folded, merge_bn
+from converters.merge_bn import merge_bn
 from pyscratchdet.errors import ConversionError
+from pyscratchdet.layers.base import Layer
 from pyscratchdet.layers.plan import NetPlan, plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import write_caffemodel
 
-_BACKBONE = re.compile(r"conv[1-5]_[1-3]|fc[67]")
-
-
 _STD_RGB = np.array([0.229, 0.224, 0.225])
+_BLOCK_CONV = re.compile(r"layer(\d)\.(\d+)\.conv(\d)")
+_SHORTCUT = re.compile(r"layer(\d)\.0\.downsample\.0")
+_REDUCED = {"fc6", "fc7"}
+
+
+@dataclass
+class Backbone:
+    """What became of a classifier's weights.
+
+    Attributes:
+        blobs: {layer: arrays} for the detector.
+        sources: {convolution of the detector: that of the classifier}.
+        left: {convolution of the detector that the rule names: why it keeps its filler}.
+        unused: Layers of the classifier that went nowhere.
+        identities: BatchNorms that only the detector has.
+        other: What the detector's layers do otherwise, one sentence each.
+    """
+
+    blobs: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    identities: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Returns the report."""
+        names = ", ".join(self.unused) or "none"
+        return [
+            f"{len(self.sources)} convolutions converted, {len(self.left)} left at their fillers",
+            *(f"  {layer}: {reason}" for layer, reason in self.left.items()),
+            f"layers of the classifier without a place: {names}",
+            f"BatchNorms that only the detector has: {', '.join(self.identities) or 'none'}",
+            *(f"the detector differs: {sentence}" for sentence in self.other),
+        ]
 
 
 @dataclass
@@ -36,48 +81,104 @@ class _Unit:
     scale: str | None
 
 
-def write_backbone(
-    source: NetBuilder, model: str | os.PathLike[str], target: str | os.PathLike[str]
-) -> dict[str, list[np.ndarray]]:
-    """Writes a caffemodel with the weights of a VGG classifier under the layers of a detector.
+def write_backbone(source: NetBuilder, model: str | os.PathLike[str], target: str | os.PathLike[str]) -> Backbone:
+    """Writes a caffemodel with the weights of a classifier under the layers of a detector.
 
     Args:
         source: The classifier, from `converters.torch_import`.
         model: Prototxt of the detector, without data layers (deploy).
         target: The caffemodel; atomic.
 
-    Returns:
-        {layer: blobs} of what was written.
-
     Raises:
-        ConversionError: The two do not fit.
+        ConversionError: The rule finds no layer that fits.
     """
-    plan = plan_net(model, caffe_pb2.TEST)
-    wanted, given = _units(plan, _BACKBONE), _units(plan_net(source.param, caffe_pb2.TEST), None)
-    shapes = {layer.name: [spec.shape for spec in layer.blobs] for layer in plan.layers}
-    if not wanted or len(wanted) > len(given):
-        raise ConversionError(
-            "not a backbone of this kind", code="backbone.layers", expected=f"{len(given)} layers", found=len(wanted)
-        )
-    plain = merge_bn(source.param, source.blobs)
-    blobs: dict[str, list[np.ndarray]] = {}
-    for mine, theirs in zip(wanted, given, strict=False):
-        blobs.update(_converted(mine, theirs, source, plain, shapes))
-    first = blobs[wanted[0].conv]
-    first[0] = (first[0] / (255 * _STD_RGB[:, None, None]))[:, ::-1].astype(np.float32)
+    result, plan = convert_backbone(source, plan_net(model, caffe_pb2.TEST))
     structure = caffe_pb2.NetParameter(name=plan.graph.name)
     for node in plan.graph.nodes:
-        if node.name in blobs:
+        if node.name in result.blobs:
             structure.layer.add().CopyFrom(node.param)
-    write_caffemodel(target, structure, blobs)
-    return blobs
+    write_caffemodel(target, structure, result.blobs)
+    return result
 
 
-def _units(plan: NetPlan, names: re.Pattern[str] | None) -> list[_Unit]:
+def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPlan]:
+    """Returns what `write_backbone` writes, and the detector's plan."""
+    given = plan_net(source.param, caffe_pb2.TEST)
+    converter = _Converter(source, given, plan)
+    has_stem = any(layer.name == "stem_1" for layer in plan.layers)
+    units = {name: unit for unit in _units(given) for name in _names(unit.conv, given, has_stem)}
+    first = next(iter(_units(given))).conv
+    result = Backbone()
+    for mine in _units(plan):
+        theirs = units.get(mine.conv)
+        if theirs is None:
+            continue
+        try:
+            blobs = converter.convert(mine, theirs)
+        except ConversionError as error:
+            result.left[mine.conv] = f"{error.message} ({theirs.conv})"
+            continue
+        if theirs.conv == first:
+            weight = blobs[mine.conv][0]
+            blobs[mine.conv][0] = (weight / (255 * _STD_RGB[:, None, None]))[:, ::-1].astype(np.float32)
+        result.blobs.update(blobs)
+        result.sources[mine.conv] = theirs.conv
+    if not result.sources:
+        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(result.left.items())[:2])
+        raise ConversionError(
+            "no layer takes weights of this classifier",
+            code="backbone.layers",
+            expected="VGG's or ResNet's names",
+            found=reasons or ", ".join(unit.conv for unit in _units(plan)[:4]),
+        )
+    last = max(i for i, layer in enumerate(plan.layers) if layer.name in result.sources)
+    for layer in plan.layers[:last]:
+        if layer.type == "BatchNorm" and layer.name not in result.blobs:
+            result.blobs[layer.name] = _identity(layer, np.zeros(layer.blobs[0].shape, np.float32))
+    result.identities = [name for name, arrays in result.blobs.items() if len(arrays) == 3 and arrays[2][0] == 1]
+    used = set(result.sources.values())
+    gone = [unit for unit in _units(given) if unit.conv not in used]
+    result.unused = [name for unit in gone for name in (unit.conv, unit.norm) if name]
+    result.other = [*converter.other, *_other_pools(given, plan, result.sources)]
+    return result, plan
+
+
+def _names(conv: str, plan: NetPlan, has_stem: bool) -> list[str]:
+    """Returns the names that a classifier's layer has in detectors, its own first.
+
+    Args:
+        conv: A convolution or inner product of the classifier.
+        plan: The classifier.
+        has_stem: Whether the detector is one of ScratchDet's residual nets, whose names are VGG's elsewhere.
+    """
+    names = [conv]
+    if conv.startswith("features."):
+        stage, number = 1, 0
+        for node in plan.graph.nodes:
+            stage, number = (stage + 1, 0) if node.type == "Pooling" else (stage, number + (node.type == "Convolution"))
+            if node.name == conv:
+                names.append(f"conv{stage}_{number}")
+    elif conv in ("classifier.0", "classifier.3"):
+        names.append("fc6" if conv == "classifier.0" else "fc7")
+    elif conv == "conv1":
+        names.append("stem_1")
+    elif match := _BLOCK_CONV.fullmatch(conv):
+        level, block, number = (int(group) for group in match.groups())
+        branch = f"branch2{'abc'[number - 1]}"
+        blocks = {chr(ord("a") + block)} | ({f"b{block}"} if block else set())
+        names += [f"res{level + 1}{letter}_{branch}" for letter in blocks]
+        names += [f"conv{level + 1}_{2 * block + number}"] * has_stem
+    elif match := _SHORTCUT.fullmatch(conv):
+        level = int(match[1])
+        names += [f"res{level + 1}a_branch1"] + [f"Convolution{level - 1}"] * has_stem
+    return names
+
+
+def _units(plan: NetPlan) -> list[_Unit]:
     nodes = plan.graph.nodes
     units = []
     for i, node in enumerate(nodes):
-        if node.type not in ("Convolution", "InnerProduct") or (names and not names.fullmatch(node.name)):
+        if node.type not in ("Convolution", "InnerProduct"):
             continue
         found, blob = {}, node.tops[0]
         for follower in nodes[i + 1 :]:
@@ -89,45 +190,97 @@ def _units(plan: NetPlan, names: re.Pattern[str] | None) -> list[_Unit]:
     return units
 
 
-def _converted(
-    mine: _Unit, theirs: _Unit, source: NetBuilder, plain: Folded, shapes: dict[str, list[tuple[int, ...]]]
-) -> dict[str, list[np.ndarray]]:
-    keeps_norm = mine.norm is not None and mine.scale is not None and theirs.norm is not None
-    weight, *rest = (source.blobs if keeps_norm else plain.blobs)[theirs.conv]
-    bias = rest[0] if rest else np.zeros(weight.shape[0], np.float32)
-    weight, bias = _reduced(weight, bias, shapes[mine.conv][0], mine.conv)
-    has_bias = len(shapes[mine.conv]) > 1
-    result = {mine.conv: [weight, bias] if has_bias else [weight]}
-    if keeps_norm:
+class _Converter:
+    """Makes the blobs of one layer after another."""
+
+    def __init__(self, source: NetBuilder, given: NetPlan, plan: NetPlan) -> None:
+        self.source = source
+        self.folded = merge_bn(source.param, source.blobs).blobs
+        self.given = {layer.name: layer for layer in given.layers}
+        self.layers = {layer.name: layer for layer in plan.layers}
+        self.other: list[str] = []
+
+    def convert(self, mine: _Unit, theirs: _Unit) -> dict[str, list[np.ndarray]]:
+        """Returns the blobs of a convolution, and of its BatchNorm and Scale where both sides have them.
+
+        Raises:
+            ConversionError: The detector's layer cannot compute what the classifier's does.
+        """
+        keeps_norm = mine.norm is not None and mine.scale is not None and theirs.norm is not None
+        weight, *rest = (self.source.blobs if keeps_norm else self.folded)[theirs.conv]
+        bias = rest[0] if rest else np.zeros(weight.shape[0], np.float32)
+        shapes = [spec.shape for spec in self.layers[mine.conv].blobs]
+        weight, bias = _reduced(weight, bias, shapes[0], mine.conv)
+        has_bias = len(shapes) > 1
+        result = {mine.conv: [weight, bias] if has_bias else [weight]}
+        if keeps_norm:
+            result.update(self._norm(mine, theirs, None if has_bias else bias))
+        elif mine.norm is not None:
+            result[mine.norm] = _identity(self.layers[mine.norm], np.zeros_like(bias) if has_bias else -bias)
+        elif not has_bias and np.any(bias):
+            raise ConversionError("it has no bias for the classifier's BatchNorm or bias", code="backbone.bias")
+        self._compare(mine.conv, theirs.conv)
+        return result
+
+    def _norm(self, mine: _Unit, theirs: _Unit, bias: np.ndarray | None) -> dict[str, list[np.ndarray]]:
         assert mine.norm is not None
         assert mine.scale is not None
         assert theirs.norm is not None
         assert theirs.scale is not None
-        mean, variance, factor = source.blobs[theirs.norm]
-        if not has_bias:  # normalising takes a bias away again: the mean carries it
+        mean, variance, factor = self.source.blobs[theirs.norm]
+        scale, shift = self.source.blobs[theirs.scale]
+        norms = self.layers[mine.norm], self.given[theirs.norm]
+        eps, given_eps = (float(np.float32(layer.param.batch_norm_param.eps)) for layer in norms)
+        if eps != given_eps:  # the scale takes the difference, so that the statistics stay those of the data
+            true = variance.astype(np.float64) / factor
+            scale = (scale * np.sqrt((true + eps) / (true + given_eps))).astype(np.float32)
+        if bias is not None:  # normalising takes a bias away again: the mean carries it
             mean = mean - bias * np.float32(SCALE_FACTOR)
-        result[mine.norm] = [mean, variance, factor]
-        result[mine.scale] = source.blobs[theirs.scale]
-    elif not has_bias and np.any(bias):
-        raise ConversionError(
-            "the detector's layer has no bias", code="backbone.bias", layer=mine.conv, hint="take a VGG with BatchNorm"
-        )
-    return result
+        blobs = {mine.norm: [mean, variance, factor], mine.scale: [scale, shift]}
+        if len(self.layers[mine.scale].blobs) != 2:
+            raise ConversionError("its Scale has no bias", code="backbone.bias")
+        return blobs
+
+    def _compare(self, mine: str, theirs: str) -> None:
+        here, there = self.layers[mine], self.given[theirs]
+        if "InnerProduct" in (here.type, there.type):
+            return
+        for what in ("stride", "pad", "dilation"):
+            values = getattr(here.window, what), getattr(there.window, what)  # type: ignore[attr-defined]
+            if values[0] != values[1]:
+                self.other.append(f"{mine} has {what} {values[0]}, {theirs} {values[1]}")
+
+
+def _identity(norm: Layer, mean: np.ndarray) -> list[np.ndarray]:
+    """Returns statistics under which a BatchNorm takes a mean away and does nothing else."""
+    eps = np.float32(norm.param.batch_norm_param.eps)
+    return [mean, np.full_like(mean, 1 - eps), np.ones(1, np.float32)]
+
+
+def _other_pools(given: NetPlan, plan: NetPlan, sources: dict[str, str]) -> list[str]:
+    """Compares the poolings among the converted layers, in their order."""
+    pools = []
+    for side, names in ((given, set(sources.values())), (plan, set(sources))):
+        order = [layer.name for layer in side.layers]
+        end = max(order.index(name) for name in names)
+        pools.append([layer for layer in side.layers[:end] if layer.type == "Pooling"])
+    return [
+        f"{here.name} has {what} {getattr(here, what)}, the classifier {getattr(there, what)}"
+        for there, here in zip(*pools, strict=False)
+        for what in ("kernel", "stride", "pad")
+        if getattr(here, what) != getattr(there, what)
+    ]
 
 
 def _reduced(weight: np.ndarray, bias: np.ndarray, shape: tuple[int, ...], layer: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns weights of a shape, by leaving out channels, rows and columns at equal steps where fewer are wanted."""
-    if weight.ndim == 2:
+    """Returns weights of a shape; fc6 and fc7 leave out channels, rows and columns at equal steps."""
+    if layer in _REDUCED and weight.ndim == 2 and len(shape) == 4:
         side = round((weight.shape[1] / (shape[1] * (4 if layer == "fc7" else 1))) ** 0.5)
         weight = weight.reshape(weight.shape[0], -1, side, side)
-    if weight.shape != shape:
         channels = [have // want for have, want in zip(weight.shape[:2], shape[:2], strict=True)]
         windows = [(have - 1) // max(want - 1, 1) for have, want in zip(weight.shape[2:], shape[2:], strict=True)]
-        steps = channels + windows
-        weight = weight[tuple(slice(None, None, max(step, 1)) for step in steps)]
-        bias = bias[:: max(steps[0], 1)]
+        steps = [max(step, 1) for step in channels + windows]
+        weight, bias = weight[tuple(slice(None, None, step) for step in steps)], bias[:: steps[0]]
     if weight.shape != shape:
-        raise ConversionError(
-            "shapes do not fit", code="backbone.shape", layer=layer, expected=shape, found=weight.shape
-        )
+        raise ConversionError(f"weights of {weight.shape} where {shape} are wanted", code="backbone.shape")
     return weight, bias

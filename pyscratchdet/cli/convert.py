@@ -85,7 +85,9 @@ def _from_torchvision(args):
         return _write(net, args)
     from converters.backbone import write_backbone
 
-    return write_backbone(net, args.model, args.target)
+    result = write_backbone(net, args.model, args.target)
+    print("\n".join(result.lines()))
+    return result.blobs
 
 
 def _write(net, args):

@@ -6,10 +6,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from damage import mutated
 from onnx import TensorProto, helper, numpy_helper
+from small_nets import seeded
 from torch import nn
 
-from converters.backbone import write_backbone
 from converters.build import SCALE_FACTOR
 from converters.compare import difference
 from converters.onnx_import import import_onnx
@@ -19,6 +20,7 @@ from pyscratchdet.errors import ConversionError, PyScratchDetError, UsageError
 from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.runtime import load_net
 
+NUM_DAMAGED = 300
 # Other orders of summation in float32.
 TOLERANCE = 1e-5
 
@@ -205,18 +207,16 @@ def test_onnx_by_command(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_damaged_onnx_graphs_end_in_typed_errors(tmp_path):
-    from test_convert_weights import mutated
-
-    nodes, weights = CASES["reshape-from-shapes"]
-    data, rng = model_of(nodes, ["y"], weights).SerializeToString(), np.random.default_rng(4)
-    refused = 0
-    for _ in range(300):
-        (tmp_path / "bad.onnx").write_bytes(mutated(data, rng))
+    """Graphs of all operators, as others write them; damage.py does the same to our own exports."""
+    sources = [model_of(nodes, ["y"], weights).SerializeToString() for nodes, weights in CASES.values()]
+    rng, refused = np.random.default_rng(4), 0
+    for index in range(NUM_DAMAGED):
+        (tmp_path / "bad.onnx").write_bytes(mutated(sources[index % len(sources)], rng))
         try:
             import_onnx(tmp_path / "bad.onnx")
         except PyScratchDetError:
             refused += 1
-    assert refused > 100
+    assert refused > NUM_DAMAGED // 3
 
 
 class Plain(nn.Module):
@@ -236,19 +236,6 @@ class Plain(nn.Module):
         x = x + self.act(self.second(x))
         x = self.up(x) * 0.5
         return torch.softmax(self.head(x.mean((2, 3))), 1)
-
-
-def seeded(module):
-    """Gives statistics and slopes values of their own."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.running_mean.normal_(0, 0.5)
-                part.running_var.uniform_(0.5, 2)
-                part.weight.uniform_(0.5, 1.5)
-                part.bias.normal_(0, 0.3)
-    return module.eval()
 
 
 def test_plain_module(tmp_path):
@@ -321,60 +308,3 @@ def test_weights_of_a_file_reach_the_model(tmp_path):
     torch.testing.assert_close(again.state_dict(), module.state_dict(), rtol=0, atol=0)
     with pytest.raises(ConversionError, match="does not fit"):
         torchvision_model("resnet34", str(tmp_path / "w.pth"), num_classes=3)
-
-
-def test_vgg_as_ssd_backbone(tmp_path):
-    """VGG-16-BN under SSD's names: BatchNorm folded where the detector has none, fc6 and fc7 reduced."""
-    layers = [
-        'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 32 dim: 32 } } }',
-        *(_conv(name, size, bottom) for name, size, bottom in _vgg()),
-        _conv("fc6", 16, "conv5_3"), _conv("fc7", 16, "fc6", 1),
-    ]  # fmt: skip
-    (tmp_path / "ssd.prototxt").write_text("\n".join(layers))
-    module = seeded(_NarrowVgg())
-    source = import_module(module, (1, 3, 224, 224))
-    blobs = write_backbone(source, tmp_path / "ssd.prototxt", tmp_path / "w.caffemodel")
-    found = read_weights(tmp_path / "w.caffemodel").blobs
-    assert list(found) == list(blobs)
-    assert next(iter(found)) == "conv1_1"
-    fc6 = module.classifier[0].weight.detach().numpy().reshape(64, 8, 7, 7)
-    np.testing.assert_array_equal(found["fc6"][0], fc6[::4, :, ::3, ::3])
-    np.testing.assert_array_equal(found["fc7"][0], module.classifier[3].weight.detach().numpy()[::4, ::4, None, None])
-    np.testing.assert_array_equal(found["fc7"][1], module.classifier[3].bias.detach().numpy()[::4])
-    conv, norm = module.features[0], module.features[1]
-    factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy()
-    folded = conv.weight.detach().numpy() * factor[:, None, None, None]
-    scaled = folded / (255 * np.array([0.229, 0.224, 0.225])[:, None, None])  # of RGB / 255 over the deviation
-    np.testing.assert_allclose(found["conv1_1"][0], scaled[:, [2, 1, 0]], rtol=1e-6)
-
-
-def _vgg():
-    names = [f"conv{stage}_{k}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for k in range(1, count + 1)]
-    return [(name, 8, bottom) for name, bottom in zip(names, ["data", *names], strict=False)]
-
-
-def _conv(name, size, bottom, kernel=3):
-    return (
-        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}"'
-        f" convolution_param {{ num_output: {size} kernel_size: {kernel} pad: {kernel // 2} }} }}"
-    )
-
-
-class _NarrowVgg(nn.Module):
-    """VGG-16-BN with 8 channels everywhere and a classifier of 64."""
-
-    def __init__(self):
-        super().__init__()
-        parts, width = [], 3
-        for count in (2, 2, 3, 3, 3):
-            for _ in range(count):
-                parts += [nn.Conv2d(width, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)]
-                width = 8
-            parts.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*parts)
-        self.classifier = nn.Sequential(
-            nn.Linear(8 * 49, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 64), nn.ReLU(True), nn.Linear(64, 10)
-        )
-
-    def forward(self, x):
-        return self.classifier(torch.flatten(self.features(x), 1))
