@@ -196,6 +196,8 @@ class NetBuilder:
         if method == "AVE" and any(pads) and not include_pad:
             raise self.refuse(name, method, "averages that leave out the padding; Caffe's count it")
         wanted = [_pooled(shape[2 + i], kernel[i], stride[i], pads[i::2], ceil) for i in (0, 1)]
+        if min(wanted) < 1:
+            raise self.refuse(name, method, f"a window of {kernel} that does not fit into {shape[2:]}")
         if method == "AVE" and pads[:2] != pads[2:]:
             raise self.refuse(name, method, f"averages with padding that differs at the two ends, {pads}")
         values = {"pool": method, **_window("kernel", kernel), **_window("stride", stride), **_window("pad", pads[:2])}

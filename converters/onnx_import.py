@@ -142,20 +142,34 @@ class _Node:
         if attribute in self.attributes:
             return [int(value) for value in np.atleast_1d(self.attributes[attribute])]
         if index < len(self.inputs) and self.inputs[index]:
-            return [int(value) for value in np.atleast_1d(self.weight(index))]
+            return [int(value) for value in self.weight(index).ravel()]
         return None
 
     def get(self, name: str, default: Any) -> Any:
         return self.attributes.get(name, default)
 
+    def number(self, index: int) -> float:
+        """The constant at an input, of one entry."""
+        if self.weight(index).size != 1:
+            raise self.refuse(f"input {index} of shape {self.weight(index).shape} where one number is expected")
+        return float(self.floats(index).ravel()[0])
+
     def axis(self, default: int) -> int:
+        return self.canonical(int(self.get("axis", default)))
+
+    def canonical(self, axis: int) -> int:
+        """An axis of the first input, counted from the front."""
         rank = self.rank()
-        return int(self.get("axis", default)) % rank
+        if not -rank <= axis < rank:
+            raise self.refuse(f"axis {axis} of a blob of {rank} axes")
+        return axis % rank
 
     def pair(self, name: str, default: int = 1) -> tuple[int, int]:
         values = tuple(int(value) for value in self.get(name, (default, default)))
         if len(values) != 2:
             raise self.refuse(f"{name} over {len(values)} axes; two are supported")
+        if min(values) < 1:
+            raise self.refuse(f"{name} of {list(values)}")
         return values
 
     def pads(self) -> tuple[int, int, int, int]:
@@ -231,7 +245,10 @@ def _gemm(n: _Node) -> str:
     weight = weight if n.get("transB", 0) else weight.T
     bias = None
     if len(n.inputs) > 2 and n.inputs[2]:
-        bias = np.broadcast_to(n.floats(2) * np.float32(n.get("beta", 1.0)), (1, weight.shape[0])).ravel()
+        bias = n.floats(2) * np.float32(n.get("beta", 1.0))
+        if bias.size not in (1, len(weight)) or bias.shape[-1:] not in ((), (1,), (len(weight),)):
+            raise n.refuse(f"a third input of shape {bias.shape} for {len(weight)} outputs")
+        bias = np.broadcast_to(bias.ravel(), len(weight))
     return n.net.inner_product(n.name, n.blob(), weight, bias)
 
 
@@ -278,7 +295,7 @@ def _clip(n: _Node) -> str:
     limits = [n.get("min", None), n.get("max", None)]
     for index in (1, 2):
         if index < len(n.inputs) and n.inputs[index]:
-            limits[index - 1] = float(n.weight(index))
+            limits[index - 1] = n.number(index)
     if limits == [0, 6]:
         return n.net.add("ReLU6", n.name, [n.blob()])[0]
     if limits[0] == 0 and limits[1] is None:
@@ -345,9 +362,7 @@ def _div(n: _Node) -> str:
 def _power(n: _Node) -> str:
     exponent = {"Sqrt": 0.5, "Neg": 1.0}.get(n.node.op_type)
     if exponent is None:
-        if n.weight(1).size != 1 or n.weight(1).ndim > n.rank():
-            raise n.refuse(f"exponents of shape {n.weight(1).shape}; Caffe has one")
-        exponent = float(n.floats(1).ravel()[0])
+        exponent = n.number(1)
     values = {"scale": -1.0} if n.node.op_type == "Neg" else {"power": exponent}
     return n.net.add("Power", n.name, [n.blob()], power_param=values)[0]
 
@@ -431,9 +446,9 @@ def _slice(n: _Node) -> str:
     starts, ends = n.optional(1, "starts"), n.optional(2, "ends")
     axes, steps = n.optional(3, "axes"), n.optional(4, "steps")
     shape = n.net.shapes[n.blob()]
-    if starts is None or ends is None or len(starts) != 1 or (steps and steps != [1]):
+    if not starts or not ends or len(starts) != 1 or (steps and steps != [1]) or (axes and len(axes) != 1):
         raise n.refuse("several axes at once, or steps")
-    axis = axes[0] % len(shape) if axes else 0
+    axis = n.canonical(axes[0]) if axes else 0
     start, end, _ = slice(starts[0], ends[0]).indices(shape[axis])
     if end <= start:
         raise n.refuse("no entries left")

@@ -164,7 +164,7 @@ REFUSED = {
     "MaxPool": ([node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], dilations=[2, 2])], {}, "dilated"),
     "Clip": ([node("Clip", ["x", "k", "l"], ["y"])], {"k": np.array(0, "f4"), "l": np.array(1, "f4")}, "limits"),
     "Mul": ([node("Mul", ["x", "k"], ["y"])], {"k": values(3, 1, 1, 12)}, "constant of shape"),
-    "Pow": ([node("Pow", ["x", "k"], ["y"])], {"k": values(12)}, "exponents"),
+    "Pow": ([node("Pow", ["x", "k"], ["y"])], {"k": values(12)}, "one number"),
     "Div": ([node("Div", ["x", "k"], ["y"])], {"k": np.array([3], "f4")}, "power of two"),
     "Add": (
         [node("GlobalAveragePool", ["x"], ["a"]), node("Add", ["x", "a"], ["y"])], {}, "does not broadcast",
