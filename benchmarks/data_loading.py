@@ -125,7 +125,7 @@ def torchvision_way(records: Records) -> Callable[[], None]:
             record = records.next().annotated()
             image = cv2.imdecode(np.frombuffer(record.datum.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
             height, width = image.shape[:2]
-            objects = objects_of(record, "record")
+            objects = objects_of([record], ["record"])
             boxes = torch.from_numpy(objects.boxes * np.float32([width, height, width, height]))
             target = {
                 "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),

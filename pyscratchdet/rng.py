@@ -32,7 +32,7 @@ class CaffeRandom:
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         # Seeding anew is many times faster than a new generator: loaders do it for each picture.
-        self._state.seed(seed & 0xFFFFFFFF)
+        self._state.seed(int(seed) & 0xFFFFFFFF)
         self._pending = np.zeros(0, np.uint64)
 
     @property
@@ -288,6 +288,15 @@ class LibcRandom:
         self.words = [*words[3:], *words[:3]]
         for _ in range(310):
             self._next()
+
+    @property
+    def state(self) -> list[int]:
+        """Where the generator stands: assign it to continue from there."""
+        return list(self.words)
+
+    @state.setter
+    def state(self, state: list[int]) -> None:
+        self.words = list(state)
 
     def integer(self) -> int:
         """Returns the next number, 0 to 2**31 - 1."""

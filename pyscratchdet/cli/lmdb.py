@@ -144,7 +144,7 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
     from pyscratchdet.proto import caffe_pb2
 
     record = annotated_of(value, f'record "{key}"')
-    objects = objects_of(record, f'record "{key}"')
+    objects = objects_of([record], [f'record "{key}"'])
     datum = record.datum
     print(f"{key}  {datum.width} x {datum.height}, {len(datum.data)} bytes" + ("" if datum.encoded else ", raw"))
     scale = np.float32([datum.width, datum.height] * 2)

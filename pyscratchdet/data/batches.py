@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from pyscratchdet.data.objects import objects_of
+from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Plan, Planner, Streams
 from pyscratchdet.data.records import Records, Sample
 from pyscratchdet.data.transform import Transformer
 from pyscratchdet.errors import DataError
 
-EMPTY_LABEL = np.full((1, 8), -1, np.float32)
-"""The label rows of a batch without objects."""
 
-
-def label_rows(rows: list[np.ndarray]) -> np.ndarray:
-    """Returns the label blob (1, 1, N, 8) of the rows of a batch's pictures."""
+def label_blob(rows: list[np.ndarray]) -> np.ndarray:
+    """Returns the label blob (1, 1, N, 8) of rows of a batch's pictures; one row of -1 where there are none."""
     stacked = np.concatenate(rows)
-    return (stacked if len(stacked) else EMPTY_LABEL)[None, None]
+    return (stacked if len(stacked) else np.full((1, 8), -1, np.float32))[None, None]
 
 
 class ReferenceBatches:
@@ -39,11 +38,24 @@ class ReferenceBatches:
         self._planner = planner
         self._streams = streams
         self._batch_size = batch_size
+        self._position = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs: how many batches were made, and where the random numbers stand."""
+        return {"position": self._position, "streams": self._streams.state}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._records.position += (state["position"] - self._position) * self._batch_size
+        self._position = state["position"]
+        self._streams.state = state["streams"]
 
     def skip(self, count: int) -> None:
-        """Passes over whole batches, drawing what they would have drawn."""
+        """Passes over batches, drawing what they would have drawn."""
         for _ in range(count * self._batch_size):
             self._plan(self._records.next())
+        self._position += count
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns data (batch, channels, height, width) and label (1, 1, N, 8), float32.
@@ -54,9 +66,9 @@ class ReferenceBatches:
         pictures, rows = [], []
         for item in range(self._batch_size):
             sample = self._records.next()
-            image, plan, is_encoded = self._plan(sample)
+            image, plan, objects, is_encoded = self._plan(sample)
             pictures.append(self._transformer.render(image, plan, is_encoded))
-            rows.append(plan.objects.rows(item))
+            rows.append(objects.rows(item))
             if pictures[-1].shape != pictures[0].shape:
                 raise DataError(
                     f"{sample.name} has another shape than its batch",
@@ -65,11 +77,13 @@ class ReferenceBatches:
                     found=pictures[-1].shape,
                     hint="add a resize_param or a crop_size",
                 )
-        return np.stack(pictures), label_rows(rows)
+        self._position += 1
+        return np.stack(pictures), label_blob(rows)
 
-    def _plan(self, sample: Sample) -> tuple[np.ndarray, Plan, bool]:
-        """Returns a record's picture, what to do to it, and whether the original keeps it encoded."""
+    def _plan(self, sample: Sample) -> tuple[np.ndarray, Plan, Objects, bool]:
+        """Returns a record's picture, what to do to it, its objects then, and whether the original keeps it encoded."""
         record = sample.annotated()
         image = self._transformer.decode(record.datum, sample.name)
-        objects = objects_of(record, sample.name)
-        return image, self._planner.draw(self._streams, objects, *image.shape[:2]), record.datum.encoded
+        objects = objects_of([record], [sample.name])
+        (plan,), objects = self._planner.draw([self._streams], objects, [image.shape[:2]])
+        return image, plan, objects, record.datum.encoded

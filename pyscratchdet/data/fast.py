@@ -3,26 +3,25 @@
 No JPEG between the steps, distortion of the visible part alone (after the resizing where that leaves fewer pixels), and
 never the expanded canvas: the shrunk picture is written into an output that has the mean colour already. Under the same
 plan the pixels are the exact path's up to much less than its JPEG noise, and up to a fraction of a pixel of the source
-where an expanded picture is shrunk.
+where an expanded picture is shrunk. Each step is OpenCV's vectorised form of it, in place where there is one.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
 from pyscratchdet.data import pixels
-from pyscratchdet.data.objects import Objects
 from pyscratchdet.data.pixels import Distortion
 from pyscratchdet.data.plan import Expansion, Plan, Rect
-from pyscratchdet.data.sampling import measure, meets, window_size
 from pyscratchdet.data.transform import Transformer
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.rng import CaffeRandom
 
 # Output pixels within this many source pixels of the picture's edge may show it (LANCZOS4 reaches furthest).
 _REACH = 4
@@ -30,67 +29,37 @@ _REACH = 4
 _SLACK = 16
 
 
-class FastSampler:
-    """Finds windows for all samplers at once: the distribution of the original, from other draws."""
-
-    def __init__(self, samplers: Sequence[caffe_pb2.BatchSampler]) -> None:
-        self._samplers = [sampler for sampler in samplers if sampler.use_original_image]
-        bounds = [sampler.sampler for sampler in self._samplers]
-        self._trials = max((sampler.max_trials for sampler in self._samplers), default=0)
-        self._constraints = [sampler.sample_constraint for sampler in self._samplers]
-        low = np.float32([(bound.min_scale, bound.min_aspect_ratio) for bound in bounds]).reshape(-1, 2)
-        high = np.float32([(bound.max_scale, bound.max_aspect_ratio) for bound in bounds]).reshape(-1, 2)
-        self._low, self._span = low.T[..., None], (high - low).T[..., None]
-
-    def __call__(
-        self, random: CaffeRandom, samplers: Sequence[caffe_pb2.BatchSampler], objects: Objects
-    ) -> list[np.ndarray]:
-        """Returns the windows that all samplers found, as sampling.sample_windows does."""
-        count = len(self._samplers)
-        units = random.raw(4 * count * self._trials).reshape(4, count, self._trials).astype(np.float32)
-        units *= np.float32(2.0**-32)
-        scale, ratio = units[:2] * self._span + self._low
-        sides = np.stack(window_size(scale, ratio))
-        low = units[2:] * (1 - sides)
-        windows = np.concatenate([low, low + sides]).reshape(4, -1).T
-        measures = measure(windows, objects, self._constraints)
-        found: list[np.ndarray] = []
-        for index, sampler in enumerate(self._samplers):
-            start = index * self._trials
-            which = slice(start, start + sampler.max_trials)
-            good = np.flatnonzero(meets(measures, sampler.sample_constraint, which)) + start
-            found.extend(windows[good[: sampler.max_sample] if sampler.HasField("max_sample") else good])
-        return found
-
-
 def render(transformer: Transformer, image: np.ndarray, plan: Plan, output: np.ndarray) -> None:
     """Carries out a plan, all but mean and scale.
 
     Args:
         transformer: Of the layer.
-        image: (height, width, channels) uint8.
+        image: (height, width, channels) uint8; may be changed.
         plan: What to do.
         output: (height, width, channels) uint8, written.
     """
     canvas = plan.expansion or Expansion(image.shape[0], image.shape[1], 0, 0)
     crop = plan.crop or Rect(0, 0, canvas.height, canvas.width)
     picture, top, left = _visible(image, canvas, crop)
-    is_covered = picture.shape[:2] == (crop.height, crop.width)
-    # The fewer pixels are distorted: those of the source, or those that will be seen.
-    is_late = output.size * picture.size < picture.size * crop.height * crop.width * image.shape[2]
     distortions = plan.distortions or []
-    if not is_covered and _is_plain(transformer.param, plan):
-        late = distortions if is_late else []
-        picture = picture if is_late else distort(picture, distortions)
-        _shrink_into(output, picture, top, left, crop, plan, transformer.fill(image.shape[2]), late)
+    # The fewer pixels are distorted: those of the source, or those that will be seen.
+    is_late = output.shape[0] * output.shape[1] < crop.height * crop.width
+    if not _is_plain(transformer.param, plan):
+        picture = distort(picture, distortions)
+        if picture.shape[:2] != (crop.height, crop.width):
+            picture = _pasted(picture, top, left, crop.height, crop.width, transformer.fill(image.shape[2]))
+        output[:] = transformer.shape(picture, plan)
         return
-    is_late = is_late and is_covered and not transformer.param.HasField("noise_param")
     if not is_late:
         picture = distort(picture, distortions)
-    if not is_covered:
-        picture = _pasted(picture, top, left, crop.height, crop.width, transformer.fill(image.shape[2]))
-    picture = transformer.shape(picture, plan)
-    output[:] = distort(picture, distortions) if is_late else picture
+    late = distortions if is_late else []
+    if picture.shape[:2] == (crop.height, crop.width):
+        resize(picture, plan.interpolation, output)
+        output[:] = distort(output, late)
+    else:
+        _shrink_into(output, picture, top, left, crop, plan, transformer.fill(image.shape[2]), late)
+    if plan.is_mirrored:
+        cv2.flip(output, 1, dst=output)
 
 
 def _is_plain(param: caffe_pb2.TransformationParameter, plan: Plan) -> bool:
@@ -102,35 +71,73 @@ def _is_plain(param: caffe_pb2.TransformationParameter, plan: Plan) -> bool:
 
 
 def distort(image: np.ndarray, distortions: Sequence[Distortion]) -> np.ndarray:
-    """Like pixels.distort, with neighbours done in one go: brightness with contrast, saturation with hue."""
-    if not image.size:
+    """Like pixels.distort, with saturation and hue in one visit to HSV; may change the image itself.
+
+    All pixels are laid out as one row: OpenCV's loops are slow at the end of each.
+    """
+    if not distortions or not image.size:
         return image
-    pointwise, hsv = [], {}
-    done = image
+    row = np.ascontiguousarray(image).reshape(1, -1, image.shape[2])
+    hsv: dict[str, Any] = {}
+    amount: Any
     for name, amount in distortions:
         if name in ("saturation", "hue"):
-            done, pointwise = _flush_tables(done, pointwise), []
-            hsv[name] = pixels.table(amount, 0) if name == "saturation" else pixels.table(1, amount)
+            hsv[name] = amount
             continue
-        done, hsv = _flush_hsv(done, hsv), {}
-        if name == "order":
-            done, pointwise = pixels.distort(_flush_tables(done, pointwise), [(name, amount)]), []
+        _in_hsv(row, **hsv)
+        hsv = {}
+        if name == "brightness":
+            _shift(row, amount, image.shape[2])
+        elif name == "contrast":
+            cv2.convertScaleAbs(row, dst=row, alpha=amount)
         else:
-            pointwise.append(pixels.table(1, amount) if name == "brightness" else pixels.table(amount, 0))
-    return _flush_hsv(_flush_tables(done, pointwise), hsv)
+            row = pixels.distort(row, [(name, amount)])
+    _in_hsv(row, **hsv)
+    return row.reshape(image.shape)
 
 
-def _flush_tables(image: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
-    if not tables:
-        return image
-    combined = tables[0]
-    for table in tables[1:]:
-        combined = table[combined]
-    return cv2.LUT(image, combined)
+def _shift(row: np.ndarray, delta: float, channels: int) -> None:
+    """Adds to the first channels: whole numbers stay what they are when a fraction is added and rounded away."""
+    cv2.add(row, (round(delta),) * channels + (0,) * (4 - channels), dst=row)
 
 
-def _flush_hsv(image: np.ndarray, tables: dict[str, np.ndarray]) -> np.ndarray:
-    return pixels.in_hsv(image, **tables) if tables else image
+def _in_hsv(row: np.ndarray, saturation: float | None = None, hue: float = 0) -> None:
+    if saturation is None and hue == 0:
+        return
+    cv2.cvtColor(row, cv2.COLOR_BGR2HSV, dst=row)
+    if hue != 0:
+        _shift(row, hue, 1)
+    if saturation is not None:
+        plane = cv2.extractChannel(row, 1)
+        cv2.insertChannel(cv2.convertScaleAbs(plane, dst=plane, alpha=saturation), row, 1)
+    cv2.cvtColor(row, cv2.COLOR_HSV2BGR, dst=row)
+
+
+def resize(image: np.ndarray, interpolation: int | None, output: np.ndarray) -> None:
+    """Resizes to the output's size; pixels.resize's result up to one level of 255.
+
+    OpenCV's area averaging and LANCZOS4 of uint8 are many times slower than IPP's averaging and float's LANCZOS4.
+    """
+    size = output.shape[1::-1]
+    if interpolation == caffe_pb2.ResizeParameter.LANCZOS4:
+        fine = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LANCZOS4)
+        cv2.addWeighted(fine, 1, fine, 0, 0, dst=output, dtype=cv2.CV_8U)
+    elif interpolation == caffe_pb2.ResizeParameter.AREA:
+        with _inexact_ipp():
+            cv2.resize(image, size, dst=output, interpolation=cv2.INTER_AREA)
+    else:
+        cv2.resize(image, size, dst=output, interpolation=pixels.interpolation_flag(interpolation))
+
+
+@contextmanager
+def _inexact_ipp() -> Iterator[None]:
+    """Lets OpenCV use forms of Intel's that differ from its own in rounding; a thread's own setting."""
+    before = cv2.ipp.useIPP_NotExact()
+    cv2.ipp.setUseIPP_NotExact(True)
+    try:
+        yield
+    finally:
+        cv2.ipp.setUseIPP_NotExact(before)
 
 
 def _visible(image: np.ndarray, canvas: Expansion, crop: Rect) -> tuple[np.ndarray, int, int]:
@@ -175,18 +182,14 @@ def _shrink_into(
     rows = _span(top, top + picture.shape[0], crop.height, height)
     columns = _span(left, left + picture.shape[1], crop.width, width)
     around = _pasted(picture, top - rows.source, left - columns.source, rows.source_size, columns.source_size, fill)
-    param = caffe_pb2.ResizeParameter(height=rows.size, width=columns.size)
-    part = pixels.resize(around, param, plan.interpolation)
+    part = output[rows.start : rows.start + rows.size, columns.start : columns.start + columns.size]
+    resize(around, plan.interpolation, part)
     if distortions:
         inner = part[
             _inside(top, picture.shape[0], crop.height, height, rows),
             _inside(left, picture.shape[1], crop.width, width, columns),
         ]
         inner[:] = distort(inner, distortions)
-    start = columns.start
-    if plan.is_mirrored:
-        part, start = part[:, ::-1], width - columns.start - columns.size
-    output[rows.start : rows.start + rows.size, start : start + columns.size] = part
 
 
 @dataclass(frozen=True)
@@ -212,14 +215,17 @@ def _span(low: int, high: int, source: int, target: int) -> _Span:
     reach = _REACH + scale
     first = max(0, int((low - reach) / scale))
     last = min(target, int((high + reach) / scale) + 1)
-    start = min(range(max(0, first - _SLACK), first + 1), key=lambda pixel: _offset(pixel * scale))
-    stop = min(range(last, min(target, last + _SLACK) + 1), key=lambda pixel: _offset(pixel * scale))
+    start = _nearest_to_whole(range(max(0, first - _SLACK), first + 1), source, target)
+    stop = _nearest_to_whole(range(last, min(target, last + _SLACK) + 1), source, target)
     begin, end = round(start * scale), round(stop * scale)
     return _Span(start, stop - start, begin, max(1, end - begin))
 
 
-def _offset(position: float) -> float:
-    return abs(position - round(position))
+def _nearest_to_whole(pixels_out: range, source: int, target: int) -> int:
+    """Returns the output pixel that starts nearest to a whole source pixel."""
+    half = target // 2
+    offsets = [abs((pixel * source + half) % target - half) for pixel in pixels_out]
+    return pixels_out[offsets.index(min(offsets))]
 
 
 def _inside(low: int, size: int, source: int, target: int, span: _Span) -> slice:

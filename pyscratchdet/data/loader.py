@@ -11,7 +11,6 @@ import numpy as np
 from pyscratchdet.data.maker import BatchMaker, Job
 from pyscratchdet.data.plan import Rect
 from pyscratchdet.data.workers import WorkerPool
-from pyscratchdet.errors import UsageError
 from pyscratchdet.proto import caffe_pb2
 
 
@@ -46,8 +45,6 @@ class BatchLoader:
         start: int = 0,
         ahead: int = 2,
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise UsageError("rank out of range", code="data.rank", expected=f"0 to {world_size - 1}", found=rank)
         job = Job(param, is_train, seed, rank, world_size, start)
         self._maker = BatchMaker(job)
         self._batch = np.empty(self._maker.shape, np.uint8)

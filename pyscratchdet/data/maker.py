@@ -1,4 +1,4 @@
-"""One batch after the other in this process, each picture with a generator of its own."""
+"""One batch after the other in this process, each picture with random numbers of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyscratchdet.data import fast
-from pyscratchdet.data.batches import label_rows
+from pyscratchdet.data.batches import label_blob
+from pyscratchdet.data.counter import CounterRandom, picture_keys
+from pyscratchdet.data.fast_sampling import FastSampler
 from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Plan, Planner, Rect, Streams
 from pyscratchdet.data.records import Records
 from pyscratchdet.data.transform import Transformer
 from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.rng import CaffeRandom
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,10 @@ class BatchMaker:
         param = job.param
         self._job = job
         self._batch_size = param.data_param.batch_size
-        self._samplers = param.annotated_data_param.batch_sampler
         self._transformer = Transformer(param.transform_param)
-        self._planner = Planner(
-            param.transform_param, self._samplers, job.is_train, sampler=fast.FastSampler(self._samplers)
-        )
-        self._records = Records(param.data_param.source)
-        self._random = CaffeRandom(0)
+        samplers = param.annotated_data_param.batch_sampler
+        self._planner = Planner(param.transform_param, samplers, job.is_train, sampler=FastSampler(samplers))
+        self._records = Records(param.data_param.source, job.start, job.rank, job.world_size)
         shape = self._transformer.fixed_shape()
         if shape is None or param.transform_param.noise_param.convert_to_lab:
             raise UsageError("fast loading needs a resize_param or a crop_size, and 8-bit pictures", code="data.fast")
@@ -79,45 +77,43 @@ class BatchMaker:
         Raises:
             DataError: A record is damaged.
         """
-        rows, places = [], []
-        for item in range(self._batch_size):
-            index = (batch * self._batch_size + item) * self._job.world_size + self._job.rank
-            plan = self._sample(index, output[item])
-            rows.append(plan.objects.rows(item))
-            places.append(plan.place)
-        return label_rows(rows), places
+        positions = range(batch * self._batch_size, (batch + 1) * self._batch_size)
+        samples = [self._records.at(position) for position in positions]
+        records, names = [sample.annotated() for sample in samples], [sample.name for sample in samples]
+        sizes = [self._size(record, name) for record, name in zip(records, names, strict=True)]
+        keys = picture_keys(self._job.seed, [k * self._job.world_size + self._job.rank for k in positions])
+        # All plans at once, from the sizes that the records tell: the cost is that of the calls.
+        plans, objects = self._draw(keys, objects_of(records, names), sizes)
+        for item, (record, name) in enumerate(zip(records, names, strict=True)):
+            image = self._decode(record, name)
+            if image.shape[:2] != sizes[item]:
+                own = self._draw(keys[item : item + 1], objects_of([record], [name]), [image.shape[:2]])
+                plans[item], objects = own[0][0], objects.exchanged(item, own[1])
+            fast.render(self._transformer, image, plans[item], output[item])
+        return label_blob([objects.rows(0)]), [plan.place for plan in plans]
+
+    def _draw(self, keys: np.ndarray, objects: Objects, sizes: Sequence[tuple[int, int]]) -> tuple[list[Plan], Objects]:
+        streams = [Streams(random, random, random) for random in CounterRandom.of(keys)]
+        return self._planner.draw(streams, objects, sizes)
+
+    def _size(self, record: caffe_pb2.AnnotatedDatum, name: str) -> tuple[int, int]:
+        """Returns height and width as the record tells them, else the picture."""
+        height, width = record.datum.height, record.datum.width
+        return (height, width) if height > 0 and width > 0 else self._decode(record, name).shape[:2]
 
     def normalize(self, batch: np.ndarray, places: Sequence[Rect | None]) -> np.ndarray:
         """Subtracts the mean and scales: (batch, channels, height, width) float32."""
         pairs = zip(batch, places, strict=True)
         return np.stack([self._transformer.normalize(image, place) for image, place in pairs])
 
-    def _sample(self, index: int, output: np.ndarray) -> Plan:
-        sample = self._records.at(self._job.start + index)
-        record = sample.annotated()
-        objects = objects_of(record, sample.name)
-        image = self._transformer.decode(record.datum, sample.name)
-        if image.dtype != np.uint8 or image.shape[2] != output.shape[2]:
+    def _decode(self, record: caffe_pb2.AnnotatedDatum, name: str) -> np.ndarray:
+        image = self._transformer.decode(record.datum, name)
+        if image.dtype != np.uint8 or image.shape[2] != self.shape[3]:
             raise DataError(
-                f"{sample.name} has another kind of picture than its batch",
+                f"{name} has another kind of picture than its batch",
                 code="data.shape",
-                expected=f"{output.shape[2]} channels of 8 bits",
+                expected=f"{self.shape[3]} channels of 8 bits",
                 found=f"{image.shape[2]} of {image.dtype}",
                 hint="set force_color, or load without the option fast",
             )
-        plan = self._plan(index, objects, *image.shape[:2])
-        fast.render(self._transformer, image, plan, output)
-        return plan
-
-    def _plan(self, index: int, objects: Objects, height: int, width: int) -> Plan:
-        self._random.seed(picture_seed(self._job.seed, index))
-        return self._planner.draw(Streams(self._random, self._random, self._random), objects, height, width)
-
-
-def picture_seed(seed: int, index: int) -> int:
-    """Returns 32 well-mixed bits of a seed and a picture's number (splitmix64)."""
-    mask = 2**64 - 1
-    value = (seed * 0x9E3779B97F4A7C15 + (index + 1) * 0xBF58476D1CE4E5B9) & mask
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-    return (value ^ (value >> 31)) >> 32
+        return image

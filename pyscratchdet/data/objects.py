@@ -1,11 +1,13 @@
-"""The objects of one picture and how they move with it (bbox_util.cpp and data_transformer.cpp; float32 throughout).
+"""The objects of pictures and how they move with them (bbox_util.cpp and data_transformer.cpp; float32 throughout).
 
 Boxes are xmin, ymin, xmax, ymax, divided by the picture's size. A box may carry an area computed earlier, which the
-original then trusts instead of its corners: `areas` holds it, NaN where there is none.
+original then trusts instead of its corners: `areas` holds it, NaN where there is none. Several pictures go through each
+step together, as the cost is that of the calls: what differs between them has one row per picture.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +20,7 @@ _TWICE = np.array([0, 1, 0, 1])
 
 @dataclass(frozen=True)
 class Objects:
-    """N objects in the order of their groups.
+    """N objects of P pictures, picture by picture, each one's in the order of their groups.
 
     Attributes:
         labels: (N,) int32.
@@ -26,6 +28,7 @@ class Objects:
         boxes: (N, 4) float32.
         difficult: (N,) bool.
         areas: (N,) float32, NaN where unknown.
+        items: (N,) intp, which of the pictures they are in.
     """
 
     labels: np.ndarray
@@ -33,6 +36,7 @@ class Objects:
     boxes: np.ndarray
     difficult: np.ndarray
     areas: np.ndarray
+    items: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,48 +45,52 @@ class Objects:
         """Returns the objects of a mask or of indices."""
         return Objects(*(values[which] for values in vars(self).values()))
 
-    def rows(self, item: int) -> np.ndarray:
-        """Returns rows (N, 8) of the label blob: item, label, instance, box, difficult."""
+    def exchanged(self, item: int, own: Objects) -> Objects:
+        """Returns these objects with those of one picture exchanged for `own`, the objects of a picture alone."""
+        return _merged(self.select(np.flatnonzero(self.items != item)), replace(own, items=own.items + item))
+
+    def rows(self, first: int) -> np.ndarray:
+        """Returns rows (N, 8) of the label blob: item, label, instance, box, difficult.
+
+        Args:
+            first: Which of the batch the first picture is.
+        """
         rows = np.empty((len(self), 8), np.float32)
-        rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 7] = item, self.labels, self.instances, self.difficult
+        rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 7] = self.items + first, self.labels, self.instances, self.difficult
         rows[:, 3:7] = self.boxes
         return rows
 
 
-NO_OBJECTS = Objects(
-    np.zeros(0, np.int32),
-    np.zeros(0, np.int32),
-    np.zeros((0, 4), np.float32),
-    np.zeros(0, bool),
-    np.zeros(0, np.float32),
-)
-"""Of a picture without boxes."""
-
-
-def objects_of(record: caffe_pb2.AnnotatedDatum, name: str) -> Objects:
-    """Returns the objects of a record.
+def objects_of(records: Sequence[caffe_pb2.AnnotatedDatum], names: Sequence[str]) -> Objects:
+    """Returns the objects of records.
 
     Args:
-        record: With boxes in its annotation groups.
-        name: What to call the record in errors.
+        records: With boxes in their annotation groups.
+        names: What to call each record in errors.
 
     Raises:
         DataError: A box is not a number or has its corners the wrong way round, or a label is negative.
     """
-    entries = [(group.group_label, entry) for group in record.annotation_group for entry in group.annotation]
-    boxes = [entry.bbox for _, entry in entries]
+    entries = [
+        (item, group.group_label, entry.instance_id, entry.bbox)
+        for item, record in enumerate(records)
+        for group in record.annotation_group
+        for entry in group.annotation
+    ]
+    items, labels, instances, boxes = zip(*entries, strict=True) if entries else ((),) * 4
     objects = Objects(
-        np.array([label for label, _ in entries], np.int32),
-        np.array([entry.instance_id for _, entry in entries], np.int32),
+        np.array(labels, np.int32),
+        np.array(instances, np.int32),
         np.array([(box.xmin, box.ymin, box.xmax, box.ymax) for box in boxes], np.float32).reshape(-1, 4),
         np.array([box.difficult for box in boxes], bool),
         np.array([box.size if box.HasField("size") else np.nan for box in boxes], np.float32),
+        np.array(items, np.intp),
     )
-    _check(objects, name)
+    _check(objects, names)
     return objects
 
 
-def _check(objects: Objects, name: str) -> None:
+def _check(objects: Objects, names: Sequence[str]) -> None:
     corners = objects.boxes
     faults = {
         "a box that is not a number": ~np.isfinite(corners).all(1),
@@ -93,7 +101,11 @@ def _check(objects: Objects, name: str) -> None:
         if is_bad.any():
             index = int(np.flatnonzero(is_bad)[0])
             found = f"label {objects.labels[index]}, box {corners[index].tolist()}"
-            raise DataError(f"{name} has {message}", code="data.box", found=found)
+            raise DataError(f"{names[objects.items[index]]} has {message}", code="data.box", found=found)
+
+
+NO_OBJECTS = objects_of([], [])
+"""Of pictures without boxes."""
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
@@ -102,63 +114,75 @@ def area(boxes: np.ndarray) -> np.ndarray:
     return np.where((width < 0) | (height < 0), np.float32(0), width * height)
 
 
-def _areas(objects: Objects) -> np.ndarray:
-    """The areas that the original uses: those carried along, unless the corners are reversed."""
+def true_areas(objects: Objects) -> np.ndarray:
+    """Returns the areas (N,) that the original uses: those carried along, unless the corners are reversed."""
     computed = area(objects.boxes)
     return np.where(np.isnan(objects.areas) | (computed == 0), computed, objects.areas)
 
 
-def _intersections(windows: np.ndarray, objects: Objects) -> np.ndarray:
-    """Returns the area (T, N) that windows (T, 4) share with N objects; 0 where they only touch."""
-    first, second = windows.T[..., None], objects.boxes.T
-    width = np.minimum(first[2], second[2]) - np.maximum(first[0], second[0])
-    height = np.minimum(first[3], second[3]) - np.maximum(first[1], second[1])
+def intersections(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Returns the area that windows and boxes (..., 4) share, broadcast; 0 where they only touch."""
+    width = np.minimum(windows[..., 2], boxes[..., 2]) - np.maximum(windows[..., 0], boxes[..., 0])
+    height = np.minimum(windows[..., 3], boxes[..., 3]) - np.maximum(windows[..., 1], boxes[..., 1])
     return np.maximum(width, 0) * np.maximum(height, 0)
 
 
-def jaccard(windows: np.ndarray, objects: Objects) -> np.ndarray:
-    """JaccardOverlap of windows (T, 4) with N objects: (T, N)."""
-    inner = _intersections(windows, objects)
-    union = area(windows)[:, None] + _areas(objects) - inner
-    return inner / np.where(inner > 0, union, np.float32(1))
+def jaccard(inner: np.ndarray, window_areas: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """JaccardOverlap, of what windows and boxes share and their areas, broadcast."""
+    return coverage(inner, window_areas + areas - inner)
 
 
-def coverages(windows: np.ndarray, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
-    """BBoxCoverage: how much of each window an object covers, and of each object a window; both (T, N)."""
-    inner = _intersections(windows, objects)
-    of_window = inner / np.where(inner > 0, area(windows)[:, None], np.float32(1))
-    return of_window, inner / np.where(inner > 0, _areas(objects), np.float32(1))
+def coverage(inner: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """BBoxCoverage: how much of the areas the shared part is, broadcast; 0 where there is none."""
+    return inner / np.where(inner > 0, areas, np.float32(1))
 
 
-def _emitted(objects: Objects, window: np.ndarray, constraint: caffe_pb2.EmitConstraint) -> np.ndarray:
-    """MeetEmitConstraint: (N,) bool."""
+def _emitted(objects: Objects, windows: np.ndarray, constraint: caffe_pb2.EmitConstraint) -> np.ndarray:
+    """MeetEmitConstraint of each object with its window (N, 4): (N,) bool."""
+    boxes = objects.boxes
     if constraint.emit_type == caffe_pb2.EmitConstraint.CENTER:
-        centers = (objects.boxes[:, :2] + objects.boxes[:, 2:]) / np.float32(2)
-        return ((centers >= window[:2]) & (centers <= window[2:])).all(1)
-    _, of_objects = coverages(window[None], objects)
-    return of_objects[0] > np.float32(constraint.emit_overlap)
+        centers = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
+        return ((centers >= windows[:, :2]) & (centers <= windows[:, 2:])).all(1)
+    return coverage(intersections(windows, boxes), true_areas(objects)) > np.float32(constraint.emit_overlap)
 
 
-def project(objects: Objects, window: np.ndarray, constraint: caffe_pb2.EmitConstraint | None) -> Objects:
-    """Moves objects into a window's frame and drops those that leave it (TransformAnnotation, ProjectBBox).
+def project(
+    objects: Objects,
+    windows: np.ndarray,
+    constraint: caffe_pb2.EmitConstraint | None,
+    which: np.ndarray | None = None,
+) -> Objects:
+    """Moves objects into their picture's window and drops those that leave it (TransformAnnotation, ProjectBBox).
 
     Args:
-        objects: In the frame that `window` is given in.
-        window: (4,) float32; may exceed [0, 1] for an expansion.
+        objects: In the frame that `windows` are given in.
+        windows: (P, 4) float32; may exceed [0, 1] for an expansion.
         constraint: What an object must meet besides sharing some area with the window.
+        which: (P,) bool: the pictures that this happens to; None for all.
 
     Returns:
         The objects left, clipped to [0, 1], with their areas.
     """
-    boxes = objects.boxes
-    is_inside = ~((boxes[:, :2] >= window[2:]) | (boxes[:, 2:] <= window[:2])).any(1)
+    if which is not None:
+        chosen = which[objects.items]
+        moved = project(objects.select(chosen), windows, constraint)
+        return _merged(objects.select(~chosen), moved)
+    boxes, windows = objects.boxes, windows[objects.items]
+    is_inside = ~((boxes[:, :2] >= windows[:, 2:]) | (boxes[:, 2:] <= windows[:, :2])).any(1)
     if constraint is not None:
-        is_inside &= _emitted(objects, window, constraint)
-    objects = objects.select(is_inside)
-    origin, sides = window[_TWICE], (window[2:] - window[:2])[_TWICE]
+        is_inside &= _emitted(objects, windows, constraint)
+    objects, windows = objects.select(is_inside), windows[is_inside]
+    origin, sides = windows[:, _TWICE], (windows[:, 2:] - windows[:, :2])[:, _TWICE]
     boxes = clip((objects.boxes - origin) / sides)
     areas = area(boxes)
     return replace(objects, boxes=boxes, areas=areas).select(areas > 0)
+
+
+def _merged(first: Objects, second: Objects) -> Objects:
+    """Returns the objects of both, picture by picture."""
+    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
+    together = Objects(*(np.concatenate(pair) for pair in pairs))
+    return together.select(np.argsort(together.items, kind="stable"))
 
 
 def clip(boxes: np.ndarray) -> np.ndarray:
@@ -166,17 +190,17 @@ def clip(boxes: np.ndarray) -> np.ndarray:
     return np.clip(boxes, np.float32(0), np.float32(1))
 
 
-def mirror(objects: Objects) -> Objects:
-    """Flips objects left to right."""
-    boxes = objects.boxes.copy()
-    boxes[:, [0, 2]] = np.float32(1) - boxes[:, [2, 0]]
+def mirror(objects: Objects, which: np.ndarray) -> Objects:
+    """Flips the objects of some pictures (P,) left to right."""
+    boxes, chosen = objects.boxes.copy(), which[objects.items]
+    boxes[chosen, 0], boxes[chosen, 2] = np.float32(1) - boxes[chosen, 2], np.float32(1) - boxes[chosen, 0]
     return replace(objects, boxes=boxes)
 
 
-def resize(objects: Objects, param: caffe_pb2.ResizeParameter, height: int, width: int) -> Objects:
-    """UpdateBBoxByResizePolicy: where objects of a (height, width) picture are after its resizing."""
-    old = np.float32([width, height])
-    new, padding = _resized_frame(param, old)
+def resize(objects: Objects, param: caffe_pb2.ResizeParameter, sizes: np.ndarray) -> Objects:
+    """UpdateBBoxByResizePolicy: where objects are after the resizing of pictures of sizes (P, 2), width and height."""
+    new, padding = (values[objects.items] for values in _resized_frames(param, sizes))
+    old = sizes[objects.items]
     low, high = objects.boxes[:, :2] * old, objects.boxes[:, 2:] * old
     inner = new - 2 * padding
     low = padding + np.maximum(low * inner / old, 0)
@@ -184,41 +208,44 @@ def resize(objects: Objects, param: caffe_pb2.ResizeParameter, height: int, widt
     return replace(objects, boxes=np.concatenate([low / new, high / new], axis=1))
 
 
-def _resized_frame(param: caffe_pb2.ResizeParameter, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the size after resizing (width, height) and the padding before (left, top); float32."""
-    new, padding = np.float32([param.width, param.height]), np.zeros(2, np.float32)
-    aspect, new_aspect = old[0] / old[1], new[0] / new[1]
+def _resized_frames(param: caffe_pb2.ResizeParameter, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sizes after resizing (width, height) and the padding before (left, top) of pictures; (P, 2) float32."""
+    width, height = np.float32(param.width), np.float32(param.height)
+    new, padding = np.broadcast_to([width, height], old.shape).copy(), np.zeros_like(old)
+    aspect, new_aspect = old[:, 0] / old[:, 1], width / height
     if param.resize_mode == param.FIT_SMALL_SIZE:
-        if aspect < new_aspect:
-            new[1] = new[0] / aspect
-        else:
-            new[0] = aspect * new[1]
+        new[:, 0] = np.where(aspect < new_aspect, width, aspect * height)
+        new[:, 1] = np.where(aspect < new_aspect, width / aspect, height)
     elif param.resize_mode == param.FIT_LARGE_SIZE_AND_PAD:
-        if aspect > new_aspect:
-            padding[1] = (new[1] - new[0] / aspect) / np.float32(2)
-        else:
-            padding[0] = (new[0] - aspect * new[1]) / np.float32(2)
+        padding[:, 0] = np.where(aspect > new_aspect, 0, (width - aspect * height) / np.float32(2))
+        padding[:, 1] = np.where(aspect > new_aspect, (height - width / aspect) / np.float32(2), 0)
     return new, padding
 
 
-def extrapolate(
-    objects: Objects, param: caffe_pb2.ResizeParameter, height: int, width: int, window: np.ndarray
-) -> Objects:
+def extrapolate(objects: Objects, param: caffe_pb2.ResizeParameter, sizes: np.ndarray, windows: np.ndarray) -> Objects:
     """ExtrapolateBBox: for FIT_SMALL_SIZE, boxes divided by a fixed size (width_scale, height_scale) instead.
 
+    Args:
+        objects: In the frame of `windows`.
+        param: How pictures were resized.
+        sizes: (P, 2) width and height before that.
+        windows: (P, 4) what was kept of them after that.
+
     Raises:
-        DataError: The picture is smaller than that size.
+        DataError: A picture with objects is smaller than the fixed size.
     """
     if not (param.height_scale and param.width_scale and param.resize_mode == param.FIT_SMALL_SIZE):
         return objects
-    new, _ = _resized_frame(param, np.float32([width, height]))
-    size, scale = new * (window[2:] - window[:2]), np.float32([param.width_scale, param.height_scale])
-    if (size < scale).any():
+    new, _ = _resized_frames(param, sizes)
+    kept = (new * (windows[:, 2:] - windows[:, :2]))[objects.items]
+    scale = np.float32([param.width_scale, param.height_scale])
+    too_small = (kept < scale).any(1)
+    if too_small.any():
         raise DataError(
             "the resized picture is smaller than width_scale x height_scale",
             code="data.resize",
             expected=f"at least {param.width_scale} x {param.height_scale}",
-            found=size.tolist(),
+            found=kept[too_small][0].tolist(),
         )
-    boxes = objects.boxes * size[_TWICE] / scale[_TWICE]
+    boxes = objects.boxes * kept[:, _TWICE] / scale[_TWICE]
     return replace(objects, boxes=boxes)

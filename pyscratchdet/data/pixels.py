@@ -95,7 +95,7 @@ def resize(image: np.ndarray, param: caffe_pb2.ResizeParameter, interpolation: i
         param: Mode, size and padding.
         interpolation: One of `param.interp_mode`; None for linear.
     """
-    flag = cv2.INTER_LINEAR if interpolation is None else _INTERPOLATION[interpolation]
+    flag = interpolation_flag(interpolation)
     if param.resize_mode != param.FIT_LARGE_SIZE_AND_PAD:
         height, width = resize_size(param, *image.shape[:2])
         return _with_channels(cv2.resize(image, (width, height), interpolation=flag))
@@ -106,6 +106,11 @@ def resize(image: np.ndarray, param: caffe_pb2.ResizeParameter, interpolation: i
         inner, top, bottom, left, right, _BORDER[param.pad_mode], value=pad_values(param, image.shape[2])
     )
     return _with_channels(padded)
+
+
+def interpolation_flag(interpolation: int | None) -> int:
+    """Returns OpenCV's flag of one of `interp_mode`; linear for None."""
+    return cv2.INTER_LINEAR if interpolation is None else _INTERPOLATION[interpolation]
 
 
 def padded_place(param: caffe_pb2.ResizeParameter, height: int, width: int) -> tuple[int, int, int, int]:

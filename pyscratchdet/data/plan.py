@@ -7,13 +7,17 @@ mirroring and the crop to `crop_size` from the transformer's own; the order of c
 
 from __future__ import annotations
 
+import functools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pyscratchdet.data import objects as boxes
+from pyscratchdet.data.counter import CounterRandom
 from pyscratchdet.data.objects import Objects
 from pyscratchdet.data.pixels import Distortion, num_specks, resize_size
 from pyscratchdet.data.sampling import sample_windows
@@ -22,16 +26,40 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, LibcRandom
 
 NO_SPECKS = np.zeros((0, 2), np.intp)
-WindowSampler = Callable[[CaffeRandom, Sequence[caffe_pb2.BatchSampler], Objects], list[np.ndarray]]
+Random = CaffeRandom | CounterRandom
+_WHOLE = np.array([0, 0, 1, 1], np.float32)
 
 
 @dataclass
 class Streams:
     """The three sources of random numbers of a data layer."""
 
-    thread: CaffeRandom
-    transformer: CaffeRandom
-    libc: LibcRandom | CaffeRandom
+    thread: Random
+    transformer: Random
+    libc: LibcRandom | CounterRandom
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where Caffe's streams stand, in plain numbers and lists: assign it to continue from there."""
+        return {name: stream.state for name, stream in vars(self).items()}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        for name, stream in vars(self).items():
+            stream.state = state[name]
+
+
+WindowSampler = Callable[[Sequence[Streams], Sequence[caffe_pb2.BatchSampler], Objects], list[Sequence[np.ndarray]]]
+
+
+def original_windows(
+    streams: Sequence[Streams], samplers: Sequence[caffe_pb2.BatchSampler], objects: Objects
+) -> list[Sequence[np.ndarray]]:
+    """The original's way to find windows, picture by picture."""
+    return [
+        sample_windows(stream.thread, samplers, objects.select(objects.items == item))
+        for item, stream in enumerate(streams)
+    ]
 
 
 @dataclass(frozen=True)
@@ -66,7 +94,6 @@ class Plan:
         specks: (K, 2) x, y of salt-and-pepper pixels of the resized picture.
         is_mirrored: Whether the result is flipped.
         place: The part of the resized picture that is kept; its size is the output's.
-        objects: What is left of the objects at the end.
     """
 
     distortions: list[Distortion] | None = None
@@ -76,7 +103,6 @@ class Plan:
     specks: np.ndarray = field(default_factory=lambda: NO_SPECKS)
     is_mirrored: bool = False
     place: Rect | None = None
-    objects: Objects | None = None
 
 
 class Planner:
@@ -94,7 +120,7 @@ class Planner:
         param: caffe_pb2.TransformationParameter,
         samplers: Sequence[caffe_pb2.BatchSampler] = (),
         is_train: bool = False,
-        sampler: WindowSampler = sample_windows,
+        sampler: WindowSampler = original_windows,
     ) -> None:
         self._param = param
         self._samplers = list(samplers)
@@ -102,50 +128,91 @@ class Planner:
         self._sample = sampler
         self._emit = param.emit_constraint if param.HasField("emit_constraint") else None
 
-    def draw(self, streams: Streams, objects: Objects, height: int, width: int) -> Plan:
-        """Returns a plan for a picture of (height, width) pixels with these objects.
+    def draw(
+        self, streams: Sequence[Streams], objects: Objects, sizes: Sequence[tuple[int, int]]
+    ) -> tuple[list[Plan], Objects]:
+        """Returns the plans of pictures, and where their objects are when they are carried out.
+
+        Args:
+            streams: Of each picture; none is shared.
+            objects: Of all pictures.
+            sizes: Their heights and widths in pixels.
 
         Raises:
-            DataError: The picture is too small for the crop.
+            DataError: A picture is too small for the crop.
         """
-        param, plan = self._param, Plan()
+        param, plans = self._param, [Plan() for _ in streams]
         if param.HasField("distort_param"):
-            plan.distortions = draw_distortions(streams, param.distort_param)
+            for plan, stream in zip(plans, streams, strict=True):
+                plan.distortions = draw_distortions(stream, param.distort_param)
         if param.HasField("expand_param"):
-            plan.expansion = draw_expansion(streams.thread, param.expand_param, height, width)
-        if plan.expansion is not None:
-            objects = boxes.project(objects, _expanded_frame(plan.expansion, height, width), self._emit)
-            height, width = plan.expansion.height, plan.expansion.width
-        windows = self._sample(streams.thread, self._samplers, objects) if self._samplers else []
-        if windows:
-            window = boxes.clip(windows[streams.thread.below(len(windows))])
-            plan.crop = _crop(window, height, width)
-            objects = boxes.project(objects, window, self._emit)
-            height, width = plan.crop.height, plan.crop.width
-        self._draw_transform(streams, plan, objects, height, width)
-        return plan
+            objects, sizes = self._expand(streams, plans, objects, sizes)
+        if self._samplers:
+            objects, sizes = self._crop(streams, plans, objects, sizes)
+        return plans, self._transform(streams, plans, objects, sizes)
 
-    def _draw_transform(self, streams: Streams, plan: Plan, objects: Objects, height: int, width: int) -> None:
+    def _expand(
+        self, streams: Sequence[Streams], plans: list[Plan], objects: Objects, sizes: Sequence[tuple[int, int]]
+    ) -> tuple[Objects, Sequence[tuple[int, int]]]:
+        for plan, stream, size in zip(plans, streams, sizes, strict=True):
+            plan.expansion = draw_expansion(stream.thread, self._param.expand_param, *size)
+        if not any(plan.expansion for plan in plans):
+            return objects, sizes
+        # The canvas in the picture's frame; that of a picture without one is not looked at.
+        canvases = [plan.expansion or Expansion(*size, 0, 0) for plan, size in zip(plans, sizes, strict=True)]
+        low = -np.array([(canvas.left, canvas.top) for canvas in canvases], np.float32)
+        high = low + np.array([(canvas.width, canvas.height) for canvas in canvases], np.float32)
+        windows = np.concatenate([low, high], axis=1) / _sides(sizes)
+        which = np.array([plan.expansion is not None for plan in plans])
+        objects = boxes.project(objects, windows, self._emit, which)
+        return objects, [(canvas.height, canvas.width) for canvas in canvases]
+
+    def _crop(
+        self, streams: Sequence[Streams], plans: list[Plan], objects: Objects, sizes: Sequence[tuple[int, int]]
+    ) -> tuple[Objects, Sequence[tuple[int, int]]]:
+        found = self._sample(streams, self._samplers, objects)
+        which = np.array([len(choice) > 0 for choice in found])
+        chosen = [
+            choice[stream.thread.below(len(choice))] if len(choice) else _WHOLE
+            for choice, stream in zip(found, streams, strict=True)
+        ]
+        windows = boxes.clip(np.stack(chosen))
+        rects = _crops(windows, sizes)
+        for plan, rect, is_cropped in zip(plans, rects, which.tolist(), strict=True):
+            plan.crop = rect if is_cropped else None
+        sizes = [
+            (plan.crop.height, plan.crop.width) if plan.crop else size for plan, size in zip(plans, sizes, strict=True)
+        ]
+        return boxes.project(objects, windows, self._emit, which), sizes
+
+    def _transform(
+        self, streams: Sequence[Streams], plans: list[Plan], objects: Objects, sizes: Sequence[tuple[int, int]]
+    ) -> Objects:
         """DataTransformer::Transform: mirror, resize, noise, crop, and the objects through all of it."""
+        has_resize, resize = self._param.HasField("resize_param"), self._param.resize_param
+        new_sizes = [self._draw_transform(*each) for each in zip(streams, plans, sizes, strict=True)]
+        before = _sides(sizes)[:, :2]
+        if has_resize:
+            objects = boxes.resize(objects, resize, before)
+        windows = _frames([plan.place for plan in plans if plan.place], new_sizes)
+        objects = boxes.project(objects, windows, self._emit)
+        if self._param.mirror:
+            objects = boxes.mirror(objects, np.array([plan.is_mirrored for plan in plans]))
+        return boxes.extrapolate(objects, resize, before, windows) if has_resize else objects
+
+    def _draw_transform(self, streams: Streams, plan: Plan, size: tuple[int, int]) -> tuple[int, int]:
+        """Draws what DataTransformer::Transform draws; returns height and width of the resized picture."""
         param, resize = self._param, self._param.resize_param
         plan.is_mirrored = bool(param.mirror and streams.transformer.below(2))
-        new_height, new_width = height, width
         if param.HasField("resize_param"):
             plan.interpolation = draw_interpolation(streams.thread, resize)
-            new_height, new_width = resize_size(resize, height, width)
-            objects = boxes.resize(objects, resize, height, width)
+            size = resize_size(resize, *size)
         if param.HasField("noise_param"):
-            plan.specks = draw_specks(streams.thread, param.noise_param, new_height, new_width)
-        plan.place = self._place(streams.transformer, new_height, new_width)
-        window = _frame(plan.place, new_height, new_width)
-        objects = boxes.project(objects, window, self._emit)
-        if plan.is_mirrored:
-            objects = boxes.mirror(objects)
-        if param.HasField("resize_param"):
-            objects = boxes.extrapolate(objects, resize, height, width, window)
-        plan.objects = objects
+            plan.specks = draw_specks(streams.thread, param.noise_param, *size)
+        plan.place = self._place(streams.transformer, *size)
+        return size
 
-    def _place(self, random: CaffeRandom, height: int, width: int) -> Rect:
+    def _place(self, random: Random, height: int, width: int) -> Rect:
         crop_height, crop_width = crop_size(self._param)
         if not (crop_height and crop_width):
             return Rect(0, 0, height, width)
@@ -166,7 +233,8 @@ def crop_size(param: caffe_pb2.TransformationParameter) -> tuple[int, int]:
 
 def draw_distortions(streams: Streams, param: caffe_pb2.DistortionParameter) -> list[Distortion]:
     """ApplyDistort: contrast comes before saturation and hue, or after, half the time each."""
-    random, distortions = streams.thread, []
+    random = streams.thread
+    distortions: list[Distortion] = []
     middle = ["saturation", "hue"]
     is_first = random.uniform_one(0, 1) > 0.5
     for name in ["brightness", *(["contrast", *middle] if is_first else [*middle, "contrast"])]:
@@ -186,9 +254,7 @@ def _distortion_range(param: caffe_pb2.DistortionParameter, name: str) -> tuple[
     return getattr(param, f"{name}_lower"), getattr(param, f"{name}_upper")
 
 
-def draw_expansion(
-    random: CaffeRandom, param: caffe_pb2.ExpansionParameter, height: int, width: int
-) -> Expansion | None:
+def draw_expansion(random: Random, param: caffe_pb2.ExpansionParameter, height: int, width: int) -> Expansion | None:
     """ExpandImage; None where the picture stays as it is."""
     if random.uniform_one(0, 1) > np.float32(param.prob):
         return None
@@ -201,36 +267,45 @@ def draw_expansion(
     return Expansion(new_height, new_width, top, left)
 
 
-def draw_interpolation(random: CaffeRandom, param: caffe_pb2.ResizeParameter) -> int | None:
+def draw_interpolation(random: Random, param: caffe_pb2.ResizeParameter) -> int | None:
     """One of `interp_mode`, all alike; None, and nothing drawn, where there is none."""
     count = len(param.interp_mode)
     if not count:
         return None
-    cumulative = np.add.accumulate(np.full(count, np.float32(1) / np.float32(count)), dtype=np.float32)
-    value = random.uniform_one(0, cumulative[-1])
-    return param.interp_mode[min(int(np.searchsorted(cumulative, value)), count - 1)]
+    cumulative = _cumulative(count)
+    value = float(random.uniform_one(0, cumulative[-1]))
+    return param.interp_mode[min(bisect_left(cumulative, value), count - 1)]
 
 
-def draw_specks(random: CaffeRandom, param: caffe_pb2.NoiseParameter, height: int, width: int) -> np.ndarray:
+@functools.cache
+def _cumulative(count: int) -> list[float]:
+    """Returns 1/count, 2/count, ... 1, summed up in float32."""
+    return np.add.accumulate(np.full(count, np.float32(1) / np.float32(count)), dtype=np.float32).tolist()
+
+
+def draw_specks(random: Random, param: caffe_pb2.NoiseParameter, height: int, width: int) -> np.ndarray:
     """Salt-and-pepper pixels: (K, 2) x, y."""
     raw = random.raw(2 * num_specks(param, height, width)).reshape(-1, 2)
     return (raw % np.array([width, height], np.uint64)).astype(np.intp)
 
 
-def _expanded_frame(expansion: Expansion, height: int, width: int) -> np.ndarray:
-    """The canvas in the picture's frame."""
-    low = -np.float32([expansion.left, expansion.top])
-    high = low + np.float32([expansion.width, expansion.height])
-    return np.concatenate([low, high]) / np.float32([width, height, width, height])
+def _sides(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns width, height, width, height of each picture: (P, 4) float32."""
+    return np.array(sizes, np.float32)[:, [1, 0, 1, 0]]
 
 
-def _crop(window: np.ndarray, height: int, width: int) -> Rect:
+def _crops(windows: np.ndarray, sizes: Sequence[tuple[int, int]]) -> list[Rect]:
     """CropImage: corners truncated to pixels; at least one pixel, where the original fails on none."""
-    xmin, ymin, xmax, ymax = window * np.float32([width, height, width, height])
-    left, top = min(int(xmin), width - 1), min(int(ymin), height - 1)
-    return Rect(top, left, max(1, int(ymax - ymin)), max(1, int(xmax - xmin)))
+    corners = windows * _sides(sizes)
+    places = corners[:, :2].astype(np.intp).tolist()
+    extents = np.maximum((corners[:, 2:] - corners[:, :2]).astype(np.intp), 1).tolist()
+    return [
+        Rect(min(top, size[0] - 1), min(left, size[1] - 1), height, width)
+        for (left, top), (width, height), size in zip(places, extents, sizes, strict=True)
+    ]
 
 
-def _frame(place: Rect, height: int, width: int) -> np.ndarray:
-    corners = np.float32([place.left, place.top, place.left + place.width, place.top + place.height])
-    return corners / np.float32([width, height, width, height])
+def _frames(places: Sequence[Rect], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns rectangles in the frames of their pictures: (P, 4) float32."""
+    corners = [(rect.left, rect.top, rect.left + rect.width, rect.top + rect.height) for rect in places]
+    return np.array(corners, np.float32) / _sides(sizes)

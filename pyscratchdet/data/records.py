@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from pyscratchdet.data.database import Database
-from pyscratchdet.errors import DataError
+from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.proto import caffe_pb2
 
 
@@ -38,22 +38,35 @@ class Sample:
 class Records:
     """The records of a database one after the other, from the start again after the last.
 
+    Several processes share them as several solvers do in the original (data_reader.cpp): each takes every
+    `world_size`-th record.
+
     Args:
         path: The database.
         start: Where to begin.
+        rank: Which of the processes this is.
+        world_size: How many there are.
+
+    Raises:
+        DataError: The database cannot be opened.
+        UsageError: `rank` is not below `world_size`.
     """
 
-    def __init__(self, path: str, start: int = 0) -> None:
+    def __init__(self, path: str, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size:
+            raise UsageError("rank out of range", code="data.rank", expected=f"0 to {world_size - 1}", found=rank)
         self.database = Database(path)
-        self.position = start
+        self.position = 0
+        self._start = start + rank
+        self._step = world_size
 
     def first(self) -> Sample:
         """Returns the first record of all, without reading the other keys."""
         return self._sample(*self.database.first())
 
     def at(self, position: int) -> Sample:
-        """Returns the record at a position counted on through all rounds."""
-        index = position % len(self.database)
+        """Returns this process's record number `position`, counted on through all rounds."""
+        index = (self._start + position * self._step) % len(self.database)
         return self._sample(self.database.keys[index], self.database.value(index))
 
     def next(self) -> Sample:
@@ -100,4 +113,5 @@ def datum_of(value: bytes, name: str) -> caffe_pb2.Datum:
 
 
 def _has_data(datum: caffe_pb2.Datum) -> bool:
-    return bool(datum.data or datum.float_data)
+    # Not `datum.data`, which is a copy each time.
+    return datum.HasField("data") or bool(datum.float_data)

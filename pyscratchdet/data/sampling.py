@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pyscratchdet.data.objects import Objects, coverages, jaccard
+from pyscratchdet.data import objects as boxes
+from pyscratchdet.data.objects import Objects
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, uniform_of
 
@@ -16,7 +17,10 @@ _ONE = np.float32(1)
 def sample_windows(
     random: CaffeRandom, samplers: Sequence[caffe_pb2.BatchSampler], objects: Objects
 ) -> list[np.ndarray]:
-    """Returns the windows that all samplers found, each (4,) float32 in the picture's frame (GenerateBatchSamples)."""
+    """Returns the windows that all samplers found in one picture (GenerateBatchSamples).
+
+    Each is (4,) float32 in the picture's frame.
+    """
     windows: list[np.ndarray] = []
     for sampler in samplers:
         if sampler.use_original_image:
@@ -84,25 +88,57 @@ Measures = dict[str, np.ndarray]
 
 def satisfies(windows: np.ndarray, objects: Objects, constraint: caffe_pb2.SampleConstraint) -> np.ndarray:
     """SatisfySampleConstraint: whether any one object meets all bounds with each window (T, 4); (T,) bool."""
-    return meets(measure(windows, objects, [constraint]), constraint, slice(len(windows)))
+    if not has_bounds(constraint):
+        return np.ones(len(windows), bool)
+    measures = measure(windows[:, None], objects.boxes, boxes.true_areas(objects), [constraint])
+    return meets(measures, constraint).any(1)
 
 
-def measure(windows: np.ndarray, objects: Objects, constraints: Sequence[caffe_pb2.SampleConstraint]) -> Measures:
-    """Returns what any of the constraints needs to know of windows (T, 4) and N objects: (T, N) each."""
-    bounded = {field.name.partition("_")[2] for constraint in constraints for field, _ in constraint.ListFields()}
+def has_bounds(constraint: caffe_pb2.SampleConstraint) -> bool:
+    """Whether a constraint asks for anything."""
+    return bool(constraint.ListFields())
+
+
+def bounds(constraint: caffe_pb2.SampleConstraint) -> list[tuple[str, str, float]]:
+    """Returns (side, kind, bound) of the bounds that count: those of the first kind given.
+
+    Jaccard overlap comes before sample coverage, and that before object coverage. The original forgets to reset what
+    it found, so an object within the first kind's bounds is enough, whatever the other kinds ask.
+    """
+    parts = [(*field.name.split("_", 1), bound) for field, bound in constraint.ListFields()]
+    return [part for part in parts if part[1] == parts[0][1]]
+
+
+def measure(
+    windows: np.ndarray, corners: np.ndarray, areas: np.ndarray, constraints: Sequence[caffe_pb2.SampleConstraint]
+) -> Measures:
+    """Returns what any of the constraints needs to know of windows and boxes, broadcast.
+
+    Args:
+        windows: (..., 4).
+        corners: Of boxes, (..., 4).
+        areas: Of the same boxes, (...).
+        constraints: What will be asked.
+    """
+    bounded = {kind for constraint in constraints for _, kind, _ in bounds(constraint)}
+    inner, window_areas = boxes.intersections(windows, corners), boxes.area(windows)
     measures = {}
     if "jaccard_overlap" in bounded:
-        measures["jaccard_overlap"] = jaccard(windows, objects)
-    if bounded & {"sample_coverage", "object_coverage"}:
-        measures["sample_coverage"], measures["object_coverage"] = coverages(windows, objects)
+        measures["jaccard_overlap"] = boxes.jaccard(inner, window_areas, areas)
+    if "sample_coverage" in bounded:
+        measures["sample_coverage"] = boxes.coverage(inner, window_areas)
+    if "object_coverage" in bounded:
+        measures["object_coverage"] = boxes.coverage(inner, areas)
     return measures
 
 
-def meets(measures: Measures, constraint: caffe_pb2.SampleConstraint, which: slice) -> np.ndarray:
-    """Returns for some of the measured windows whether any one object meets all bounds: (T,) bool."""
-    is_met: np.ndarray | bool = True
-    for field, bound in constraint.ListFields():
-        side, _, kind = field.name.partition("_")
-        values = measures[kind][which]
-        is_met = is_met & (values >= np.float32(bound) if side == "min" else values <= np.float32(bound))
-    return np.ones(which.stop - (which.start or 0), bool) if is_met is True else np.any(is_met, axis=1)
+def meets(measures: Measures, constraint: caffe_pb2.SampleConstraint, which: slice = slice(None)) -> np.ndarray:
+    """Returns whether all bounds are met, elementwise, where the last axis of the measures is cut to `which`.
+
+    The constraint has bounds.
+    """
+    results = []
+    for side, kind, bound in bounds(constraint):
+        values = measures[kind][..., which]
+        results.append(values >= np.float32(bound) if side == "min" else values <= np.float32(bound))
+    return np.logical_and.reduce(results)

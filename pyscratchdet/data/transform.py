@@ -30,6 +30,7 @@ class Transformer:
         check(param)
         self.param = param
         self._mean = read_mean(param.mean_file) if param.HasField("mean_file") else None
+        self._fills: dict[int, np.ndarray] = {}
 
     def needs_random(self, is_train: bool) -> bool:
         """Whether the original gives this transformer a generator of its own (InitRand)."""
@@ -70,7 +71,7 @@ class Transformer:
         if min(shape) < 1 or values.size != np.prod(shape, dtype=np.int64):
             raise DataError(f"{name} has data of another size than it says", code="data.size",
                             expected="x".join(map(str, shape)), found=values.size)  # fmt: skip
-        return np.ascontiguousarray(values.reshape(shape).transpose(1, 2, 0))
+        return np.array(values.reshape(shape).transpose(1, 2, 0), order="C")
 
     def render(self, image: np.ndarray, plan: Plan, is_encoded: bool = True) -> np.ndarray:
         """Carries out a plan in the original's way and returns the output, (channels, height, width) float32.
@@ -123,7 +124,9 @@ class Transformer:
         if self._mean is not None:
             raise DataError("an expanded picture cannot be filled from a mean file", code="data.expand",
                             hint="give mean_value instead of mean_file")  # fmt: skip
-        return np.rint(self.means(channels)).clip(0, 255).astype(np.uint8)
+        if channels not in self._fills:
+            self._fills[channels] = np.rint(self.means(channels)).clip(0, 255).astype(np.uint8)
+        return self._fills[channels]
 
     def expand(self, image: np.ndarray, expansion: Expansion) -> np.ndarray:
         """Pastes a picture into a larger one of the mean colour."""

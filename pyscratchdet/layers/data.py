@@ -66,7 +66,7 @@ class TransformedData(Layer):
         pictures, labels = [], []
         for _ in range(self.batch_size):
             image, label, is_encoded, name = self._next()
-            plan = self._planner.draw(self._streams, _no_objects(), *image.shape[:2])
+            (plan,), _ = self._planner.draw([self._streams], _no_objects(), [image.shape[:2]])
             pictures.append(self.transformer.render(image, plan, is_encoded))
             labels.append(label)
             if pictures[-1].shape != pictures[0].shape:
@@ -134,7 +134,7 @@ class Data(TransformedData):
         """Passes over batches, drawing what they would have drawn."""
         for _ in range(num_batches * self.batch_size):
             image, *_ = self._next()
-            self._planner.draw(self._streams, _no_objects(), *image.shape[:2])
+            self._planner.draw([self._streams], _no_objects(), [image.shape[:2]])
 
 
 @register("ImageData")

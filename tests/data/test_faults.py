@@ -34,7 +34,7 @@ def test_bad_boxes(corners, message):
     box = record.annotation_group[0].annotation[0].bbox
     box.xmin, box.ymin, box.xmax, box.ymax = corners
     with pytest.raises(DataError, match=message) as caught:
-        objects_of(record, 'record "00000000_a.jpg"')
+        objects_of([record], ['record "00000000_a.jpg"'])
     assert caught.value.code == "data.box"
     assert "00000000_a.jpg" in str(caught.value)
 
@@ -43,7 +43,7 @@ def test_negative_label():
     record = first_record()
     record.annotation_group[0].group_label = -3
     with pytest.raises(DataError, match="negative label"):
-        objects_of(record, "record")
+        objects_of([record], ["record"])
 
 
 def test_truncated_jpeg_names_the_record(tmp_path):
@@ -145,7 +145,7 @@ def test_mutated_records():
 
     def read(value: bytes) -> None:
         record = annotated_of(value, "record")
-        objects_of(record, "record")
+        objects_of([record], ["record"])
         transformer.decode(record.datum, "record")
 
     results = [survives(read, mutate(originals[k % 24], random)) for k in range(5000)]

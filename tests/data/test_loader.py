@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from pyscratchdet.data import fast
+from pyscratchdet.data import fast, pixels
+from pyscratchdet.data.counter import CounterRandom, hashes, picture_keys
+from pyscratchdet.data.database import Database, new_database
+from pyscratchdet.data.fast_sampling import FastSampler
 from pyscratchdet.data.loader import BatchLoader
-from pyscratchdet.data.maker import BatchMaker, Job, picture_seed
+from pyscratchdet.data.maker import BatchMaker, Job
 from pyscratchdet.data.objects import Objects, objects_of
-from pyscratchdet.data.plan import Planner, Streams
-from pyscratchdet.data.records import Records
-from pyscratchdet.data.sampling import sample_windows
+from pyscratchdet.data.plan import Planner, Streams, original_windows
+from pyscratchdet.data.records import Records, annotated_of
 from pyscratchdet.data.transform import Transformer
 from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.layers.base import Context, layer_class
@@ -53,17 +55,70 @@ def test_pixels_are_the_exact_paths():
     for index in range(144):
         record = records.at(index).annotated()
         image = transformer.decode(record.datum, "record")
-        random = CaffeRandom(picture_seed(1, index))
-        plan = planner.draw(Streams(random, random, random), objects_of(record, "record"), *image.shape[:2])
+        random = CaffeRandom(1000 + index)
+        objects = objects_of([record], ["record"])
+        (plan,), _ = planner.draw([Streams(random, random, random)], objects, [image.shape[:2]])
         output = np.empty((57, 64, 3), np.uint8)
-        fast.render(transformer, image, plan, output)
         exact = transformer.render(image, plan, is_encoded=False)
+        fast.render(transformer, image, plan, output)
         differences.append(np.abs(transformer.normalize(output, plan.place) - exact).mean())
     # Levels of 255, where the exact path's JPEGs alone change 1 to 2; in the worst picture a small pasted one is shrunk
     # out of step by 0.1 pixels.
     assert np.mean(differences) < 0.5
     assert np.median(differences) < 0.4
     assert np.max(differences) < 4
+
+
+def test_each_fast_step_is_the_exact_one():
+    """Distortion alone and each resizing alone."""
+    random = np.random.default_rng(7)
+    image = random.integers(0, 256, (41, 53, 3), np.uint8)
+    image[:20] = pixels.resize(image, caffe_pb2.ResizeParameter(height=20, width=53), None)  # not only noise
+    for delta, factor in ((-21.3, 0.61), (17.8, 1.49), (0.4, 1.0)):
+        names = {"brightness": delta, "contrast": factor, "order": (2, 0, 1), "saturation": factor, "hue": delta}
+        for distortions in ([each] for each in names.items()):
+            difference = np.abs(
+                fast.distort(image.copy(), distortions).astype(int) - pixels.distort(image, distortions)
+            )
+            # OpenCV's way back from HSV rounds differently at the end of a row and before.
+            assert difference.max() <= (distortions[0][0] in ("saturation", "hue")), distortions
+    for interpolation in range(1, 6):
+        for height, width in ((29, 37), (60, 71), (30, 70)):
+            output = np.empty((height, width, 3), np.uint8)
+            fast.resize(image, interpolation, output)
+            param = caffe_pb2.ResizeParameter(height=height, width=width)
+            exact = pixels.resize(image, param, interpolation)
+            # OpenCV's LANCZOS4 of uint8 has coefficients of 11 bits; areas may round the other way.
+            assert np.abs(output.astype(int) - exact).max() <= 1
+
+
+def test_records_that_lie_about_their_size(tmp_path):
+    """The plan is drawn from the sizes that the records tell; where the picture has another, its own counts."""
+    with new_database(tmp_path / "db") as writer:
+        for index, (key, value) in enumerate(Database(LMDB)):
+            record = annotated_of(value, "record")
+            if index % 3:
+                record.datum.height, record.datum.width = (0, 0) if index % 3 == 1 else (50, 60)
+            writer.put(key.decode(), record.SerializeToString())
+    param = layer_param(SSD.replace(str(LMDB), str(tmp_path / "db")).replace("batch_size: 3", "batch_size: 24"))
+    honest = layer_param(SSD.replace("batch_size: 3", "batch_size: 24"))
+    (data, label), (expected, expected_label) = (
+        BatchLoader(each, seed=2, workers=0).next() for each in (param, honest)
+    )
+    np.testing.assert_array_equal(label, expected_label)
+    np.testing.assert_array_equal(data, expected)
+
+
+def test_counted_numbers():
+    keys = picture_keys(3, range(5))
+    numbers = hashes(keys, 40)
+    assert len(np.unique(numbers)) == 200
+    np.testing.assert_array_equal(hashes(keys, 7, start=33), numbers[:, 33:])
+    for key, random in zip(keys, CounterRandom.of(keys), strict=True):
+        alone = CounterRandom(key)
+        assert [random.integer() for _ in range(40)] == [alone.integer() for _ in range(40)]
+    # 64 bits each are near one half set, over 200 numbers by 4 standard errors.
+    assert abs(np.mean([bin(number).count("1") for number in numbers.ravel().tolist()]) - 32) < 4 * 4 / 200**0.5
 
 
 def test_workers_do_not_change_the_batches():
@@ -142,14 +197,15 @@ def test_settings_without_a_fast_form():
 def test_fast_sampler_has_the_originals_distribution():
     objects = Objects(
         np.int32([1, 2]), np.int32([0, 0]), np.float32([[0.1, 0.2, 0.5, 0.6], [0.4, 0.4, 0.9, 0.8]]),
-        np.zeros(2, bool), np.full(2, np.nan, np.float32),
+        np.zeros(2, bool), np.full(2, np.nan, np.float32), np.zeros(2, np.intp),
     )  # fmt: skip
     samplers = layer_param().annotated_data_param.batch_sampler
-    sampler = fast.FastSampler(samplers)
-    random = CaffeRandom(6)
     means = []
-    for draw in (sampler, sample_windows):
-        found = [window for _ in range(150) for window in draw(random, samplers, objects)]
+    for draw, stream in ((FastSampler(samplers), CounterRandom), (original_windows, CaffeRandom)):
+        found = []
+        for key in picture_keys(6, range(150)):
+            random = stream(key)
+            found += list(draw([Streams(random, random, random)], samplers, objects)[0])
         means.append([len(found) / 150, *np.mean(found, axis=0)])
     # About 450 windows each, corners spread by 0.25: 4 standard errors are 0.07; counts vary by 0.06.
     assert (np.abs(np.subtract(*means)) < [0.25, 0.07, 0.07, 0.07, 0.07]).all()
