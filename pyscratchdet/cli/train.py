@@ -31,6 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     mode.add_argument("--fast", action="store_true", help="channels_last, on a GPU TF32 and bfloat16 (its default)")
     mode.add_argument("--exact", action="store_true", help="reference arithmetic (default on the CPU)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode and augment pictures")
+    parser.add_argument(
+        "--sync-batchnorm", action="store_true", help="BatchNorm's statistics over the batches of all processes"
+    )
     parser.add_argument("--keep", type=int, default=0, metavar="K", help="keep only the last K snapshots")
     parser.add_argument("--log", default="", metavar="FILE", help="append the log to FILE too")
     add_flag(parser, "log_dir", default="", metavar="DIR", help="write a log of its own into DIR, as glog does")
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         iterations=args.iterations,
         fast=True if args.fast else False if args.exact else None,
         workers=args.workers,
+        sync_batchnorm=args.sync_batchnorm,
         keep=args.keep,
         sigint_effect=args.sigint_effect,
         sighup_effect=args.sighup_effect,

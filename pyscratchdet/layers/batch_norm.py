@@ -19,6 +19,8 @@ class BatchNorm(Layer):
     `use_global_stats` (default in TEST) they normalise and are constants to the gradient. Else the batch's own do, with
     the biased variance, and the blobs move by f = `moving_average_fraction`: s = f s + 1, mean = f mean + batch mean,
     variance = f variance + unbiased batch variance. PyTorch's running averages have no s.
+
+    With the context's option `sync_batchnorm` the batch is that of all processes that train together.
     """
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -28,6 +30,7 @@ class BatchNorm(Layer):
         self.use_global_stats = (
             param.use_global_stats if param.HasField("use_global_stats") else not self.context.is_train
         )
+        self.is_synchronized = self.context.is_train and bool(self.context.options.get("sync_batchnorm"))
         if not bottoms[0]:
             raise self.fail("the bottom has no axes", "rank", expected="at least 1 axis", found=0)
         self.channels = self._channels(bottoms[0])
@@ -88,13 +91,49 @@ class BatchNorm(Layer):
         if self.use_global_stats:
             factor = torch.where(scale_factor == 0, 0.0, scale_factor.reciprocal())
             return torch.batch_norm(bottom, weight, bias, mean * factor, variance * factor, False, 0.0, self.eps, True)
-        # With momentum 1, PyTorch's "running" statistics are the batch's own: mean and unbiased variance.
-        batch_mean, batch_variance = mean.new_zeros(2, self.channels).unbind()
-        top = torch.batch_norm(bottom, weight, bias, batch_mean, batch_variance, True, 1.0, self.eps, True)
-        if bottom.numel() == self.channels:
-            batch_variance = torch.zeros_like(batch_variance)  # one value per channel: 0 with factor 1, not 0 / 0
+        if self.is_synchronized:
+            top, batch_mean, batch_variance = _normalize_together(bottom, weight, bias, self.eps)
+        else:
+            # With momentum 1, PyTorch's "running" statistics are the batch's own: mean and unbiased variance.
+            batch_mean, batch_variance = mean.new_zeros(2, self.channels).unbind()
+            top = torch.batch_norm(bottom, weight, bias, batch_mean, batch_variance, True, 1.0, self.eps, True)
+            if bottom.numel() == self.channels:
+                batch_variance = torch.zeros_like(batch_variance)  # one value per channel: 0 with factor 1, not 0 / 0
         with torch.no_grad():
             sums = [mean, variance, scale_factor]
             torch._foreach_mul_(sums, self.fraction)
             torch._foreach_add_(sums, [batch_mean, batch_variance, scale_factor.new_ones(1)])
         return top
+
+
+def _normalize_together(
+    bottom: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises by the mean and variance over the batches of all processes; gradients go through both.
+
+    Args:
+        bottom: (batch, channels, ...); the processes' batches may differ in size.
+        weight: One factor per channel, or None.
+        bias: One value to add per channel, or None.
+        eps: Added to the variance.
+
+    Returns:
+        The normalised bottom, and mean and unbiased variance of all batches, (channels,) each, without gradient.
+    """
+    from torch.distributed.nn import all_reduce
+
+    axes = [0, *range(2, bottom.dim())]
+    shape = [1, -1] + [1] * (bottom.dim() - 2)
+    values = bottom.float()
+    count = values.new_tensor([values.numel() // values.shape[1]])
+    sums = all_reduce(torch.cat([values.sum(axes), count]))
+    total = sums[-1].detach()
+    mean = sums[:-1] / total
+    centred = values - mean.view(shape)
+    variance = all_reduce(centred.square().sum(axes)) / total  # in a second round: exact where the mean is large
+    factor = (variance + eps).rsqrt()
+    top = centred * (factor if weight is None else factor * weight).view(shape)
+    if bias is not None:
+        top = top + bias.view(shape)
+    unbiased = variance.detach() * total / (total - 1).clamp(min=1)
+    return top.to(bottom.dtype), mean.detach(), unbiased

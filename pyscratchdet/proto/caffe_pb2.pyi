@@ -212,6 +212,9 @@ class SolverParameter(Message):
     @property
     def plateau_winsize(self) -> RepeatedScalarFieldContainer[int]: ...
     show_per_class_result: bool
+    layer_wise_reduce: bool
+    @property
+    def weights(self) -> RepeatedScalarFieldContainer[str]: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class SolverState(Message):

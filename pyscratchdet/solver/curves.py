@@ -30,6 +30,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("learning rate", ("lr",)),
     ("mAP", ("mAP",)),
     ("gradient norm", ("grad_norm_mean",)),
+    ("its fluctuation", ("grad_norm_std",)),
 )
 
 
@@ -76,7 +77,7 @@ def read_curves(path: str | os.PathLike[str]) -> Curves:
 def plot(runs: Sequence[Curves], output: str | os.PathLike[str], *, title: str = "", log_scale: bool = False) -> None:
     """Draws loss, learning rate, mAP and gradient norm, one panel each, as far as the runs have them.
 
-    The band around a gradient norm is its standard deviation between two displays.
+    A gradient norm is the mean between two displays, its fluctuation the standard deviation.
 
     Raises:
         UsageError: The output's suffix is no picture format.
@@ -101,8 +102,8 @@ def plot(runs: Sequence[Curves], output: str | os.PathLike[str], *, title: str =
                 _draw(axis, run, name, run.name if name == names[0] else f"{run.name}, {name}")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-        if log_scale and label in ("loss", "gradient norm"):
-            axis.set_yscale("log")
+        if log_scale and label not in ("learning rate", "mAP"):
+            axis.set_yscale("log", nonpositive="mask")
     if len(runs) > 1 or any("test loss" in run.series for run in runs):
         axes[0, 0].legend()
     axes[-1, 0].set_xlabel("iteration")
@@ -119,13 +120,8 @@ def _draw(axis: object, run: Curves, name: str, label: str) -> None:
         return
     steps = sorted(step for step, value in series.items() if math.isfinite(value))
     values = [series[step] for step in steps]
-    marker = "o" if name == "mAP" else None
-    (line,) = axis.plot(steps, values, label=label, marker=marker, linewidth=1.2)  # type: ignore[attr-defined]
-    if name == "grad_norm_mean" and "grad_norm_std" in run.series:
-        spread = [run.series["grad_norm_std"].get(step, 0.0) for step in steps]
-        low = [value - d for value, d in zip(values, spread, strict=True)]
-        high = [value + d for value, d in zip(values, spread, strict=True)]
-        axis.fill_between(steps, low, high, alpha=0.2, color=line.get_color())  # type: ignore[attr-defined]
+    marker = "o" if name == "mAP" or len(steps) == 1 else None
+    axis.plot(steps, values, label=label, marker=marker, linewidth=1.2)  # type: ignore[attr-defined]
 
 
 def _read_log(curves: Curves, text: str) -> None:

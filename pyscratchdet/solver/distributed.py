@@ -7,14 +7,16 @@ pass: for SSD-sized nets that costs under a hundredth of the step. Rank 0 alone 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pyscratchdet.errors import UsageError
+from pyscratchdet.errors import SolverError, UsageError
 
 # Rank 0 may test for hours while the others wait.
 _TIMEOUT = timedelta(hours=24)
@@ -46,6 +48,14 @@ class World:
         """Returns the greatest `action` asked for in any process, so that all do the same."""
         return action
 
+    def share(self, value: Any) -> Any:
+        """Returns rank 0's `value` in all processes."""
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns the values of all processes by rank, in rank 0; nothing in the others."""
+        return [value]
+
     def close(self) -> None:
         """Leaves the group."""
 
@@ -73,7 +83,7 @@ class ProcessGroup(World):
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Gives all processes the values of rank 0."""
-        with torch.no_grad():
+        with torch.no_grad(), _together():
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), src=0)
 
@@ -82,7 +92,7 @@ class ProcessGroup(World):
         wanted = [p for p in parameters if p.requires_grad]
         if not wanted:
             return
-        with torch.no_grad():
+        with torch.no_grad(), _together():
             for p in wanted:
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
@@ -96,12 +106,41 @@ class ProcessGroup(World):
     def agree(self, action: int) -> int:
         """Returns the greatest `action` asked for in any process, so that all do the same."""
         value = torch.tensor([action])
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        with _together():
+            dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return int(value)
+
+    def share(self, value: Any) -> Any:
+        """Returns rank 0's `value` in all processes."""
+        values = [value]
+        with _together():
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns the values of all processes by rank, in rank 0; nothing in the others."""
+        values: list[Any] | None = [None] * self.size if self.is_root else None
+        with _together():
+            dist.gather_object(value, values, dst=0)
+        return values or []
 
     def close(self) -> None:
         """Leaves the group."""
         dist.destroy_process_group()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Says in one line that a process has gone: the others learn of it by a broken connection."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SolverError(
+            "another process of this training has ended",
+            code="solver.distributed",
+            found=str(error).splitlines()[0],
+            hint="its own message says why",
+        ) from error
 
 
 def is_launched() -> bool:

@@ -44,6 +44,7 @@ class TrainSettings:
         iterations: Replaces max_iter; 0 leaves it.
         fast: Fast mode or reference arithmetic; None for fast on a GPU.
         workers: Processes that decode pictures; None for the layers' own choice.
+        sync_batchnorm: Whether BatchNorm takes its statistics over the batches of all processes.
         keep: Snapshots to keep; 0 keeps all.
         sigint_effect, sighup_effect: "stop", "snapshot" or "none".
         log, log_dir: File or folder for the log.
@@ -61,6 +62,7 @@ class TrainSettings:
     iterations: int = 0
     fast: bool | None = None
     workers: int | None = None
+    sync_batchnorm: bool = False
     keep: int = 0
     sigint_effect: str = "stop"
     sighup_effect: str = "snapshot"
@@ -98,10 +100,14 @@ def train(settings: TrainSettings, console: Any = None) -> None:
         )
         _say("Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}", 203)
         state = _state(settings, param)
+        if state:
+            param.ClearField("weights")  # the snapshot has them
         solver = _make(settings, param, device, world, kept_seed(state) if state else None)
         solver.action = signals.action
         _attach(solver, settings, bar, stack)
-        _begin(solver, state, settings.weights)
+        if state:
+            _say(f"Resuming from {state}", 242)
+            solver.restore(state)
         _say("Starting Optimization", 255)
         solver.solve()
         _say("Optimization Done.", 258)
@@ -161,6 +167,8 @@ def _solver_param(settings: TrainSettings) -> caffe_pb2.SolverParameter:
     if settings.level:
         param.train_state.level = settings.level
     param.train_state.stage.extend(stage for stage in settings.stages if stage)
+    if settings.weights:
+        param.weights[:] = [settings.weights]
     if settings.iterations:
         param.max_iter = settings.iterations
     return param
@@ -188,7 +196,9 @@ def _make(
     settings: TrainSettings, param: caffe_pb2.SolverParameter, device: torch.device, world: World, seed: int | None
 ) -> Solver:
     fast = device.type == "cuda" if settings.fast is None else settings.fast
-    options = {} if settings.workers is None else {"workers": settings.workers}
+    options: dict[str, object] = {"sync_batchnorm": settings.sync_batchnorm and world.size > 1}
+    if settings.workers is not None:
+        options["workers"] = settings.workers
     precision = Precision(is_fast=fast)
     return Solver(
         param, seed=seed, device=device, options=options, precision=precision, world=world, keep=settings.keep
@@ -215,14 +225,6 @@ def _state(settings: TrainSettings, param: caffe_pb2.SolverParameter) -> str:
     if not param.HasField("snapshot_prefix"):
         raise SolverError("--resume needs a snapshot_prefix in the solver", code="solver.snapshot-prefix")
     return str(latest_snapshot(param.snapshot_prefix) or "")
-
-
-def _begin(solver: Solver, state: str, weights: str) -> None:
-    if state:
-        _say(f"Resuming from {state}", 242)
-        solver.restore(state)
-    elif weights:
-        solver.copy_weights(weights)
 
 
 def _log_paths(settings: TrainSettings, world: World) -> list[str]:

@@ -71,9 +71,8 @@ class DataPosition:
 
 
 def collect(solver: Solver) -> dict[str, Any]:
-    """Returns where a run stands."""
+    """Returns where this process of a run stands."""
     return {
-        "seed": solver.seed,
         "data": [position.collect() for position in solver.positions],
         "random": solver.random.state,
         "torch": encode_array(torch.get_rng_state().numpy()),

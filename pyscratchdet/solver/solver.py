@@ -76,7 +76,8 @@ class Solver:
         forward_test: Does one pass of test net i and returns (loss, blobs).
         callbacks: (on_start, on_gradients_ready) pairs, called in each iteration.
         listeners: Called with a `Report` of each iteration, display and test.
-        action: Called once per iteration; returns what was asked for meanwhile.
+        action: Called once per iteration and per pass of a test; returns what was asked for meanwhile.
+        asked: What was asked for and is not done yet; after a test at the latest, since all processes do it together.
         stopped: Whether the run was asked to stop.
 
     Raises:
@@ -111,7 +112,7 @@ class Solver:
             _probe(self.param.snapshot_prefix)
         self.seed = self.param.random_seed if self.param.random_seed >= 0 else seed
         if self.seed is None and random is None:
-            self.seed = secrets.randbits(32)
+            self.seed = self.world.share(secrets.randbits(32))
         self.random = random or CaffeRandom(self.seed)
         if self.seed is not None:
             # As in the original, every device draws from a stream of its own.
@@ -143,8 +144,11 @@ class Solver:
         self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self.listeners: list[Callable[[Report], None]] = []
         self.action: Callable[[], Action] = lambda: Action.NONE
+        self.asked = Action.NONE
         self.meter = Meter(self.net, self.device, self.world.size)
         self._say("Solver scaffolding done.", 75)
+        for paths in self.param.weights:
+            self.copy_weights(paths)
 
     @property
     def smoothed_loss(self) -> float:
@@ -174,6 +178,7 @@ class Solver:
             self._say(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}", 332)
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
+            self._obey()
         self._say("Optimization Done.", 337)
 
     def step(self, iterations: int) -> None:
@@ -192,17 +197,22 @@ class Solver:
             self.optimizer.zero_grad(set_to_none=not self.optimizer.keep_updates)
             if self._is_test_due():
                 self.test_all()
-                if self.world.agree(int(self.stopped)):
-                    self.stopped = True
+                if self._obey():
                     break
             self._iterate()
-            action = Action(self.world.agree(self.action()))
-            if (self.param.snapshot and self.iter % self.param.snapshot == 0) or action == Action.SNAPSHOT:
-                self.snapshot()
-            if action == Action.STOP:
-                self.stopped = True
+            self.asked = self.action()
+            if self._obey(bool(self.param.snapshot) and self.iter % self.param.snapshot == 0):
                 break
         self._settle_losses({})
+
+    def _obey(self, is_snapshot_due: bool = False) -> bool:
+        """Does what any process was asked for, in all together, and returns whether to stop."""
+        action = Action(self.world.agree(self.asked))
+        self.asked = Action.NONE
+        if is_snapshot_due or action == Action.SNAPSHOT:
+            self.snapshot()
+        self.stopped = action == Action.STOP
+        return self.stopped
 
     def _iterate(self) -> None:
         for on_start, _ in self.callbacks:
@@ -320,7 +330,7 @@ class Solver:
     def test_all(self) -> None:
         """Tests every test net with the present weights (Solver::TestAll)."""
         for index, net in enumerate(self.test_nets):
-            if self.stopped:
+            if self.asked == Action.STOP:
                 return
             if index not in self._shared:
                 share_weights(net, self.net)
@@ -338,6 +348,7 @@ class Solver:
             FileError: They cannot be written; earlier snapshots stay whole.
         """
         self._settle_losses({})
+        run = {"seed": self.seed, "processes": self.world.gather(resume.collect(self))}
         if not self.world.is_root:
             return None
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
@@ -355,7 +366,7 @@ class Solver:
             self.rate.minimum_loss,
             self.rate.iter_last_event,
         )
-        snapshot.write_snapshot(state_path, model_path, state, resume.collect(self))
+        snapshot.write_snapshot(state_path, model_path, state, run)
         for old in snapshot.prune(self.param.snapshot_prefix, self.keep, self.iter):
             self._say(f"Removed the older snapshot {old}", 317, "sgd_solver.cpp")
         return Path(state_path)
@@ -363,8 +374,9 @@ class Solver:
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a `.solverstate` or `.solverstate.h5` (Solver::Restore).
 
-        A snapshot of this program also brings back the data layers and the random streams, so that the run goes on as
-        if it had never stopped; one of Caffe's starts its data anew, as in Caffe.
+        A snapshot of this program also brings back the data layers and the random streams of each process, so that the
+        run goes on as if it had never stopped. The data start anew, as in Caffe, after one of Caffe's own snapshots and
+        where the number of processes is another.
 
         Raises:
             FileError: A file is missing.
@@ -387,9 +399,16 @@ class Solver:
         self.rate.minimum_loss = state.minimum_loss
         # The original leaves this field uninitialised under other policies.
         self.rate.iter_last_event = min(state.iter_last_event, state.iteration)
-        if kept is not None and self.world.size == 1:
-            resume.restore(self, kept)
+        if kept is not None:
+            self._go_on(kept["processes"])
+
+    def _go_on(self, processes: list[dict[str, Any]]) -> None:
+        """Brings data layers and random streams to where the snapshot saw them, process by process."""
+        if len(processes) == self.world.size:
+            resume.restore(self, processes[self.world.rank])
             self._continued = True
+        else:
+            self._say(f"The snapshot is of {len(processes)} processes: with {self.world.size} the data begin anew", 301)
 
     def copy_weights(self, paths: str) -> None:
         """Starts from weights of one or more comma-separated files, in all nets (caffe.cpp: CopyLayers)."""

@@ -76,14 +76,9 @@ def named_outputs(net: Net, blobs: Mapping[str, Tensor]) -> Iterator[tuple[str, 
 
 
 def _is_stopped(solver: Solver) -> bool:
-    action = solver.action()
-    while action:
-        if action == action.SNAPSHOT:
-            solver.snapshot()
-        else:
-            solver.stopped = True
-        action = solver.action()
-    return solver.stopped
+    while action := solver.action():
+        solver.asked = max(solver.asked, action)
+    return solver.asked == solver.asked.STOP
 
 
 def _classification(solver: Solver, index: int, outputs: list[list[np.ndarray]]) -> dict[str, float]:

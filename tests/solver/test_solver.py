@@ -1,6 +1,5 @@
 import logging
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,17 +330,46 @@ def test_batches_are_counted_for_layers_that_can_only_skip(toy, monkeypatch, tmp
         solver.restore(tmp_path / "out/toy_iter_7.solverstate")
 
 
+class Second(World):
+    """The second of two processes, whose first is not there."""
+
+    rank, size = 1, 2
+
+    def gather(self, value):
+        return []
+
+
 def test_other_ranks_neither_test_nor_write_nor_tell(toy, tmp_path):
-    world = SimpleNamespace(
-        rank=1,
-        size=2,
-        is_root=False,
-        broadcast=lambda tensors: None,
-        average_gradients=lambda parameters: None,
-        agree=lambda action: action,
-    )
+    world = Second()
     solver = Solver(toy("display: 1 test_iter: 1 test_interval: 1"), world=world)
     solver.listeners.append(lambda report: pytest.fail("rank 0 tells"))
     solver.solve()
     assert not solver.test_nets
     assert not (tmp_path / "out").exists()
+
+
+def test_snapshot_of_another_number_of_processes_starts_the_data_anew(toy, tmp_path, log):
+    Solver(toy()).step(7)
+    solver = Solver(toy(), world=Second())
+    solver.restore(tmp_path / "out/toy_iter_7.solverstate")
+    assert solver.iter == 7
+    assert "The snapshot is of 1 processes: with 2 the data begin anew" in log()
+
+
+def test_weights_of_the_solver_file(toy, tmp_path):
+    first = Solver(toy())
+    first.step(7)
+    second = Solver(toy(f"weights: '{tmp_path}/out/toy_iter_7.caffemodel' layer_wise_reduce: false"))
+    assert torch.equal(first.net.params["fc2"][0], second.net.params["fc2"][0])
+
+
+def test_what_is_asked_for_during_a_test_is_done_after_it(toy, tmp_path):
+    solver = Solver(toy("test_iter: 3 test_interval: 5 test_initialization: false"))
+    tested = []
+    forward_test = solver.forward_test
+    solver.forward_test = lambda index: (tested.append(solver.iter), forward_test(index))[1]
+    asked = [Action.SNAPSHOT]
+    solver.action = lambda: asked.pop() if tested and asked else Action.NONE
+    solver.step(6)
+    assert tested == [5, 5, 5]
+    assert [path.name for path in (tmp_path / "out").glob("*.solverstate")] == ["toy_iter_5.solverstate"]
