@@ -271,8 +271,10 @@ def _print_json(figures: dict[str, Any]) -> None:
 def _write_report(
     args: argparse.Namespace, truth: GroundTruth, detections: Detections, result: VocResult, figures: dict[str, float]
 ) -> None:
+    from pathlib import Path
+
     from pyscratchdet.evaluate.report import Report, write_report
 
-    title = f"{args.results or args.weights} on {args.data}"
+    title = f"{Path(args.results or args.weights).name} on {Path(args.data).absolute().name}"
     page = write_report(Report(title, truth, detections, result, figures), args.output)
     print(f"page of results: {page}", file=sys.stderr if args.json else sys.stdout)

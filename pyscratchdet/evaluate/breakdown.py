@@ -10,6 +10,16 @@ from pyscratchdet.evaluate.matching import best_overlaps, match
 from pyscratchdet.evaluate.tables import Detections, GroundTruth
 
 KINDS = ("correct", "duplicate", "localisation", "class", "both", "background", "ignored")
+# What people read: in charts, and on the page of results, whose script has the same words.
+KIND_NAMES = {
+    "correct": "correct",
+    "background": "on background",
+    "localisation": "badly placed",
+    "class": "wrong class",
+    "both": "class and place",
+    "duplicate": "duplicate",
+    "missed": "missed",
+}
 _TOUCHING = 0.1
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyscratchdet.evaluate.breakdown import KINDS, Breakdown
+from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown
 from pyscratchdet.evaluate.tables import Detections, GroundTruth
 from pyscratchdet.evaluate.voc import ClassResult, VocResult
 
@@ -119,7 +119,7 @@ def sizes_chart(by_size: Mapping[str, Sequence[ClassResult]]) -> Figure:
     return figure
 
 
-def confusion_chart(breakdown: Breakdown, classes: Sequence[str]) -> Figure:
+def confusion_chart(breakdown: Breakdown, classes: Sequence[str], lowest_score: float) -> Figure:
     """True against detected class, in shares of each row; the last row and column are background."""
     order = [*range(1, len(classes) + 1), 0]
     table = breakdown.confusion[np.ix_(order, order)]
@@ -134,6 +134,7 @@ def confusion_chart(breakdown: Breakdown, classes: Sequence[str]) -> Figure:
             axes.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(len(order)), [*classes, "(missed)"], rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(order)), [*classes, "(nothing)"])
+    axes.set_title(f"confusion, scores from {lowest_score:g}", fontsize=10)
     axes.set_xlabel("detected", fontsize=9)
     axes.set_ylabel("really there", fontsize=9)
     axes.tick_params(labelsize=8, length=0)
@@ -141,7 +142,7 @@ def confusion_chart(breakdown: Breakdown, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def errors_chart(breakdown: Breakdown, truth: GroundTruth, detections: Detections) -> Figure:
+def errors_chart(breakdown: Breakdown, truth: GroundTruth, detections: Detections, lowest_score: float) -> Figure:
     """Per class, how its detections turned out and how many objects were missed."""
     labels = range(1, len(truth.classes) + 1)
     counts = {
@@ -154,11 +155,11 @@ def errors_chart(breakdown: Breakdown, truth: GroundTruth, detections: Detection
     axes = figure.add_subplot()
     left = np.zeros(len(truth.classes))
     for kind, numbers in counts.items():
-        axes.barh(list(labels), numbers, left=left, color=_KIND_COLOURS[kind], height=0.7, label=kind)
+        axes.barh(list(labels), numbers, left=left, color=_KIND_COLOURS[kind], height=0.7, label=KIND_NAMES[kind])
         left += numbers
     axes.set_yticks(list(labels), truth.classes)
     axes.invert_yaxis()
-    axes.set_xlabel("detections and missed objects", fontsize=9)
+    axes.set_xlabel(f"detections of scores from {lowest_score:g}, and missed objects", fontsize=9)
     figure.legend(loc="outside upper center", ncols=len(counts), fontsize=8, frameon=False, handlelength=1)
     _plain(axes)
     return figure

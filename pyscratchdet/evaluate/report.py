@@ -19,7 +19,7 @@ import numpy as np
 
 from pyscratchdet.errors import PyScratchDetError
 from pyscratchdet.evaluate import charts
-from pyscratchdet.evaluate.breakdown import KINDS, Breakdown, break_down
+from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown, break_down
 from pyscratchdet.evaluate.media import read_picture
 from pyscratchdet.evaluate.output import encode_jpeg
 from pyscratchdet.evaluate.tables import Detections, GroundTruth
@@ -27,15 +27,6 @@ from pyscratchdet.evaluate.voc import VocResult, ap_by_size
 from pyscratchdet.files import write_bytes, write_text
 
 _WORST_KINDS = ("background", "class", "localisation", "both", "duplicate")
-_KIND_NAMES = {  # as the page's script names them
-    "correct": "correct",
-    "background": "on background",
-    "localisation": "badly placed",
-    "class": "wrong class",
-    "both": "class and place",
-    "duplicate": "duplicate",
-    "missed": "missed",
-}
 
 
 @dataclass
@@ -82,8 +73,8 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
         "ap_per_class": charts.ap_chart(report.result),
         "precision_recall": charts.curves_chart(report.result.classes),
         "ap_by_size": charts.sizes_chart(by_size),
-        "errors": charts.errors_chart(outcome, report.truth, shown),
-        "confusion": charts.confusion_chart(outcome, report.truth.classes),
+        "errors": charts.errors_chart(outcome, report.truth, shown, report.score_threshold),
+        "confusion": charts.confusion_chart(outcome, report.truth.classes, report.score_threshold),
     }
     images = {name: charts.to_png(figure) for name, figure in figures.items()}
     for name, data in images.items():
@@ -122,7 +113,7 @@ def _summary_html(report: Report, outcome: Breakdown) -> str:
     cards |= {name: f"{value:.4f}" for name, value in report.figures.items()}
     cards |= {"pictures": str(len(report.truth.names)), "objects": str(int((~report.truth.difficult).sum()))}
     counts = outcome.counts()
-    cards |= {name: str(counts[kind]) for kind, name in _KIND_NAMES.items()}
+    cards |= {name: str(counts[kind]) for kind, name in KIND_NAMES.items()}
     cards["score from which errors count"] = f"{report.score_threshold:g}"
     return "".join(f"<div><b>{value}</b><span>{html.escape(name)}</span></div>" for name, value in cards.items())
 
