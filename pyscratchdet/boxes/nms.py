@@ -7,15 +7,18 @@ the coordinates, which rounds them; here groups stay apart by themselves.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from pyscratchdet.boxes.overlap import area, pairwise_jaccard
 
 _BLOCK = 64
-# Overlaps held at a time.
-_CPU_OVERLAPS = 1 << 20
-_GPU_OVERLAPS = 1 << 26
+# Overlaps held at a time, and how many times its smallest group the largest of a chunk may be: smaller groups are
+# padded to it, which takes a CPU longer, and a GPU less than another chunk would.
+_CPU_CHUNK = (1 << 20, 4.0)
+_GPU_CHUNK = (1 << 26, math.inf)
 
 
 def nms_groups(boxes: Tensor, counts: Tensor, threshold: float, eta: float = 1.0) -> Tensor:
@@ -35,7 +38,7 @@ def nms_groups(boxes: Tensor, counts: Tensor, threshold: float, eta: float = 1.0
     first = counts.cumsum(0) - counts
     counts, order = counts.sort(descending=True)
     first = first[order]
-    for begin, end, largest in _chunks(counts.tolist(), _GPU_OVERLAPS if boxes.is_cuda else _CPU_OVERLAPS):
+    for begin, end, largest in _chunks(counts.tolist(), *(_GPU_CHUNK if boxes.is_cuda else _CPU_CHUNK)):
         steps = torch.arange(largest, device=boxes.device)
         usable = steps < counts[begin:end, None]
         rows = (first[begin:end, None] + steps).clamp(max=len(boxes) - 1)
@@ -111,11 +114,13 @@ def _suppress_adaptive(boxes: Tensor, usable: Tensor, threshold: float, eta: flo
     return keep
 
 
-def _chunks(counts: list[int], limit: int) -> list[tuple[int, int, int]]:
+def _chunks(counts: list[int], limit: int, spread: float) -> list[tuple[int, int, int]]:
     """Cuts groups of falling size into runs of bounded work: begin, end, largest size; leaves out empty groups."""
     chunks, begin, total = [], 0, next((index for index, count in enumerate(counts) if not count), len(counts))
     while begin < total:
-        end = min(total, begin + max(1, limit // (counts[begin] * _BLOCK)))
-        chunks.append((begin, end, counts[begin]))
+        largest = counts[begin]
+        most = min(total, begin + max(1, limit // (largest * _BLOCK)))
+        end = next((index for index in range(begin, most) if counts[index] * spread < largest), most)
+        chunks.append((begin, end, largest))
         begin = end
     return chunks
