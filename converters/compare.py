@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -80,6 +80,7 @@ class Comparison:
         blobs: One entry per value that both show, in the net's order.
         missing: Blobs that the reference does not show.
         remark: A known reason why the engines part, if it is one.
+        what: What `blobs` are: "blob", "gradient" or "update".
     """
 
     net: str
@@ -88,6 +89,12 @@ class Comparison:
     blobs: list[BlobComparison] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     remark: str = ""
+    what: str = "blob"
+
+    @property
+    def title(self) -> str:
+        """Which engines, and what of them."""
+        return f"{self.first} against {self.reference}" + (f": {self.what}s" if self.what != "blob" else "")
 
     @property
     def agrees(self) -> bool:
@@ -109,13 +116,14 @@ class Comparison:
     def verdict(self) -> str:
         """Returns one sentence: whether and where the engines part."""
         if not self.blobs:
-            return f"Nothing to compare: {self.first} and {self.reference} show no blob in common."
+            return f"Nothing to compare: {self.first} and {self.reference} show no {self.what} in common."
         culprit, worst = self.culprit, self.worst
         if culprit is None:
             assert worst is not None
             assert worst.drift is not None
             return (
-                f"{self.first} and {self.reference} agree on all {len(self.blobs)} blob{'s'[: len(self.blobs) != 1]}; "
+                f"{self.first} and {self.reference} agree on all {len(self.blobs)} "
+                f"{self.what}{'s'[: len(self.blobs) != 1]}; "
                 f"worst relative L2 error {worst.drift.relative:.1e} at {worst.blob}."
             )
         where = f"layer {culprit.layer} ({culprit.layer_type})"
@@ -124,7 +132,9 @@ class Comparison:
             if len(before) > 6:
                 before, more = before[:6], f" and {len(culprit.suspects) - 7} more"
             where += f" or one before it that {self.reference} shows nothing of ({', '.join(before)}{more})"
-        sentence = f"{self.first} and {self.reference} part at blob {culprit.blob}, {where}: {_describe(culprit)}."
+        sentence = (
+            f"{self.first} and {self.reference} part at {self.what} {culprit.blob}, {where}: {_describe(culprit)}."
+        )
         return f"{sentence} {self.remark}".rstrip()
 
     def as_dict(self) -> dict[str, object]:
@@ -133,6 +143,7 @@ class Comparison:
             "net": self.net,
             "first": self.first,
             "reference": self.reference,
+            "what": self.what,
             "agrees": self.agrees,
             "verdict": self.verdict(),
             "missing": self.missing,
@@ -265,7 +276,9 @@ def _fill_in(entry: BlobComparison, array: np.ndarray, alone: np.ndarray | None,
 def _describe(blob: BlobComparison) -> str:
     if blob.drift is None:
         return blob.note
-    figures: Sequence[str] = [f"relative L2 error {blob.drift.relative:.1e} from the net's inputs"]
-    if blob.own is not None:
-        figures = [*figures, f"{blob.own.relative:.1e} from the reference's own bottoms (allowed {blob.tolerance:.0e})"]
-    return ", ".join(figures)
+    if blob.own is None:
+        return f"relative L2 error {blob.drift.relative:.1e} (allowed {max(NET_TOLERANCE, blob.tolerance):.0e})"
+    return (
+        f"relative L2 error {blob.drift.relative:.1e} from the net's inputs, {blob.own.relative:.1e} from the "
+        f"reference's own bottoms (allowed {blob.tolerance:.0e})"
+    )

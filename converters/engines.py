@@ -43,7 +43,7 @@ class PyTorchEngine:
     """
 
     def __init__(self, net: Net, device: str = "cpu") -> None:
-        self.name = "pyscratchdet" if device == "cpu" else f"pyscratchdet ({device})"
+        self.name = "pyscratchdet" if device == "cpu" else device
         self.device = device
         self.net = net.to(device)
 
@@ -232,7 +232,12 @@ class Recording:
     """Blobs recorded elsewhere, such as inside an original Caffe by scripts/dump_caffe_blobs.py.
 
     Args:
-        path: An npz with `in:<blob>` for inputs and `out:<blob>` for all others.
+        path: An npz with `in:<blob>` for inputs and `out:<blob>` for all others; perhaps gradients, `diff:<blob>` and
+            `pdiff:<layer>:<i>`, with the diffs of outputs that they come from, `topdiff:<blob>`; perhaps a solver step
+            on `step_in:<blob>` that makes weights `before:<layer>:<i>` to `after:<layer>:<i>`.
+
+    Attributes:
+        inputs, blobs, top_diffs, gradients, step_inputs, before, after: Those arrays.
 
     Raises:
         FileError, WeightsError: The file is missing or no such npz.
@@ -241,8 +246,13 @@ class Recording:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = f"recording {os.path.basename(os.fspath(path))}"
         arrays = read_arrays(path)
-        self.inputs = {key[3:]: array for key, array in arrays.items() if key.startswith("in:")}
-        self.blobs = {key[4:]: array for key, array in arrays.items() if key.startswith("out:")}
+
+        def part(prefix: str) -> dict[str, np.ndarray]:
+            return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+
+        self.inputs, self.blobs, self.top_diffs = part("in:"), part("out:"), part("topdiff:")
+        self.step_inputs, self.before, self.after = part("step_in:"), part("before:"), part("after:")
+        self.gradients = {key: array for key, array in arrays.items() if key.startswith(("diff:", "pdiff:"))}
         if not self.blobs:
             raise WeightsError(f"{os.fspath(path)}: no out:<blob> arrays", code="verify.recording")
 

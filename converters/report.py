@@ -17,7 +17,7 @@ FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 
 def print_table(comparison: Comparison, console: Console, *, everything: bool = False) -> None:
     """Prints the verdict and a row per blob: the worst ten and all that part, or every blob."""
-    table = Table(title=f"{comparison.first} against {comparison.reference}", title_justify="left", expand=False)
+    table = Table(title=comparison.title, title_justify="left", expand=False)
     for heading in ("blob", "layer"):
         table.add_column(heading, overflow="fold")
     table.add_column("shape", no_wrap=True)
@@ -31,7 +31,7 @@ def print_table(comparison: Comparison, console: Console, *, everything: bool = 
     console.print(table)
     hidden = 0 if everything else len(comparison.blobs) - len(_worth_showing(comparison.blobs))
     if hidden:
-        console.print(f"  and {hidden} more blobs within tolerance (--all shows them)")
+        console.print(f"  and {hidden} more {comparison.what}s within tolerance (--all shows them)")
     if comparison.missing:
         console.print(f"  not shown by {comparison.reference}: {', '.join(comparison.missing)}", highlight=False)
     console.print(comparison.verdict(), highlight=False, style="bold green" if comparison.agrees else "bold red")
@@ -70,7 +70,7 @@ def _section(comparison: Comparison) -> str:
         else ""
     )
     return (
-        f"<h2>{html.escape(comparison.first)} against {html.escape(comparison.reference)}</h2>"
+        f"<h2>{html.escape(comparison.title)}</h2>"
         f"{_plot(comparison.blobs)}{note}"
         "<table><thead><tr><th>blob</th><th>layer</th><th>shape</th><th>max abs</th><th>rel L2</th><th>cosine</th>"
         f"<th>own rel L2</th><th>allowed</th></tr></thead><tbody>{rows}</tbody></table>"

@@ -18,6 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="onnxruntime, opencv, fast, folded, cuda, or an npz recorded elsewhere (default: onnxruntime opencv)",
     )
+    parser.add_argument("--phase", choices=("TEST", "TRAIN"), default="TEST", help="phase of the net (default: TEST)")
+    parser.add_argument("--gradients", action="store_true", help="compare a backward pass too: fast, cuda, recordings")
+    parser.add_argument("--step", metavar="SOLVER", help="compare a solver's first update too: fast, cuda, recordings")
     parser.add_argument("--input", help="picture or npz with one array per input; left out, seeded noise")
     parser.add_argument(
         "--mean", default="104,117,123", help="subtracted from a picture, in BGR (default: %(default)s)"
@@ -36,20 +39,29 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from converters.compare import compare_blobs
-    from converters.engines import PyTorchEngine
+    from converters.engines import PyTorchEngine, Recording
     from converters.report import html_report, print_table
+    from converters.training import Trainee, gradient_comparison, step_comparison
     from pyscratchdet.cli.console import console
     from pyscratchdet.files import write_text
     from pyscratchdet.layers.plan import read_net_for_caller
-    from pyscratchdet.rng import CaffeRandom
-    from pyscratchdet.runtime import load_net
 
-    net = load_net(read_net_for_caller(args.model), args.weights, random=CaffeRandom(args.seed))
-    references = [_engine(name, args, net) for name in args.against]
-    inputs = _inputs(args, net, references)
+    trainee = Trainee(read_net_for_caller(args.model), args.weights, args.phase, args.seed)
+    recordings = {name: Recording(name) for name in args.against if name.endswith(".npz")}
+    for recording in recordings.values():
+        trainee = trainee.with_inputs(recording.inputs)
+    net = trainee.build()
+    references = [recordings.get(name) or _engine(name, args, net, trainee) for name in args.against]
+    inputs = _inputs(args, net, list(recordings.values()))
     first = PyTorchEngine(net)
     blobs = first.run(inputs)
-    comparisons = [compare_blobs(net, first, blobs, engine.name, engine.run(inputs)) for engine in references]
+    comparisons = []
+    for engine in references:
+        comparisons.append(compare_blobs(net, first, blobs, engine.name, engine.run(inputs)))
+        if args.gradients:
+            comparisons.append(gradient_comparison(trainee, engine, inputs))
+        if args.step:
+            comparisons.append(step_comparison(trainee, engine, inputs, args.step))
     out = console()
     for comparison in comparisons:
         print_table(comparison, out, everything=args.all)
@@ -62,52 +74,48 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(comparison.agrees for comparison in comparisons) else 1
 
 
-def _engine(name, args, net):
-    from converters.engines import (
-        FastEngine,
-        FoldedEngine,
-        OnnxRuntimeEngine,
-        OpenCVEngine,
-        PyTorchEngine,
-        Recording,
-    )
+def _engine(name, args, net, trainee):
+    from converters.engines import FastEngine, FoldedEngine, OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine
+    from converters.training import FastTraining
     from pyscratchdet.errors import UsageError
-    from pyscratchdet.layers.plan import read_net_for_caller
-    from pyscratchdet.rng import CaffeRandom
-    from pyscratchdet.runtime import load_net
 
+    if name not in ("onnxruntime", "opencv", "fast", "folded", "cuda"):
+        raise UsageError(
+            f'unknown engine "{name}"',
+            code="verify.engine",
+            expected="onnxruntime, opencv, fast, folded, cuda or a recording *.npz",
+        )
+    if name == "cuda":
+        return PyTorchEngine(trainee.build(), "cuda")
+    if args.phase == "TRAIN" and name != "fast":
+        raise UsageError(f"{name} runs the TEST phase only", code="verify.phase")
     if name == "onnxruntime":
         return OnnxRuntimeEngine(net)
-    if name == "opencv":
-        if not args.weights:
-            raise UsageError("opencv needs --weights", code="verify.weights")
-        return OpenCVEngine(args.model, args.weights, net)
     if name == "fast":
-        return FastEngine(net)
+        return FastEngine(net) if args.phase == "TEST" else FastTraining(trainee)
     if name == "folded":
-        return FoldedEngine(read_net_for_caller(args.model), net)
-    if name == "cuda":
-        return PyTorchEngine(
-            load_net(read_net_for_caller(args.model), args.weights, random=CaffeRandom(args.seed)), "cuda"
-        )
-    if name.endswith(".npz"):
-        return Recording(name)
-    raise UsageError(
-        f'unknown engine "{name}"',
-        code="verify.engine",
-        expected="onnxruntime, opencv, fast, folded, cuda or a recording *.npz",
-    )
+        return FoldedEngine(trainee.file, net)
+    if not args.weights:
+        raise UsageError("opencv needs --weights", code="verify.weights")
+    return OpenCVEngine(args.model, args.weights, net)
 
 
-def _inputs(args, net, references):
+def _inputs(args, net, recordings):
     import numpy as np
 
-    from converters.engines import Recording, read_arrays
+    from converters.engines import read_arrays
     from pyscratchdet.errors import UsageError
 
-    for engine in references:
-        if isinstance(engine, Recording) and engine.inputs and not args.input:
-            return {name: engine.inputs[name].astype(np.float32) for name in net.input_names}
+    if recordings and not args.input:
+        given = recordings[0].inputs
+        if missing := [name for name in net.input_names if name not in given]:
+            raise UsageError(
+                f"{recordings[0].name} lacks inputs",
+                code="verify.inputs",
+                expected=net.input_names,
+                found=f"no {missing}",
+            )
+        return {name: given[name].astype(np.float32) for name in net.input_names}
     if not args.input:
         rng = np.random.default_rng(args.seed)
         return {name: _noise(rng, net.blob_shapes[name]) for name in net.input_names}
