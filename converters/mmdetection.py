@@ -2,8 +2,10 @@
 
 Backbone layers have PyTorch's names there already (`backbone.layer3.0.conv1`); a BatchNorm's Scale is `<name>_scale`.
 The head's k-th pair of convolutions, `bbox_head.reg_convs.k.0` and `cls_convs.k.0` with their BatchNorms at `.1`, are
-`<source>_mbox_loc` and `<source>_mbox_conf`. Boxes are coded and classes and priors ordered alike on both sides. The
-checkpoint takes RGB: the input channels of conv1 are swapped.
+`<source>_mbox_loc` and `<source>_mbox_conf`. Boxes are coded and classes and priors ordered alike on both sides, so the
+heads answer alike; mmdetection of that time rounds its priors to whole pixels, centres them half a pixel earlier and
+counts a box's last pixel, so decoded boxes may differ by about a pixel. The checkpoint takes RGB: the input channels of
+conv1 are swapped.
 """
 
 from __future__ import annotations

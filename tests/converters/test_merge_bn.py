@@ -2,6 +2,8 @@
 
 import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from small_nets import NET, detector, noise, small_net, write_net
@@ -82,6 +84,36 @@ def test_what_others_read_stays():
     assert folded.param == param
 
 
+def test_weights_that_two_layers_share_are_left_alone():
+    """Each branch has statistics of its own, so one folded weight cannot serve both."""
+    shared = "param { name: 'w' } convolution_param { num_output: 4 kernel_size: 3 bias_term: false }"
+    text = chain(("Convolution", shared), ("BatchNorm", ""))
+    text += f' layer {{ name: "other" type: "Convolution" bottom: "data" top: "other" {shared} }}'
+    text += ' layer { name: "other_bn" type: "BatchNorm" bottom: "other" top: "other_bn" }'
+    text += ' layer { name: "alone" type: "Convolution" bottom: "data" top: "alone"'
+    text += " convolution_param { num_output: 5 kernel_size: 1 } }"
+    text += ' layer { name: "alone_bn" type: "BatchNorm" bottom: "alone" top: "alone_bn" }'
+    param = parse(text, caffe_pb2.NetParameter)
+    blobs = net_blobs(build_net(param))
+    folded = merge_bn(param, blobs)
+    assert folded.folded == ["alone_bn"]
+    assert folded.kept == ["l1", "other_bn"]
+    np.testing.assert_array_equal(folded.blobs["l0"][0], blobs["l0"][0])
+
+
+def test_other_axes_and_other_readers_end_a_fold():
+    """A Scale along the width is no factor per channel; a second bottom is no constant."""
+    for last in ("scale_param { axis: 3 }", "scale_param { axis: 1 num_axes: 2 }"):
+        text = chain(HOSTS["no-bias"], ("BatchNorm", ""), ("Scale", last))
+        param = parse(text, caffe_pb2.NetParameter)
+        assert merge_bn(param, net_blobs(build_net(param))).folded == ["l1"]
+    text = chain(HOSTS["no-bias"]) + ' layer { name: "s" type: "Scale" bottom: "b0" bottom: "data" top: "s" }'
+    text = text.replace("num_output: 4 kernel_size: 3", "num_output: 6 kernel_size: 1")
+    param = parse(text, caffe_pb2.NetParameter)
+    param.layer[-1].scale_param.axis = 0
+    assert merge_bn(param, net_blobs(build_net(param))).folded == []
+
+
 def test_missing_weights_are_named():
     param = parse(NET, caffe_pb2.NetParameter)
     blobs = net_blobs(small_net())
@@ -107,6 +139,23 @@ def test_folding_by_command(tmp_path):
     theirs.setInput(inputs)
     assert difference(theirs.forward("mbox_loc"), expected["mbox_loc"].numpy()).relative < 1e-5
     assert main(["convert", caffemodel, target, "--fold"]) == 2
+
+
+def test_folded_onnx_by_command(tmp_path):
+    deploy, caffemodel = write_net(tmp_path, detector())
+    inputs = noise((2, 3, 22, 26)) / 100
+    answers = {}
+    for target, options in (("faithful", []), ("folded", ["--fold"])):
+        path = str(tmp_path / f"{target}.onnx")
+        assert main(["convert", caffemodel, path, "--model", deploy, "--heads", "raw", *options]) == 0
+        model = onnx.load(path)
+        kinds = {node.op_type for node in model.graph.node}
+        assert ("BatchNormalization" in kinds) == (target == "faithful")
+        assert {"conv1", "loc1", "mbox_loc"} <= {name for node in model.graph.node for name in node.output}
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        answers[target] = session.run(["mbox_loc"], {"data": inputs})[0]
+    assert len(answers["folded"]) == 2
+    assert difference(answers["folded"], answers["faithful"]).relative < 1e-5
 
 
 # --- solver states ---
