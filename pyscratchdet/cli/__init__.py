@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pyscratchdet.cli.flags import unknown_fields
+from pyscratchdet.cli.flags import HelpFormatter, unknown_fields
 from pyscratchdet.errors import PyScratchDetError, nearest
 
 # command: (module beside this file, what it does). A module defines configure(parser) and run(args) -> exit status,
@@ -73,7 +73,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 2
     name, summary = COMMANDS[command]
     module = importlib.import_module(f"{__name__}.{name}")
-    parser = argparse.ArgumentParser(prog=f"pyscratchdet {command}", description=summary[0].upper() + summary[1:] + ".")
+    description = summary[0].upper() + summary[1:] + "."
+    parser = argparse.ArgumentParser(f"pyscratchdet {command}", description=description, formatter_class=HelpFormatter)
     parser.set_defaults(command=command)
     module.configure(parser)
     args = parser.parse_args(arguments[1:])
@@ -94,5 +95,6 @@ def _help() -> str:
             *rows,
             "",
             "pyscratchdet COMMAND --help describes one command; --version prints the version.",
+            "Flags of Caffe's tools take one dash or two, and a space or an equals sign before the value.",
         ]
     )

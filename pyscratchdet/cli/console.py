@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def count(number: int, what: str) -> str:
+    """Returns "1 picture", "2 pictures"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def console(*, stderr: bool = False) -> Console:
     """Returns a console; where the output is no terminal, lines are 120 columns wide, so tables stay whole."""
     from rich.console import Console

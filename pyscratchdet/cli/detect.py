@@ -27,12 +27,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, folders, videos, or a camera's number")
     add_detector_arguments(parser)
     parser.add_argument(
-        "-o", "--output", default="detections", metavar="DIR", help="folder to write (default %(default)s)"
+        "-o", "--output", default="detections", metavar="DIR", help="folder to write (default: %(default)s)"
     )
-    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score shown (default %(default)s)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, metavar="SCORE", help="lowest score shown (default: %(default)s)"
+    )
     parser.add_argument("--classes", metavar="NAME,...", help="show only these classes")
     parser.add_argument(
-        "--format", default="json", metavar="NAME,...", help="what to write: json, voc, coco, csv (default %(default)s)"
+        "--format",
+        default="json",
+        metavar="NAME,...",
+        help="what to write: json, voc, coco, csv (default: %(default)s)",
     )
     parser.add_argument("--crops", action="store_true", help="also write every object as a picture, by class")
     parser.add_argument("--no-draw", action="store_true", help="write no drawn pictures")
@@ -89,13 +94,15 @@ def _wanted_labels(detector: Detector, text: str | None) -> list[int] | None:
 
 def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source], formats: list[str]) -> int:
     from pyscratchdet.evaluate.export import Record, Run, write_run
-    from pyscratchdet.evaluate.media import read_frames
+    from pyscratchdet.evaluate.media import count_frames, read_frames
     from pyscratchdet.evaluate.output import PictureWriter
+    from pyscratchdet.evaluate.runner import Progress
 
     wanted = _wanted_labels(detector, args.classes)
     settings = {"model": args.model, "weights": args.weights, "threshold": args.threshold}
     run = Run(detector.names, settings=settings)
     live = any(source.kind == "camera" for source in sources)
+    progress = Progress(count_frames(sources, args.max_frames))
     with PictureWriter(args.output, detector.names, draw=not args.no_draw, crops=args.crops) as pictures:
         frames = read_frames(sources, args.max_frames)
         try:
@@ -105,9 +112,11 @@ def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source],
                     chosen = _of_classes(found, wanted)
                     run.records.append(Record.of(frame, chosen))
                     pictures.add(frame, chosen)
+                progress(len(run.records))
         except KeyboardInterrupt:
             if not live:
                 raise
+    progress.finish()
     if run.records:
         write_run(run, args.output, formats)
     return _sum_up(args.output, run)
@@ -136,21 +145,22 @@ def _batches(frames: Iterator[Frame], size: int, run: Run) -> Iterator[list[Fram
 
 
 def _sum_up(folder: str, run: Run) -> int:
+    from pyscratchdet.cli.console import count
     from pyscratchdet.errors import DataError
 
     if not run.records:
         raise DataError(
-            "none of the inputs could be read", code="detect.nothing-read", found=f"{len(run.failed)} failures"
+            "none of the inputs could be read", code="detect.nothing-read", found=count(len(run.failed), "failure")
         )
     counts: dict[str, int] = {}
     for record in run.records:
         for label in record.found.labels.tolist():
             counts[run.names[label]] = counts.get(run.names[label], 0) + 1
-    total = sum(counts.values())
-    each = ", ".join(f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
-    print(f"{len(run.records)} pictures, {total} objects" + (f": {each}" if each else ""))
+    each = ", ".join(f"{name}: {number}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
+    objects = count(sum(counts.values()), "object") + (f" ({each})" if each else "")
+    print(f"{count(len(run.records), 'picture')}, {objects}")
     if run.failed:
-        print(f"{len(run.failed)} inputs could not be read: {', '.join(run.failed)}", file=sys.stderr)
+        print(f"{count(len(run.failed), 'input')} could not be read: {', '.join(run.failed)}", file=sys.stderr)
     print(f"written to {folder}")
     return 0
 
@@ -161,7 +171,10 @@ def _benchmark(detector: Detector, sources: list[Source]) -> int:
     from pyscratchdet.cli.console import console
     from pyscratchdet.evaluate.benchmark import STAGES, benchmark
 
-    table = Table(title=f"milliseconds per picture, input {detector.size[0]}x{detector.size[1]}, {detector.device}")
+    table = Table(
+        title=f"milliseconds per picture, input {detector.size[0]}x{detector.size[1]}, {detector.device}",
+        title_justify="left",
+    )
     table.add_column("batch", justify="right")
     for stage in (*STAGES, "total", "pictures/s"):
         table.add_column(stage, justify="right")

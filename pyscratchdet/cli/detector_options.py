@@ -13,23 +13,27 @@ if TYPE_CHECKING:
 
 def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds the arguments that make a Detector."""
-    parser.add_argument("--model", required=required, metavar="DEPLOY", help="prototxt of the deploy net")
-    parser.add_argument("--weights", required=required, metavar="CAFFEMODEL", help=".caffemodel or .caffemodel.h5")
-    parser.add_argument("--labelmap", metavar="PROTOTXT", help="label map; without it classes are numbers")
-    parser.add_argument(
-        "--mean", default="104,117,123", metavar="B,G,R", help="subtracted (default: SSD's %(default)s)"
+    group = parser.add_argument_group("the detector")
+    group.add_argument("--model", required=required, metavar="DEPLOY", help="prototxt of the deploy net")
+    group.add_argument("--weights", required=required, metavar="CAFFEMODEL", help=".caffemodel or .caffemodel.h5")
+    group.add_argument("--labelmap", metavar="PROTOTXT", help="label map; without it classes are numbers")
+    group.add_argument(
+        "--mean",
+        default="104,117,123",
+        metavar="B,G,R",
+        help="subtracted from the picture (default: SSD's %(default)s)",
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies what remains (default %(default)s)")
-    parser.add_argument("--rgb", action="store_true", help="the net takes red first")
-    parser.add_argument("--size", metavar="HxW", help="another input size than the prototxt's")
-    parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default %(default)s)"
+    group.add_argument("--scale", type=float, default=1.0, help="multiplies what then remains (default: %(default)s)")
+    group.add_argument("--rgb", action="store_true", help="the net takes red first")
+    group.add_argument("--size", metavar="HxW", help="another input size than the prototxt's")
+    group.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: %(default)s)"
     )
-    add_gpu_argument(parser)
-    add_allow_unknown(parser)
+    add_gpu_argument(group)
+    add_allow_unknown(group)
 
 
-def add_gpu_argument(parser: argparse.ArgumentParser) -> None:
+def add_gpu_argument(parser: argparse._ActionsContainer) -> None:
     """Adds `--gpu`, of which `choose_device` makes a device."""
     parser.add_argument("--gpu", default="", metavar="ID", help="run on this GPU (default: the CPU)")
 

@@ -17,18 +17,25 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="voc|coco|caffe")
-    voc = kinds.add_parser("voc", help="VOC devkit AP of a deploy net or of result files on a VOC tree")
+
+    def add(kind: str, text: str) -> argparse.ArgumentParser:
+        description = text[0].upper() + text[1:] + "."
+        return kinds.add_parser(kind, help=text, description=description, formatter_class=parser.formatter_class)
+
+    voc = add("voc", "VOC devkit AP of a deploy net or of result files on a VOC tree")
     add_voc_arguments(voc)
     voc.add_argument("--results", metavar="DIR", help="judge these comp4 result files instead of running a net")
-    coco = kinds.add_parser("coco", help="COCO's twelve figures of a deploy net or of a result json")
+    coco = add("coco", "COCO's twelve figures of a deploy net or of a result json")
     coco.add_argument("--data", required=True, metavar="JSON", help="COCO instances json")
     coco.add_argument("--images", metavar="DIR", help="folder of the pictures (default: beside the json)")
     coco.add_argument("--results", metavar="JSON", help="judge this result file instead of running a net")
-    coco.add_argument("--engine", default="pycocotools", help="pycocotools or faster-coco-eval (default %(default)s)")
+    coco.add_argument(
+        "--engine", default="pycocotools", metavar="NAME", help="pycocotools or faster-coco-eval (default: %(default)s)"
+    )
     for one in (voc, coco):
         add_detector_arguments(one, required=False)
         _add_run_arguments(one)
-    caffe = kinds.add_parser("caffe", help="the solver's test: a test net with DetectionEvaluate on its own data")
+    caffe = add("caffe", "the solver's test: a test net with DetectionEvaluate on its own data")
     add_caffe_arguments(caffe)
     caffe.add_argument("--model", metavar="PROTOTXT", help="the test net, without a solver")
     caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to judge")
@@ -40,10 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_voc_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds what describes a VOC evaluation."""
     parser.add_argument("--data", required=required, metavar="DIR", help="VOCdevkit, or one of its years")
-    parser.add_argument("--year", help="which year of a devkit that has several, such as 2007")
-    parser.add_argument("--set", default="test", metavar="NAME", help="image set (default %(default)s)")
+    parser.add_argument("--year", metavar="YEAR", help="which year of a devkit that has several, such as 2007")
+    parser.add_argument("--set", default="test", metavar="NAME", help="image set (default: %(default)s)")
     parser.add_argument("--metric", default="11point", choices=["11point", "area"], help="VOC 2007's or 2012's AP rule")
-    parser.add_argument("--overlap", type=float, default=0.5, help="lowest IoU of a hit (default %(default)s)")
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, metavar="IOU", help="lowest IoU of a hit (default: %(default)s)"
+    )
 
 
 def add_caffe_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,24 @@ _TRUE = ("true", "t", "1", "yes", "y")
 _FALSE = ("false", "f", "0", "no", "n")
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Help that shows a flag once, though Caffe's take one dash as well, and short names for values."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = copy.copy(action)
+        shown.option_strings = [name for name in action.option_strings if name.startswith("--") or len(name) == 2]
+        return super()._format_action_invocation(shown)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return "N" if action.type is int else "X" if action.type is float else "TEXT"
+
+
 def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
     """Adds one flag with one dash and with two."""
-    parser.add_argument(f"-{name}", f"--{name}", **settings)
+    parser.add_argument(f"--{name}", f"-{name}", **settings)
 
 
 def add_flags(parser: argparse.ArgumentParser, flags: Mapping[str, tuple[Any, str]]) -> None:
@@ -29,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser, flags: Mapping[str, tuple[Any, st
             _add_switch(parser, name, default, text)
         else:
             kind = str if isinstance(default, str) else int
-            add_flag(parser, name, dest=name, type=kind, default=default, metavar="X", help=text)
+            add_flag(parser, name, type=kind, default=default, metavar="N" if kind is int else "TEXT", help=text)
 
 
 def _add_switch(parser: argparse.ArgumentParser, name: str, default: bool, text: str) -> None:
@@ -57,7 +73,7 @@ def add_net_flags(parser: argparse.ArgumentParser) -> None:
     add_allow_unknown(parser)
 
 
-def add_allow_unknown(parser: argparse.ArgumentParser) -> None:
+def add_allow_unknown(parser: argparse._ActionsContainer) -> None:
     """Adds `--allow-unknown`, which every command that reads a prototxt has; `unknown_fields` makes it true."""
     parser.add_argument(
         "--allow-unknown",

@@ -33,10 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="show names, sizes, costs and results")
     parser.add_argument("--all", action="store_true", help="write every recipe")
     parser.add_argument("-o", "--output", default="models", metavar="DIR", help="writes DIR/NAME/ (default: models)")
-    parser.add_argument("--gpus", help='device numbers such as 0,1; "" for the CPU')
+    parser.add_argument("--gpus", metavar="N,...", help='device numbers such as 0,1; "" for the CPU')
     parser.add_argument("--stepvalue", metavar="N,...", help="iterations at which the learning rate falls")
     for flag, kind, text in _OPTIONS:
-        parser.add_argument(f"--{flag}", type=kind, help=text)
+        parser.add_argument(f"--{flag}", type=kind, help=text, metavar="PATH" if kind is str else None)
 
 
 def run(args: argparse.Namespace) -> int:

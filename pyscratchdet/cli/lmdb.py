@@ -22,7 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from pyscratchdet.cli.flags import add_flags
 
     parser.usage, parser.epilog = _USAGE, _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("words", nargs="+", metavar="ARGUMENT", help="as above")
     add_flags(parser, _FLAGS)
     parser.set_defaults(shuffle=None)

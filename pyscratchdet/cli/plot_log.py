@@ -9,7 +9,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.epilog = "A gradient norm is in metrics files (train --metrics FILE), not in Caffe's logs."
     parser.add_argument("logs", nargs="+", metavar="LOG", help="logs of Caffe or ours, or .csv and .jsonl metrics")
-    parser.add_argument("-o", "--output", default="log.png", metavar="FILE", help=".png, .svg or .pdf (log.png)")
+    parser.add_argument(
+        "-o", "--output", default="log.png", metavar="FILE", help=".png, .svg or .pdf (default: %(default)s)"
+    )
     parser.add_argument("--title", default="", help="heading of the figure")
     parser.add_argument("--log-scale", action="store_true", help="logarithmic axes for losses and norms")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from pyscratchdet.cli.detector_options import add_detector_arguments
 from pyscratchdet.cli.evaluate import (
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data:
         default_label_map(args)
     scores: dict[str, float | None] = {}
-    for path in paths:
+    for number, path in enumerate(paths, start=1):
+        print(f"{number}/{len(paths)} {path}", file=sys.stderr)
         scores[path] = _score(args, path)
     known = {path: score for path, score in scores.items() if score is not None}
     best = max(known, key=lambda path: known[path], default=None)
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     table = Table()
     for name in ("iteration", "mAP"):
         table.add_column(name, justify="right")
-    table.add_column("snapshot")
+    table.add_column("snapshot", overflow="fold")
     for path, score in scores.items():
         mark = " (best)" if path == best and len(paths) > 1 else ""
         table.add_row(str(iteration_of(path) or "-"), "none" if score is None else f"{score:.6f}{mark}", path)

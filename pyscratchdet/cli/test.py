@@ -11,7 +11,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_flag(parser, "model", required=True, metavar="PROTOTXT", help="a net with data layers in its TEST phase")
     add_flag(parser, "weights", required=True, metavar="FILE", help=".caffemodel or .caffemodel.h5")
-    add_flag(parser, "iterations", type=int, default=50, metavar="N", help="number of batches (default %(default)s)")
+    add_flag(parser, "iterations", type=int, default=50, metavar="N", help="number of batches (default: %(default)s)")
     add_net_flags(parser)
 
 

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "phase", choices=["TRAIN"], help="the phase of the train net; there is no other")
     add_flag(parser, "iterations", type=int, default=0, metavar="N", help="replaces the solver's max_iter")
     for name, default in (("sigint_effect", "stop"), ("sighup_effect", "snapshot")):
-        add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default %(default)s)")
+        add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default: %(default)s)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--fast", action="store_true", help="channels_last, on a GPU TF32 and bfloat16 (its default)")
     mode.add_argument("--exact", action="store_true", help="reference arithmetic (default on the CPU)")

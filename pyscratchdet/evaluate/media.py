@@ -103,6 +103,30 @@ def _kind(path: Path) -> str:
     return "video" if path.suffix.lower() in VIDEOS else "picture"
 
 
+def count_frames(sources: Sequence[Source], max_frames: int | None = None) -> int | None:
+    """Returns how many frames `read_frames` will give, as far as the videos say; None where a camera is among them."""
+    total = 0
+    for source in sources:
+        if source.kind == "picture":
+            total += 1
+        elif source.kind == "camera":
+            if max_frames is None:
+                return None
+            total += max_frames
+        else:
+            length = _video_length(source.path)
+            total += length if max_frames is None else min(length, max_frames)
+    return total
+
+
+def _video_length(path: str) -> int:
+    capture = cv2.VideoCapture(path)
+    try:
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        capture.release()
+
+
 def read_frames(sources: Sequence[Source], max_frames: int | None = None, workers: int = 2) -> Iterator[Frame]:
     """Yields every picture and frame in order, decoding pictures ahead in threads.
 

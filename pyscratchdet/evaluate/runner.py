@@ -103,20 +103,42 @@ def _load_part(path: Path) -> Detections:
 
 
 class Progress:
-    """One line on stderr that is rewritten on a terminal; elsewhere a line at every tenth of the way."""
+    """One line on stderr that is rewritten on a terminal; elsewhere a line now and then, none for a short run.
 
-    def __init__(self, total: int, what: str = "pictures") -> None:
+    Args:
+        total: How many there are; None where nobody knows.
+        what: Of what.
+    """
+
+    _PAUSE = 10.0  # seconds between lines where there is no terminal
+
+    def __init__(self, total: int | None, what: str = "pictures") -> None:
         self._total, self._what = total, what
-        self._began = time.monotonic()
-        self._tenths = 0
+        self._is_terminal = sys.stderr.isatty()
+        self._began = self._told = time.monotonic()
+        self._open = False
 
     def __call__(self, done: int) -> None:
         """Shows that `done` are done."""
-        spent = time.monotonic() - self._began
-        left = spent / max(done, 1) * (self._total - done)
-        text = f"{done}/{self._total} {self._what}, {done / max(spent, 1e-9):.1f} per second, {left:.0f} s left"
-        if sys.stderr.isatty():
-            print(f"\r{text}\x1b[K", end="\n" if done >= self._total else "", file=sys.stderr, flush=True)
-        elif done * 10 // max(self._total, 1) > self._tenths:
-            self._tenths = done * 10 // self._total
+        now = time.monotonic()
+        if not self._is_terminal and now - self._told < self._PAUSE:
+            return
+        self._told = now
+        rate = done / max(now - self._began, 1e-9)
+        text = f"{done} {self._what}, {rate:.1f} per second"
+        if self._total:
+            left = max(self._total - done, 0) / max(rate, 1e-9)
+            text = f"{done}/{self._total} {self._what}, {rate:.1f} per second, {left:.0f} s left"
+        if self._is_terminal:
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+            self._open = True
+            if self._total is not None and done >= self._total:
+                self.finish()
+        else:
             print(text, file=sys.stderr, flush=True)
+
+    def finish(self) -> None:
+        """Ends the line that a terminal still has open."""
+        if self._open:
+            print(file=sys.stderr, flush=True)
+        self._open = False

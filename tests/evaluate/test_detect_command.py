@@ -37,7 +37,7 @@ def test_every_format(folder, flags, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["detect", str(folder), *flags, "-o", str(out), "--format", "json,voc,coco,csv", "--crops"]) == 0
     printed = capsys.readouterr()
-    assert "3 pictures, 3 objects: 2 blue, 1 red" in printed.out
+    assert "3 pictures, 3 objects (blue: 2, red: 1)" in printed.out
     assert printed.err.count("warning:") == 2
     assert "2 inputs could not be read" in printed.err
 
@@ -70,7 +70,7 @@ def test_every_format(folder, flags, tmp_path, capsys):
 
 def test_filters(folder, flags, tmp_path, capsys):
     assert main(["detect", str(folder), *flags, "-o", str(tmp_path / "o"), "--classes", "red", "--no-draw"]) == 0
-    assert "1 objects: 1 red" in capsys.readouterr().out
+    assert "1 object (red: 1)" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["detections.json"]
     assert main(["detect", str(folder), *flags, "-o", str(tmp_path / "o"), "--classes", "rad"]) == 2
     assert 'did you mean "red"?' in capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_a_video(flags, tmp_path, capsys):
         writer.write(frame)
     writer.release()
     assert main(["detect", str(tmp_path / "clip.avi"), *flags, "-o", str(tmp_path / "o"), "--batch-size", "4"]) == 0
-    assert "9 pictures, 9 objects: 9 blue" in capsys.readouterr().out
+    assert "9 pictures, 9 objects (blue: 9)" in capsys.readouterr().out
     content = json.loads((tmp_path / "o" / "detections.json").read_text())
     assert [image["frame"] for image in content["images"]] == list(range(9))
     assert [image["detections"][0]["box"][0] for image in content["images"]] == [24.0 * (k % 6) for k in range(9)]

@@ -1,13 +1,15 @@
 """Inputs of detect, and running over a set: order, names, bad files, going on after an interruption."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
 from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.evaluate.media import find_sources, read_frames
-from pyscratchdet.evaluate.runner import run_set
+from pyscratchdet.evaluate.media import count_frames, find_sources, read_frames
+from pyscratchdet.evaluate.runner import Progress, run_set
 from pyscratchdet.evaluate.sets import read_voc_truth
 from pyscratchdet.evaluate.tables import ImageDetections
 
@@ -61,6 +63,45 @@ def test_frames_come_in_order_and_bad_ones_carry_their_error(tmp_path):
     assert frames[2].image[0, 0, 0] == 20
     assert frames[8].fps == 10
     assert abs(int(frames[8].image[9, 9, 0]) - 40) < 8  # the codec is lossy
+
+
+def test_frames_are_counted_beforehand(tmp_path):
+    write_video(tmp_path / "clip.mp4", 7)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 5, 3), np.uint8))
+    sources = find_sources([str(tmp_path)])
+    assert count_frames(sources) == 9
+    assert count_frames(sources, 3) == 5
+    camera = find_sources(["0"])
+    assert count_frames([*sources, *camera]) is None
+    assert count_frames([*sources, *camera], 3) == 8
+
+
+def test_progress_where_there_is_no_terminal(capsys, monkeypatch):
+    """A line now and then, so that logs of long runs are short, and nothing for a short run."""
+    now = [100.0]
+    monkeypatch.setattr("pyscratchdet.evaluate.runner.time.monotonic", lambda: now[0])
+    progress, endless = Progress(40), Progress(None, "frames")
+    for done in (1, 2, 3, 4):
+        now[0] += 4
+        progress(done)
+    endless(8)
+    assert capsys.readouterr().err.splitlines() == [
+        "3/40 pictures, 0.2 per second, 148 s left",
+        "8 frames, 0.5 per second",
+    ]
+
+
+def test_progress_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress(3)
+    progress(1)
+    progress(3)
+    progress.finish()
+    first, second = capsys.readouterr().err.split("\r")[1:]
+    assert first.startswith("1/3 pictures, ")
+    assert second.startswith("3/3 pictures, ")
+    assert second.endswith("\x1b[K\n")
 
 
 class Counting:
