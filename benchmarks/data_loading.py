@@ -197,7 +197,7 @@ def memory(param: caffe_pb2.LayerParameter, batches: int, workers: int) -> None:
     """Prints the resident memory of this process and its workers as batches go by."""
     loader = BatchLoader(param, workers=workers)
     for batch in range(batches):
-        loader.next_uint8()
+        loader.next()
         if batch in (batches // 10, batches // 2, batches - 1):
             pids = (
                 [os.getpid(), *(worker._process.pid for worker in loader._pool._workers)] if workers else [os.getpid()]

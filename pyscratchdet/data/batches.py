@@ -10,7 +10,7 @@ from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Plan, Planner, Streams
 from pyscratchdet.data.records import Records, Sample
 from pyscratchdet.data.transform import Transformer
-from pyscratchdet.errors import DataError
+from pyscratchdet.errors import DataError, UsageError
 
 
 def label_blob(rows: list[np.ndarray]) -> np.ndarray:
@@ -47,15 +47,13 @@ class ReferenceBatches:
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
+        if "streams" not in state:
+            raise UsageError(
+                "the data of fast loading cannot go on without it", code="data.resume", hint="resume in the fast mode"
+            )
         self._records.position += (state["position"] - self._position) * self._batch_size
         self._position = state["position"]
         self._streams.state = state["streams"]
-
-    def skip(self, count: int) -> None:
-        """Passes over batches, drawing what they would have drawn."""
-        for _ in range(count * self._batch_size):
-            self._plan(self._records.next())
-        self._position += count
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns data (batch, channels, height, width) and label (1, 1, N, 8), float32.

@@ -9,15 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from pyscratchdet.data.maker import BatchMaker, Job
-from pyscratchdet.data.plan import Rect
-from pyscratchdet.data.workers import WorkerPool
+from pyscratchdet.data.workers import Batch, WorkerPool
 from pyscratchdet.proto import caffe_pb2
 
 
 class BatchLoader:
     """Batches of an AnnotatedData layer, made ahead by worker processes.
 
-    The same seed gives the same batches whatever the number of workers. `state` and `skip` move to any batch at once.
+    The same seed gives the same batches whatever the number of workers. `state` moves to any batch at once.
 
     Args:
         param: The layer.
@@ -65,25 +64,15 @@ class BatchLoader:
     def state(self, state: dict[str, int]) -> None:
         self._position = state["position"]
 
-    def skip(self, count: int) -> None:
-        """Passes over batches, at no cost."""
-        self._position += count
-
-    def next(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns data (batch, channels, height, width) and label (1, 1, N, 8), float32.
-
-        Raises:
-            DataError: A record is damaged, or a worker has died.
-        """
-        pictures, label, places = self.next_uint8()
-        return self._maker.normalize(pictures, places), label
-
-    def next_uint8(self) -> tuple[np.ndarray, np.ndarray, list[Rect | None]]:
-        """Returns the batch before mean and scale, and what the mean needs to know.
+    def next(self) -> Batch:
+        """Returns a batch before mean and scale, and what the mean needs to know.
 
         Returns:
             Pictures (batch, height, width, channels) uint8, valid until the next call; label (1, 1, N, 8) float32; for
             each picture its place in the resized one.
+
+        Raises:
+            DataError: A record is damaged, or a worker has died.
         """
         position = self._position
         self._position += 1

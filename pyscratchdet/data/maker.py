@@ -101,11 +101,6 @@ class BatchMaker:
         height, width = record.datum.height, record.datum.width
         return (height, width) if height > 0 and width > 0 else self._decode(record, name).shape[:2]
 
-    def normalize(self, batch: np.ndarray, places: Sequence[Rect | None]) -> np.ndarray:
-        """Subtracts the mean and scales: (batch, channels, height, width) float32."""
-        pairs = zip(batch, places, strict=True)
-        return np.stack([self._transformer.normalize(image, place) for image, place in pairs])
-
     def _decode(self, record: caffe_pb2.AnnotatedDatum, name: str) -> np.ndarray:
         image = self._transformer.decode(record.datum, name)
         if image.dtype != np.uint8 or image.shape[2] != self.shape[3]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -102,14 +103,28 @@ class Transformer:
         The original mirrors a mean file with the picture for raw records only, not for encoded ones.
         """
         output = image.transpose(2, 0, 1).astype(np.float32)
-        if self._mean is not None:
-            mean = self._mean_of(place, output.shape)
-            output -= mean[..., ::-1] if mirror_mean else mean
-        elif self.param.mean_value:
-            output -= np.float32(self.means(len(output)))[:, None, None]
+        means = self.mean_planes([place], *output.shape)
+        if means is not None:
+            output -= means[0][..., ::-1] if mirror_mean else means[0]
         if self.param.scale != 1:
             output *= np.float32(self.param.scale)
         return output
+
+    def mean_planes(self, places: Sequence[Rect | None], channels: int, height: int, width: int) -> np.ndarray | None:
+        """Returns what is subtracted from outputs of one shape, broadcast; None for nothing.
+
+        Args:
+            places: Which part of the resized picture each output is.
+            channels: Of the outputs.
+            height: Of the outputs.
+            width: Of the outputs.
+        """
+        if self._mean is None:
+            return np.array(self.means(channels), np.float32).reshape(1, -1, 1, 1) if self.param.mean_value else None
+        shape = (channels, height, width)
+        if self._mean.shape == shape:
+            return self._mean[None]
+        return np.stack([self._mean_of(place, shape) for place in places])
 
     def means(self, channels: int) -> list[float]:
         """Returns one mean value per channel, 0 where none is given."""
@@ -141,12 +156,10 @@ class Transformer:
             return image
         return images.decode(images.encode(image, "jpg"), image.shape[2] == 3)
 
-    def _mean_of(self, place: Rect | None, shape: tuple[int, ...]) -> np.ndarray:
-        """The mean of the same place where the file is of the whole picture, else of the output itself."""
+    def _mean_of(self, place: Rect | None, shape: tuple[int, int, int]) -> np.ndarray:
+        """The part of a mean file of the whole picture that an output shows."""
         assert self._mean is not None
         assert place is not None
-        if self._mean.shape == shape:
-            return self._mean
         part = self._mean[:, place.top : place.top + place.height, place.left : place.left + place.width]
         if part.shape != shape:
             raise DataError("the mean file has another size than the pictures", code="data.mean",

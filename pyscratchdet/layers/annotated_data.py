@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.lazy import Tensor, torch
+
+if TYPE_CHECKING:
+    from pyscratchdet.data.batches import ReferenceBatches
+    from pyscratchdet.data.loader import BatchLoader
+    from pyscratchdet.data.plan import Rect
 
 
 @register("AnnotatedData")
@@ -16,10 +21,11 @@ class AnnotatedData(Layer):
     """Tops: data (batch, channels, height, width) and label (1, 1, N, 8): item, label, instance, box, difficult.
 
     With the context's option `fast` the batches come from `pyscratchdet.data.loader`: the same transformations, drawn
-    from the net's generator by other means, in `workers` processes. Otherwise they are the original's for the same
-    random seed. Set-up takes from the net's generator what the original takes, in its order: a seed for the reading
-    thread, two for the transformer where it needs random numbers, one for the prefetching thread. (`rand_skip`, which
-    the original no longer reads here, takes one more before them.)
+    from the net's generator by other means, in `workers` processes, their mean subtracted on the option `device`.
+    Otherwise they are the original's for the same random seed. Several processes that train together (`rank` of
+    `world_size`) share the records in both. Set-up takes from the net's generator what the original takes, in its
+    order: a seed for the reading thread, two for the transformer where it needs random numbers, one for the prefetching
+    thread. (`rand_skip`, which the original no longer reads here, takes one more before them.)
     """
 
     bottoms: ClassVar[Count] = exactly(0)
@@ -43,7 +49,7 @@ class AnnotatedData(Layer):
         except UsageError as error:
             raise self.fail(error.message, "transform") from error
         self._draw_seeds()
-        self._source = None
+        self._source: ReferenceBatches | BatchLoader | None = None
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Shapes follow the first record, or the settings alone while there is no database."""
@@ -61,21 +67,55 @@ class AnnotatedData(Layer):
         return [(batch_size, *shape), (1, 1, max(count, 1), 8)][: self.num_tops]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        data, label = self.source.next()
-        return [torch.from_numpy(data), torch.from_numpy(label)][: self.num_tops]
+        if not self._is_fast:
+            return [torch.from_numpy(top) for top in self.source.next()][: self.num_tops]
+        pictures, label, places = self.source.next()
+        return [self._normalized(torch.from_numpy(pictures), places), torch.from_numpy(label)][: self.num_tops]
 
     @property
-    def source(self):
+    def source(self) -> Any:
         """What makes the batches; opens the database at first use."""
         if self._source is None:
-            self._source = self._fast_source() if self.context.options.get("fast") else self._reference_source()
+            self._source = self._fast_source() if self._is_fast else self._reference_source()
         return self._source
 
-    def skip(self, num_batches: int) -> None:
-        """Passes over batches, so that training goes on with the data it would have had."""
-        self.source.skip(num_batches)
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """What a resumed run needs; None while no batch was made."""
+        return None if self._source is None else self._source.state
 
-    def _reference_source(self):
+    @state.setter
+    def state(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self.source.state = state
+
+    @property
+    def _is_fast(self) -> bool:
+        return bool(self.context.options.get("fast"))
+
+    def _normalized(self, pictures: Tensor, places: Sequence[Rect | None]) -> Tensor:
+        """Returns pictures (batch, height, width, channels) uint8, which are lent, as the top, on the net's device.
+
+        The bytes travel, not the floats; mean and scale come there. The result is laid out as they are, channels last.
+        """
+        device = torch.device(self.context.options.get("device", "cpu"))
+        if device.type == "cuda":
+            # A copy in pinned memory, which PyTorch keeps until the transfer is done.
+            pictures = pictures.pin_memory().to(device, non_blocking=True)
+        data = pictures.permute(0, 3, 1, 2).float()
+        means = self.transformer.mean_planes(places, *data.shape[1:])
+        if means is not None:
+            data -= torch.from_numpy(means).to(device)
+        if self.param.transform_param.scale != 1:
+            data *= self.param.transform_param.scale
+        return data
+
+    def _share(self) -> tuple[int, int]:
+        """Returns which of how many processes read the records; a test net reads them all, as in the original."""
+        options = self.context.options if self.context.is_train else {}
+        return options.get("rank", 0), options.get("world_size", 1)
+
+    def _reference_source(self) -> ReferenceBatches:
         from pyscratchdet.data.batches import ReferenceBatches
         from pyscratchdet.data.plan import Planner, Streams
         from pyscratchdet.data.records import Records
@@ -84,20 +124,20 @@ class AnnotatedData(Layer):
         streams = Streams(CaffeRandom(self._thread_seed), CaffeRandom(self._transformer_seed), LibcRandom())
         samplers = self.param.annotated_data_param.batch_sampler
         planner = Planner(self.param.transform_param, samplers, self.context.is_train)
-        records = Records(self.param.data_param.source, self._skipped)
+        records = Records(self.param.data_param.source, self._skipped, *self._share())
         return ReferenceBatches(records, self.transformer, planner, streams, self.param.data_param.batch_size)
 
-    def _fast_source(self):
+    def _fast_source(self) -> BatchLoader:
         from pyscratchdet.data.loader import BatchLoader
 
-        options = self.context.options
+        rank, world_size = self._share()
         return BatchLoader(
             self.param,
             is_train=self.context.is_train,
             seed=self._thread_seed,
-            workers=options.get("workers", 1),
-            rank=options.get("rank", 0),
-            world_size=options.get("world_size", 1),
+            workers=self.context.options.get("workers", 1),
+            rank=rank,
+            world_size=world_size,
             start=self._skipped,
         )
 

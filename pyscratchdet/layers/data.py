@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,19 @@ class TransformedData(Layer):
         transformer_seed = random.integer() if needs_random else 0
         self._streams = Streams(CaffeRandom(random.integer()), CaffeRandom(transformer_seed), LibcRandom())
         self._planner = Planner(param, is_train=self.context.is_train)
+        self._position = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs: how many pictures were handed out, and where the random numbers stand."""
+        return {"position": self._position, "streams": self._streams.state}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        if state["position"] != self._position:
+            self._seek(state["position"])
+        self._position = state["position"]
+        self._streams.state = state["streams"]
 
     @property
     def batch_size(self) -> int:
@@ -66,6 +79,7 @@ class TransformedData(Layer):
         pictures, labels = [], []
         for _ in range(self.batch_size):
             image, label, is_encoded, name = self._next()
+            self._position += 1
             (plan,), _ = self._planner.draw([self._streams], _no_objects(), [image.shape[:2]])
             pictures.append(self.transformer.render(image, plan, is_encoded))
             labels.append(label)
@@ -96,10 +110,17 @@ class TransformedData(Layer):
         """Returns a picture, its label, whether it was encoded, and its name in errors."""
         raise NotImplementedError
 
+    def _seek(self, position: int) -> None:
+        """Makes `_next` go on with picture number `position` of all that are handed out."""
+        raise NotImplementedError
+
 
 @register("Data")
 class Data(TransformedData):
-    """Datum records of an LMDB, in order; those of AnnotatedDatum records too, with their label."""
+    """Datum records of an LMDB, in order; those of AnnotatedDatum records too, with their label.
+
+    Several processes that train together share the records (the context's options `rank` and `world_size`).
+    """
 
     def _before_seeds(self) -> None:
         param = self.param.data_param
@@ -127,14 +148,13 @@ class Data(TransformedData):
         if self._records is None:
             from pyscratchdet.data.records import Records
 
-            self._records = Records(self.param.data_param.source, self._start)
+            options = self.context.options if self.context.is_train else {}
+            rank, world_size = options.get("rank", 0), options.get("world_size", 1)
+            self._records = Records(self.param.data_param.source, self._start, rank, world_size)
         return self._records
 
-    def skip(self, num_batches: int) -> None:
-        """Passes over batches, drawing what they would have drawn."""
-        for _ in range(num_batches * self.batch_size):
-            image, *_ = self._next()
-            self._planner.draw([self._streams], _no_objects(), [image.shape[:2]])
+    def _seek(self, position: int) -> None:
+        self.records.position = position
 
 
 @register("ImageData")
@@ -149,18 +169,33 @@ class ImageData(TransformedData):
         return self.param.image_data_param.batch_size
 
     def _own_setup(self) -> None:
-        from pyscratchdet.rng import CaffeRandom
-
         param = self.param.image_data_param
         if bool(param.new_height) != bool(param.new_width):
             raise self.fail("new_height and new_width go together", "size")
-        self._lines = self._read_list(param.source)
-        if param.shuffle:
-            self._shuffler = CaffeRandom(self.context.random.integer())
-            self._shuffler.shuffle(self._lines)
-        self._line = self.context.random.below(param.rand_skip) if param.rand_skip else 0
+        self._listed = self._read_list(param.source)
+        self._seed = self.context.random.integer() if param.shuffle else 0
+        self._begin(0)
+        self._start = self._line = self.context.random.below(param.rand_skip) if param.rand_skip else 0
         if self._line >= len(self._lines):
             raise self.fail("rand_skip skips the whole list", "rand-skip", found=len(self._lines))
+
+    def _begin(self, round_number: int) -> None:
+        """Puts the list into the order of a round: shuffled once more each time."""
+        from pyscratchdet.rng import CaffeRandom
+
+        self._lines, self._line = list(self._listed), 0
+        self._shuffler = CaffeRandom(self._seed)
+        for _ in range(round_number + 1):
+            self._shuffle()
+
+    def _shuffle(self) -> None:
+        if self.param.image_data_param.shuffle:
+            self._shuffler.shuffle(self._lines)
+
+    def _seek(self, position: int) -> None:
+        rounds, line = divmod(self._start + position, len(self._listed))
+        self._begin(rounds)
+        self._line = line
 
     def _read_list(self, source: str) -> list[tuple[str, int]]:
         from pyscratchdet.files import read_bytes
@@ -197,8 +232,7 @@ class ImageData(TransformedData):
         self._line += 1
         if self._line == len(self._lines):
             self._line = 0
-            if self.param.image_data_param.shuffle:
-                self._shuffler.shuffle(self._lines)
+            self._shuffle()
         return image, label, True, path
 
 
@@ -210,6 +244,8 @@ class VideoData(TransformedData):
     """
 
     def _own_setup(self) -> None:
+        param = self.param.video_data_param
+        self._source = param.video_file if param.video_type == param.VIDEO else param.device_id
         self._capture = None
 
     def _is_ready(self) -> bool:
@@ -224,25 +260,33 @@ class VideoData(TransformedData):
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
         return image
 
-    def _frame(self) -> np.ndarray:
+    def _open(self) -> Any:
+        """Returns the OpenCV capture, opened at first use."""
         import cv2
 
-        param = self.param.video_data_param
-        is_file = param.video_type == param.VIDEO
-        source = param.video_file if is_file else param.device_id
         if self._capture is None:
-            self._capture = cv2.VideoCapture(source)
+            self._capture = cv2.VideoCapture(self._source)
             if not self._capture.isOpened():
-                raise DataError(f"cannot open video {source}", code="data.video")
-        is_read, image = self._capture.read()
+                raise DataError(f"cannot open video {self._source}", code="data.video")
+        return self._capture
+
+    def _frame(self) -> np.ndarray:
+        is_read, image = self._open().read()
         if not is_read:
-            raise DataError(f"no frames left in video {source}", code="data.video-end")
+            raise DataError(f"no frames left in video {self._source}", code="data.video-end")
         return image
 
     def _next(self) -> tuple[np.ndarray, int, bool, str]:
         for _ in range(self.param.video_data_param.skip_frames):
             self._frame()
         return self._frame(), 0, True, "a frame"
+
+    def _seek(self, position: int) -> None:
+        import cv2
+
+        param = self.param.video_data_param
+        if param.video_type == param.VIDEO:
+            self._open().set(cv2.CAP_PROP_POS_FRAMES, position * (param.skip_frames + 1))
 
 
 def _no_objects():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -56,6 +56,15 @@ class WindowData(Layer):
         for _ in range(2 if needs_random else 1):
             random.integer()
         self._read_windows()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs: where the random numbers stand."""
+        return self._random.state
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._random.state = state
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         batch_size = self._param.batch_size

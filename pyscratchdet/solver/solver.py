@@ -119,6 +119,7 @@ class Solver:
             self.random.seed(self.seed + self.world.rank)
         self._options = {
             "fast": self.precision.is_fast,
+            "device": self.device,
             "rank": self.world.rank,
             "world_size": self.world.size,
             **(options or {}),

@@ -1,16 +1,21 @@
 """AnnotatedData against batches recorded from the original with the same random seed."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 
+from pyscratchdet.data.mean import mean_blob
+from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.base import Context, layer_class
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 
 RECORDED = Path(__file__).parent / "recorded"
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CASES = sorted(path.name for path in (RECORDED / "augment").iterdir())
 
 
@@ -67,13 +72,66 @@ def test_setup_draws_what_the_original_draws(transform, draws):
     assert layer.context.random.integer() == reference.integer()
 
 
-def test_skipping_is_forwarding():
-    first, second = (make(text("mirror: true expand_param { prob: 0.5 max_expand_ratio: 3 }")) for _ in range(2))
+RANDOM = "mirror: true expand_param { prob: 0.5 max_expand_ratio: 3 } distort_param { random_order_prob: 0.7 }"
+
+
+@pytest.mark.parametrize("options", [{}, {"rank": 1, "world_size": 2}, {"fast": True, "workers": 0}])
+def test_state_resumes_inside_a_round(options):
+    """Ten pictures into the first round of 24, in plain JSON."""
+    first, second = (make(text(RANDOM), **options) for _ in range(2))
+    assert first.state is None
     for _ in range(3):
         first.forward([], [])
-    second.skip(3)
-    for a, b in zip(first.forward([], []), second.forward([], []), strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    second.state = json.loads(json.dumps(first.state))
+    for _ in range(7):
+        for a, b in zip(first.forward([], []), second.forward([], []), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_state_of_the_other_mode():
+    fast = make(text(RANDOM), fast=True, workers=0)
+    fast.forward([], [])
+    with pytest.raises(UsageError) as caught:
+        make(text(RANDOM)).state = fast.state
+    assert caught.value.code == "data.resume"
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_processes_share_the_records(fast):
+    """As in data_reader.cpp: solver r of n takes records r, r + n, ...; a test net reads them all."""
+    options = {"fast": fast, "workers": 0}
+    whole = make(text(), **options)
+    rows = [whole.forward([], [])[1].numpy()[0, 0] for _ in range(4)]
+    records = [part[part[:, 0] == item, 1:] for part in rows for item in range(3)]
+    for rank in range(3):
+        layer = make(text(), rank=rank, world_size=3, **options)
+        found = layer.forward([], [])[1].numpy()[0, 0, :, 1:]
+        np.testing.assert_array_equal(found, np.concatenate(records[rank:9:3]))
+    context = Context(phase=caffe_pb2.TEST, random=CaffeRandom(1), options={**options, "rank": 1, "world_size": 3})
+    layer = layer_class("AnnotatedData")(read_layer(text()), context)
+    layer.setup([])
+    np.testing.assert_array_equal(layer.forward([], [])[1].numpy()[0, 0], rows[0])
+
+
+@pytest.mark.parametrize("transform", ["scale: 0.25", "crop_size: 23", "mean_file"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_fast_mode_subtracts_the_mean_on_its_device(device, transform, tmp_path):
+    """Without anything random both modes give the same numbers; the fast one's lie channels last."""
+    net = text(transform)
+    if transform == "mean_file":
+        mean = np.random.default_rng(3).uniform(90, 120, (3, 30, 41)).astype(np.float32)
+        (tmp_path / "mean").write_bytes(mean_blob(mean).SerializeToString())
+        net = text(f'mean_file: "{tmp_path}/mean" crop_size: 23').replace("mean_value: 104 ", "")
+    context = {"fast": True, "workers": 0, "device": device}
+    param = read_layer(net)
+    layers = []
+    for options in ({}, context):
+        layers.append(layer_class("AnnotatedData")(param, Context(caffe_pb2.TEST, CaffeRandom(1), options=options)))
+        layers[-1].setup([])
+    exact, fast = (layer.forward([], [])[0] for layer in layers)
+    assert fast.device.type == device
+    assert fast.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(fast.cpu().numpy(), exact.numpy())
 
 
 def test_scale_follows_the_mean():

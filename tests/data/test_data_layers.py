@@ -1,5 +1,7 @@
 """The other data layers: what they hand out, in which order, and what they draw."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from pyscratchdet.errors import DataError, LayerError
 from pyscratchdet.layers.base import Context, layer_class
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, LibcRandom
+
+WINDOWS = "5 0.9 10 20 49 79\n3 0.2 0 0 39 29"
 
 
 def make(text: str, phase: int = caffe_pb2.TEST, seed: int = 1):
@@ -137,8 +141,7 @@ def test_window_data(voc, tmp_path):
     import cv2
 
     picture = "VOC2007/JPEGImages/000001.jpg"
-    windows = ["5 0.9 10 20 49 79", "3 0.2 0 0 39 29"]
-    (tmp_path / "windows").write_text(f"# 0\n{voc}/{picture}\n3\n138\n131\n2\n" + "\n".join(windows))
+    (tmp_path / "windows").write_text(f"# 0\n{voc}/{picture}\n3\n138\n131\n2\n" + WINDOWS)
     layer = make(
         f"""type: "WindowData" top: "data" top: "label" transform_param {{ crop_size: 17 mean_value: 100 }}
         window_data_param {{ source: "{tmp_path}/windows" batch_size: 4 }}"""
@@ -150,3 +153,82 @@ def test_window_data(voc, tmp_path):
     for index, (top, bottom, left, right) in ((0, (0, 30, 0, 40)), (3, (20, 80, 10, 50))):
         expected = cv2.resize(image[top:bottom, left:right], (17, 17)).transpose(2, 0, 1).astype(np.float32) - 100
         np.testing.assert_array_equal(data[index], expected)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """13 frames of 32 x 24, each of one gray level: 10, 25, 40..."""
+    import cv2
+
+    path = tmp_path_factory.mktemp("video") / "levels.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 24))
+    for index in range(13):
+        writer.write(np.full((24, 32, 3), 10 + 15 * index, np.uint8))
+    writer.release()
+    return path
+
+
+def video_text(path, more: str = "") -> str:
+    return f"""type: "VideoData" top: "data" top: "label" transform_param {{ mean_value: 10 resize_param {{
+        height: 15 width: 17 }} }} video_data_param {{ video_type: VIDEO video_file: "{path}" {more} }}
+        data_param {{ batch_size: 3 }}"""
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_video_data(video, skipped):
+    layer = make(video_text(video, f"skip_frames: {skipped}"))
+    assert layer.reshape([]) == [(3, 3, 15, 17), (3,)]
+    for batch in range(2):
+        data, labels = outputs(layer)
+        assert labels.tolist() == [0, 0, 0]
+        frames = (np.arange(3) + 3 * batch) * (skipped + 1) + skipped
+        # The codec's rounding; frames are 15 levels apart.
+        np.testing.assert_allclose(data.mean((1, 2, 3)), 15 * frames, atol=2)
+
+
+def test_video_data_faults(video, tmp_path):
+    layer = make(video_text(video))
+    for _ in range(4):
+        outputs(layer)
+    with pytest.raises(DataError) as caught:
+        outputs(layer)
+    assert caught.value.code == "data.video-end"
+    (tmp_path / "none.avi").write_bytes(b"no video")
+    with pytest.raises(DataError) as caught:
+        make(video_text(tmp_path / "none.avi")).reshape([])
+    assert caught.value.code == "data.video"
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("kind", ["Data", "ImageData", "VideoData", "WindowData"])
+def test_states_resume(kind, shuffle, labelled, voc, video, tmp_path):
+    """Two and a half rounds in, in plain JSON."""
+    transform = "mirror: true crop_size: 11"
+    flag = "shuffle: true rand_skip: 3" if shuffle else ""
+    (tmp_path / "windows").write_text(f"# 0\n{voc}/VOC2007/JPEGImages/000001.jpg\n3\n138\n131\n2\n{WINDOWS}")
+    texts = {
+        "Data": data_text(labelled, transform),
+        "ImageData": f"""type: "ImageData" top: "data" top: "label" transform_param {{ {transform} }}
+            image_data_param {{ source: "{labelled}/list.txt" root_folder: "{voc}/" batch_size: 2
+            new_height: 19 new_width: 23 {flag} }}""",
+        "VideoData": video_text(video).replace("batch_size: 3", "batch_size: 1"),
+        "WindowData": f"""type: "WindowData" top: "data" top: "label" transform_param {{ {transform} }}
+            window_data_param {{ source: "{tmp_path}/windows" batch_size: 4 }}""",
+    }
+    first, second = (make(texts[kind], caffe_pb2.TRAIN, seed=47) for _ in range(2))
+    for _ in range(6):
+        outputs(first)
+    second.state = json.loads(json.dumps(first.state))
+    for _ in range(4):
+        for a, b in zip(outputs(first), outputs(second), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_data_is_shared_by_processes(labelled):
+    param = text_format.Parse(data_text(labelled), caffe_pb2.LayerParameter())
+    for rank in range(2):
+        options = {"rank": rank, "world_size": 2}
+        layer = layer_class("Data")(param, Context(caffe_pb2.TRAIN, CaffeRandom(1), options=options))
+        layer.setup([])
+        labels = np.concatenate([outputs(layer)[1] for _ in range(3)])
+        assert labels.tolist() == [[0, 6, 12, 3, 9, 0], [3, 9, 0, 6, 12, 3]][rank]
