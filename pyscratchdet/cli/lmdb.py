@@ -110,7 +110,8 @@ def _write(root: str, entries: list[tuple[str, str]], database: str, options: An
     from pyscratchdet.cli.console import console
     from pyscratchdet.data.annoset import write_annoset
 
-    with Progress(console=console(stderr=True), transient=True) as bar:
+    terminal = console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(os.path.basename(database), total=len(entries))
         summary = write_annoset(root, entries, database, options, lambda done: bar.update(task, completed=done))
     print(f"{database}: " + "\n".join(summary.lines()))

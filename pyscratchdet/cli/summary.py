@@ -30,10 +30,15 @@ def run(args: argparse.Namespace) -> int:
     if not args.total:
         print(_table(cost))
     print(
-        f"{len(cost.layers)} layers, {cost.num_parameters:,} parameters, {cost.macs / 1e9:.3f} G multiply-accumulates "
-        f"({2 * cost.macs / 1e9:.2f} GFLOPs), {cost.memory / 2**20:.1f} MiB of blobs"
+        f"{len(cost.layers)} layers, {cost.num_parameters:,} parameters, {_scaled(cost.macs)} multiply-accumulates "
+        f"({_scaled(2 * cost.macs)}FLOPs), {cost.memory / 2**20:.1f} MiB of blobs"
     )
     return 0
+
+
+def _scaled(number: int) -> str:
+    """Returns a number in giga, or in mega where it is below a hundredth of that."""
+    return f"{number / 1e9:.3f} G" if number >= 1e7 else f"{number / 1e6:.3f} M"
 
 
 def _new_shape(text: str, plan: Any) -> dict[str, tuple[int, ...]]:

@@ -74,7 +74,8 @@ class Summary:
             for reason, count in Counter(reason for _, reason in entries).most_common():
                 names = list(dict.fromkeys(name for name, why in entries if why == reason))
                 more = "..." if len(names) > examples else ""
-                text.append(f"  {title} {count} times: {reason} ({', '.join(names[:examples])}{more})")
+                times = "once" if count == 1 else f"{count} times"
+                text.append(f"  {title} {times}: {reason} ({', '.join(names[:examples])}{more})")
         return text
 
 

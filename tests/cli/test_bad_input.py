@@ -234,7 +234,7 @@ def test_a_picture_without_objects_among_others_is_kept_and_noted(kit, tmp_path,
     assert run(["lmdb", *flags, f"{kit}/", str(tmp_path / "list.txt"), str(database)]) == 0
     told = capsys.readouterr().out
     assert "2 records written, 0 skipped" in told
-    assert f"noted 1 times: no objects ({kit}/no_objects.xml)" in told
+    assert f"noted once: no objects ({kit}/no_objects.xml)" in told
     groups = [len(caffe_pb2.AnnotatedDatum.FromString(value).annotation_group) for _, value in Database(database)]
     assert groups == [1, 0]
 

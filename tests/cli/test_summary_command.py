@@ -52,7 +52,7 @@ def test_table(path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["layer", "type", "tops", "parameters", "MMACs", "KiB"]
     assert lines[2].split()[:4] == ["conv", "Convolution", "2x5x4x3", "140"]
-    assert lines[-1].startswith("7 layers, 210 parameters, 0.000 G multiply-accumulates")
+    assert lines[-1].startswith("7 layers, 210 parameters, 0.005 M multiply-accumulates (0.010 MFLOPs)")
 
 
 def test_another_input(path, capsys):
