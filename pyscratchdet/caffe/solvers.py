@@ -40,6 +40,7 @@ class Solver:
         self.test_nets = [Net.wrap(net) for net in self._solver.test_nets]
         self._solver.forward_backward = self._forward_backward
         self._solver.forward_test = self._forward_test
+        self._solver.optimizer.keep_updates = True  # after a step the original's diffs hold what was subtracted
 
     @property
     def iter(self) -> int:

@@ -73,8 +73,6 @@ def test_nets(param: caffe_pb2.SolverParameter) -> list[NetChoice]:
         )
     if number and param.test_interval <= 0:
         raise SolverError("test nets need a test_interval above 0", code="solver.test-interval")
-    if any(count <= 0 for count in param.test_iter):
-        raise SolverError("test_iter must be above 0", code="solver.test-iter", found=list(param.test_iter))
     states = param.test_state or [caffe_pb2.NetState()] * number
     return [
         _choice(_net(value), caffe_pb2.TEST, state, source)

@@ -25,13 +25,16 @@ def test(solver: Solver, index: int) -> dict[str, float]:
     """Runs test net `index` for its test_iter passes, prints as the original does and returns the figures.
 
     Returns:
-        {"test<index>/<output>": value}, with "mAP" under detection; nothing when the test was interrupted.
+        {"test<index>/<output>": value}, with "mAP" under detection; nothing when the test was
+        interrupted or has no passes.
 
     Raises:
         DataError: Under eval_type "detection", an output is not one of DetectionEvaluate.
         UsageError: Unknown ap_version.
     """
     info(_log, f"Iteration {solver.iter}, Testing net (#{index})", "solver.cpp:433")
+    if solver.param.test_iter[index] <= 0:
+        return {}  # a way to switch a test off
     outputs: list[list[np.ndarray]] = []
     total = np.float32(0)
     for _ in range(solver.param.test_iter[index]):

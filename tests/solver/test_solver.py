@@ -216,7 +216,6 @@ def test_divergence_may_be_left_alone_as_in_the_original(toy):
         ("type: 'Sgd'", "solver.type"),
         ("train_net: 'b'", "solver.train-net"),
         ("test_iter: 1", "solver.test-interval"),
-        ("test_iter: 0 test_interval: 1", "solver.test-iter"),
         ("test_net: 'a' test_net: 'b' test_iter: 1 test_interval: 1", "solver.test-iter"),
         ("test_iter: 1 test_interval: 1 test_state { } test_state { }", "solver.test-state"),
         ("test_iter: 1 test_interval: 1 eval_type: 'segmentation'", "solver.eval-type"),
