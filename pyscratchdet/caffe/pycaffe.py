@@ -162,7 +162,7 @@ class Net:
         weights = [0.0] * len(self._blobs)
         for node in self.runtime.plan.graph.nodes:
             for blob, weight in zip(node.tops, node.loss_weights, strict=True):
-                weights[blob] = weight or weights[blob]
+                weights[blob] = weight  # a layer in place has its own, as in the original
         return weights
 
     # --- running ---
@@ -308,6 +308,8 @@ class Net:
         bottoms = []
         for blob, needed in zip(module.node.bottoms, wanted.bottoms[index], strict=True):
             bottom = values[blob] if blob in values else self._blobs[blob].tensor()
+            if blob not in values and blob in module.node.tops:
+                bottom = bottom.clone()  # the blob's memory takes the top; the gradient still needs what was there
             bottoms.append(bottom.detach().requires_grad_(record and needed))
         self._reshape_layer(index, bottoms)
         with torch.set_grad_enabled(record):
