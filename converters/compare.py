@@ -59,10 +59,14 @@ class BlobComparison:
     note: str = ""
 
     @property
+    def drift_tolerance(self) -> float:
+        """What `drift` may be."""
+        return max(NET_TOLERANCE, self.tolerance)
+
+    @property
     def agrees(self) -> bool:
         """Whether the value is within its tolerances."""
-        drift = self.drift is not None and self.drift.relative <= max(NET_TOLERANCE, self.tolerance)
-        return drift and not self.is_culprit
+        return self.drift is not None and self.drift.relative <= self.drift_tolerance and not self.is_culprit
 
     @property
     def is_culprit(self) -> bool:
@@ -121,11 +125,10 @@ class Comparison:
         if culprit is None:
             assert worst is not None
             assert worst.drift is not None
-            return (
-                f"{self.first} and {self.reference} agree on all {len(self.blobs)} "
-                f"{self.what}{'s'[: len(self.blobs) != 1]}; "
-                f"worst relative L2 error {worst.drift.relative:.1e} at {worst.blob}."
-            )
+            number = f"{len(self.blobs)} {self.what}{'s'[: len(self.blobs) != 1]}"
+            error = worst.drift.relative
+            rest = f"worst relative L2 error {error:.1e} at {worst.blob}" if error else "all values are equal"
+            return f"{self.first} and {self.reference} agree on all {number}; {rest}."
         where = f"layer {culprit.layer} ({culprit.layer_type})"
         if len(culprit.suspects) > 1:
             before, more = culprit.suspects[-2::-1], ""
@@ -277,7 +280,7 @@ def _describe(blob: BlobComparison) -> str:
     if blob.drift is None:
         return blob.note
     if blob.own is None:
-        return f"relative L2 error {blob.drift.relative:.1e} (allowed {max(NET_TOLERANCE, blob.tolerance):.0e})"
+        return f"relative L2 error {blob.drift.relative:.1e} (allowed {blob.drift_tolerance:.0e})"
     return (
         f"relative L2 error {blob.drift.relative:.1e} from the net's inputs, {blob.own.relative:.1e} from the "
         f"reference's own bottoms (allowed {blob.tolerance:.0e})"

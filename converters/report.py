@@ -18,7 +18,7 @@ FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 def print_table(comparison: Comparison, console: Console, *, everything: bool = False) -> None:
     """Prints the verdict and a row per blob: the worst ten and all that part, or every blob."""
     table = Table(title=comparison.title, title_justify="left", expand=False)
-    for heading in ("blob", "layer"):
+    for heading in (comparison.what, "layer"):
         table.add_column(heading, overflow="fold")
     table.add_column("shape", no_wrap=True)
     for heading in ("max abs", "rel L2", "cosine", "own rel L2"):
@@ -38,7 +38,7 @@ def print_table(comparison: Comparison, console: Console, *, everything: bool = 
 
 
 def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[tuple[str, str]]) -> str:
-    """Returns a page with a section per comparison; its first line says whether and where the engines part.
+    """Returns a page with a section per comparison, those that part first: its first line says whether and where.
 
     Args:
         comparisons: What was compared.
@@ -46,17 +46,18 @@ def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[t
         facts: (name, value) pairs about files and versions.
     """
     style = resources.files("converters").joinpath("report.css").read_text(encoding="utf-8")
-    good = all(comparison.agrees for comparison in comparisons)
+    ordered = sorted(comparisons, key=lambda comparison: comparison.agrees)
+    good = all(comparison.agrees for comparison in ordered)
     verdicts = "".join(
         f'<p class="{"good" if comparison.agrees else "bad"}">{html.escape(comparison.verdict())}</p>'
-        for comparison in comparisons
+        for comparison in ordered
     )
     rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}: {'agree' if good else 'part'}</title><style>{style}</style></head><body>"
         f'{verdicts}<h1>{html.escape(title)}</h1><table class="facts">{rows}</table>'
-        + "".join(_section(comparison) for comparison in comparisons)
+        + "".join(_section(comparison) for comparison in ordered)
         + "</body></html>\n"
     )
 
@@ -71,9 +72,9 @@ def _section(comparison: Comparison) -> str:
     )
     return (
         f"<h2>{html.escape(comparison.title)}</h2>"
-        f"{_plot(comparison.blobs)}{note}"
-        "<table><thead><tr><th>blob</th><th>layer</th><th>shape</th><th>max abs</th><th>rel L2</th><th>cosine</th>"
-        f"<th>own rel L2</th><th>allowed</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"{_plot(comparison)}{note}"
+        f"<table><thead><tr><th>{comparison.what}</th><th>layer</th><th>shape</th><th>max abs</th><th>rel L2</th>"
+        f"<th>cosine</th><th>own rel L2</th><th>allowed</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
@@ -110,15 +111,17 @@ def _worth_showing(blobs: Sequence[BlobComparison]) -> list[BlobComparison]:
     return [blob for blob in blobs if id(blob) in worst or not blob.agrees]
 
 
-def _plot(blobs: Sequence[BlobComparison]) -> str:
-    """Returns an SVG: relative L2 error of each blob in the net's order, on a logarithmic scale."""
+def _plot(comparison: Comparison) -> str:
+    """Returns an SVG: relative L2 error of each blob in the order of computing, on a logarithmic scale."""
+    blobs = comparison.blobs
     if not blobs:
         return ""
-    width, height, left, top = 960, 220, 64, 10
+    width, height, left, top = 960, 230, 64, 24
     low, high = math.log10(FLOOR), 0.0
+    step = (width - left - 10) / len(blobs)
 
     def x(index: int) -> float:
-        return left + (index + 0.5) * (width - left - 10) / len(blobs)
+        return left + (index + 0.5) * step
 
     def y(value: float) -> float:
         level = min(max(math.log10(max(value, FLOOR)), low), high)
@@ -129,18 +132,36 @@ def _plot(blobs: Sequence[BlobComparison]) -> str:
         f'<text x="{left - 6}" y="{y(10.0**power) + 4:.1f}" text-anchor="end">1e{power}</text>'
         for power in range(int(low), 1, 2)
     )
+    allowed = "".join(
+        f'<line x1="{x(i) - step / 2:.1f}" x2="{x(i) + step / 2:.1f}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>'
+        for i, level in enumerate(blob.drift_tolerance for blob in blobs)
+    )
     dots = "".join(
         _dot(x(i), y(value.relative), kind, blob, value)
         for i, blob in enumerate(blobs)
         for kind, value in (("own", blob.own), ("drift", blob.drift))
         if value is not None
     )
+    culprit = comparison.culprit
+    label = ""
+    if culprit is not None and culprit.drift is not None:
+        place = x(next(i for i, blob in enumerate(blobs) if blob is culprit))
+        anchor = "end" if place > width / 2 else "start"
+        label = (
+            f'<text class="culprit" x="{place:.1f}" y="{y(culprit.drift.relative) + 16:.1f}" text-anchor="{anchor}">'
+            f"{html.escape(culprit.blob)}</text>"
+        )
+    hollow = any(blob.own is not None for blob in blobs)
+    caption = (
+        f"{comparison.what}s in the order of computing; filled: from the net's inputs"
+        + ("; hollow: from the reference's own bottoms" if hollow else "")
+        + "; what is exactly equal lies on the lowest line"
+    )
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="relative L2 error of each blob">'
-        f'<g class="grid">{grid}</g>{dots}'
-        f'<text x="{left}" y="{height - 4}">blobs in the order of the net; '
-        "filled: from the net's inputs, hollow: from the reference's own bottoms; "
-        "what is exactly equal lies on the lowest line</text></svg>"
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="relative L2 error of each {comparison.what}">'
+        f'<text x="4" y="12">relative L2 error; dashed: allowed</text>'
+        f'<g class="grid">{grid}</g><g class="allowed">{allowed}</g>{dots}{label}'
+        f'<text x="{left}" y="{height - 4}">{caption}</text></svg>'
     )
 
 

@@ -317,10 +317,13 @@ def _write_caffe(path: str, bundle: Bundle, names: Names, choices: Choices) -> N
 
 
 def _write_hdf5(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
+    """Writes all layers, those that the net lacks too: the form needs their names only."""
     structure = caffe_pb2.NetParameter()
-    for layer in bundle.blobs:
-        structure.layer.add(name=layer)
-    write_hdf5(path, structure if names.plan is None else _structure(bundle, names), bundle.blobs)
+    for node in names.plan.graph.nodes if names.plan else ():
+        structure.layer.add(name=node.param.name, param=node.param.param)  # which blobs are shared
+    known = {layer.name for layer in structure.layer}
+    structure.layer.extend(caffe_pb2.LayerParameter(name=layer) for layer in bundle.blobs if layer not in known)
+    write_hdf5(path, structure, bundle.blobs)
 
 
 def _write_safetensors(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:

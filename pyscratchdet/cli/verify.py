@@ -162,10 +162,12 @@ def _facts(args):
 
     from pyscratchdet import __version__
 
+    noise = f"uniform noise, seed {args.seed}"
     return [
         ("model", args.model),
         ("weights", args.weights or f"fillers, seed {args.seed}"),
-        ("input", args.input or f"uniform noise, seed {args.seed}"),
+        ("input", args.input or next((name for name in args.against if name.endswith(".npz")), noise)),
+        ("phase", args.phase),
         ("versions", f"pyscratchdet {__version__}, torch {torch.__version__}, OpenCV {cv2.__version__}"),
         ("machine", f"{platform.machine()}, Python {platform.python_version()}"),
     ]

@@ -109,6 +109,16 @@ def test_hdf5_keeps_every_value(files):
             np.testing.assert_array_equal(mine, theirs)
 
 
+def test_hdf5_takes_layers_that_the_net_lacks(files):
+    """Such as a head that a deploy net left out."""
+    folder, deploy, _ = files
+    source = varied(folder, "foreign-layer")
+    convert_weights(source, folder / "m.caffemodel.h5", deploy)
+    assert read_weights(folder / "m.caffemodel.h5").blobs["of/another.net"][0].shape == (2, 3, 4, 1)
+    with pytest.raises(ConversionError, match=r"no layer of/another\.net"):
+        convert_weights(folder / "m.caffemodel.h5", folder / "back.caffemodel", deploy)
+
+
 def test_keys_are_those_of_the_state_dict(files):
     folder, deploy, caffemodel = files
     convert_weights(caffemodel, folder / "m.pt", deploy)

@@ -262,6 +262,21 @@ def test_opencv_keeps_fractions_of_min_size_and_verify_says_so(tmp_path):
     assert "truncates min_size" in result.verdict()
 
 
+def test_report_begins_with_what_parts():
+    from converters.compare import compare_blobs
+
+    net = small_net()
+    engine = PyTorchEngine(net)
+    blobs = engine.run({"data": noise((1, 3, 11, 14))})
+    same = compare_blobs(net, engine, blobs, "same", blobs)
+    other = compare_blobs(net, engine, blobs, "other", {**blobs, "pool1": blobs["pool1"] * 1.1})
+    assert same.verdict() == "pyscratchdet and same agree on all 10 blobs; all values are equal."
+    body = html_report([same, other], "title", []).split("<body>")[1]
+    assert body.startswith('<p class="bad">pyscratchdet and other part at blob pool1, layer pool1 (Pooling)')
+    assert body.index("against other</h2>") < body.index("against same</h2>")
+    assert body.count('class="culprit"') == 1
+
+
 def test_report_is_whole_and_escaped():
     net = small_net()
     engine = PyTorchEngine(net)
