@@ -198,7 +198,7 @@ def memory(param: caffe_pb2.LayerParameter, batches: int, workers: int) -> None:
     loader = BatchLoader(param, workers=workers)
     for batch in range(batches):
         loader.next()
-        if batch in (batches // 10, batches // 2, batches - 1):
+        if (batch + 1) % max(1, batches // 10) == 0:
             pids = (
                 [os.getpid(), *(worker._process.pid for worker in loader._pool._workers)] if workers else [os.getpid()]
             )

@@ -9,12 +9,13 @@ from typing import Any
 _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
        pyscratchdet lmdb coco IMAGES INSTANCES.json[,MORE.json] DB [--without MINIVAL.json] [flags]
-       pyscratchdet lmdb show DB [-o FOLDER] [--count N]"""
+       pyscratchdet lmdb to-coco DB INSTANCES.json --label-map MAP
+       pyscratchdet lmdb show DB [-o FOLDER] [--count N] [--model TRAIN.prototxt]"""
 
 _EPILOG = """The first form is convert_annoset's. `voc` and `coco` make the list as well, store pictures as they are,
 shuffle all but voc's lists named test or val, and write beside DB: DB_list.txt, DB_name_size.txt (for name_size_file)
-and, for coco, DB_labelmap.prototxt. A folder named voc, coco or show is written with a slash. `show` lists records, and
-draws them."""
+and, for coco, DB_labelmap.prototxt; `to-coco` is the way back. A folder named as these words is written with a slash.
+`show` lists records and draws them; with a model, a page of samples as its AnnotatedData layer augments them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--without", default="", metavar="JSON", help="coco: leave out the images of this json")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
     parser.add_argument("--count", type=int, default=16, help="show: how many records")
+    parser.add_argument("--model", default="", metavar="PROTOTXT", help="show: draw samples as this net's data layer")
 
 
 def run(args: argparse.Namespace) -> int:
     """Does what the first word says."""
     from pyscratchdet.errors import UsageError
 
-    forms = {"voc": (_voc, 3), "coco": (_coco, 4), "show": (_show, 2)}
+    forms = {"voc": (_voc, 3), "coco": (_coco, 4), "to-coco": (_to_coco, 3), "show": (_show, 2)}
     form, words = forms.get(args.words[0], (_list, 3))
     if len(args.words) != words:
         raise UsageError("wrong number of arguments", code="usage.arguments", hint=f"usage: {_USAGE}")
@@ -83,6 +85,27 @@ def _coco(args: argparse.Namespace) -> int:
     return _write_set(root, entries, database, options, args)
 
 
+def _to_coco(args: argparse.Namespace) -> int:
+    import json
+
+    from pyscratchdet.data.coco import coco_of_records
+    from pyscratchdet.data.database import Database
+    from pyscratchdet.data.label_map import read_label_map
+    from pyscratchdet.data.records import annotated_of
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.files import write_text
+
+    _, source, output = args.words
+    if not args.label_map_file:
+        raise UsageError("the categories come from a label map", code="usage.label-map", hint="pass --label-map")
+    pairs = ((key.decode(errors="surrogateescape"), value) for key, value in Database(source))
+    records = ((key.rpartition("/")[2], annotated_of(value, f'record "{key}"')) for key, value in pairs)
+    content = coco_of_records(records, read_label_map(args.label_map_file))
+    write_text(output, json.dumps(content))
+    print(f"{output}: {len(content['images'])} images, {len(content['annotations'])} annotations")
+    return 0
+
+
 def _write_set(root: str, entries: list[tuple[str, str]], database: str, options: Any, args: argparse.Namespace) -> int:
     """Writes the database, and beside it the list and the sizes in its order."""
     from dataclasses import replace
@@ -126,6 +149,8 @@ def _show(args: argparse.Namespace) -> int:
     database = Database(args.words[1])
     print(f"{database.path}: {len(database)} records")
     names = _names(args.label_map_file)
+    if args.model:
+        return _show_samples(args, names)
     for key, value in islice(database, args.count):
         _show_record(key.decode(errors="replace"), value, names, args.output)
     return 0
@@ -156,6 +181,21 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
         found = ImageDetections(objects.labels, np.ones(len(objects), np.float32), objects.boxes * scale)
         data = cv2.imencode(".png", draw_detections(image, found, names))[1]
         write_bytes(os.path.join(folder, key.replace("/", "_") + ".png"), bytes(data))
+
+
+def _show_samples(args: argparse.Namespace, names: dict[int, str]) -> int:
+    """Draws one page of augmented samples."""
+    import cv2
+
+    from pyscratchdet.evaluate.samples import sample_page
+    from pyscratchdet.files import write_bytes
+    from pyscratchdet.layers.plan import read_net
+
+    page = sample_page(read_net(args.model).param, args.words[1], args.count, names, seed=args.seed or 0)
+    path = os.path.join(args.output or ".", "samples.png")
+    write_bytes(path, bytes(cv2.imencode(".png", page)[1]))
+    print(f"{path}: {args.count} samples")
+    return 0
 
 
 def _names(label_map_file: str) -> dict[int, str]:

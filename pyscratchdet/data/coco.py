@@ -47,19 +47,22 @@ def read_coco(path: str | os.PathLike[str]) -> CocoSet:
         DataError: It is no such json.
     """
     position = Position(os.fspath(path))
+    data = read_bytes(path)
     try:
-        content = json.loads(read_bytes(path))
+        content = json.loads(data)
         images = {image["id"]: image for image in content["images"]}
         annotations: dict[int, list[dict[str, Any]]] = {identity: [] for identity in images}
         for annotation in content.get("annotations", []):
-            annotations[annotation["image_id"]].append(annotation)
+            annotations.setdefault(annotation["image_id"], []).append(annotation)
         categories = list(content.get("categories", []))
-        assert all("file_name" in image for image in images.values())
-        assert all("id" in category and "name" in category for category in categories)
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
-        raise DataError(
-            f"not a COCO json: {type(error).__name__} {error}", code="data.coco", position=position
-        ) from error
+        assert all("file_name" in image for image in images.values()), "an image without file_name"
+        assert all("id" in category and "name" in category for category in categories), "a category without id or name"
+        strangers = annotations.keys() - images.keys()
+        assert not strangers, f"annotations of images that are not listed, such as {min(strangers)}"
+    except KeyError as error:
+        raise DataError(f"not a COCO json: {error} is missing", code="data.coco", position=position) from error
+    except (ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        raise DataError(f"not a COCO json: {error}", code="data.coco", position=position) from error
     return CocoSet(os.fspath(path), images, annotations, categories)
 
 

@@ -12,6 +12,12 @@ from pyscratchdet.errors import DataError
 # The libraries behind OpenCV print what they dislike; the errors here say it.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
+_JPEG = b"\xff\xd8"
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN = 0xDA
+# A block of 64 pixels takes a bit at least in the first scan, and with chroma there are six blocks to 256 pixels.
+_MOST_PIXELS_A_BYTE = 512
+
 
 def decode(data: bytes, color: bool = True, oriented: bool = True, name: str = "picture") -> np.ndarray:
     """Decodes a picture file's bytes; a gray one becomes colour where `color` is set.
@@ -42,11 +48,36 @@ def decode(data: bytes, color: bool = True, oriented: bool = True, name: str = "
 
 
 def check_complete(data: bytes, name: str) -> None:
-    """Raises DataError for empty data and for a JPEG without an end, which decoders fill up with gray."""
+    """Refuses what decoders make something of all the same.
+
+    Raises:
+        DataError: No data; a JPEG without an end, which they fill up with gray; or one that claims to be larger than
+            its bytes can tell, on which they spend gigabytes.
+    """
     if not data:
         raise DataError(f"{name} is empty", code="data.image")
-    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < 0:
+    if data[:2] != _JPEG:
+        return
+    if data.rfind(b"\xff\xd9") < 0:
         raise DataError(f"{name} is a truncated JPEG", code="data.image", hint="its end marker is missing")
+    height, width = _jpeg_size(data)
+    if height * width > _MOST_PIXELS_A_BYTE * len(data):
+        found = f"{width} x {height} in {len(data)} bytes"
+        raise DataError(f"{name} is a damaged JPEG: its size cannot be", code="data.image", found=found)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Returns height and width as the header of a JPEG has them (ITU T.81, B.2.2); zeros where there is none."""
+    position = 2
+    while 0 <= (position := data.find(b"\xff", position)) < len(data) - 9:
+        marker = data[position + 1]
+        if marker in _START_OF_FRAME:
+            return tuple(int.from_bytes(data[position + k : position + k + 2]) for k in (5, 7))  # type: ignore[return-value]
+        if marker == _START_OF_SCAN:
+            break
+        is_alone = marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8
+        position += 1 if is_alone else 2 + int.from_bytes(data[position + 2 : position + 4])
+    return 0, 0
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -127,6 +127,26 @@ def test_label_map_faults(tmp_path):
     assert caught.value.code == "data.label-map"
 
 
+def test_a_jpeg_larger_than_its_bytes_can_tell():
+    """Mutated sizes: the decoder would fill gigabytes with gray."""
+    data = bytearray(first_record().datum.data)
+    start = data.index(b"\xff\xc0")
+    data[start + 5 : start + 9] = b"\x7f\xff\x7f\xff"
+    with pytest.raises(DataError, match="32767 x 32767") as caught:
+        decode(bytes(data), name="huge.jpg")
+    assert caught.value.code == "data.image"
+
+
+@pytest.mark.parametrize("shape", [(1200, 1600), (1200, 1600, 3)])
+def test_the_smallest_jpegs_are_read(shape):
+    """Of one colour, progressive, with tables made for it."""
+    import cv2
+
+    flags = [cv2.IMWRITE_JPEG_QUALITY, 1, cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    data = bytes(cv2.imencode(".jpg", np.full(shape, 77, np.uint8), flags)[1])
+    assert decode(data).shape == (1200, 1600, 3)
+
+
 def survives(action, data: bytes) -> bool:
     """Whether an action succeeds; anything but a typed error is a failure of the test."""
     try:

@@ -194,18 +194,12 @@ def test_whole_voc_set(voc, tmp_path):
 
 
 def test_coco_and_back(voc, tmp_path):
-    from pyscratchdet.data.coco import coco_of_records
-    from pyscratchdet.data.label_map import read_label_map
-
-    pairs = [
-        (key.decode().rpartition("/")[2], annotated_of(value, "record")) for key, value in records(RECORDED / "lmdb")
-    ]
-    content = coco_of_records(pairs, read_label_map(voc / "labelmap.prototxt"))
-    (tmp_path / "instances_train2014.json").write_text(json.dumps(content))
-    arguments = [f"{voc}/VOC2007/JPEGImages", f"{tmp_path}/instances_train2014.json", f"{tmp_path}/db"]
+    json_file = f"{tmp_path}/instances_train2014.json"
+    assert main(["lmdb", "to-coco", f"{RECORDED}/lmdb", json_file, "--label-map", f"{voc}/labelmap.prototxt"]) == 0
+    arguments = [f"{voc}/VOC2007/JPEGImages", json_file, f"{tmp_path}/db"]
     assert main(["lmdb", "coco", *arguments, "--noshuffle"]) == 0
-    for (_, before), (_, after) in zip(pairs, records(tmp_path / "db"), strict=True):
-        again = annotated_of(after, "record")
+    for (_, value), (_, after) in zip(records(RECORDED / "lmdb"), records(tmp_path / "db"), strict=True):
+        before, again = annotated_of(value, "record"), annotated_of(after, "record")
         assert again.datum == before.datum
         assert [g.group_label for g in again.annotation_group] == [g.group_label for g in before.annotation_group]
         for old, new in zip(before.annotation_group, again.annotation_group, strict=True):
@@ -213,6 +207,43 @@ def test_coco_and_back(voc, tmp_path):
                 # Through pixels and back in float32 and text.
                 np.testing.assert_allclose([b.bbox.xmin, b.bbox.ymax], [a.bbox.xmin, a.bbox.ymax], atol=2e-6)
                 assert a.bbox.difficult == b.bbox.difficult
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read"),
+        ("{", "Expecting"),
+        ("{}", "'images' is missing"),
+        ('{"images": [{"id": 1}]}', "without file_name"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 7}]}', "not listed, such as 7"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg"}]}', "no picture a.jpg"),
+    ],
+)
+def test_coco_faults(text, message, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / "some.json").write_text(text)
+    assert main(["lmdb", "coco", str(tmp_path), f"{tmp_path}/some.json", f"{tmp_path}/db"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Error" not in error
+    assert not (tmp_path / "db").exists()
+
+
+def test_show_augmented_samples(tmp_path, capsys):
+    net = """layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
+        transform_param { resize_param { height: 37 width: 46 } expand_param { prob: 1 max_expand_ratio: 3 } }
+        data_param { source: "elsewhere" batch_size: 2 } }"""
+    (tmp_path / "train.prototxt").write_text(net)
+    arguments = ["lmdb", "show", f"{RECORDED}/lmdb", "-o", str(tmp_path), "--count", "5"]
+    assert main([*arguments, "--model", f"{tmp_path}/train.prototxt"]) == 0
+    page = cv2.imread(f"{tmp_path}/samples.png")
+    assert page.shape == (2 * 320, 3 * 320, 3)
+    assert (page[320:, 640:] == 255).all()
+    assert all((page[40:280, start + 40 : start + 280] != 255).any() for start in (0, 320, 640))
+    (tmp_path / "train.prototxt").write_text(net.replace("TRAIN", "TEST"))
+    assert main([*arguments, "--model", f"{tmp_path}/train.prototxt"]) == 2
+    assert "no AnnotatedData layer for training" in capsys.readouterr().err
 
 
 def test_known_label_maps(tmp_path):
