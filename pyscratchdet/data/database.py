@@ -1,4 +1,4 @@
-"""LMDBs of records: reading without ever writing into their folder, and writing so that none is ever half-written."""
+"""Databases of records: reading without ever writing into their folder, and writing so that none is half-written."""
 
 from __future__ import annotations
 
@@ -6,47 +6,76 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
+from pyscratchdet.data.leveldb import LevelStore
 from pyscratchdet.errors import DataError, FileError
 
 _BATCH = 1000
 _FIRST_MAP_SIZE = 1 << 28
-_READERS: weakref.WeakValueDictionary[tuple[int, int, int], _Environment] = weakref.WeakValueDictionary()
+_STORES: weakref.WeakValueDictionary[tuple[int, int, int], _LmdbStore | LevelStore] = weakref.WeakValueDictionary()
 
 
-class _Environment:
+class _LmdbStore:
     """One open environment per process and file: LMDB refuses a second. Closed with its last reader."""
 
     def __init__(self, path: str) -> None:
-        # meminit and readahead off: records are read once, in key order, by possibly many processes.
-        self.env = lmdb.open(path, readonly=True, lock=False, create=False, readahead=False, meminit=False, max_dbs=0)
+        self._path = path
+        try:
+            # meminit and readahead off: records are read once, in key order, by possibly many processes.
+            self._env = lmdb.open(
+                path, readonly=True, lock=False, create=False, readahead=False, meminit=False, max_dbs=0
+            )
+        except lmdb.Error as error:
+            raise DataError(f"not an LMDB: {path}: {error}", code="data.database") from error
+
+    def keys(self) -> list[bytes]:
+        with self._reading() as cursor:
+            return [bytes(key) for key in cursor.iternext(values=False)]
+
+    def value(self, key: bytes) -> bytes:
+        with self._reading() as cursor:
+            return bytes(cursor.get(key))  # type: ignore[arg-type]  # of a key that is there
+
+    def first(self) -> tuple[bytes, bytes] | None:
+        with self._reading() as cursor:
+            key, value = cursor.item() if cursor.first() else (None, None)
+            return None if key is None or value is None else (bytes(key), bytes(value))
 
     def __del__(self) -> None:
-        if hasattr(self, "env"):
-            self.env.close()
+        if hasattr(self, "_env"):
+            self._env.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[lmdb.Cursor]:
+        try:
+            with self._env.begin(buffers=False) as transaction:
+                yield transaction.cursor()
+        except lmdb.Error as error:
+            raise DataError(f"damaged database {self._path}: {error}", code="data.database") from error
 
 
 class Database:
-    """A record database to read from, in the order of its keys.
+    """A record database to read from, in the order of its keys: an LMDB, or a LevelDB where plyvel is installed.
 
     Args:
-        path: Folder with a `data.mdb`.
+        path: Its folder.
 
     Raises:
-        DataError: There is no such folder, it is no LMDB, or it has no records.
+        DataError: There is no such folder, it is neither, or it has no records.
+        UsageError: It is a LevelDB and plyvel is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._pid = -1
         self._keys: list[bytes] | None = None
-        self._environment()
+        self.first()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -55,62 +84,49 @@ class Database:
     def keys(self) -> list[bytes]:
         """All keys in order."""
         if self._keys is None:
-            with self._reading() as cursor:
-                self._keys = list(cursor.iternext(values=False))
+            self._keys = self._store().keys()
         return self._keys
 
     def value(self, index: int) -> bytes:
         """Returns the bytes of record `index`, 0 <= index < len."""
-        with self._reading() as cursor:
-            return bytes(cursor.get(self.keys[index]))
+        return self._store().value(self.keys[index])
 
     def first(self) -> tuple[bytes, bytes]:
         """Returns the first key and its record, without reading the others."""
-        with self._reading() as cursor:
-            cursor.first()
-            return cursor.item()
+        item = self._store().first()
+        if item is None:
+            raise DataError(f"the database {self.path} has no records", code="data.empty-database")
+        return item
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         for index, key in enumerate(self.keys):
             yield key, self.value(index)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pid": -1, "_open": None}
+        return {**self.__dict__, "_pid": -1, "_opened": None}
 
-    def _environment(self) -> lmdb.Environment:
-        """Returns the environment, opened anew after a fork: LMDB's must not cross one."""
+    def _store(self) -> _LmdbStore | LevelStore:
+        """Returns what holds the records, opened anew after a fork: it must not cross one."""
         if self._pid != os.getpid():
-            self._open = _open(self.path)
+            self._opened = _open(self.path)
             self._pid = os.getpid()
-        return self._open.env
+        return self._opened
 
-    @contextmanager
-    def _reading(self) -> Iterator[lmdb.Cursor]:
+
+def _open(path: str) -> _LmdbStore | LevelStore:
+    kinds: dict[str, Callable[[str], _LmdbStore | LevelStore]] = {"data.mdb": _LmdbStore, "CURRENT": LevelStore}
+    for name, kind in kinds.items():
         try:
-            with self._environment().begin(buffers=False) as transaction:
-                yield transaction.cursor()
-        except lmdb.Error as error:
-            raise DataError(f"damaged database {self.path}: {error}", code="data.database") from error
-
-
-def _open(path: str) -> _Environment:
-    data = os.path.join(path, "data.mdb")
-    try:
-        status = os.stat(data)
-    except OSError:
-        hint = "`pyscratchdet lmdb` makes one" if not os.path.exists(path) else "an LMDB is a folder with a data.mdb"
-        raise DataError(f"no database at {path}", code="data.no-database", hint=hint) from None
-    identity = (os.getpid(), status.st_dev, status.st_ino)
-    environment = _READERS.get(identity)
-    if environment is None:
-        try:
-            environment = _Environment(path)
-        except lmdb.Error as error:
-            raise DataError(f"not an LMDB: {path}: {error}", code="data.database") from error
-        _READERS[identity] = environment
-    if environment.env.stat()["entries"] == 0:
-        raise DataError(f"the database {path} has no records", code="data.empty-database")
-    return environment
+            status = os.stat(os.path.join(path, name))
+        except OSError:
+            continue
+        identity = (os.getpid(), status.st_dev, status.st_ino)
+        store = _STORES.get(identity)
+        if store is None:
+            _STORES[identity] = store = kind(path)
+        return store
+    hint = "`pyscratchdet lmdb` makes one" if not os.path.exists(path) else "an LMDB is a folder with a data.mdb"
+    raise DataError(f"no database at {path}", code="data.no-database", hint=hint)
 
 
 class DatabaseWriter:

@@ -38,8 +38,6 @@ class AnnotatedData(Layer):
         param = self.param.data_param
         if param.batch_size < 1:
             raise self.fail("batch_size must be at least 1", "batch-size", found=param.batch_size)
-        if param.backend != param.LMDB:
-            raise self.fail("only LMDB databases are read", "backend", expected="backend: LMDB")
         resize = self.param.transform_param.resize_param
         if resize.resize_mode == resize.FIT_SMALL_SIZE and param.batch_size != 1:
             raise self.fail("FIT_SMALL_SIZE needs batches of 1", "batch-size", expected=1, found=param.batch_size)

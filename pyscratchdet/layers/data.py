@@ -124,8 +124,6 @@ class Data(TransformedData):
 
     def _before_seeds(self) -> None:
         param = self.param.data_param
-        if param.backend != param.LMDB:
-            raise self.fail("only LMDB databases are read", "backend", expected="backend: LMDB")
         self._start = self.context.random.below(param.rand_skip) if param.rand_skip else 0
         self.context.random.integer()
         self._records = None

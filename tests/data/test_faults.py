@@ -1,5 +1,6 @@
 """Damaged input ends in a typed error that names the record; never in a crash, a hang or a silent skip."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pyscratchdet.data.label_map import read_label_map
 from pyscratchdet.data.objects import objects_of
 from pyscratchdet.data.records import Records, annotated_of
 from pyscratchdet.data.transform import Transformer
-from pyscratchdet.errors import DataError, FileError, PyScratchDetError
+from pyscratchdet.errors import DataError, FileError, PyScratchDetError, UsageError
 from pyscratchdet.proto import caffe_pb2
 
 LMDB = Path(__file__).parent / "recorded" / "lmdb"
@@ -76,6 +77,43 @@ def test_empty_database(tmp_path):
     with pytest.raises(DataError) as caught:
         Database(tmp_path / "db")
     assert caught.value.code == "data.empty-database"
+
+
+@pytest.fixture
+def level_database(tmp_path) -> Path:
+    """The recorded records, in a LevelDB."""
+    plyvel = pytest.importorskip("plyvel")
+    database = plyvel.DB(f"{tmp_path}/level", create_if_missing=True, write_buffer_size=1 << 16)
+    for key, value in Database(LMDB):
+        database.put(key, value)
+    database.close()
+    return tmp_path / "level"
+
+
+def test_leveldb(level_database):
+    before = {path.name: path.stat().st_mtime_ns for path in level_database.iterdir()}
+    readers = [Database(level_database), Database(level_database)]
+    assert len(before) > 5  # tables among them
+    for reader in readers:
+        assert list(reader) == list(Database(LMDB))
+    assert readers[0].first() == Database(LMDB).first()
+    assert {path.name: path.stat().st_mtime_ns for path in level_database.iterdir()} == before
+
+
+def test_damaged_leveldb(level_database):
+    for path in level_database.glob("MANIFEST*"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(DataError) as caught:
+        Database(level_database)
+    assert caught.value.code == "data.database"
+
+
+def test_leveldb_without_plyvel(tmp_path, monkeypatch):
+    (tmp_path / "CURRENT").write_text("MANIFEST-000001\n")
+    monkeypatch.setitem(sys.modules, "plyvel", None)
+    with pytest.raises(UsageError, match="pip install") as caught:
+        Database(tmp_path)
+    assert caught.value.code == "data.leveldb"
 
 
 def test_a_killed_writer_leaves_no_database(tmp_path):
