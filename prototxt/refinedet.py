@@ -166,7 +166,7 @@ def _entry(
         training = replace(training, weights=RESNET101_WEIGHTS)
     if finetune:
         training = replace(training, weights=f"models/{coco}/{VOC_INIT}")
-        note = "starts from the COCO net with its classes picked (python -m prototxt.coco_voc)"
+        note = "starts from the COCO net with its classes picked (pyscratchdet convert --coco-to-voc)"
     build = _builder(name, size, backbone, data, training)
     return Entry(name, size, result, build, note=note, can_resize=True, nets_of=nets_of)
 

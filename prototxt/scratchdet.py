@@ -18,7 +18,7 @@ from pyscratchdet.errors import UsageError
 # Residual blocks of conv2 to conv5.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
-# What `python -m prototxt.coco_voc` makes of the COCO net's weights.
+# What `pyscratchdet convert --coco-to-voc` makes of the COCO net's weights.
 VOC_INIT = "coco_for_voc.caffemodel"
 
 # As the published script has it; the paper's section 4.2.2 says 45k, 30k, 20k, 5k iterations (see PAPER_VOC).
@@ -169,7 +169,7 @@ _FINETUNED: dict[str, Any] = {"head_batchnorm": True, "ratios": COCO_RATIOS, "tr
 _SCRIPT_NOTE = "as the published script: rate falls at 40k, 75k, 90k of 100k, no BatchNorm in the heads"
 _PAPER_NOTE = "as the paper prints it: 45k, 30k, 20k, 5k iterations, BatchNorm in the heads"
 _FINETUNE_NOTE = (
-    "starts from the COCO net with its classes picked (python -m prototxt.coco_voc); the paper prints no schedule"
+    "starts from the COCO net with its classes picked (convert --coco-to-voc); the paper prints no schedule"
 )
 
 

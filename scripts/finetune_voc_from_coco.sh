@@ -11,7 +11,7 @@ net=${NET:-scratchdet300_rootres34_voc0712_ft}
 labelmap=$output/labelmap_voc.prototxt
 weights=$output/voc_classes.caffemodel
 mkdir -p "$output"
-[ -e "$weights" ] || python -m prototxt.coco_voc "$coco" "$weights"
+[ -e "$weights" ] || pyscratchdet convert "$coco" "$weights" --coco-to-voc
 [ -e "$labelmap" ] || pyscratchdet create-label-map voc "$labelmap"
 [ -e "$output/trainval_lmdb" ] ||
     pyscratchdet lmdb voc "$data" "$output/trainval_lmdb" --split trainval --years 2007,2012 --label-map "$labelmap"

@@ -23,6 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="decoded",
         help="ONNX of a detector ends in detections (default), or before DetectionOutput",
     )
+    parser.add_argument(
+        "--coco-to-voc",
+        action="store_true",
+        help="SRC is a COCO detector's caffemodel: keep VOC's classes only",
+    )
     parser.add_argument("--mmdetection", action="store_true", help="SRC is a ScratchDet checkpoint of mmdetection")
     parser.add_argument("--weights", metavar="FILE", help="state_dict of a torchvision model; left out, random weights")
     parser.add_argument("--size", type=int, default=224, help="input of a torchvision model in pixels (default: 224)")
@@ -48,6 +53,11 @@ def run(args: argparse.Namespace) -> int:
         if not args.model:
             raise UsageError("--mmdetection needs --model", code="convert.model")
         blobs = convert_mmdetection(args.source, args.model, args.target)
+    elif args.coco_to_voc:
+        from converters.coco_voc import COCO_OF_VOC, convert_coco_to_voc
+
+        blobs = convert_coco_to_voc(args.source, args.target)
+        print(f"{len(COCO_OF_VOC)} classes in {', '.join(blobs)}")
     elif args.fold:
         from converters.merge_bn import convert_folded
 

@@ -34,6 +34,15 @@ class CopyReport:
     ignored: list[str] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
 
+    def summary(self) -> str:
+        """Returns one line: what matched, and what did not and why."""
+        parts = [f"{len(self.copied)} layers copied"]
+        if self.ignored:
+            parts.append(f"{len(self.ignored)} of the file have no layer of that name here: {', '.join(self.ignored)}")
+        if self.untouched:
+            parts.append(f"{len(self.untouched)} keep their values, not being in the file: {', '.join(self.untouched)}")
+        return "; ".join(parts)
+
 
 def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs]) -> CopyReport:
     """Copies blobs by layer name, as Caffe does; what one side lacks is left alone and reported.

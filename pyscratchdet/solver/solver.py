@@ -419,6 +419,8 @@ class Solver:
                 report = copy_weights(net, path)
                 for layer in report.ignored if net is self.net else []:
                     self._say(f"Ignoring source layer {layer}", 757, "net.cpp")
+                if net is self.net:
+                    self._say(report.summary(), 155, "caffe.cpp")
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
 
     # --- building ---

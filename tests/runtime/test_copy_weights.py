@@ -68,6 +68,10 @@ def test_report_of_what_did_not_meet():
     net = build()
     report = copy_weights(net, {"a": arrays((4, 3), (4,)), "gone": arrays((1, 2)), "relu": []})
     assert (report.copied, report.ignored, report.untouched) == (["a"], ["gone"], ["bn", "b"])
+    assert report.summary() == (
+        "1 layers copied; 1 of the file have no layer of that name here: gone; "
+        "2 keep their values, not being in the file: bn, b"
+    )
 
 
 @pytest.mark.parametrize(

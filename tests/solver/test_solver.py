@@ -288,6 +288,7 @@ def test_weights_of_files_come_before_training(toy, tmp_path, log):
     assert torch.equal(first.net.params["fc2"][0], second.net.params["fc2"][0])
     assert second.iter == 0
     assert f"Finetuning from {tmp_path}/out/toy_iter_7.caffemodel" in log()
+    assert any(line.endswith(" layers copied") for line in log())
 
 
 def test_gradients_are_averaged_over_the_world_before_clipping(toy):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from prototxt.coco_voc import COCO_OF_VOC, main, pick_classes
+from converters.coco_voc import COCO_OF_VOC, pick_classes
+from pyscratchdet.cli import main
 from pyscratchdet.errors import WeightsError
 from pyscratchdet.proto import caffe_pb2
 
@@ -58,11 +59,11 @@ def test_other_nets_are_refused():
 def test_command(tmp_path, capsys):
     (tmp_path / "coco.caffemodel").write_bytes(coco_net().SerializeToString())
     target = tmp_path / "voc.caffemodel"
-    assert main([str(tmp_path / "coco.caffemodel"), str(target)]) == 0
-    assert "21 classes in conv4_mbox_conf" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "coco.caffemodel"), str(target), "--coco-to-voc"]) == 0
+    assert "21 classes in conv4_mbox_conf, conv4_mbox_conf_bn" in capsys.readouterr().out
     net = caffe_pb2.NetParameter.FromString(target.read_bytes())
     assert net.layer[0].blobs[1].shape.dim[0] == 42
     (tmp_path / "text").write_text("no caffemodel")
-    assert main([str(tmp_path / "text"), str(tmp_path / "none")]) == 2
-    assert main([str(tmp_path / "missing"), str(tmp_path / "none")]) == 2
+    assert main(["convert", str(tmp_path / "text"), str(tmp_path / "none"), "--coco-to-voc"]) == 2
+    assert main(["convert", str(tmp_path / "missing"), str(tmp_path / "none"), "--coco-to-voc"]) == 2
     assert not (tmp_path / "none").exists()
