@@ -10,6 +10,8 @@ from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_ar
 from pyscratchdet.cli.flags import add_allow_unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyscratchdet.evaluate.tables import Detections, GroundTruth
     from pyscratchdet.evaluate.voc import VocResult
 
@@ -110,10 +112,7 @@ def _run_voc(args: argparse.Namespace) -> int:
 
     default_label_map(args)
     truth = voc_truth(args, class_names(args))
-    if args.results:
-        detections = read_voc_results(args.results, truth)
-    else:
-        detections = detect_set(args, truth, False, args.multi_scale, args.resume)
+    detections = _detections(args, truth, read_voc_results)
     result = evaluate_voc(truth, detections, args.metric, args.overlap)
     if args.json:
         _print_json(voc_figures(result))
@@ -135,10 +134,7 @@ def _run_coco(args: argparse.Namespace) -> int:
     from pyscratchdet.evaluate.voc import evaluate_voc
 
     truth = read_coco_truth(args.data, args.images, class_names(args))
-    if args.results:
-        detections = read_coco_results(args.results, truth)
-    else:
-        detections = detect_set(args, truth, True, args.multi_scale, args.resume)
+    detections = _detections(args, truth, read_coco_results)
     result = evaluate_coco(truth, detections, load_coco_json(args.data), args.engine)
     if args.json:
         _print_json({**result.figures, "classes": result.class_ap, "classes50": result.class_ap50})
@@ -151,6 +147,22 @@ def _run_coco(args: argparse.Namespace) -> int:
     return 0
 
 
+def _detections(
+    args: argparse.Namespace, truth: GroundTruth, read_results: Callable[[str, GroundTruth], Detections]
+) -> Detections:
+    """Returns what `--results` holds, or what the net of the arguments finds."""
+    from pyscratchdet.errors import UsageError
+
+    if bool(args.results) == bool(args.model or args.weights):
+        found = "both" if args.results else "neither"
+        raise UsageError(
+            "what to judge?", code="usage.option", expected="--model and --weights, or --results", found=found
+        )
+    if args.results:
+        return read_results(args.results, truth)
+    return detect_set(args, truth, args.kind == "coco", args.multi_scale, args.resume)
+
+
 def detect_set(
     args: argparse.Namespace,
     truth: GroundTruth,
@@ -160,10 +172,10 @@ def detect_set(
 ) -> Detections:
     """Runs the net of the arguments over a set."""
     from pyscratchdet.errors import DataError, UsageError
-    from pyscratchdet.evaluate.runner import Progress, run_set
+    from pyscratchdet.evaluate.runner import Detect, Progress, run_set
 
     if not args.model or not args.weights:
-        raise UsageError("nothing to judge", code="usage.option", expected="--model and --weights, or --results")
+        raise UsageError("a net needs two files", code="usage.option", expected="--model and --weights")
     detector = make_detector(args)
     if args.labelmap is None and detector.num_classes != len(truth.classes) + 1:
         raise DataError(
@@ -173,14 +185,14 @@ def detect_set(
             found=f"num_classes {detector.num_classes}",
             hint="give the label map that the net was trained with",
         )
-    detect = detector.detect
+    detect: Detect = detector.detect
     if multi_scale:
         from pyscratchdet.evaluate.multiscale import MultiScaleDetector
 
         many = MultiScaleDetector(detector, coco)
         sizes = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
         print(f"multi-scale, each also mirrored: {sizes}", file=sys.stderr)
-        detect = many.detect  # type: ignore[assignment]
+        detect = many.detect
     settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
     settings["multi_scale"] = multi_scale
     return run_set(truth, detect, resume, settings, Progress(len(truth.names)))

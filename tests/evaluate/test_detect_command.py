@@ -154,13 +154,17 @@ def test_evaluate_voc_writes_results_that_judge_the_same(devkit, flags, tmp_path
     assert (tmp_path / "o" / "report.html").is_file()
     assert main([*arguments, "--results", str(tmp_path / "o")]) == 0
     assert json.loads(capsys.readouterr().out)["mAP"] == pytest.approx(5 / 6)
+    for more, found in (([], "neither"), ([*flags, "--results", str(tmp_path / "o")], "both")):
+        assert main([*arguments, *more]) == 2
+        assert f"expected --model and --weights, or --results and found {found}" in capsys.readouterr().err
 
 
 def test_evaluate_voc_prints_a_table(devkit, flags, capsys):
     assert main(["evaluate", "voc", "--data", str(devkit), *flags, "--multi-scale"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert "blue" in printed
     assert "mAP = " in printed
+    assert "multi-scale, each also mirrored: 32x48, 19x48, 19x28, 38x57, " in told
 
 
 def test_evaluate_coco(devkit, flags, tmp_path, capsys):
