@@ -50,7 +50,11 @@ def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
             for value in output.ravel():
                 info(_log, f"Batch {i}, {name} = {number(value)}", "caffe.cpp:304")
         if sums and any(a.shape != b.shape for a, b in zip(sums, outputs, strict=True)):
-            raise NetError("outputs change their shapes between batches and have no mean", code="score.shapes")
+            raise NetError(
+                "outputs change their shapes between batches and have no mean",
+                code="score.shapes",
+                hint="a net that ends in DetectionEvaluate is judged by `evaluate caffe`",
+            )
         sums = [a + b for a, b in zip(sums, outputs, strict=True)] if sums else outputs
     info(_log, f"Loss: {number(loss / np.float32(iterations))}", "caffe.cpp:309")
     means = [(total / np.float32(iterations)).astype(np.float32) for total in sums]
