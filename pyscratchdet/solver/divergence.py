@@ -66,7 +66,7 @@ def _largest(net: Net, blobs: Mapping[str, Tensor]) -> tuple[int, str] | None:
     inner = [entry for entry in sizes if entry[2] not in losses] or sizes
     if not inner:
         return None
-    size, index, name = max(inner)
+    size, index, name = max(inner, key=lambda entry: entry[0])  # the first of equal ones, before copies of it
     return index, f'the largest values are here: up to {size:.3g} in blob "{name}"'
 
 

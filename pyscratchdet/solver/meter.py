@@ -73,7 +73,7 @@ class Meter:
 
         Returns:
             images_per_second (all processes), seconds_per_iteration, data_wait (share of the time, 0 to 1), grad_norm
-            (L2, of the last iteration), grad_norm_mean and grad_norm_std (over the stretch).
+            (L2, of the last iteration), grad_norm_mean and, of two iterations or more, grad_norm_std (over the stretch).
         """
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -87,7 +87,8 @@ class Meter:
             norms = torch.stack(self._norms).float().cpu()
             values["grad_norm"] = float(norms[-1])
             values["grad_norm_mean"] = float(norms.mean())
-            values["grad_norm_std"] = float(norms.std(correction=0))
+            if len(norms) > 1:
+                values["grad_norm_std"] = float(norms.std(correction=0))
         self.start()
         return values
 

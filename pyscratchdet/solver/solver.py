@@ -294,7 +294,14 @@ class Solver:
             if self.first_loss is None:
                 self.first_loss = loss
             if self.stop_when_diverged and has_diverged(loss, self.first_loss):
-                raise divergence(self.net, blobs, self.iter, loss)
+                raise divergence(self.net, {**self._inner_blobs(), **blobs}, self.iter, loss)
+
+    def _inner_blobs(self) -> Mapping[str, Tensor]:
+        """Returns the blobs that the fast mode does not keep, of another pass: the next batch shows it as well."""
+        if self.precision.is_exact or self._options.get("sync_batchnorm"):  # other processes may not come along
+            return {}
+        with torch.no_grad(), self.precision.context(self.device):
+            return self.net.forward_blobs(self.feed(self.net))
 
     # --- output ---
 

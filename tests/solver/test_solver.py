@@ -8,7 +8,7 @@ from toynet import SOLVER, TRAIN
 
 from pyscratchdet.errors import FileError, PyScratchDetError, SolverError
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.solver import Action, Solver, World
+from pyscratchdet.solver import Action, Precision, Solver, World
 
 # One input, one weight: loss = (w x - y)^2 / 2, so that every figure can be worked out by hand.
 LINE = """
@@ -184,8 +184,9 @@ def test_diverged_loss_names_the_layer_and_changes_nothing(toy):
     assert "base_lr" in caught.value.hint
 
 
-def test_bad_data_is_blamed_on_the_data(toy):
-    solver = line(toy, "")
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_bad_data_is_blamed_on_the_data(toy, is_fast):
+    solver = line(toy, "", precision=Precision(is_fast=is_fast))
     before = solver.net.params["fc"][0].clone()
     solver.feed = inputs(x=float("nan"))
     with pytest.raises(SolverError) as caught:
