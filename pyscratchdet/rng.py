@@ -144,6 +144,25 @@ class CaffeRandom:
         return _append(values, done, signed[start:])
 
 
+class Undrawn(CaffeRandom):
+    """In place of a stream, for values that are overwritten before anyone sees them: they cost next to nothing."""
+
+    def __init__(self) -> None:
+        """Has no state."""
+
+    def uniform(self, low: float, high: float, size: int) -> np.ndarray:
+        """Returns `high` throughout."""
+        return np.broadcast_to(np.float32(high), size)
+
+    def gaussian(self, mu: float, sigma: float, size: int) -> np.ndarray:
+        """Returns `mu` throughout."""
+        return np.broadcast_to(np.float32(mu), size)
+
+    def bernoulli(self, p: float, size: int) -> np.ndarray:
+        """Returns 1 throughout."""
+        return np.broadcast_to(np.int32(1), size)
+
+
 class _Draws:
     """Outputs drawn already, then new ones, one at a time."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime.net import LayerModule, Learnable, Net, build_net
 from pyscratchdet.runtime.optimize import OptimizedNet
@@ -54,7 +55,9 @@ def load_net(
     Raises:
         FileError, PrototxtError, NetError, LayerError, WeightsError: One of the files is missing or not sound.
     """
-    net = build_net(model, phase, level, stages, random, options)
+    blobs = {} if weights is None else read_weights(weights).blobs
+    # Draws for values that the file has matter only to who goes on with the stream.
+    net = build_net(model, phase, level, stages, random, options, given=blobs if random is None else ())
     if weights is not None:
-        copy_weights(net, weights)
+        copy_weights(net, blobs, os.fspath(weights))
     return OptimizedNet(net) if optimize else net

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from pyscratchdet.layers.fillers import fill
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
 from pyscratchdet.net import Node, lr_mult
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.rng import CaffeRandom
+from pyscratchdet.rng import CaffeRandom, Undrawn
 
 Inputs = Mapping[str, Tensor | np.ndarray] | Tensor | np.ndarray | None
 
@@ -27,13 +27,18 @@ Inputs = Mapping[str, Tensor | np.ndarray] | Tensor | np.ndarray | None
 class LayerModule(nn.Module):
     """One layer with its blobs: parameters where they are learned, buffers where the forward pass keeps statistics.
 
+    Args:
+        layer: The layer object.
+        node: Its place in the graph.
+        random: Stream that fillers draw from.
+
     Attributes:
         layer: The layer object.
         node: Its place in the graph.
         roles: The blobs' names (`weight`, `bias`, ...) in Caffe's order.
     """
 
-    def __init__(self, layer: Layer, node: Node) -> None:
+    def __init__(self, layer: Layer, node: Node, random: CaffeRandom) -> None:
         super().__init__()
         self.layer = layer
         self.node = node
@@ -41,7 +46,7 @@ class LayerModule(nn.Module):
         self._shared_shapes: dict[str, Shape] = {}
         for spec in layer.blobs:
             try:
-                values = _initial_values(spec, layer.context.random)
+                values = _initial_values(spec, random)
             except MemoryError as error:
                 raise layer.fail("no memory for a blob", "memory", found=f"{spec.role} {spec.shape}") from error
             if spec.is_statistic:
@@ -357,6 +362,7 @@ def build_net(
     stages: Sequence[str] = (),
     random: CaffeRandom | None = None,
     options: Mapping[str, object] | None = None,
+    given: Collection[str] = (),
 ) -> Net:
     """Builds a net with freshly filled weights.
 
@@ -367,6 +373,7 @@ def build_net(
         stages: Added to the file's own.
         random: Stream that fillers, dropout and data layers draw from; the same seed gives Caffe's weights.
         options: Runtime choices for layers, e.g. {"workers": 2} for data layers.
+        given: Layers whose weights the caller sets next: nothing is drawn for them.
 
     Raises:
         PrototxtError, NetError, LayerError: The net is not sound.
@@ -377,8 +384,10 @@ def build_net(
     made: list[Layer] = []
 
     def add(layer: Layer) -> None:
+        first = all(layer.name != other.name for other in made)  # the one of its name that weights go to
         made.append(layer)
-        modules.append(LayerModule(layer, Node(layer.param, -1)))
+        random = Undrawn() if first and layer.name in given else context.random
+        modules.append(LayerModule(layer, Node(layer.param, -1), random))
 
     plan = plan_net(net, phase_number, level, stages, context, on_layer=add)
     for module, node in zip(modules, plan.graph.nodes, strict=True):

@@ -44,25 +44,27 @@ class CopyReport:
         return "; ".join(parts)
 
 
-def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs]) -> CopyReport:
+def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs], path: str = "") -> CopyReport:
     """Copies blobs by layer name, as Caffe does; what one side lacks is left alone and reported.
 
     Args:
         net: The net whose blobs are written.
         source: A .caffemodel or .caffemodel.h5 file, or {layer: [arrays]}. None, or nothing, stands for a blob that
             the layer shares with another one, which has it (HDF5 files).
+        path: Where the arrays come from, for errors.
 
     Raises:
         FileError, WeightsError: The file is damaged, or a layer's blobs differ in number or shape; the net is then
             unchanged.
     """
-    path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
-    blobs: Mapping[str, Blobs] = read_weights(path).blobs if path else source  # type: ignore[assignment]
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        source = read_weights(path).blobs
     targets = _first_of_each_name(net)
     shared = _shared_places(net)
     report = CopyReport()
     pairs: list[tuple[torch.Tensor, np.ndarray]] = []
-    for layer, arrays in blobs.items():
+    for layer, arrays in source.items():
         if layer not in targets:
             report.ignored.append(layer)
         elif len(arrays) or targets[layer].roles:

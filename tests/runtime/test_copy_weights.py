@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import pyscratchdet
-from pyscratchdet.errors import FileError, WeightsError
+from pyscratchdet.errors import FileError, LayerError, WeightsError
+from pyscratchdet.layers.fillers import fill
 from pyscratchdet.proto import caffe_pb2, text, weights
+from pyscratchdet.rng import CaffeRandom, Undrawn
 from pyscratchdet.runtime import copy_weights, net_blobs, net_to_proto, save_weights, share_weights
 
 NET = """
@@ -49,6 +51,46 @@ def test_saved_weights_load_alike(ending, tmp_path):
     copied = ["a", "b", "bn"] if ending.endswith("h5") else ["a", "b", "bn", "c"]  # HDF5 has shared blobs once
     assert (sorted(report.copied), report.ignored, report.untouched) == (copied, [], [])
     assert other.params["c"][0].data_ptr() == other.params["b"][0].data_ptr()
+
+
+@pytest.mark.parametrize("ending", ["caffemodel", "caffemodel.h5"])
+def test_loading_draws_nothing_for_layers_that_the_file_has(ending, tmp_path, monkeypatch):
+    path = tmp_path / f"net.{ending}"
+    net = build()
+    save_weights(net, path)
+    more = (
+        NET
+        + """layer { name: "d" type: "InnerProduct" bottom: "c" top: "d"
+      inner_product_param { num_output: 7 weight_filler { type: "uniform" min: 1 max: 2 } } }
+      layer { name: "a" type: "InnerProduct" bottom: "d" top: "e"
+      inner_product_param { num_output: 4 weight_filler { type: "uniform" min: 3 max: 4 } } }"""
+    )
+    sizes = []
+    draw = CaffeRandom.uniform
+    monkeypatch.setattr(CaffeRandom, "uniform", lambda *args: sizes.append(args[3]) or draw(*args))
+    found = pyscratchdet.load_net(text.parse(more, caffe_pb2.NetParameter), path)
+    # "d" is not in the file, and of the two "a" the second is not what the weights go to.
+    assert sizes == [28, 28]
+    assert equal({key: state(found)[key] for key in state(net)}, state(net))
+    values = net_blobs(found)["d"][0]
+    assert 1 <= values.min() < values.max() <= 2
+    sizes.clear()
+    pyscratchdet.load_net(text.parse(NET, caffe_pb2.NetParameter), path, random=CaffeRandom(3))
+    assert sizes == [12, 16]  # the stream is the caller's, who may go on with it
+
+
+def test_loading_checks_fillers_all_the_same(tmp_path):
+    save_weights(build(), tmp_path / "net.caffemodel")
+    for name, text_of in {"typo": 'type: "xavir"', "range": 'type: "uniform" min: 2 max: 1'}.items():
+        net = text.parse(NET.replace('type: "xavier"', text_of), caffe_pb2.NetParameter)
+        with pytest.raises(LayerError, match="unknown filler" if name == "typo" else "min must not exceed max"):
+            pyscratchdet.load_net(net, tmp_path / "net.caffemodel")
+
+
+@pytest.mark.parametrize("kind", ["uniform", "gaussian", "positive_unitball", "xavier", "msra", "bilinear", "constant"])
+def test_every_filler_works_without_draws(kind):
+    filler = caffe_pb2.FillerParameter(type=kind, min=-1, std=2, sparse=3 if kind == "gaussian" else -1)
+    assert fill(filler, (4, 3, 5, 5), Undrawn()).shape == (4, 3, 5, 5)
 
 
 def test_shared_blobs_are_stored_once_in_hdf5_and_may_be_missing(tmp_path):
