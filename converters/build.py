@@ -28,6 +28,7 @@ Pads = tuple[int, int, int, int]  # top, left, bottom, right
 # Caffe's running sums are statistics * scale factor. At rest the factor is 1 / (1 - moving_average_fraction), 1000 for
 # Caffe's default; the power of two next to it keeps every bit, and a training that goes on weighs batches as it should.
 SCALE_FACTOR = 1024.0
+MAX_COUNT = 2**31  # values in a blob of Caffe's
 
 
 class NetBuilder:
@@ -234,14 +235,36 @@ class NetBuilder:
     # --- the rest ---
 
     def eltwise(self, name: str, operation: str, bottoms: Sequence[str], coeff: Sequence[float] = ()) -> str:
-        """Eltwise "SUM", "PROD" or "MAX" of blobs of one shape."""
+        """Eltwise "SUM", "PROD" or "MAX" of blobs of one shape; or "PROD" of one and a value per channel of its own."""
         shapes = {self.shapes[bottom] for bottom in bottoms}
+        if operation == "PROD" and len(bottoms) == len(shapes) == 2:
+            gate, blob = sorted(bottoms, key=lambda bottom: np.prod(self.shapes[bottom]))
+            channels = self.shapes[gate][:2]
+            if self.shapes[gate] == (*channels, 1, 1) and self.shapes[blob][:2] == channels:
+                flat = self.reshape(f"{name}_gate", gate, channels)
+                return self.add("Scale", name, [blob, flat], scale_param={"axis": 0})[0]
         if len(shapes) > 1:
             raise self.refuse(name, operation, f"blobs of different shapes, {sorted(shapes)}; Caffe does not broadcast")
         values: dict[str, Any] = {"operation": operation}
         if any(value != 1 for value in coeff):
             values["coeff"] = list(coeff)
         return self.add("Eltwise", name, bottoms, eltwise_param=values)[0]
+
+    def enlarge(self, name: str, bottom: str, factors: Pair) -> str:
+        """Repeats each pixel in both directions: a Deconvolution of ones, which every Caffe has; it does not learn."""
+        if np.prod([*map(float, self.shapes[bottom]), *factors]) >= MAX_COUNT:
+            raise self.refuse(name, "Deconvolution", f"factors {factors} make more values than a Caffe blob holds")
+        channels = self.shapes[bottom][1]
+        values = {
+            "num_output": channels,
+            "group": channels,
+            "bias_term": False,
+            **_window("kernel", factors),
+            **_window("stride", factors),
+        }
+        weight = np.ones((channels, 1, *factors), np.float32)
+        frozen = [{"lr_mult": 0, "decay_mult": 0}]
+        return self.add("Deconvolution", name, [bottom], [weight], convolution_param=values, param=frozen)[0]
 
     def reshape(self, name: str, bottom: str, shape: Sequence[int]) -> str:
         """Reshape; what equals the bottom's first axis is left open, so the batch size is."""

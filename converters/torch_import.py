@@ -7,6 +7,7 @@ training (converters.build.SCALE_FACTOR).
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -81,6 +82,7 @@ class _Importer:
         self.inputs = list(signature.user_inputs)
         self.blobs: dict[str, str] = {}  # torch node -> our blob
         self.views: set[str] = set()  # blobs that share PyTorch's memory with another
+        self.parts: dict[str, list[str]] = {}  # torch node with several results -> our blobs
 
     def run(self, shape: tuple[int, ...]) -> NetBuilder:
         state = {**self.program.state_dict, **self.program.constants}
@@ -95,17 +97,26 @@ class _Importer:
         return self.net
 
     def _convert(self, node: torch.fx.Node) -> None:
+        if node.target is operator.getitem:
+            parts, index = node.args
+            self.blobs[node.name] = self.parts[parts.name][index]  # type: ignore[union-attr, index]
+            return
         kind = str(node.target).removeprefix("aten.").split(".")[0]
         in_place, kind = kind.endswith("_"), kind.rstrip("_")
         if kind not in _HANDLERS:
             raise self.net.refuse(node.name, kind, "Caffe has no layer for this operation")
         call = _Call(self, node, kind)
         before = call.input() if in_place else ""
-        self.blobs[node.name] = _HANDLERS[kind](call)
-        if in_place:
-            self._overwrite(call, before, self.blobs[node.name])
-        if kind in ("flatten", "view", "reshape", "permute"):
-            self.views.add(self.blobs[node.name])
+        result = _HANDLERS[kind](call)
+        if isinstance(result, list):
+            self.parts[node.name] = result
+            self.views.update(result)
+            return
+        self.blobs[node.name] = result
+        if in_place and result != before:
+            self._overwrite(call, before, result)
+        if kind in _VIEWS:
+            self.views.add(result)
 
     def _overwrite(self, call: _Call, before: str, after: str) -> None:
         """What PyTorch changes in place has its new value under all its names."""
@@ -273,6 +284,41 @@ def _permute(c: _Call) -> str:
     return c.net.add("Permute", c.name, [c.input()], permute_param={"order": order})[0]
 
 
+def _transpose(c: _Call) -> str:
+    order = list(range(len(c.shape())))
+    first, second = int(c.args["dim0"]), int(c.args["dim1"])
+    order[first], order[second] = order[second], order[first]
+    return c.net.add("Permute", c.name, [c.input()], permute_param={"order": order})[0]
+
+
+def _parts(c: _Call) -> list[str]:
+    """Chunk(number), split(size) and split(sizes) along an axis."""
+    axis = int(c.args.get("dim", 0)) % len(c.shape())
+    size = c.shape()[axis]
+    given = c.args.get("chunks", c.args.get("split_size", c.args.get("split_sizes")))
+    if isinstance(given, int):
+        step = -(-size // given) if c.kind == "chunk" else given
+        given = [min(step, size - start) for start in range(0, size, step)]
+    if len(given) == 1:
+        return [c.input()]
+    names = [f"{c.node.name}_{k}" for k in range(len(given))]
+    used = {int(user.args[1]) for user in c.node.users if user.users}  # type: ignore[arg-type]
+    tops = c.net.split(c.name, c.input(), axis, given, names)
+    if unused := [top for k, top in enumerate(tops) if k not in used]:
+        c.net.silence(f"{c.name}_silence", unused)
+    return tops
+
+
+def _nearest(c: _Call) -> str:
+    height, width = c.shape()[2:]
+    wanted = c.args.get("output_size")
+    scales = c.args.get("scale_factors") or [c.args.get("scales_h"), c.args.get("scales_w")]
+    factors = [w / h for w, h in zip(wanted, (height, width), strict=True)] if wanted else scales
+    if any(factor is None or factor < 1 or factor % 1 for factor in factors):
+        raise c.refuse(f"factors {factors}; only whole ones have an exact layer")
+    return c.net.enlarge(c.name, c.input(), (int(factors[0]), int(factors[1])))
+
+
 def _hardtanh(c: _Call) -> str:
     limits = float(c.args.get("min_val", -1)), float(c.args.get("max_val", 1))
     if limits != (0, 6):
@@ -297,7 +343,8 @@ def _simple(kind: str, field: str = "", **names: str) -> Callable[[_Call], str]:
     return convert
 
 
-_HANDLERS: dict[str, Callable[[_Call], str]] = {
+_VIEWS = ("flatten", "view", "reshape", "permute", "transpose")
+_HANDLERS: dict[str, Callable[[_Call], str | list[str]]] = {
     "conv2d": _conv,
     "conv_transpose2d": _conv,
     "convolution": _conv,
@@ -307,6 +354,8 @@ _HANDLERS: dict[str, Callable[[_Call], str]] = {
     "leaky_relu": _simple("ReLU", "relu_param", negative_slope="negative_slope"),
     "elu": _simple("ELU", "elu_param", alpha="alpha"),
     "sigmoid": _simple("Sigmoid"),
+    "silu": _simple("Swish"),
+    "hardswish": _simple("HardSwish"),
     "tanh": _simple("TanH"),
     "abs": _simple("AbsVal"),
     "exp": _simple("Exp"),
@@ -323,6 +372,9 @@ _HANDLERS: dict[str, Callable[[_Call], str]] = {
     "view": lambda c: c.net.reshape(c.name, c.input(), c.args["size"]),
     "reshape": lambda c: c.net.reshape(c.name, c.input(), c.args["shape"]),
     "permute": _permute,
+    "transpose": _transpose,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes"), _parts),
+    "upsample_nearest2d": _nearest,
     "softmax": lambda c: c.net.add(
         "Softmax", c.name, [c.input()], softmax_param={"axis": int(c.args["dim"]) % len(c.shape())}
     )[0],

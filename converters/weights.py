@@ -277,11 +277,16 @@ def _read_onnx(path: str, names: Names) -> Bundle:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     if text is not None and (missing := [key for key in order if key not in tensors]):
         raise WeightsError(f"{path}: arrays are missing", code="weights.damaged", found=f"no {', '.join(missing[:5])}")
-    arrays = {key: _float32(_onnx_array(tensors[key], path), key, path) for key in order if key in tensors}
+    arrays = {key: _float32(onnx_array(tensors[key], path), key, path) for key in order if key in tensors}
     return Bundle(names.group(arrays, path), _decoded(metadata.get(SKELETON), path))
 
 
-def _onnx_array(tensor: Any, path: str) -> np.ndarray:
+def onnx_array(tensor: Any, path: str) -> np.ndarray:
+    """Returns the values of an ONNX tensor that lies in the file itself.
+
+    Raises:
+        WeightsError: It is damaged or lies elsewhere.
+    """
     from onnx import numpy_helper
 
     if tensor.data_location:  # never follow a path that a file names

@@ -106,9 +106,20 @@ CASES = {
     "neg": ([node("Neg", ["x"], ["y"])], {}),
     "exp-log": ([node("Exp", ["x"], ["e"]), node("Log", ["e"], ["y"])], {}),
     "softplus": ([node("Softplus", ["x"], ["y"])], {}),
+    "hard-swish": ([node("HardSwish", ["x"], ["y"])], {}),
     "sqrt": ([node("Abs", ["x"], ["a"]), node("Sqrt", ["a"], ["y"])], {}),
     "pow": ([node("Abs", ["x"], ["a"]), node("Pow", ["a", "k"], ["y"])], {"k": np.array(1.5, "f4")}),
     "div-by-4": ([node("Div", ["x", "k"], ["y"])], {"k": np.array([4], "f4")}),
+    "gate": (
+        [node("GlobalAveragePool", ["x"], ["a"]), node("Sigmoid", ["a"], ["g"]), node("Mul", ["g", "x"], ["y"])], {},
+    ),
+    "resize": (
+        [node("Resize", ["x", "", "k"], ["y"], coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+        {"k": np.array([1, 1, 2, 3], "f4")},
+    ),
+    "resize-half-pixels": (
+        [node("Resize", ["x", "", "", "k"], ["y"])], {"k": np.array([1, 6, 27, 24])},
+    ),
     "concat": ([node("Relu", ["x"], ["a"]), node("Concat", ["a", "x"], ["y"], axis=1)], {}),
     "flatten-gemm": (
         [node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "w", "c"], ["y"], transB=1, alpha=0.5)],
@@ -156,7 +167,7 @@ def test_onnx_operators(case, tmp_path):
 
 REFUSED = {
     "Einsum": ([node("Einsum", ["x"], ["y"], equation="nchw->nc")], {}, "no layer"),
-    "Resize": ([node("Resize", ["x", "", "k"], ["y"])], {"k": np.array([1, 1, 2, 2], "f4")}, "no layer"),
+    "Resize": ([node("Resize", ["x", "", "k"], ["y"])], {"k": np.array([1, 1, 1.5, 2], "f4")}, "whole"),
     "Conv": ([node("Conv", ["x", "w"], ["y"], pads=[0, 0, 1, 1])], {"w": values(4, 6, 3, 3)}, "two ends"),
     "AveragePool": (
         [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)], {}, "leave out the padding",
@@ -259,6 +270,22 @@ def test_relu_in_place_changes_what_is_added_later(tmp_path):
     check(net, tmp_path, inputs, {net.param.layer[-1].top[0]: expected})
 
 
+def test_parts_gates_and_enlargement(tmp_path):
+    class Parts(nn.Module):
+        def forward(self, x):
+            a, b, _ = torch.split(x, [2, 3, 1], 1)
+            c, d = torch.chunk(b, 2, 2)  # 5 rows: 3 and 2
+            e = torch.cat([c, d], 2).transpose(2, -1).transpose(3, 2)
+            f = torch.cat([a, e], 1)
+            gated = f * torch.sigmoid(f.mean((2, 3), keepdim=True))
+            return nn.functional.interpolate(nn.functional.silu(gated), scale_factor=(2, 3))
+
+    module, inputs = Parts(), values(2, 6, 5, 7)
+    net = import_module(module, inputs.shape)
+    expected = module(torch.from_numpy(inputs)).numpy()
+    check(net, tmp_path, inputs, {net.param.layer[-1].top[0]: expected})
+
+
 def test_batch_norm_statistics_go_on_in_training(tmp_path):
     module = seeded(nn.Sequential(nn.BatchNorm2d(4)))
     net = import_module(module, (2, 4, 3, 5))
@@ -292,9 +319,12 @@ def test_torchvision_resnet(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet101", "vgg16", "mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet101", "vgg16", "vgg16_bn", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5", "efficientnet_b0"],
+)
 def test_torchvision_models(name, tmp_path):
-    size = (224, 224) if name == "vgg16" else (64, 96)  # VGG's windows of 7 need their own size
+    size = (224, 224) if name.startswith("vgg") else (64, 96)  # VGG's windows of 7 need their own size
     module, inputs = seeded(torchvision_model(name, num_classes=7)), values(1, 3, *size)
     expected = module(torch.from_numpy(inputs)).detach().numpy()
     net = import_module(module, inputs.shape, name)

@@ -1,0 +1,313 @@
+"""ONNX operators as Caffe layers, one function each; what a layer does not do exactly is refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from converters.onnx_import import Node
+
+
+def _conv(n: Node) -> str:
+    weight = n.floats(1)
+    if weight.ndim != 4:
+        raise n.refuse(f"a convolution over {weight.ndim - 2} axes; two are supported")
+    transposed = n.node.op_type == "ConvTranspose"
+    if transposed and (any(n.get("output_padding", [0])) or "output_shape" in n.attributes):
+        raise n.refuse("output_padding or output_shape; Caffe has neither")
+    return n.net.convolution(
+        n.name,
+        n.blob(),
+        weight,
+        n.floats(2) if len(n.inputs) > 2 and n.inputs[2] else None,
+        stride=n.pair("strides"),
+        pads=n.pads(),
+        dilation=n.pair("dilations"),
+        group=int(n.get("group", 1)),
+        transposed=transposed,
+    )
+
+
+def _gemm(n: Node) -> str:
+    if n.get("transA", 0) or n.rank() != 2:
+        raise n.refuse("a transposed first input")
+    weight = n.floats(1) * np.float32(n.get("alpha", 1.0))
+    weight = weight if n.get("transB", 0) else weight.T
+    bias = None
+    if len(n.inputs) > 2 and n.inputs[2]:
+        bias = n.floats(2) * np.float32(n.get("beta", 1.0))
+        if bias.size not in (1, len(weight)) or bias.shape[-1:] not in ((), (1,), (len(weight),)):
+            raise n.refuse(f"a third input of shape {bias.shape} for {len(weight)} outputs")
+        bias = np.broadcast_to(bias.ravel(), len(weight))
+    return n.net.inner_product(n.name, n.blob(), weight, bias)
+
+
+def _matmul(n: Node) -> str:
+    weight = n.floats(1)
+    if weight.ndim != 2:
+        raise n.refuse(f"a second factor of {weight.ndim} axes")
+    return n.net.inner_product(n.name, n.blob(), weight.T, None)
+
+
+def _batch_norm(n: Node) -> str:
+    if n.get("training_mode", 0) or len(n.outputs) > 1:
+        raise n.refuse("normalisation in training mode")
+    return n.net.batch_norm(
+        n.name, n.blob(), n.floats(1), n.floats(2), n.floats(3), n.floats(4), float(n.get("epsilon", 1e-5))
+    )
+
+
+def _simple(kind: str, **params: Any) -> Callable[[Node], str]:
+    return lambda n: n.net.add(kind, n.name, [n.blob()], **params)[0]
+
+
+def _leaky_relu(n: Node) -> str:
+    return n.net.add("ReLU", n.name, [n.blob()], relu_param={"negative_slope": float(n.get("alpha", 0.01))})[0]
+
+
+def _elu(n: Node) -> str:
+    return n.net.add("ELU", n.name, [n.blob()], elu_param={"alpha": float(n.get("alpha", 1.0))})[0]
+
+
+def _prelu(n: Node) -> str:
+    slope, channels = n.floats(1), n.net.shapes[n.blob()][1]
+    if slope.size not in (1, channels) or (slope.ndim > 1 and slope.shape[-3:] not in ((channels, 1, 1), (1, 1, 1))):
+        raise n.refuse(f"slopes of shape {slope.shape}; Caffe has one per channel")
+    if slope.ndim == 1 and slope.size > 1 and n.rank() > 2:
+        raise n.refuse("slopes along the last axis")
+    shared = slope.size == 1 and channels > 1
+    values = {"channel_shared": shared}
+    weight = slope.reshape(()) if shared else slope.ravel()
+    return n.net.add("PReLU", n.name, [n.blob()], [weight], prelu_param=values)[0]
+
+
+def _clip(n: Node) -> str:
+    limits = [n.get("min", None), n.get("max", None)]
+    for index in (1, 2):
+        if index < len(n.inputs) and n.inputs[index]:
+            limits[index - 1] = n.number(index)
+    if limits == [0, 6]:
+        return n.net.add("ReLU6", n.name, [n.blob()])[0]
+    if limits[0] == 0 and limits[1] is None:
+        return n.net.add("ReLU", n.name, [n.blob()])[0]
+    raise n.refuse(f"limits {limits}; only 0 to 6 and 0 to infinity have layers")
+
+
+def _pool(method: str) -> Callable[[Node], str]:
+    def convert(n: Node) -> str:
+        if len(n.outputs) > 1 and n.outputs[1]:
+            raise n.refuse("indices of the maxima")
+        if n.pair("dilations") != (1, 1) or n.get("storage_order", 0):
+            raise n.refuse("dilated windows")
+        ceil = bool(n.get("ceil_mode", 0))
+        if ceil and method == "AVE":
+            raise n.refuse("averages that round up; engines divide them differently")
+        return n.net.pool(
+            n.name,
+            n.blob(),
+            method,
+            n.pair("kernel_shape"),
+            stride=n.pair("strides"),
+            pads=n.pads(),
+            ceil=ceil,
+            include_pad=bool(n.get("count_include_pad", 0)),
+        )
+
+    return convert
+
+
+def _reduce_mean(n: Node) -> str:
+    axes = n.optional(1, "axes")
+    if n.rank() != 4 or axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
+        raise n.refuse(f"a mean over axes {axes}; only that over height and width has a layer")
+    keep = bool(n.get("keepdims", 1))
+    top = n.net.global_pool(n.name if keep else f"{n.name}_mean", n.blob(), "AVE")
+    return top if keep else n.net.add("Flatten", n.name, [top])[0]
+
+
+def _resize(n: Node) -> str:
+    """Resize, and Upsample of older opsets: nearest neighbours by a whole factor."""
+    if n.text("mode", "nearest") != "nearest":
+        raise n.refuse(f"mode {n.text('mode', '')}; only nearest has an exact layer")
+    if n.node.op_type == "Resize" and n.importer.opset > 10:
+        place = n.text("coordinate_transformation_mode", "half_pixel")
+        rounding = n.text("nearest_mode", "round_prefer_floor")
+        halves = place in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round_prefer")
+        if not halves and (place, rounding) != ("asymmetric", "floor"):
+            raise n.refuse(f"{place} coordinates with {rounding}, which do not repeat each pixel alike")
+    shape = n.net.shapes[n.blob()]
+    if len(n.inputs) > 3 and n.inputs[3]:
+        factors = [size / have for size, have in zip(n.optional(3, "sizes") or [], shape, strict=False)]
+    elif "scales" in n.attributes:
+        factors = [float(value) for value in n.attributes["scales"]]
+    else:
+        index = 2 if n.node.op_type == "Resize" and n.importer.opset > 10 else 1
+        factors = [float(value) for value in n.floats(index).ravel()]
+    if len(shape) != 4 or len(factors) != 4 or factors[:2] != [1, 1] or any(f < 1 or f % 1 for f in factors):
+        raise n.refuse(f"factors {factors}; only whole ones over height and width have a layer")
+    return n.net.enlarge(n.name, n.blob(), (int(factors[2]), int(factors[3])))
+
+
+def _sum(n: Node) -> str:
+    if n.node.op_type in ("Add", "Mul") and (n.is_constant(0) or n.is_constant(1)):
+        blob, constant = (1, 0) if n.is_constant(0) else (0, 1)
+        return n.net.constant(n.name, n.node.op_type, n.blob(blob), n.weight(constant))
+    operation = {"Add": "SUM", "Sum": "SUM", "Mul": "PROD", "Max": "MAX", "Sub": "SUM"}[n.node.op_type]
+    if n.node.op_type == "Sub" and n.is_constant(1):
+        return n.net.constant(n.name, "Add", n.blob(), -n.floats(1))
+    if n.node.op_type == "Sub" and n.is_constant(0):
+        negative = n.net.constant(f"{n.name}_negative", "Mul", n.blob(1), np.array(-1, np.float32))
+        return n.net.constant(n.name, "Add", negative, n.floats(0))
+    coeff = (1, -1) if n.node.op_type == "Sub" else ()
+    if len(n.inputs) == 1:
+        return n.blob()
+    return n.net.eltwise(n.name, operation, [n.blob(i) for i in range(len(n.inputs))], coeff)
+
+
+def _div(n: Node) -> str:
+    divisor = n.floats(1)
+    inverse = np.float32(1) / divisor
+    if not np.array_equal(inverse * divisor, np.ones_like(divisor)) or np.any(np.frexp(divisor)[0] != 0.5):
+        raise n.refuse("a division by what is no power of two, which a product does not give exactly")
+    return n.net.constant(n.name, "Mul", n.blob(), inverse)
+
+
+def _power(n: Node) -> str:
+    exponent = {"Sqrt": 0.5, "Neg": 1.0}.get(n.node.op_type)
+    if exponent is None:
+        exponent = n.number(1)
+    values = {"scale": -1.0} if n.node.op_type == "Neg" else {"power": exponent}
+    return n.net.add("Power", n.name, [n.blob()], power_param=values)[0]
+
+
+def _concat(n: Node) -> str:
+    bottoms = [n.blob(i) for i in range(len(n.inputs))]
+    return n.net.add("Concat", n.name, bottoms, concat_param={"axis": n.axis(1)})[0]
+
+
+def _flatten(n: Node) -> str:
+    axis = n.axis(1)
+    if axis != 1:
+        raise n.refuse(f"axis {axis}; Caffe's Flatten keeps two axes from axis 1 only")
+    return n.net.add("Flatten", n.name, [n.blob()])[0]
+
+
+def _reshape(n: Node) -> str:
+    shape = n.optional(1, "shape") or []
+    if n.get("allowzero", 0) and 0 in shape:
+        raise n.refuse("an axis of no entries")
+    return n.net.reshape(n.name, n.blob(), shape)
+
+
+def _squeeze(n: Node) -> str:
+    found = list(n.net.shapes[n.blob()])
+    axes = n.optional(1, "axes")
+    if n.node.op_type == "Unsqueeze":
+        rank = len(found) + len(axes or [])
+        for axis in sorted(axis % rank for axis in axes or []):
+            found.insert(axis, 1)
+    else:
+        gone = {axis % len(found) for axis in axes} if axes else {i for i, size in enumerate(found) if size == 1}
+        found = [size for i, size in enumerate(found) if i not in gone]
+    return n.net.reshape(n.name, n.blob(), found)
+
+
+def _transpose(n: Node) -> str:
+    order = [int(axis) for axis in n.get("perm", range(n.rank())[::-1])]
+    return n.net.add("Permute", n.name, [n.blob()], permute_param={"order": order})[0]
+
+
+def _softmax(n: Node) -> str:
+    rank = n.rank()
+    axis = n.axis(-1 if n.importer.opset >= 13 else 1)
+    if n.importer.opset < 13 and any(size != 1 for size in n.net.shapes[n.blob()][axis + 1 :]):
+        raise n.refuse(f"a Softmax of opset {n.importer.opset} over axes {axis} to {rank - 1} together")
+    return n.net.add("Softmax", n.name, [n.blob()], softmax_param={"axis": axis})[0]
+
+
+def _lrn(n: Node) -> str:
+    values = {
+        "local_size": int(n.attributes["size"]),
+        "alpha": float(n.get("alpha", 1e-4)),
+        "beta": float(n.get("beta", 0.75)),
+        "k": float(n.get("bias", 1.0)),
+    }
+    if values["local_size"] % 2 == 0:
+        raise n.refuse("an even size")
+    return n.net.add("LRN", n.name, [n.blob()], lrn_param=values)[0]
+
+
+def _identity(n: Node) -> str:
+    if len(n.outputs) > 1 and n.outputs[1]:
+        raise n.refuse("the mask of a Dropout")
+    if n.name in {value.name for value in n.importer.graph.output}:  # an output must carry its own name
+        return n.net.add("Power", n.name, [n.blob()])[0]
+    return n.blob()
+
+
+def _split(n: Node) -> list[str]:
+    axis, sizes = n.axis(0), n.optional(1, "split")
+    size = n.net.shapes[n.blob()][axis]
+    if sizes is None:
+        if size % len(n.outputs):
+            raise n.refuse(f"{size} entries in {len(n.outputs)} unequal parts")
+        sizes = [size // len(n.outputs)] * len(n.outputs)
+    return [n.blob()] if len(sizes) == 1 else n.net.split(n.node.name or n.name, n.blob(), axis, sizes, n.outputs)
+
+
+def _slice(n: Node) -> str:
+    starts, ends = n.optional(1, "starts"), n.optional(2, "ends")
+    axes, steps = n.optional(3, "axes"), n.optional(4, "steps")
+    shape = n.net.shapes[n.blob()]
+    if not starts or not ends or len(starts) != 1 or (steps and steps != [1]) or (axes and len(axes) != 1):
+        raise n.refuse("several axes at once, or steps")
+    axis = n.canonical(axes[0]) if axes else 0
+    start, end, _ = slice(starts[0], ends[0]).indices(shape[axis])
+    if end <= start:
+        raise n.refuse("no entries left")
+    return n.blob() if end - start == shape[axis] else n.net.part(n.name, n.blob(), axis, start, end)
+
+
+HANDLERS: dict[str, Callable[[Node], str | list[str]]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batch_norm,
+    "Relu": _simple("ReLU"),
+    "LeakyRelu": _leaky_relu,
+    "PRelu": _prelu,
+    "Elu": _elu,
+    "Sigmoid": _simple("Sigmoid"),
+    "Tanh": _simple("TanH"),
+    "Abs": _simple("AbsVal"),
+    "Exp": _simple("Exp"),
+    "Log": _simple("Log"),
+    "Softplus": _simple("BNLL"),
+    "HardSwish": _simple("HardSwish"),
+    **dict.fromkeys(("Neg", "Pow", "Sqrt"), _power),
+    "Clip": _clip,
+    "MaxPool": _pool("MAX"),
+    "AveragePool": _pool("AVE"),
+    "GlobalAveragePool": lambda n: n.net.global_pool(n.name, n.blob(), "AVE"),
+    "GlobalMaxPool": lambda n: n.net.global_pool(n.name, n.blob(), "MAX"),
+    "ReduceMean": _reduce_mean,
+    **dict.fromkeys(("Add", "Sum", "Mul", "Max", "Sub"), _sum),
+    "Div": _div,
+    **dict.fromkeys(("Resize", "Upsample"), _resize),
+    "Concat": _concat,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _squeeze,
+    "Transpose": _transpose,
+    "Softmax": _softmax,
+    "LRN": _lrn,
+    "Dropout": _identity,
+    "Identity": _identity,
+    "Split": _split,
+    "Slice": _slice,
+}
