@@ -3,8 +3,8 @@
     python benchmarks/data_loading.py [--database LMDB] [--rounds 5] [--output benchmarks/results/data_loading.md]
 
 CPU time of one process on one core, the best of several interleaved rounds, so that other work on the machine matters
-little. Without a database, 500 x 375 pictures are made here. `--memory N` instead loads N batches and prints how the
-resident memory grew.
+little; 500 x 375 pictures are made here, those of a database come besides. `--memory N` instead loads N batches and
+prints how the resident memory grew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -26,7 +29,7 @@ import numpy as np
 import torch
 from google.protobuf import text_format
 
-from pyscratchdet.data import images
+from pyscratchdet.data import fast, images
 from pyscratchdet.data.batches import ReferenceBatches
 from pyscratchdet.data.database import new_database
 from pyscratchdet.data.loader import BatchLoader
@@ -149,7 +152,47 @@ def measure(calls: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> 
     return best
 
 
-def report(best: dict[str, float], database: str, pictures: int) -> str:
+def stages(param: caffe_pb2.LayerParameter, batches: int = 12) -> dict[str, float]:
+    """Returns the CPU seconds per picture of each stage of fast loading: medians, as batches differ."""
+    maker = BatchMaker(Job(param, seed=1))
+    spent = dict.fromkeys(("decode", "draw the plan", "distort", "resize by LANCZOS4", "resize otherwise"), 0.0)
+    output = np.empty(maker.shape, np.uint8)
+
+    def timed(call: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
+        def wrapper(*args: Any) -> Any:
+            start = time.process_time()
+            result = call(*args)
+            spent[name(*args)] += time.process_time() - start
+            return result
+
+        return wrapper
+
+    def resize_name(image: np.ndarray, interpolation: int, output: np.ndarray) -> str:
+        is_lanczos = interpolation == caffe_pb2.ResizeParameter.LANCZOS4
+        return "resize by LANCZOS4" if is_lanczos else "resize otherwise"
+
+    whole = timed(maker.make, lambda *args: "all")
+    places: list[tuple[Any, str, Callable[..., str]]] = [
+        (maker, "_decode", lambda *args: "decode"),
+        (maker, "_draw", lambda *args: "draw the plan"),
+        (fast, "distort", lambda *args: "distort"),
+        (fast, "resize", resize_name),
+    ]
+    seen: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        for owner, attribute, name in places:
+            stack.enter_context(mock.patch.object(owner, attribute, timed(getattr(owner, attribute), name)))
+        for batch in range(batches):
+            spent.update(dict.fromkeys([*spent, "all"], 0.0))
+            whole(batch, output)
+            for stage, seconds in spent.items():
+                seen.setdefault(stage, []).append(seconds / len(output))
+    medians = {stage: float(np.median(values)) for stage, values in seen.items()}
+    whole_time = medians.pop("all")
+    return {**medians, "the rest": whole_time - sum(medians.values())}
+
+
+def report(best: dict[str, float], parts: dict[str, float], title: str, pictures: int) -> str:
     floor = best["decode"]
     rows = [
         ("decode alone (cv2): the floor", "decode"),
@@ -161,22 +204,31 @@ def report(best: dict[str, float], database: str, pictures: int) -> str:
         f"| {title} | {1000 * best[name]:.2f} | {1 / best[name]:.0f} | {100 * floor / best[name]:.0f} % |"
         for title, name in rows
     ]
-    ratio = best["torchvision"] / best["fast"]
+    spent = ", ".join(f"{name} {1000 * seconds:.2f}" for name, seconds in parts.items())
     return "\n".join(
         [
-            "# Loading data: SSD300's training transformations",
+            f"## {title}",
             "",
-            f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {processor()}, Python "
-            f"{platform.python_version()}, OpenCV {cv2.__version__}, torch {torch.__version__}; one core, CPU time, "
-            f"best of several interleaved rounds; {pictures} pictures: {database}.",
+            f"{pictures} pictures.",
             "",
             "| | ms a picture | pictures/s and core | of decoding alone |",
             "|---|---|---|---|",
             *lines,
             "",
-            f"Fast loading is {ratio:.1f} times as fast as torchvision's transformations of the same pictures.",
+            f"Fast loading is {best['torchvision'] / best['fast']:.1f} times as fast as torchvision's transformations of the "
+            f"same pictures. Its stages, in ms a picture: {spent}.",
             "",
-            "Reproduce: `python benchmarks/data_loading.py` (with `--database` for one's own pictures).",
+        ]
+    )
+
+
+def heading() -> str:
+    return "\n".join(
+        [
+            "# Loading data: SSD300's training transformations",
+            "",
+            f"{datetime.date.today()}, {platform.machine()}, {processor()}, Python {platform.python_version()}, OpenCV "
+            f"{cv2.__version__}, torch {torch.__version__}; one core, CPU time, best of several interleaved rounds.",
             "",
         ]
     )
@@ -214,7 +266,7 @@ def _resident(pid: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--database", help="AnnotatedDatum LMDB (default: generated pictures)")
+    parser.add_argument("--database", help="AnnotatedDatum LMDB, besides generated pictures")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", help="markdown file for the table")
     parser.add_argument("--memory", type=int, metavar="N", help="load N batches of 4 and watch the memory")
@@ -223,18 +275,21 @@ def main() -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        database = args.database
-        if database is None:
-            database = f"{folder}/pictures"
-            make_pictures(database)
-        param = layer_param(database)
+        make_pictures(f"{folder}/pictures")
+        sources = {"Generated pictures, 500 x 375": f"{folder}/pictures"}
+        if args.database:
+            sources = {f"Photographs: {Path(args.database).name}": args.database, **sources}
         if args.memory:
+            param = layer_param(next(iter(sources.values())))
             param.data_param.batch_size = 4
             memory(param, args.memory, args.workers)
             return 0
-        best = measure(ways(param), args.rounds)
-        name = Path(args.database).name if args.database else "generated, 500 x 375"
-        text = report(best, name, len(Records(database).database))
+        text = heading()
+        for title, database in sources.items():
+            param = layer_param(database)
+            best = measure(ways(param), args.rounds)
+            text += "\n" + report(best, stages(param), title, len(Records(database).database))
+    text += "\nReproduce: `python benchmarks/data_loading.py` (with `--database` for one's own pictures).\n"
     print(text)
     if args.output:
         write_text(args.output, text)
