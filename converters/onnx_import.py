@@ -102,11 +102,11 @@ class Node:
 
     def __init__(self, importer: _Importer, node: onnx.NodeProto) -> None:
         self.importer = importer
-        self.net = importer.net
+        self.net: NetBuilder = importer.net
         self.node = node
         self.inputs = list(node.input)
         self.outputs = list(node.output)
-        self.name = self.outputs[0]
+        self.name: str = self.outputs[0]
         self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def convert(self) -> None:

@@ -298,12 +298,14 @@ def _parts(c: _Call) -> list[str]:
     given = c.args.get("chunks", c.args.get("split_size", c.args.get("split_sizes")))
     if isinstance(given, int):
         step = -(-size // given) if c.kind == "chunk" else given
-        given = [min(step, size - start) for start in range(0, size, step)]
-    if len(given) == 1:
+        sizes = [min(step, size - start) for start in range(0, size, step)]
+    else:
+        sizes = [int(number) for number in given or []]
+    if len(sizes) == 1:
         return [c.input()]
-    names = [f"{c.node.name}_{k}" for k in range(len(given))]
+    names = [f"{c.node.name}_{k}" for k in range(len(sizes))]
     used = {int(user.args[1]) for user in c.node.users if user.users}  # type: ignore[arg-type]
-    tops = c.net.split(c.name, c.input(), axis, given, names)
+    tops = c.net.split(c.name, c.input(), axis, sizes, names)
     if unused := [top for k, top in enumerate(tops) if k not in used]:
         c.net.silence(f"{c.name}_silence", unused)
     return tops
