@@ -26,6 +26,8 @@ _UNKNOWN_ENUM = re.compile(r'Enum type "([\w.]+)" has no value named ([^\s.]+)')
 _FLOAT_LINE = re.compile(r"^( *\w+: )(-?\d+\.\d+(?:e[+-]?\d+)?)$", re.MULTILINE)
 _TOKEN = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[][{}<>:;,]|[^][{}<>:;,\s#\"']+")
 _MAX_DEPTH = 100
+# What Python takes for a number and the C++ parser does not: +5, 1_000, 0b11, 0o17.
+_PYTHON_NUMBER = re.compile(r"\+|-?\.?\d[^_]*_|-?0[bBoO]")
 _REPEATED = re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.]+)" fields')
 _ALLOW_UNKNOWN = ContextVar("allow_unknown", default=False)
 
@@ -57,7 +59,7 @@ def parse(text: str, message_class: type[MessageType], *, path: str = "<string>"
             wrong type; with its position.
     """
     _check_characters(text, path)
-    _check_depth(text, path)
+    _check_tokens(text, path)
     message: MessageType = message_class()
     allow_unknown = _ALLOW_UNKNOWN.get()
     try:
@@ -83,7 +85,7 @@ def read(path: str | os.PathLike[str], message_class: type[MessageType]) -> Mess
 
 
 def decode(data: bytes, path: str) -> str:
-    """Returns a text file's content.
+    """Returns a text file's content; its comments may be in any encoding, as the original never looks into them.
 
     Raises:
         PrototxtError: It is binary or not UTF-8.
@@ -91,6 +93,9 @@ def decode(data: bytes, path: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        text = data.decode("latin-1")
+        if all(token.isascii() for token, _ in _tokens(text)):
+            return text
         line = data.count(b"\n", 0, error.start) + 1
         raise PrototxtError(
             "not UTF-8 text",
@@ -218,19 +223,24 @@ def _check_characters(text: str, path: str) -> None:
         )
 
 
-def _check_depth(text: str, path: str) -> None:
-    """Refuses nesting that no net has and that would exhaust the parser's stack."""
+def _check_tokens(text: str, path: str) -> None:
+    """Refuses nesting that no net has and that would exhaust the parser's stack, and numbers only Python knows."""
     depth = 0
     for token, offset in _tokens(text):
         depth += (token in "{<") - (token in "}>")
-        if depth > _MAX_DEPTH:
-            line = text.count("\n", 0, offset) + 1
-            raise PrototxtError(
-                "too many braces inside each other",
-                code="prototxt.depth",
-                position=Position(path, line, text=text.split("\n")[line - 1]),
-                expected=f"at most {_MAX_DEPTH}",
-            )
+        is_wrong_number = _PYTHON_NUMBER.match(token)
+        if depth <= _MAX_DEPTH and not is_wrong_number:
+            continue
+        line = text.count("\n", 0, offset) + 1
+        position = Position(path, line, offset - text.rfind("\n", 0, offset), text.split("\n")[line - 1])
+        if is_wrong_number:
+            raise PrototxtError(f"{token} is no number", code="prototxt.syntax", position=position)
+        raise PrototxtError(
+            "too many braces inside each other",
+            code="prototxt.depth",
+            position=position,
+            expected=f"at most {_MAX_DEPTH}",
+        )
 
 
 def _explain(error: text_format.ParseError, message: Message, text: str, path: str) -> PrototxtError:

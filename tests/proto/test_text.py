@@ -93,7 +93,10 @@ state { stage: "s" }
         ('name: "\\xff"', (1, 13), "syntax", "can't decode"),
         ("[a.b]: 3", (1, 4), "syntax", "does not have extensions"),
         ('\nname: "a"\x01', (2, 0), "encoding", "control character 0x01"),
-        ("\n" + "layer { " * 3000, (2, 0), "depth", "too many braces"),
+        ("\n" + "layer { " * 3000, (2, 807), "depth", "too many braces"),
+        ("input_dim: 4\n input_dim: 1_0", (2, 13), "syntax", "1_0 is no number"),
+        ("layer { power_param { scale: +5 } }", (1, 30), "syntax", "is no number"),
+        ("input_dim: 0b11", (1, 12), "syntax", "0b11 is no number"),
     ],
 )
 def test_error_has_position_line_and_hint(source, place, code, says):
@@ -169,3 +172,12 @@ def test_parse_is_the_inverse_of_print(message):
     # The same text by protobuf's own parser, and the other way round.
     assert text_format.Parse(written, type(message)()) == message
     assert text.parse(text_format.MessageToString(message), type(message)) == message
+
+
+def test_comments_may_be_in_any_encoding(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_bytes('# 卷积 "\nname: "a"  # 层\n'.encode("gbk"))
+    assert text.read(path, caffe_pb2.NetParameter).name == "a"
+    path.write_bytes('name: "层"'.encode("gbk"))
+    with pytest.raises(PrototxtError, match="not UTF-8"):
+        text.read(path, caffe_pb2.NetParameter)
