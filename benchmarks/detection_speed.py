@@ -1,10 +1,11 @@
 """Detection of one picture: detection mode against the reference, OpenCV 4's dnn and onnxruntime, in one run.
 
-    python benchmarks/detection_speed.py [--repeat 8] [--threads 2] [--output FOLDER]
+    python benchmarks/detection_speed.py [--repeat 20] [--threads 2] [--output FOLDER]
 
 For ScratchDet300 Root-ResNet-34 and SSD300-VGG16 with seeded weights: the same net, weights and picture, from the
 input blob to detections, batch 1. The candidates take turns, so that whatever else the machine does hits all alike.
-First CPU time on one thread, which neighbours hardly disturb, then wall time on all threads. Also checks the rows that
+First CPU time on one thread, which neighbours hardly disturb, then wall time on all threads; freed memory stays with
+the process, as in the commands (pyscratchdet/memory.py), which the peers do by themselves. Also checks the rows that
 detection mode gives against the reference's. Prints a table and writes it to FOLDER/<date>-detection-speed-cpu.md.
 """
 
@@ -28,6 +29,7 @@ from seeded import picture, seeded_files
 from converters.onnx_export import save_onnx
 from pyscratchdet import __version__
 from pyscratchdet.files import write_text
+from pyscratchdet.memory import keep_freed_memory
 from pyscratchdet.runtime import load_net
 
 MODELS = ("scratchdet300_rootres34_voc0712", "ssd300_vgg16_voc0712")
@@ -91,10 +93,11 @@ def difference(runs: Runs) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=8)
+    parser.add_argument("--repeat", type=int, default=20)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--output", default="benchmarks/results")
     args = parser.parse_args()
+    keep_freed_memory()
     rows, notes, data = [], [], picture()
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from pyscratchdet.cli.flags import HelpFormatter, unknown_fields
 from pyscratchdet.errors import PyScratchDetError, nearest
+from pyscratchdet.memory import keep_freed_memory
 
 # command: (module beside this file, what it does). A module defines configure(parser) and run(args) -> exit status,
 # and imports heavy packages inside run.
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 1 when a comparison or check failed, 2 when the input was bad (one message on stderr).
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # not called by another program: the process is this command's
+        keep_freed_memory()
+        arguments = sys.argv[1:]
     try:
         return _dispatch(arguments)
     except PyScratchDetError as error:
