@@ -140,7 +140,9 @@ class ImageDetections:
             raise UsageError(
                 "supervision is not installed", code="detect.supervision", hint="pip install supervision"
             ) from None
-        data = {} if names is None else {"class_name": np.array([names[label] for label in self.labels.tolist()], str)}
+        data: dict[str, Any] = {}
+        if names is not None:
+            data["class_name"] = np.array([names[label] for label in self.labels.tolist()], str)
         return supervision.Detections(self.boxes_px, confidence=self.scores, class_id=self.labels, data=data)
 
 
