@@ -137,6 +137,7 @@ class Locator:
     def __init__(self, text: str, path: str) -> None:
         self.path = path
         self._text = text
+        self._lines = text.split("\n")
         self._places: dict[tuple[Any, ...], tuple[int, int]] | None = None
 
     def position(self, *keys: str | int) -> Position:
@@ -149,7 +150,7 @@ class Locator:
         for end in range(len(keys), 0, -1):
             if keys[:end] in self._places:
                 line, column = self._places[keys[:end]]
-                return Position(self.path, line, column, self._text.split("\n")[line - 1])
+                return Position(self.path, line, column, self._lines[line - 1])
         return Position(self.path)
 
 
