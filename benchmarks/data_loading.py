@@ -215,8 +215,8 @@ def report(best: dict[str, float], parts: dict[str, float], title: str, pictures
             "|---|---|---|---|",
             *lines,
             "",
-            f"Fast loading is {best['torchvision'] / best['fast']:.1f} times as fast as torchvision's transformations of the "
-            f"same pictures. Its stages, in ms a picture: {spent}.",
+            f"Fast loading is {best['torchvision'] / best['fast']:.1f} times as fast as torchvision's transformations "
+            f"of the same pictures. Its stages, in ms a picture: {spent}.",
             "",
         ]
     )

@@ -10,9 +10,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from pyscratchdet.cli.flags import add_flags
 
     parser.usage = "pyscratchdet compute-image-mean [flags] INPUT_DB [OUTPUT_FILE]"
-    parser.add_argument("database", metavar="INPUT_DB", help="LMDB of Datum or AnnotatedDatum records of one size")
+    parser.add_argument("database", metavar="INPUT_DB", help="database of Datum or AnnotatedDatum records of one size")
     parser.add_argument("output", metavar="OUTPUT_FILE", nargs="?", help="mean file (binaryproto) to write")
-    add_flags(parser, {"backend": ("lmdb", "only lmdb is read")})
+    add_flags(parser, {"backend": ("lmdb", "lmdb or leveldb; the folder tells")})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.errors import UsageError
     from pyscratchdet.files import write_bytes
 
-    if args.backend != "lmdb":
-        raise UsageError("only LMDB is read", code="usage.backend", expected="lmdb", found=args.backend)
+    if args.backend not in ("lmdb", "leveldb"):
+        raise UsageError("unknown backend", code="usage.backend", expected="lmdb or leveldb", found=args.backend)
     mean = compute_mean(Database(args.database))
     if args.output:
         write_bytes(args.output, mean_blob(mean).SerializeToString())

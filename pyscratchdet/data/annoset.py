@@ -5,17 +5,20 @@ See tools/convert_annoset.cpp and io.cpp (ReadImageToDatum, ReadRichImageToAnnot
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 
 from pyscratchdet.data import images
 from pyscratchdet.data.annotations import AnnotationReader
-from pyscratchdet.data.database import new_database
+from pyscratchdet.data.database import DatabaseWriter, resumable_database
 from pyscratchdet.data.label_map import name_to_label, read_label_map
 from pyscratchdet.errors import DataError, FileError, Position, UsageError
 from pyscratchdet.files import read_bytes
@@ -23,6 +26,9 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 
 Entry = tuple[str, str]
+
+# Entries between two lines of the journal: what an interruption costs at most.
+_PART = 1000
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,24 @@ class Summary:
         written: Each entry that became a record, with its picture's own height and width.
         skipped: (picture, reason) of the others.
         remarks: (annotation file, oddity).
+        num_kept: How many entries an interrupted run had done already.
     """
 
     written: list[tuple[Entry, int, int]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
+    num_kept: int = 0
+
+    def extend(self, part: Mapping[str, Any], entries: Sequence[Entry]) -> None:
+        """Adds what came of some entries."""
+        self.written += [(entries[index], height, width) for index, height, width in part["written"]]
+        self.skipped += [(picture, reason) for picture, reason in part["skipped"]]
+        self.remarks += [(file, oddity) for file, oddity in part["remarks"]]
 
     def lines(self, examples: int = 3) -> list[str]:
         """Returns the summary as text, with some file names for each reason."""
-        text = [f"{len(self.written)} records written, {len(self.skipped)} skipped"]
+        kept = f"; an interrupted run had done {self.num_kept} entries" if self.num_kept else ""
+        text = [f"{len(self.written)} records written, {len(self.skipped)} skipped{kept}"]
         for title, entries in (("skipped", self.skipped), ("noted", self.remarks)):
             for reason, count in Counter(reason for _, reason in entries).most_common():
                 names = list(dict.fromkeys(name for name, why in entries if why == reason))
@@ -102,6 +117,9 @@ def write_annoset(
 ) -> Summary:
     """Writes one record per entry, keyed `%08d_<picture>` in the order of the (shuffled) list.
 
+    What was done before an interruption is kept, and the same call goes on from there. (A shuffle without a seed gives
+    another list, and so starts anew.)
+
     Args:
         root: Put before each path as it is: give it its slash.
         entries: As `read_list` returns them.
@@ -120,44 +138,71 @@ def write_annoset(
     entries = list(entries)
     if options.shuffle:
         CaffeRandom(options.seed).shuffle(entries)
-    summary = Summary(remarks=maker.remarks)
-    has_objects = options.anno_type != "detection"
-    with new_database(database, options.redo) as writer:
-        for index, (picture, partner) in enumerate(entries):
-            try:
-                record = maker.record(picture, partner)
-            except (DataError, FileError) as error:
-                if not options.skip_bad and error.code not in ("data.image", "file.read"):
-                    raise
-                summary.skipped.append((picture, error.message.replace(picture, "").strip() or str(error)))
-            else:
-                has_objects = has_objects or bool(record.annotation_group)
-                writer.put(f"{index:08d}_{picture}", record.SerializeToString())
-                summary.written.append(((picture, partner), *maker.size))
-            if progress is not None:
-                progress(index + 1)
+    with resumable_database(database, _job(root, entries, options), options.redo) as (writer, journal):
+        summary = Summary()
+        for part in journal.parts:
+            summary.extend(part, entries)
+            maker.data_size = part["data_size"]
+        summary.num_kept = journal.parts[-1]["done"] if journal.parts else 0
+        for start in range(summary.num_kept, len(entries), _PART):
+            part = _write_part(maker, writer, entries, range(start, min(start + _PART, len(entries))), progress)
+            journal.add(writer, part)
+            summary.extend(part, entries)
         if not summary.written:
+            journal.parts.clear()
             raise DataError("no record could be made", code="data.empty-database", hint="; ".join(summary.lines()[1:]))
-        if not has_objects:
-            raise DataError(
-                "no picture has an object", code="data.no-objects", hint="; ".join(summary.lines()[1:]).strip()
-            )
     return summary
+
+
+def _write_part(
+    maker: RecordMaker,
+    writer: DatabaseWriter,
+    entries: Sequence[Entry],
+    indices: range,
+    progress: Callable[[int], object] | None,
+) -> dict[str, Any]:
+    """Writes the records of some entries and returns what came of them, as the journal keeps it."""
+    part: dict[str, Any] = {"done": indices.stop, "written": [], "skipped": []}
+    maker.remarks.clear()
+    for index in indices:
+        picture, partner = entries[index]
+        try:
+            record = maker.record(picture, partner)
+        except (DataError, FileError) as error:
+            if not maker.options.skip_bad and error.code not in ("data.image", "file.read"):
+                raise
+            part["skipped"].append((picture, error.message.replace(picture, "").strip() or str(error)))
+        else:
+            writer.put(f"{index:08d}_{picture}", record.SerializeToString())
+            part["written"].append((index, *maker.size))
+        if progress is not None:
+            progress(index + 1)
+    return {**part, "remarks": list(maker.remarks), "data_size": maker.data_size}
+
+
+def _job(root: str, entries: Sequence[Entry], options: AnnosetOptions) -> str:
+    """Returns what tells one database from another: the list in its order, the options, the label map."""
+    label_map = options.label_map_file
+    labels = read_bytes(label_map).hex() if os.path.isfile(label_map) else ""
+    content = [os.path.abspath(root), entries, {**asdict(options), "redo": False}, labels]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 class RecordMaker:
     """Makes the AnnotatedDatum of one list entry after the other.
 
     Attributes:
+        options: What to make.
         size: Height and width of the last picture, as its file has it.
+        data_size: Of the first picture's data, with which `check_size` compares; None before it.
     """
 
     size: tuple[int, int] = (0, 0)
 
     def __init__(self, root: str, options: AnnosetOptions) -> None:
         self._root = root
-        self._options = options
-        self._data_size: int | None = None
+        self.options = options
+        self.data_size: int | None = None
         _check(options)
         labels = {}
         if options.anno_type == "detection" and not (options.label_type == "txt" and not options.label_map_file):
@@ -176,7 +221,7 @@ class RecordMaker:
             FileError: The picture cannot be read.
             DataError: It cannot be decoded or encoded, sizes differ, or the annotation is damaged.
         """
-        options = self._options
+        options = self.options
         record = caffe_pb2.AnnotatedDatum()
         is_detection = options.anno_type == "detection"
         self._fill(record.datum, picture, -1 if is_detection else _class_label(picture, partner))
@@ -193,7 +238,7 @@ class RecordMaker:
 
     def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> None:
         data = read_bytes(self._root + picture)
-        original = images.decode(data, color=not self._options.gray, name=picture)
+        original = images.decode(data, color=not self.options.gray, name=picture)
         image = self._resized(original)
         kind = self._encoding(picture)
         datum.height, datum.width, datum.channels = image.shape
@@ -207,14 +252,14 @@ class RecordMaker:
         self.size = original.shape[:2]
 
     def _wants_resize(self) -> bool:
-        options = self._options
+        options = self.options
         return any(
             value > 0 for value in (options.min_dim, options.max_dim, options.resize_height, options.resize_width)
         )
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         """ReadImageToCVMat: min_dim and max_dim keep the aspect and win over resize_height and resize_width."""
-        options = self._options
+        options = self.options
         if options.min_dim > 0 or options.max_dim > 0:
             scale = _scale(min(image.shape[:2]), max(image.shape[:2]), options.min_dim, options.max_dim)
             return image if scale == 1 else _channels(cv2.resize(image, None, fx=float(scale), fy=float(scale)))
@@ -227,18 +272,18 @@ class RecordMaker:
 
         The original thus encodes anew with `--encoded` alone, and so does this.
         """
-        if self._options.encode_type or not self._options.encoded:
-            return self._options.encode_type
+        if self.options.encode_type or not self.options.encoded:
+            return self.options.encode_type
         if "." not in picture:
             raise DataError(f"cannot guess the encoding of {picture}", code="data.encode", hint="pass --encode_type")
         return picture[picture.rindex(".") :].lower()
 
     def _check_size(self, datum: caffe_pb2.Datum, picture: str) -> None:
-        if self._data_size is None:
-            self._data_size = datum.channels * datum.height * datum.width
-        elif len(datum.data) != self._data_size:
+        if self.data_size is None:
+            self.data_size = datum.channels * datum.height * datum.width
+        elif len(datum.data) != self.data_size:
             raise DataError(
-                f"{picture} has another size than the first picture", code="data.size", expected=self._data_size,
+                f"{picture} has another size than the first picture", code="data.size", expected=self.data_size,
                 found=len(datum.data), hint="pass --resize_height and --resize_width, without --encoded",
             )  # fmt: skip
 

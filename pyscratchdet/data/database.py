@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +19,7 @@ from pyscratchdet.data.leveldb import LevelStore
 from pyscratchdet.errors import DataError, FileError
 
 _BATCH = 1000
+_JOURNAL = "journal"
 _FIRST_MAP_SIZE = 1 << 28
 _STORES: weakref.WeakValueDictionary[tuple[int, int, int], _LmdbStore | LevelStore] = weakref.WeakValueDictionary()
 
@@ -161,10 +164,12 @@ class DatabaseWriter:
             except lmdb.MapFullError:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
 
-    def close(self, sync: bool) -> None:
-        """Closes the environment, on disk before that where asked."""
-        if sync:
-            self._env.sync(True)
+    def sync(self) -> None:
+        """Brings what is written to the disk."""
+        self._env.sync(True)
+
+    def close(self) -> None:
+        """Closes the environment."""
         self._env.close()
 
 
@@ -180,29 +185,118 @@ def new_database(path: str | os.PathLike[str], redo: bool = False) -> Iterator[D
         FileError: `path` exists and `redo` is off, or it cannot be written (read-only, disk full).
     """
     target = Path(path)
+    with _writing(target, redo):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        try:
+            with _writer(temporary) as writer:
+                yield writer
+            _publish(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Journal:
+    """What is known of a database that is not finished: one line of JSON for each part that is on disk.
+
+    Args:
+        folder: Of the unfinished database.
+        job: What is being made; parts of another job are thrown away.
+    """
+
+    def __init__(self, folder: Path, job: str) -> None:
+        self._path = folder / _JOURNAL
+        self.parts: list[dict[str, Any]] = []
+        if self._path.exists():
+            lines = self._path.read_text().split("\n")[:-1]  # a killed writer's last line may lack its end
+            if lines and json.loads(lines[0]) == job:
+                self.parts = [json.loads(line) for line in lines[1:]]
+        if not self.parts:
+            (folder / "data.mdb").unlink(missing_ok=True)
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in [job, *self.parts]))
+
+    def add(self, writer: DatabaseWriter, part: dict[str, Any]) -> None:
+        """Brings what was put so far to the disk, and then a part's line."""
+        writer.commit()
+        writer.sync()
+        with self._path.open("a") as file:
+            file.write(json.dumps(part) + "\n")
+        self.parts.append(part)
+
+
+@contextmanager
+def resumable_database(
+    path: str | os.PathLike[str], job: str, redo: bool = False
+) -> Iterator[tuple[DatabaseWriter, Journal]]:
+    """Like new_database, in a folder that stays when the block does not end well, so that a later call goes on there.
+
+    It stays where its journal has parts.
+
+    Args:
+        path: Folder to make.
+        job: Tells what is being made: another job starts anew.
+        redo: Replace a database that is there already.
+
+    Raises:
+        FileError: As new_database; or another process is making the same database.
+    """
+    target = Path(path)
+    folder = target.parent / f".{target.name}.unfinished"
+    with _writing(target, redo), _locked(folder):
+        journal = Journal(folder, job)
+        try:
+            with _writer(folder) as writer:
+                yield writer, journal
+        except BaseException:
+            if not journal.parts:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        (folder / _JOURNAL).unlink()
+        _publish(folder, target)
+
+
+@contextmanager
+def _writing(target: Path, redo: bool) -> Iterator[None]:
     if target.exists() and not redo:
         raise FileError(f"{target} exists already", code="file.exists", hint="remove it, or pass --redo")
-    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        writer = DatabaseWriter(temporary)
-        try:
-            yield writer
-            writer.commit()
-        except BaseException:
-            writer.close(sync=False)
-            raise
-        writer.close(sync=True)
-        temporary.chmod(0o755)
-        if target.exists():
-            _remove(target)
-        temporary.rename(target)
+        yield
     except (OSError, lmdb.Error) as error:
         raise FileError(f"cannot write {target}: {error}", code="file.write") from error
+
+
+@contextmanager
+def _writer(folder: Path) -> Iterator[DatabaseWriter]:
+    writer = DatabaseWriter(folder)
+    try:
+        yield writer
+        writer.commit()
+        writer.sync()
     finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+        writer.close()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Makes a folder and keeps other processes out of it."""
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileError(f"another process is writing {folder}", code="file.busy", hint="wait for it") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Gives a finished database its name, in place of an older one."""
+    folder.chmod(0o755)
+    if target.exists():
+        _remove(target)
+    folder.rename(target)
 
 
 def _remove(target: Path) -> None:
