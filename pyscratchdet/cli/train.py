@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default: %(default)s)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--fast", action="store_true", help="channels_last, on a GPU TF32 and bfloat16 (its default)")
+    mode.add_argument("--bfloat16", action="store_true", help="--fast with bfloat16 on a CPU too, where it has that")
     mode.add_argument("--exact", action="store_true", help="reference arithmetic (default on the CPU)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode and augment pictures")
     parser.add_argument(
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         stages=args.stage.split(","),
         iterations=args.iterations,
         fast=True if args.fast else False if args.exact else None,
+        bfloat16=args.bfloat16,
         workers=args.workers,
         sync_batchnorm=args.sync_batchnorm,
         keep=args.keep,

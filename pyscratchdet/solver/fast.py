@@ -1,4 +1,4 @@
-"""The fast mode: channels_last, and on a GPU TF32 and bfloat16 autocast. Reference arithmetic is the default."""
+"""The fast mode: channels_last, and on a GPU TF32 and bfloat16 autocast. Reference arithmetic is the CPU's default."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Precision:
 
     Attributes:
         is_fast: False for float32 in Caffe's layout.
-        autocast: On a GPU, whether convolutions run in bfloat16.
+        autocast: Whether convolutions of the fast mode run in bfloat16; None for a GPU alone: few CPUs have it.
     """
 
     is_fast: bool = False
-    autocast: bool = True
+    autocast: bool | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -46,8 +46,9 @@ class Precision:
 
     def context(self, device: torch.device) -> AbstractContextManager[Any]:
         """Returns the context that a forward pass runs in."""
-        if self.is_fast and self.autocast and device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
+        autocast = device.type == "cuda" if self.autocast is None else self.autocast
+        if self.is_fast and autocast:
+            return torch.autocast(device.type, torch.bfloat16)
         return nullcontext()
 
 

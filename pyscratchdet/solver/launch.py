@@ -43,6 +43,7 @@ class TrainSettings:
         level, stages: Added to the solver's train_state.
         iterations: Replaces max_iter; 0 leaves it.
         fast: Fast mode or reference arithmetic; None for fast on a GPU.
+        bfloat16: Whether the fast mode, which it implies, uses bfloat16 on a CPU too.
         workers: Processes that decode pictures; None for the layers' own choice.
         sync_batchnorm: Whether BatchNorm takes its statistics over the batches of all processes.
         keep: Snapshots to keep; 0 keeps all.
@@ -61,6 +62,7 @@ class TrainSettings:
     stages: Sequence[str] = ()
     iterations: int = 0
     fast: bool | None = None
+    bfloat16: bool = False
     workers: int | None = None
     sync_batchnorm: bool = False
     keep: int = 0
@@ -195,11 +197,11 @@ def _world(device: torch.device) -> Iterator[World]:
 def _make(
     settings: TrainSettings, param: caffe_pb2.SolverParameter, device: torch.device, world: World, seed: int | None
 ) -> Solver:
-    fast = device.type == "cuda" if settings.fast is None else settings.fast
+    fast = settings.bfloat16 or (device.type == "cuda" if settings.fast is None else settings.fast)
     options: dict[str, object] = {"sync_batchnorm": settings.sync_batchnorm and world.size > 1}
     if settings.workers is not None:
         options["workers"] = settings.workers
-    precision = Precision(is_fast=fast)
+    precision = Precision(is_fast=fast, autocast=settings.bfloat16 or None)
     return Solver(
         param, seed=seed, device=device, options=options, precision=precision, world=world, keep=settings.keep
     )

@@ -73,7 +73,7 @@ class Meter:
 
         Returns:
             images_per_second (all processes), seconds_per_iteration, data_wait (share of the time, 0 to 1), grad_norm
-            (L2, of the last iteration), grad_norm_mean and, of two iterations or more, grad_norm_std (over the stretch).
+            (L2, of the last iteration), grad_norm_mean and, where it has two iterations, grad_norm_std of the stretch.
         """
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

@@ -149,3 +149,13 @@ def test_curves_of_an_original_log(tmp_path):
     assert curves["train/mbox_loss"] == {0: 21}
     assert curves["lr"] == {0: 1e-5}
     assert sorted(curves["loss"]) == [0, 10]
+
+
+def test_bfloat16_on_the_cpu_learns_alike(toy, tmp_path):
+    losses = {}
+    for mode in ("--exact", "--bfloat16"):
+        metrics = tmp_path / f"{mode}.csv"
+        assert main(["train", f"--solver={toy('display: 5')}", mode, "--metrics", str(metrics)]) == 0
+        losses[mode] = list(read_curves(metrics).series["loss"].values())
+    assert losses["--exact"] != losses["--bfloat16"]
+    assert losses["--bfloat16"] == pytest.approx(losses["--exact"], rel=0.02)  # bfloat16 has eight bits

@@ -1,0 +1,28 @@
+"""The shell scripts: plain calls of the command line, and clean."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = sorted((Path(__file__).parents[2] / "scripts").glob("*.sh"))
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing():
+    assert SCRIPTS
+    done = subprocess.run(["shellcheck", *map(str, SCRIPTS)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shell_reads_it_and_a_call_without_arguments_says_what_is_missing(script, tmp_path):
+    shell = script.read_text(encoding="utf-8").splitlines()[0].split()[-1].removeprefix("#!/bin/")
+    assert subprocess.run([shell, "-n", script]).returncode == 0
+    if script.name in ("demo.sh", "bccd_batchnorm.sh"):
+        return  # these need no arguments
+    done = subprocess.run([shell, script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.strip()
+    assert not list(tmp_path.iterdir())
