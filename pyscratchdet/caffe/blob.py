@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyscratchdet.layers.python_layer import BlobShape
 
-class Blob:
+
+class Blob(BlobShape):
     """N-d float32 array `data` with a gradient `diff` of the same shape.
 
     On the CPU both are numpy views of the tensors that the net works on. On a GPU they are host copies: what is written
@@ -35,31 +37,6 @@ class Blob:
     def shape(self) -> tuple[int, ...]:
         """The shape as a tuple."""
         return tuple(self._data.shape)
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return self._data.numel()
-
-    @property
-    def num(self) -> int:
-        """Legacy shape, axis 0."""
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        """Legacy shape, axis 1."""
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        """Legacy shape, axis 2."""
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        """Legacy shape, axis 3."""
-        return self._legacy(3)
 
     def reshape(self, *shape: int) -> None:
         """Gives the blob a new shape; values stay as far as they fit, as in Caffe."""
@@ -109,9 +86,6 @@ class Blob:
         if key not in self._host:
             self._host[key] = tensor.cpu().numpy()
         return self._host[key]
-
-    def _legacy(self, axis: int) -> int:
-        return self._data.shape[axis] if axis < self._data.dim() else 1
 
 
 class ParameterBlob(Blob):

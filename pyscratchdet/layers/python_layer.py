@@ -20,31 +20,18 @@ from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
 
 
-class ArrayBlob:
-    """A float32 array `data` and its gradient `diff`, as pycaffe's Blob shows them to a Python layer.
-
-    Written with `blob.data[...] = values`; the arrays are made anew by `reshape` only.
-    """
-
-    def __init__(self, *shape: int) -> None:
-        self.data = np.zeros(shape, np.float32)
-        self.diff = np.zeros(shape, np.float32)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # pycaffe's are properties without a setter: `blob.data = x` would lose the values unnoticed.
-        if name in ("data", "diff") and name in self.__dict__:
-            raise AttributeError(f"write blob.{name}[...] = values instead of blob.{name} = values")
-        super().__setattr__(name, value)
+class BlobShape:
+    """What pycaffe tells of a blob's shape."""
 
     @property
     def shape(self) -> Shape:
         """The shape."""
-        return self.data.shape
+        raise NotImplementedError
 
     @property
     def count(self) -> int:
         """Number of values."""
-        return self.data.size
+        return math.prod(self.shape)
 
     @property
     def num(self) -> int:
@@ -66,6 +53,31 @@ class ArrayBlob:
         """Legacy shape, axis 3."""
         return self._legacy(3)
 
+    def _legacy(self, axis: int) -> int:
+        return self.shape[axis] if axis < len(self.shape) else 1
+
+
+class ArrayBlob(BlobShape):
+    """A float32 array `data` and its gradient `diff`, as pycaffe's Blob shows them to a Python layer.
+
+    Written with `blob.data[...] = values`; the arrays are made anew by `reshape` only.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        self.data = np.zeros(shape, np.float32)
+        self.diff = np.zeros(shape, np.float32)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # pycaffe's are properties without a setter: `blob.data = x` would lose the values unnoticed.
+        if name in ("data", "diff") and name in self.__dict__:
+            raise AttributeError(f"write blob.{name}[...] = values instead of blob.{name} = values")
+        super().__setattr__(name, value)
+
+    @property
+    def shape(self) -> Shape:
+        """The shape."""
+        return self.data.shape
+
     def reshape(self, *shape: int) -> None:
         """Gives the blob a new shape; the first values stay as far as they fit."""
         shape = tuple(int(size) for size in shape)
@@ -81,9 +93,6 @@ class ArrayBlob:
         """Takes the shape and a copy of the values of `values`."""
         self.reshape(*values.shape)
         self.data[...] = values
-
-    def _legacy(self, axis: int) -> int:
-        return self.shape[axis] if axis < len(self.shape) else 1
 
 
 class BlobList(list[ArrayBlob]):
