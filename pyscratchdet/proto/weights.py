@@ -6,6 +6,7 @@ A caffemodel is mapped and its arrays are read-only views on the map: only what 
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,6 +83,19 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if data[: len(HDF5_MARK)] == HDF5_MARK:
         return read_hdf5(name)
     return _weights(*_walk_net(data, name), name)
+
+
+def release(array: np.ndarray) -> None:
+    """Gives back the memory of a mapped file's pages once an array of `read_weights` has been copied elsewhere.
+
+    The array stays as it is: what is looked at again comes from the file. Nothing happens to other arrays.
+    """
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    content = owner.obj if isinstance(owner, memoryview) else None
+    if isinstance(content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # Windows lacks it
+        content.madvise(mmap.MADV_DONTNEED)
 
 
 def take_apart(data: bytes | memoryview, path: str = "<bytes>") -> tuple[bytes, Weights]:

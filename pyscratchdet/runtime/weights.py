@@ -14,7 +14,7 @@ from pyscratchdet.errors import WeightsError
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import write_hdf5
-from pyscratchdet.proto.weights import array_to_blob, read_weights, write_caffemodel
+from pyscratchdet.proto.weights import array_to_blob, read_weights, release, write_caffemodel
 from pyscratchdet.runtime.net import LayerModule, Net
 
 Blobs = Sequence[np.ndarray | None]
@@ -78,6 +78,7 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs],
     ]
     for target, array in pairs:
         _assign(target, array)
+        release(array)
     return report
 
 

@@ -1,8 +1,10 @@
 """Weights files: round trips byte for byte, and damaged files."""
 
 import random
+import re
 import struct
 import tracemalloc
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -106,6 +108,31 @@ def test_reading_and_writing_keep_one_copy_of_the_weights(tmp_path):
     assert back.read_bytes() == path.read_bytes()
     np.testing.assert_array_equal(found, array)
     assert largest < 1e6  # of 8 MB of weights
+
+
+def test_released_arrays_stay_as_they_are(tmp_path):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(file_with_blob(WIRE_FORMS["packed"]))
+    (array,) = weights.read_weights(path).blobs["a"]
+    weights.release(array)
+    weights.release(array.copy())  # nobody's pages
+    assert array.tolist() == [VALUES[:3], VALUES[3:]]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+def test_copied_arrays_leave_no_pages_behind(tmp_path):
+    def resident():
+        return int(re.search(r"RssFile:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+
+    net = caffe_pb2.NetParameter(layer=[{"name": "fc", "type": "InnerProduct"}])
+    path = tmp_path / "net.caffemodel"
+    weights.write_caffemodel(path, net, {"fc": [np.ones((4000, 2000), np.float32)]})  # 32 MB
+    (array,) = weights.read_weights(path).blobs["fc"]
+    before = resident()
+    assert array.sum() == 8e6
+    assert resident() - before > 25_000
+    weights.release(array)
+    assert resident() - before < 5_000
 
 
 def test_replacing_a_mapped_file_leaves_its_arrays_alone(tmp_path):
