@@ -1,5 +1,6 @@
 """Damaged input ends in a typed error that names the record; never in a crash, a hang or a silent skip."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet.data.database import Database, new_database
-from pyscratchdet.data.images import decode
+from pyscratchdet.data.images import decode, encode
 from pyscratchdet.data.label_map import read_label_map
 from pyscratchdet.data.objects import objects_of
 from pyscratchdet.data.records import Records, annotated_of
@@ -131,6 +132,23 @@ def test_unwritable_folder():
     with pytest.raises(FileError) as caught, new_database("/proc/nowhere/db"):
         pass
     assert caught.value.code == "file.write"
+
+
+def test_a_full_disk(tmp_path):
+    """Files may not grow beyond 64 KB: writing fails as on a full disk, with one line and nothing left behind."""
+    program = """if True:
+        import resource, sys
+        from pyscratchdet.cli import main
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        sys.exit(main(sys.argv[1:]))"""
+    picture = np.random.default_rng(5).integers(0, 256, (300, 400, 3), np.uint8)
+    (tmp_path / "a.png").write_bytes(encode(picture, "png"))
+    (tmp_path / "list.txt").write_text("a.png 3\n")
+    command = [sys.executable, "-c", program, "lmdb", f"{tmp_path}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith(f"pyscratchdet: cannot write {tmp_path}/db")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "list.txt"]
 
 
 def test_a_growing_database(tmp_path, monkeypatch):
