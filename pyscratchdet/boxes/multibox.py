@@ -194,7 +194,7 @@ class MultiBox:
         eligible = torch.ones_like(matched) if hard else (indices == NEGATIVE) & (overlaps < param.neg_overlap)
         if batch.arm_conf is not None:
             eligible &= batch.arm_conf[images, :, 1] >= param.objectness_score
-        wanted = param.sample_size if hard else (matched.sum(1).float() * param.neg_pos_ratio).long()
+        wanted = param.sample_size if hard else (matched.sum(1).float() * param.neg_pos_ratio).long().clamp(min=0)
         counts = torch.clamp(eligible.sum(1), max=torch.as_tensor(wanted, device=indices.device))
         losses = self._mining_losses(indices, images, hard)
         nms = param.nms_param

@@ -341,15 +341,14 @@ class Net:
         ]
         needed = [j for j, bottom in enumerate(bottoms) if bottom.requires_grad]
         weights: list[Tensor] = [blob for blob in module.parameters() if blob.requires_grad]
-        if not pairs or not (needed or weights):
+        inputs = [bottoms[j] for j in needed] + weights
+        if not inputs:
             return
-        gradients = torch.autograd.grad(
-            [top for top, _ in pairs],
-            [bottoms[j] for j in needed] + weights,
-            [diff for _, diff in pairs],
-            retain_graph=True,
-            allow_unused=True,
-        )
+        gradients: Sequence[Tensor | None] = [None] * len(inputs)  # of a top that is constant
+        if pairs:
+            gradients = torch.autograd.grad(
+                [top for top, _ in pairs], inputs, [diff for _, diff in pairs], retain_graph=True, allow_unused=True
+            )
         for j, gradient in zip(needed, gradients, strict=False):
             diff = self._blobs[module.node.bottoms[j]].diff_tensor()
             diff.zero_() if gradient is None else diff.copy_(gradient)

@@ -13,7 +13,7 @@ from pyscratchdet.lazy import Tensor, torch
 
 @register("BatchNorm")
 class BatchNorm(Layer):
-    """y = (x - mean) / sqrt(variance + eps) per channel (axis 1; a blob with one axis is one channel).
+    """y = (x - mean) / sqrt(variance + eps) per channel (axis 1 of two or more).
 
     Blobs `mean`, `variance` and `scale_factor` s hold sums: the statistics are blob / s, and 0 where s is 0. With
     `use_global_stats` (default in TEST) they normalise and are constants to the gradient. Else the batch's own do, with
@@ -31,8 +31,6 @@ class BatchNorm(Layer):
             param.use_global_stats if param.HasField("use_global_stats") else not self.context.is_train
         )
         self.is_synchronized = self.context.is_train and bool(self.context.options.get("sync_batchnorm"))
-        if not bottoms[0]:
-            raise self.fail("the bottom has no axes", "rank", expected="at least 1 axis", found=0)
         self.channels = self._channels(bottoms[0])
         if any(spec.lr_mult for spec in self.param.param):
             raise self.fail(
@@ -54,19 +52,16 @@ class BatchNorm(Layer):
         return [bottoms[0]]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        bottom = bottoms[0]
-        if bottom.dim() == 1:
-            return [self.normalize(bottom.unsqueeze(1), blobs).squeeze(1)]
-        return [self.normalize(bottom, blobs)]
+        return [self.normalize(bottoms[0], blobs)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
-        if not self.use_global_stats or len(graph.shape(bottoms[0])) < 2:
+        if not self.use_global_stats:
             raise ConversionError(
                 "only normalisation by stored statistics has an ONNX form",
                 code="onnx.unsupported",
                 layer=self.name,
                 layer_type=self.type,
-                hint="build the net for the TEST phase, on blobs of at least two axes",
+                hint="build the net for the TEST phase",
             )
         mean, variance, scale_factor = blobs
         is_zero = graph.node("Equal", [scale_factor, graph.constant(np.zeros(1, np.float32))])[0]
@@ -78,12 +73,14 @@ class BatchNorm(Layer):
         return graph.node("BatchNormalization", [bottoms[0], ones, zeros, *statistics], epsilon=self.eps)
 
     def _channels(self, bottom: Shape) -> int:
-        return bottom[1] if len(bottom) > 1 else 1
+        if len(bottom) < 2:
+            raise self.fail("wrong number of axes", "rank", expected="at least 2", found=len(bottom))
+        return bottom[1]
 
     def normalize(
         self, bottom: Tensor, blobs: Sequence[Tensor], weight: Tensor | None = None, bias: Tensor | None = None
     ) -> Tensor:
-        """Returns the normalised bottom, of two axes or more, and moves the blobs where the batch's statistics count.
+        """Returns the normalised bottom and moves the blobs where the batch's statistics count.
 
         With `weight` and `bias`, one value per channel, the Scale layer that follows is done in the same pass.
         """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
 from pyscratchdet.lazy import F, Tensor, torch
 
@@ -31,15 +29,10 @@ class Dropout(Layer):
             return [bottom.view_as(bottom)]
         if bottom.device.type != "cpu":
             return [F.dropout(bottom, self.ratio)]
-        mask = torch.from_numpy(self._mask(bottom.numel())).view(bottom.shape)
+        mask = torch.from_numpy(self.context.random.bernoulli(1 - self.ratio, bottom.numel())).view(bottom.shape)
         return [bottom * (mask.to(bottom.dtype) * (1 / (1 - self.ratio)))]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         if self.context.is_train:
             return super().onnx(graph, bottoms, blobs)
         return graph.node("Identity", bottoms)
-
-    def _mask(self, size: int) -> np.ndarray:
-        """Returns boost's bernoulli_distribution<float>: a 32-bit output, as float, against the scaled probability."""
-        keep = np.float32(1 - self.ratio)
-        return self.context.random.raw(size).astype(np.float32) <= keep * np.float32(2**32 - 1)

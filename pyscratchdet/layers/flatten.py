@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,10 @@ from pyscratchdet.lazy import Tensor
 
 @register("Flatten")
 class Flatten(Layer):
-    """Axes `axis` (default 1) to `end_axis` (default the last) become one."""
+    """Axes `axis` (default 1) to `end_axis` (default the last) become one.
+
+    As in the original an `end_axis` just before `axis` flattens nothing and puts an axis of size 1 there.
+    """
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.refuse_in_place()
@@ -20,15 +24,14 @@ class Flatten(Layer):
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         param, bottom = self.param.flatten_param, bottoms[0]
         self.start, self.end = self.axis(param.axis, len(bottom)), self.axis(param.end_axis, len(bottom))
-        if self.end < self.start:
-            raise self.fail("end_axis comes before axis", "axis", expected=f"at least {self.start}", found=self.end)
-        size = 1
-        for dim in bottom[self.start : self.end + 1]:
-            size *= dim
-        return [(*bottom[: self.start], size, *bottom[self.end + 1 :])]
+        if self.end < self.start - 1:
+            raise self.fail("end_axis comes before axis", "axis", expected=f"at least {self.start - 1}", found=self.end)
+        flat = math.prod(bottom[self.start : self.end + 1])
+        return [(*bottom[: self.start], flat, *bottom[self.end + 1 :])]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        return [bottoms[0].flatten(self.start, self.end)]
+        bottom = bottoms[0]
+        return [bottom.unsqueeze(self.start) if self.end < self.start else bottom.flatten(self.start, self.end)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         after = graph.shape(bottoms[0])[self.end + 1 :]

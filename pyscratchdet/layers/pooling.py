@@ -175,10 +175,9 @@ class Pooling(Layer):
         if not self.context.is_train:
             return patches.square().sum(-1) / (patches.sum(-1) + torch.finfo(torch.float32).tiny)
         sums = patches.detach().cumsum(-1)
-        raw = self.context.random.raw(sums[..., 0].numel()) / 2.0**32
-        random = torch.as_tensor(raw, dtype=sums.dtype, device=sums.device).view(sums.shape[:-1])
-        chosen = (sums < (random * sums[..., -1]).unsqueeze(-1)).sum(-1, keepdim=True)
-        return patches.gather(-1, chosen.clamp_(max=patches.shape[-1] - 1)).squeeze(-1)
+        random = torch.from_numpy(self.context.random.uniform(0, 1, sums[..., 0].numel())).to(sums)
+        reached = sums >= sums[..., -1:] * random.view(*sums.shape[:-1], 1)
+        return patches.gather(-1, reached.byte().argmax(-1, keepdim=True)).squeeze(-1)
 
     def _pads_after(self) -> tuple[int, ...]:
         """Returns the padding after each axis with which rounding down gives the windows that are not empty."""

@@ -37,5 +37,5 @@ class PReLU(Layer):
         return graph.node("PRelu", [bottoms[0], graph.node("Reshape", [blobs[0], view])[0]])
 
     def _check_rank(self, bottom: Shape) -> None:
-        if len(bottom) < 2:
-            raise self.fail("wrong number of axes", "rank", expected="at least 2", found=len(bottom))
+        if not 2 <= len(bottom) <= 4:
+            raise self.fail("wrong number of axes", "rank", expected="2 to 4", found=len(bottom))

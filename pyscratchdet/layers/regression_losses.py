@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pyscratchdet.layers.base import Count, Shape, exactly, register
+from pyscratchdet.layers.base import Shape, exactly, register
 from pyscratchdet.layers.loss import Loss, LossParameter, ignore_label, legacy_shape, normalization, normalizer
 from pyscratchdet.lazy import F, Tensor, torch
 
@@ -34,33 +34,22 @@ class EuclideanLoss(Loss):
 
 @register("SmoothL1Loss")
 class SmoothL1Loss(Loss):
-    """sum(f(w * (a - b))) / N, f(d) = d^2 / 2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_L1_loss_layer.cpp).
+    """sum(f(a - b)) / N, f(d) = d^2 / 2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_L1_loss_layer.cpp).
 
-    The weights w are an optional third bottom. The gradient is f'(w * (a - b)) / N: the original leaves out the outer
-    factor w, and so do we.
+    Differentiable in both bottoms. Weights as a third bottom, which Fast R-CNN has, are refused as by SSD's Caffe.
     """
 
-    bottoms = Count(2, 3)
-    no_gradient = frozenset({2})
+    no_gradient = frozenset()
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)
-        expected = legacy_shape(self, bottoms[0])
-        for shape in bottoms[1:]:
-            if legacy_shape(self, shape) != expected:
-                raise self.fail("all bottoms must have the same shape", "shape", expected=bottoms[0], found=shape)
+        if legacy_shape(self, bottoms[1]) != legacy_shape(self, bottoms[0]):
+            raise self.fail("both bottoms must have the same shape", "shape", expected=bottoms[0], found=bottoms[1])
         return tops
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        from pyscratchdet.layers.autograd.given_gradient import given_gradient
-
-        values, targets, *weights = [bottom.detach().reshape(bottoms[0].shape) for bottom in bottoms]
-        difference = values - targets
-        if weights:
-            difference = weights[0] * difference
-        number = len(difference)
-        loss = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="sum") / number
-        return [given_gradient(loss, lambda: difference.clamp(-1, 1) / number, *bottoms[:2], signs=(1, -1))]
+        values, targets = bottoms[0], bottoms[1].reshape(bottoms[0].shape)
+        return [F.smooth_l1_loss(values, targets, reduction="sum") / len(values)]
 
 
 @register("ContrastiveLoss")

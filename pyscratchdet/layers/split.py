@@ -15,6 +15,9 @@ class Split(Layer):
 
     tops: ClassVar[Count] = at_least(1)
 
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.refuse_in_place()
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]] * self.num_tops
 

@@ -375,3 +375,25 @@ def test_device_without_cuda_is_a_typed_error(monkeypatch):
         caffe.set_mode_gpu()
     caffe.set_mode_cpu()
     caffe.set_device(0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "slope"),
+    [("type: 'ELU'", [np.exp(-0.5), 1]), ("type: 'Power' power_param { power: 0 }", [0, 0])],
+)
+def test_the_gradient_of_a_layer_in_place_on_an_input(write, layer, slope):
+    net = caffe.Net(
+        write(
+            f"""
+            force_backward: true
+            layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ dim: 2 }} }} }}
+            layer {{ name: "layer" bottom: "data" top: "data" {layer} }}
+            """
+        ),
+        caffe.TRAIN,
+    )
+    net.blobs["data"].data[...] = [-0.5, 2]
+    net.forward()
+    net.blobs["data"].diff[...] = 3
+    net.backward()
+    np.testing.assert_allclose(net.blobs["data"].diff, np.multiply(3, slope), rtol=1e-6)

@@ -99,13 +99,6 @@ def test_channels_last_is_kept_and_changes_nothing():
     torch.testing.assert_close(ours, theirs, **TOLERANCE)
 
 
-def test_a_blob_with_one_axis_is_one_channel():
-    layer, blobs = batch_norm(shape=(6,)), zero_blobs(1)
-    (top,) = layer.forward([torch.arange(6.0)], blobs)
-    torch.testing.assert_close(top, (torch.arange(6.0) - 2.5) / np.sqrt(35 / 12 + 1e-5), **TOLERANCE)
-    assert blobs[0].tolist() == [2.5]
-
-
 @pytest.mark.parametrize("phase", [0, 1])
 def test_a_scale_in_the_same_pass(phase):
     layer = batch_norm(phase=phase)

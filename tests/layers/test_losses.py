@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pyscratchdet.errors import ConversionError, LayerError
+from pyscratchdet.layers.base import layer_class
 from pyscratchdet.proto import caffe_pb2
 
 TYPES = [
@@ -182,15 +183,16 @@ def test_euclidean():
     assert found[1].tolist() == [[-1.5, 0, -3], [1.5, 0, -4.5]]
 
 
-def test_smooth_l1_weights_are_left_out_of_the_gradient():
-    a, b = tensor([[0.5, 3.0, -4.0], [0, 1, 0.25]]), torch.zeros(2, 3)
-    weights = tensor([[0.5, 2, 1], [1, 0, 2]])
-    # Weighted differences: 0.25, 6, -4 and 0, 0, 0.5.
-    assert forward("SmoothL1Loss", [a, b, weights])[0].item() == (0.03125 + 5.5 + 3.5 + 0.125) / 2
-    found = gradient("SmoothL1Loss", [a, b, weights])
-    assert found[0].tolist() == [[0.125, 0.5, -0.5], [0, 0, 0.25]]
-    assert found[1].tolist() == [[-0.125, -0.5, 0.5], [0, 0, -0.25]]
-    assert found[2] is None
+def test_smooth_l1():
+    a, b = tensor([[0.5, 3.0, -4.0], [0, 1, 0.25]]), tensor([[0.25, 0, 0], [0, 0, 0]])
+    assert forward("SmoothL1Loss", [a, b])[0].item() == (0.03125 + 2.5 + 3.5 + 0.5 + 0.03125) / 2
+    found = gradient("SmoothL1Loss", [a, b])
+    assert found[0].tolist() == [[0.125, 0.5, -0.5], [0, 0.5, 0.125]]
+    assert found[1].tolist() == [[-0.125, -0.5, 0.5], [0, -0.5, -0.125]]
+
+
+def test_smooth_l1_takes_no_weights():
+    assert 3 not in layer_class("SmoothL1Loss").bottoms
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -296,7 +298,6 @@ def test_filter_that_keeps_nothing():
         ("EuclideanLoss", [(2, 3), (2, 4)], "", "shape"),
         ("EuclideanLoss", [(), ()], "", "batch"),
         ("SmoothL1Loss", [(2, 3), (2, 4)], "", "shape"),
-        ("SmoothL1Loss", [(2, 3), (2, 3), (2, 1)], "", "shape"),
         ("SmoothL1Loss", [(2, 3, 1, 1, 4), (2, 3, 1, 1, 4)], "", "rank"),
         ("ContrastiveLoss", [(4, 3), (4, 2), (4,)], "", "shape"),
         ("ContrastiveLoss", [(4, 3, 2), (4, 3, 2), (4,)], "", "shape"),

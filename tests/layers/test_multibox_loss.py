@@ -52,6 +52,13 @@ def test_no_objects_no_loss_and_no_gradient():
     assert not given[1].grad.any()
 
 
+@pytest.mark.parametrize("ratio", [0, -1])
+def test_no_negatives_are_mined_without_a_positive_ratio(ratio):
+    mined = value(layer(f"{CENTER} neg_pos_ratio: {ratio}"), TRUTH).item()
+    assert 0 < mined < value(layer(CENTER), TRUTH).item()
+    assert mined == value(layer(f"{CENTER} neg_overlap: 0"), TRUTH).item()
+
+
 def test_propagate_down_leaves_a_part_out():
     flags = "propagate_down: {} propagate_down: {} propagate_down: false propagate_down: false"
     whole, loc, conf = (value(layer(more=flags.format(*f)), TRUTH).item() for f in ("11", "10", "01"))
