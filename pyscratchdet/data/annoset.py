@@ -67,12 +67,14 @@ class Summary:
         written: Each entry that became a record, with its picture's own height and width.
         skipped: (picture, reason) of the others.
         remarks: (annotation file, oddity).
+        num_objects: In all records.
         num_kept: How many entries an interrupted run had done already.
     """
 
     written: list[tuple[Entry, int, int]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
+    num_objects: int = 0
     num_kept: int = 0
 
     def extend(self, part: Mapping[str, Any], entries: Sequence[Entry]) -> None:
@@ -80,6 +82,7 @@ class Summary:
         self.written += [(entries[index], height, width) for index, height, width in part["written"]]
         self.skipped += [(picture, reason) for picture, reason in part["skipped"]]
         self.remarks += [(file, oddity) for file, oddity in part["remarks"]]
+        self.num_objects += part["num_objects"]
 
     def lines(self, examples: int = 3) -> list[str]:
         """Returns the summary as text, with some file names for each reason."""
@@ -148,10 +151,20 @@ def write_annoset(
             part = _write_part(maker, writer, entries, range(start, min(start + _PART, len(entries))), progress)
             journal.add(writer, part)
             summary.extend(part, entries)
-        if not summary.written:
+        if problem := _problem(summary, options):
             journal.parts.clear()
-            raise DataError("no record could be made", code="data.empty-database", hint="; ".join(summary.lines()[1:]))
+            raise problem
     return summary
+
+
+def _problem(summary: Summary, options: AnnosetOptions) -> DataError | None:
+    """Returns what makes a database useless: no record, or none with an object."""
+    why = "; ".join(line.strip() for line in summary.lines()[1:])
+    if not summary.written:
+        return DataError("no record could be made", code="data.empty-database", hint=why)
+    if options.anno_type == "detection" and not summary.num_objects:
+        return DataError("no picture has an object", code="data.no-objects", hint=why)
+    return None
 
 
 def _write_part(
@@ -162,7 +175,7 @@ def _write_part(
     progress: Callable[[int], object] | None,
 ) -> dict[str, Any]:
     """Writes the records of some entries and returns what came of them, as the journal keeps it."""
-    part: dict[str, Any] = {"done": indices.stop, "written": [], "skipped": []}
+    part: dict[str, Any] = {"done": indices.stop, "written": [], "skipped": [], "num_objects": 0}
     maker.remarks.clear()
     for index in indices:
         picture, partner = entries[index]
@@ -175,6 +188,7 @@ def _write_part(
         else:
             writer.put(f"{index:08d}_{picture}", record.SerializeToString())
             part["written"].append((index, *maker.size))
+            part["num_objects"] += sum(len(group.annotation) for group in record.annotation_group)
         if progress is not None:
             progress(index + 1)
     return {**part, "remarks": list(maker.remarks), "data_size": maker.data_size}
