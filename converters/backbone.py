@@ -131,11 +131,7 @@ def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPl
             expected="VGG's or ResNet's names",
             found=reasons or ", ".join(unit.conv for unit in _units(plan)[:4]),
         )
-    last = max(i for i, layer in enumerate(plan.layers) if layer.name in result.sources)
-    for layer in plan.layers[:last]:
-        if layer.type == "BatchNorm" and layer.name not in result.blobs:
-            result.blobs[layer.name] = _identity(layer, np.zeros(layer.blobs[0].shape, np.float32))
-    result.identities = [name for name, arrays in result.blobs.items() if len(arrays) == 3 and arrays[2][0] == 1]
+    _add_identities(result, plan)
     used = set(result.sources.values())
     gone = [unit for unit in _units(given) if unit.conv not in used]
     result.unused = [name for unit in gone for name in (unit.conv, unit.norm) if name]
@@ -249,6 +245,24 @@ class _Converter:
             values = getattr(here.window, what), getattr(there.window, what)  # type: ignore[attr-defined]
             if values[0] != values[1]:
                 self.other.append(f"{mine} has {what} {values[0]}, {theirs} {values[1]}")
+
+
+def _add_identities(result: Backbone, plan: NetPlan) -> None:
+    """Lets BatchNorms among the converted layers that have no weights yet do nothing, with the Scales behind them."""
+    converted = [unit for unit in _units(plan) if unit.conv in result.sources]
+    ends = {name for unit in converted for name in (unit.conv, unit.norm, unit.scale)}
+    last = max(i for i, layer in enumerate(plan.layers) if layer.name in ends)
+    tops: set[int] = set()
+    for node, layer in list(zip(plan.graph.nodes, plan.layers, strict=True))[: last + 1]:
+        if layer.type == "BatchNorm":
+            if layer.name not in result.blobs:
+                result.blobs[layer.name] = _identity(layer, np.zeros(layer.blobs[0].shape, np.float32))
+            if result.blobs[layer.name][2][0] == 1:
+                result.identities.append(layer.name)
+                tops.update(node.tops)
+        elif layer.type == "Scale" and tops.issuperset(node.bottoms):
+            weight, *bias = (np.zeros(spec.shape, np.float32) for spec in layer.blobs)
+            result.blobs[layer.name] = [weight + 1, *bias]
 
 
 def _identity(norm: Layer, mean: np.ndarray) -> list[np.ndarray]:

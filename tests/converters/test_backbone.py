@@ -1,5 +1,6 @@
 """Classifiers under detectors' names: the detector's backbone computes what the classifier did, or says what not."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import to_text, write
-from pyscratchdet.proto.weights import read_weights
+from pyscratchdet.proto.weights import read_weights, write_caffemodel
 from pyscratchdet.runtime import build_net, copy_weights
 
 # A hundred layers in float32, with the first layer's weights rounded once more.
@@ -61,6 +62,15 @@ def answers(deploy, blobs, inputs, blob):
         return net.forward_blobs({"data": torch.from_numpy(inputs)})[blob].numpy()
 
 
+def opencv_answers(folder, deploy, blobs, inputs):
+    """What OpenCV's importer makes of the last layer."""
+    write(folder / "net.prototxt", deploy)
+    write_caffemodel(folder / "net.caffemodel", deploy, blobs)
+    net = cv2.dnn.readNetFromCaffe(str(folder / "net.prototxt"), str(folder / "net.caffemodel"))
+    net.setInput(inputs)
+    return net.forward()
+
+
 def as_classifier_sees(inputs):
     """What torchvision's models take, from BGR less the mean."""
     return torch.from_numpy(((inputs + MEAN_BGR)[:, ::-1] / 255 - MEAN_BGR[::-1] / 255) / STD_RGB)
@@ -68,7 +78,7 @@ def as_classifier_sees(inputs):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("recipe", ["ssd300_vgg16_voc0712", "table1_vgg16_bn_all_lr0.001_pretrained"])
-def test_vgg_answers_as_before(recipe, batch_norm):
+def test_vgg_answers_as_before(recipe, batch_norm, tmp_path):
     """BatchNorm is folded where the detector has none, and begins as the identity where the classifier has none."""
     module, inputs = narrow_vgg(batch_norm), noise((2, 3, 32, 48))
     source = import_module(module, (1, 3, 224, 224))
@@ -83,8 +93,8 @@ def test_vgg_answers_as_before(recipe, batch_norm):
     assert cut[result.sources["conv5_3"]] == batch_norm
     with torch.no_grad():
         expected = module.features[:-1](as_classifier_sees(inputs)).numpy()
-    found = answers(deploy, result.blobs, inputs, "conv5_3")
-    assert difference(found, expected).relative < TOLERANCE
+    assert difference(answers(deploy, result.blobs, inputs, "conv5_3"), expected).relative < TOLERANCE
+    assert difference(opencv_answers(tmp_path, deploy, result.blobs, inputs), expected).relative < TOLERANCE
 
 
 def test_fc6_and_fc7_are_reduced():
@@ -121,7 +131,7 @@ def as_torchvision(layer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["ssd300_resnet101_voc0712", "refinedet320_resnet101_coco"])
-def test_resnet101_answers_as_before(recipe):
+def test_resnet101_answers_as_before(recipe, tmp_path):
     """Up to res4b22, SSD's eps of 1e-3 included."""
     module, inputs = seeded(torchvision_model("resnet101")), noise((1, 3, 65, 65))
     source = import_module(module, inputs.shape)
@@ -135,6 +145,7 @@ def test_resnet101_answers_as_before(recipe):
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
             x = getattr(module, name)(x)
     assert difference(answers(deploy, result.blobs, inputs, "res4b22"), x.numpy()).relative < TOLERANCE
+    assert difference(opencv_answers(tmp_path, deploy, result.blobs, inputs), x.numpy()).relative < TOLERANCE
 
 
 @pytest.mark.slow
