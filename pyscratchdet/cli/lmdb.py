@@ -62,7 +62,8 @@ def _voc(args: argparse.Namespace) -> int:
     _, root, database = args.words
     database = database.rstrip("/")
     entries = voc_entries(root, _split(args.split), _split(args.years))
-    options = _options(args, label_map_file=args.label_map_file or "voc", label_type="xml")
+    is_bare = args.without_objects or _is_test(args)
+    options = _options(args, label_map_file=args.label_map_file or "voc", label_type="xml", without_objects=is_bare)
     return _write_set(root, entries, database, options, args)
 
 
@@ -81,7 +82,9 @@ def _coco(args: argparse.Namespace) -> int:
         label_map = f"{database}_labelmap.prototxt"
         write_label_map(label_map, sets[0].label_map())
     entries = split_coco(sets, root, f"{database}_annotations", without)
-    options = _options(args, label_map_file=label_map, label_type="json")
+    # test-dev's json has pictures alone.
+    is_bare = args.without_objects or not any(any(coco.annotations.values()) for coco in sets)
+    options = _options(args, label_map_file=label_map, label_type="json", without_objects=is_bare)
     return _write_set(root, entries, database, options, args)
 
 
@@ -113,8 +116,7 @@ def _write_set(root: str, entries: list[tuple[str, str]], database: str, options
     from pyscratchdet.data.annoset import size_line
     from pyscratchdet.files import write_text
 
-    is_test = args.words[0] == "voc" and all(_is_test(split) for split in _split(args.split))
-    shuffle = not is_test if args.shuffle is None else args.shuffle
+    shuffle = not _is_test(args) if args.shuffle is None else args.shuffle
     options = replace(options, shuffle=shuffle, seed=0 if args.seed is None else args.seed)
     written = _write(os.path.join(root, ""), entries, database, options)
     write_text(f"{database}_list.txt", "".join(f"{picture} {partner}\n" for (picture, partner), _, _ in written))
@@ -122,8 +124,10 @@ def _write_set(root: str, entries: list[tuple[str, str]], database: str, options
     return 0
 
 
-def _is_test(split: str) -> bool:
-    return split.rpartition("_")[2] in ("test", "val", "minival")
+def _is_test(args: argparse.Namespace) -> bool:
+    """Whether all lists asked for are test sets; VOC2012's has no annotations."""
+    names = {split.rpartition("_")[2] for split in _split(args.split)}
+    return args.words[0] == "voc" and names <= {"test", "val", "minival"}
 
 
 def _write(root: str, entries: list[tuple[str, str]], database: str, options: Any) -> list[Any]:
@@ -237,4 +241,5 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "seed": (None, "seed of --shuffle; default: from the operating system, and 0 for voc and coco"),
     "skip_bad": (False, "count and leave out broken entries and objects instead of stopping"),
     "redo": (False, "replace an existing database"),
+    "without_objects": (False, "accept a list of which no picture has an object"),
 }

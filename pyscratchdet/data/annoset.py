@@ -39,6 +39,7 @@ class AnnosetOptions:
         skip_bad: Count and leave out what is broken instead of stopping at it.
         seed: Of the shuffle; the original draws one from the operating system, as does None.
         redo: Replace an existing database.
+        without_objects: Accept a list of which no picture has an object, as those of test sets.
     """
 
     gray: bool = False
@@ -57,6 +58,7 @@ class AnnosetOptions:
     skip_bad: bool = False
     seed: int | None = None
     redo: bool = False
+    without_objects: bool = False
 
 
 @dataclass
@@ -162,7 +164,7 @@ def _problem(summary: Summary, options: AnnosetOptions) -> DataError | None:
     why = "; ".join(line.strip() for line in summary.lines()[1:])
     if not summary.written:
         return DataError("no record could be made", code="data.empty-database", hint=why)
-    if options.anno_type == "detection" and not summary.num_objects:
+    if options.anno_type == "detection" and not options.without_objects and not summary.num_objects:
         return DataError("no picture has an object", code="data.no-objects", hint=why)
     return None
 

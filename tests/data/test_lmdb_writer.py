@@ -230,6 +230,17 @@ def test_coco_faults(text, message, tmp_path, capsys):
     assert not (tmp_path / "db").exists()
 
 
+def test_a_list_without_objects(voc, tmp_path, capsys):
+    """As that of VOC2012's test set, whose annotations are not published; else it is a mistake."""
+    (tmp_path / "list.txt").write_text("VOC2007/JPEGImages/000001.jpg none.xml")
+    arguments = [f"{voc}/", f"{tmp_path}/list.txt", f"{tmp_path}/db", "--anno_type=detection", "--label_map_file=voc"]
+    assert main(["lmdb", *arguments]) == 2
+    assert "no picture has an object" in capsys.readouterr().err
+    assert not (tmp_path / "db").exists()
+    assert main(["lmdb", *arguments, "--without_objects"]) == 0
+    assert len(Database(tmp_path / "db")) == 1
+
+
 def test_show_augmented_samples(tmp_path, capsys):
     net = """layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
         transform_param { resize_param { height: 37 width: 46 } expand_param { prob: 1 max_expand_ratio: 3 } }
