@@ -106,13 +106,29 @@ def net_to_proto(net: Net, *, diffs: bool = False) -> caffe_pb2.NetParameter:
     message = caffe_pb2.NetParameter(name=net.name)
     for module in net.layers:
         layer = message.layer.add()
-        layer.CopyFrom(module.node.param)
-        del layer.blobs[:]
+        layer.CopyFrom(_written_param(module))
         for blob in module.blobs:
             layer.blobs.append(array_to_blob(_to_numpy(blob)))
             if diffs and blob.grad is not None:
                 layer.blobs[-1].diff.extend(_to_numpy(blob.grad).ravel().tolist())
     return message
+
+
+def _written_param(module: LayerModule) -> caffe_pb2.LayerParameter:
+    """Returns a layer's settings as the original writes them.
+
+    Its set-up puts in the loss weight of a loss that has none (LossLayer) and the rate 0 of statistics (BatchNorm).
+    """
+    param = caffe_pb2.LayerParameter()
+    param.CopyFrom(module.node.param)
+    del param.blobs[:]
+    if module.layer.is_loss and not param.loss_weight:
+        param.loss_weight.append(1)
+    specs = module.layer.blobs
+    if any(spec.is_statistic for spec in specs):
+        for _ in range(len(param.param), len(specs)):
+            param.param.add(lr_mult=0)
+    return param
 
 
 def save_weights(net: Net, path: str | os.PathLike[str], *, hdf5: bool | None = None) -> None:
@@ -128,7 +144,7 @@ def save_weights(net: Net, path: str | os.PathLike[str], *, hdf5: bool | None = 
     """
     structure = caffe_pb2.NetParameter(name=net.name)
     for module in net.layers:
-        structure.layer.add().CopyFrom(module.node.param)
+        structure.layer.add().CopyFrom(_written_param(module))
     if os.fspath(path).endswith(".h5") if hdf5 is None else hdf5:
         write_hdf5(path, structure, net_blobs(net))
     else:

@@ -9,7 +9,7 @@ from pyscratchdet.errors import FileError, LayerError, WeightsError
 from pyscratchdet.layers.fillers import fill
 from pyscratchdet.proto import caffe_pb2, text, weights
 from pyscratchdet.rng import CaffeRandom, Undrawn
-from pyscratchdet.runtime import copy_weights, net_blobs, net_to_proto, save_weights, share_weights
+from pyscratchdet.runtime import build_net, copy_weights, net_blobs, net_to_proto, save_weights, share_weights
 
 NET = """
 input: "x" input_shape { dim: 2 dim: 3 }
@@ -206,3 +206,19 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     save_weights(net, tmp_path / "net.caffemodel")
     stored = weights.read_weights(tmp_path / "net.caffemodel").blobs["a"][0]
     np.testing.assert_array_equal(stored, net.params["a"][0].detach().float())
+
+
+def test_what_set_up_adds_is_written(tmp_path):
+    source = """layer { name: "in" type: "Input" top: "x" top: "y"
+      input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+    layer { name: "bn" type: "BatchNorm" bottom: "x" top: "x" param { lr_mult: 0 decay_mult: 2 } }
+    layer { name: "scale" type: "Scale" bottom: "x" top: "x" }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "x" bottom: "y" top: "loss" }"""
+    net = build_net(text.parse(source, caffe_pb2.NetParameter), "TRAIN")
+    save_weights(net, tmp_path / "n.caffemodel")
+    written = caffe_pb2.NetParameter.FromString((tmp_path / "n.caffemodel").read_bytes())
+    for message in (written, net_to_proto(net)):
+        _, norm, scale, loss = message.layer
+        assert [spec.lr_mult for spec in norm.param] == [0, 0, 0]
+        assert [spec.HasField("decay_mult") for spec in norm.param] == [True, False, False]
+        assert (len(scale.param), list(loss.loss_weight)) == (0, [1])
