@@ -10,7 +10,7 @@ import pytest
 from small_nets import BODY, NET, noise, small_net
 
 from pyscratchdet.cli import main
-from pyscratchdet.runtime import save_weights
+from pyscratchdet.runtime import build_net, copy_weights, save_weights
 
 ROOT = Path(__file__).parents[2]
 LOSS = BODY.replace(
@@ -144,3 +144,32 @@ def test_what_has_no_gradients_says_so(files, capsys):
     assert "shows no solver step" in capsys.readouterr().err
     assert verify(files, "--against", "onnxruntime", "--phase", "TRAIN", "--input", "in.npz")[0] == 2
     assert "verify.phase" in capsys.readouterr().err
+
+
+RECORDED = ROOT / "tests" / "solver" / "recorded"
+
+
+@pytest.mark.parametrize("case", ["adam", "nesterov", "rmsprop", "sgd_step_itersize2"])
+def test_first_update_of_the_original(tmp_path, case, capsys):
+    """Steps that an original Caffe made, in the form that the script writes."""
+    steps = dict(np.load(RECORDED / case / "trajectory.npz"))
+    first = {key[8:]: array for key, array in steps.items() if key.startswith("param:0:")}
+    arrays = {f"before:{key}": array for key, array in first.items()}
+    arrays |= {f"after:{key[8:]}": array for key, array in steps.items() if key.startswith("param:1:")}
+    number = min(int(key.split(":")[1]) for key in steps if key.startswith("in:"))
+    for key in [key for key in steps if key.startswith(f"in:{number}:")]:
+        blob = key.rpartition(":")[2]
+        arrays[f"in:{blob}"] = arrays[f"step_in:{blob}"] = steps[key]
+    arrays["out:loss"] = np.float32(steps["loss"][0])
+    np.savez(tmp_path / "recorded.npz", **arrays)
+    net = build_net(RECORDED / case / "train.prototxt", "TRAIN")
+    layers = dict.fromkeys(key.rpartition(":")[0] for key in first)
+    copy_weights(net, {name: [first[f"{name}:{i}"] for i in range(len(net.params[name]))] for name in layers})
+    save_weights(net, tmp_path / "model.caffemodel")
+    options = ("--against", "recorded.npz", "--phase", "TRAIN", "--step", str(RECORDED / case / "solver.prototxt"))
+    status, (blobs, updates) = verify(tmp_path, *options, net=RECORDED / case / "train.prototxt")
+    assert status == 0, capsys.readouterr().out
+    assert [blob["blob"] for blob in blobs["blobs"]] == ["loss"]
+    assert [blob["blob"] for blob in updates["blobs"]] == list(first)
+    # Float32 sums of another order; 4e-6 is what rmsprop's division by small roots makes of them.
+    assert max(blob["drift"]["relative"] for blob in updates["blobs"]) < 1e-5
