@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 from toynet import SOLVER
@@ -159,3 +161,28 @@ def test_bfloat16_on_the_cpu_learns_alike(toy, tmp_path):
         losses[mode] = list(read_curves(metrics).series["loss"].values())
     assert losses["--exact"] != losses["--bfloat16"]
     assert losses["--bfloat16"] == pytest.approx(losses["--exact"], rel=0.02)  # bfloat16 has eight bits
+
+
+def test_tensorboard_gets_the_same_figures(toy, tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            written.append(folder)
+
+        def add_scalar(self, name, value, iteration):
+            written.append((name, iteration))
+
+        def close(self):
+            written.append("closed")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    assert main(["train", f"--solver={toy('display: 10')}", "--tensorboard", str(tmp_path / "board")]) == 0
+    assert (written[0], written[-1]) == (str(tmp_path / "board"), "closed")
+    assert {("loss", 10), ("lr", 10), ("grad_norm_mean", 10), ("train/loss", 10)} <= set(written)
+
+
+def test_without_tensorboard_the_run_says_how_to_get_it(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(["train", f"--solver={toy()}", "--tensorboard", str(tmp_path / "board")]) == 2
+    assert "pyscratchdet[tensorboard]" in capsys.readouterr().err
