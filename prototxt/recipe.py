@@ -233,7 +233,7 @@ class Options:
             changed = replace(changed, accum_batch_size=None)
         if self.max_iter is not None:
             factor = self.max_iter / training.max_iter
-            scaled = {
+            scaled: dict[str, Any] = {
                 "stepvalue": tuple(round(step * factor) for step in training.stepvalue),
                 "stepsize": training.stepsize and max(1, round(training.stepsize * factor)),
                 "snapshot": max(1, round(training.snapshot * factor)),
