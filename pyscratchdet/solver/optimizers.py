@@ -315,7 +315,7 @@ def _grouped(params: Iterable[Any]) -> tuple[list[dict[str, Any]], Tensors]:
     order: Tensors = []
     groups: dict[tuple[float, float], Tensors] = {}
     for entry in params:
-        group = entry if isinstance(entry, dict) else {"params": [entry]}
+        group: dict[str, Any] = entry if isinstance(entry, dict) else {"params": [entry]}
         tensors = group["params"]
         tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
         order += tensors

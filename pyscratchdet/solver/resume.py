@@ -23,9 +23,9 @@ class DataPosition:
     """
 
     def __init__(self, net: Net) -> None:
-        self._with_state = {m.name: m.layer for m in net.layers if _has_state(m.layer)}
+        self._with_state: dict[str, Any] = {m.name: m.layer for m in net.layers if _has_state(m.layer)}
         counted = [m for m in net.layers if hasattr(m.layer, "skip") and m.name not in self._with_state]
-        self._counted = {module.name: module.layer for module in counted}
+        self._counted: dict[str, Any] = {module.name: module.layer for module in counted}
         self._batches = dict.fromkeys(self._counted, 0)
         for module in counted:
             module.register_forward_hook(self._count)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -56,11 +57,11 @@ def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
                 hint="a net that ends in DetectionEvaluate is judged by `evaluate caffe`",
             )
         sums = [a + b for a, b in zip(sums, outputs, strict=True)] if sums else outputs
-    info(_log, f"Loss: {number(loss / np.float32(iterations))}", "caffe.cpp:309")
+    info(_log, f"Loss: {number(float(loss / np.float32(iterations)))}", "caffe.cpp:309")
     means = [(total / np.float32(iterations)).astype(np.float32) for total in sums]
     for name, mean in zip(names, means, strict=True):
         for value in mean.ravel():
-            info(_log, output_text(net, name, value), "caffe.cpp:321")
+            info(_log, output_text(net, name, float(value)), "caffe.cpp:321")
     return dict(zip(names, means, strict=True))
 
 
@@ -148,7 +149,7 @@ class _LayerTimer:
         grads: dict[int, Tensor] = {}
         for index in reversed(range(len(tapes))):
             if tapes[index] is not None:
-                self._backward[index] += self._clock(lambda index=index: self._run_backward(index, tapes[index], grads))
+                self._backward[index] += self._clock(partial(self._run_backward, index, tapes[index], grads))
 
     def _run_forward(self) -> tuple[list[Tape | None], dict[int, Tensor]]:
         graph = self._net.plan.graph
@@ -185,7 +186,7 @@ class _LayerTimer:
                 grad = torch.full_like(top, weight) if weight else grads.pop(blob, None)
                 pairs.append((top, torch.zeros_like(top) if grad is None else grad))
         wanted = [b for b in bottoms if b.requires_grad]
-        weights = [p for p in self._net.layers[index].parameters() if p.requires_grad]
+        weights: list[Tensor] = [p for p in self._net.layers[index].parameters() if p.requires_grad]
         if not pairs or not wanted + weights:
             return
         found = torch.autograd.grad(

@@ -47,7 +47,7 @@ def test(solver: Solver, index: int) -> dict[str, float]:
         outputs.append(flat_outputs(solver.test_nets[index], blobs))
     if solver.param.test_compute_loss:
         mean = total / np.float32(solver.param.test_iter[index])
-        info(_log, f"Test loss: {number(mean)}", "solver.cpp:412")
+        info(_log, f"Test loss: {number(float(mean))}", "solver.cpp:412")
     if solver.param.eval_type == "detection":
         return _detection(solver, index, outputs)
     return _classification(solver, index, outputs)
@@ -87,7 +87,7 @@ def _is_stopped(solver: Solver) -> bool:
 def _classification(solver: Solver, index: int, outputs: list[list[np.ndarray]]) -> dict[str, float]:
     net = solver.test_nets[index]
     passes = np.float32(len(outputs))
-    means = [np.sum([each[j] for each in outputs], axis=0, dtype=np.float32) / passes for j in range(len(outputs[0]))]
+    means = [np.stack([each[j] for each in outputs]).sum(0, np.float32) / passes for j in range(len(outputs[0]))]
     for line in output_lines(net, means, "Test"):
         info(_log, line, "solver.cpp:425")
     return {
