@@ -220,8 +220,8 @@ def report(seconds: dict[str, float], parts: dict[str, float], title: str, pictu
             "|---|---|---|---|",
             *lines,
             "",
-            f"Fast loading is {seconds['torchvision'] / seconds['fast']:.1f} times as fast as torchvision's transformations "
-            f"of the same pictures. Its stages, in ms a picture: {spent}.",
+            f"Fast loading is {seconds['torchvision'] / seconds['fast']:.1f} times as fast as torchvision's "
+            f"transformations of the same pictures. Its stages, in ms a picture: {spent}.",
             "",
         ]
     )
