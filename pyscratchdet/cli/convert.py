@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.flags import add_allow_unknown
+
+if TYPE_CHECKING:
+    from converters.build import NetBuilder
+    from converters.merge_bn import Blobs
 
 _FORMS = ".caffemodel, .h5, .safetensors, .pt, .onnx or .solverstate"
 
@@ -72,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _solver_state(args):
+def _solver_state(args: argparse.Namespace) -> int:
     from converters.solver_state import state_from_torch, state_to_torch
     from pyscratchdet.errors import UsageError
 
@@ -86,7 +91,7 @@ def _solver_state(args):
     return 0
 
 
-def _from_torchvision(args):
+def _from_torchvision(args: argparse.Namespace) -> Blobs:
     from converters.torch_import import import_module, torchvision_model
 
     name = args.source.partition(":")[2]
@@ -100,7 +105,7 @@ def _from_torchvision(args):
     return result.blobs
 
 
-def _write(net, args):
+def _write(net: NetBuilder, args: argparse.Namespace) -> Blobs:
     from pyscratchdet.errors import UsageError
 
     if not args.prototxt or not args.target.lower().endswith(".caffemodel"):

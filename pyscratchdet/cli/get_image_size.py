@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
         if ids is not None and name not in ids:
             raise DataError(f"{args.name_id_file} has no id for {name}", code="data.list")
         image = decode(read_bytes(os.path.join(args.root, picture)), name=picture)
-        lines.append(size_line(picture, *image.shape[:2], None if ids is None else ids[name]))
+        height, width = image.shape[:2]
+        lines.append(size_line(picture, height, width, None if ids is None else ids[name]))
     write_text(args.output, "".join(lines))
     print(f"{args.output}: {len(lines)} sizes")
     return 0

@@ -176,7 +176,7 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
     objects = objects_of([record], [f'record "{key}"'])
     datum = record.datum
     print(f"{key}  {datum.width} x {datum.height}, {len(datum.data)} bytes" + ("" if datum.encoded else ", raw"))
-    scale = np.float32([datum.width, datum.height] * 2)
+    scale = np.array([datum.width, datum.height] * 2, np.float32)
     for label, box, difficult in zip(objects.labels, objects.boxes * scale, objects.difficult, strict=True):
         corners = " ".join(f"{value:.1f}" for value in box)
         print(f"    {names.get(int(label), label)} {corners}" + (" difficult" if difficult else ""))

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.flags import add_allow_unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from converters.engines import Arrays, Engine, Recording
+    from converters.training import Trainee
+    from pyscratchdet.runtime import Net
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(comparison.agrees for comparison in comparisons) else 1
 
 
-def _engine(name, args, net, trainee):
+def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> Engine:
     from converters.engines import FastEngine, FoldedEngine, OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine
     from converters.training import FastTraining
     from pyscratchdet.errors import UsageError
@@ -100,7 +109,7 @@ def _engine(name, args, net, trainee):
     return OpenCVEngine(args.model, args.weights, net)
 
 
-def _inputs(args, net, recordings):
+def _inputs(args: argparse.Namespace, net: Net, recordings: Sequence[Recording]) -> Arrays:
     import numpy as np
 
     from converters.engines import read_arrays
@@ -127,12 +136,12 @@ def _inputs(args, net, recordings):
     return {net.input_names[0]: _picture(args, net.blob_shapes[net.input_names[0]])}
 
 
-def _noise(rng, shape):
+def _noise(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     """Noise as wide as a picture minus its mean."""
     return rng.uniform(-120, 130, shape).astype("float32")
 
 
-def _picture(args, shape):
+def _picture(args: argparse.Namespace, shape: Sequence[int]) -> np.ndarray:
     import cv2
     import numpy as np
 
@@ -154,7 +163,7 @@ def _picture(args, shape):
     return np.ascontiguousarray(np.repeat(array, shape[0], axis=0))
 
 
-def _facts(args):
+def _facts(args: argparse.Namespace) -> list[tuple[str, str]]:
     import platform
 
     import cv2
