@@ -9,8 +9,8 @@ What happens to the net (`_make_steps`, `_absorb`, `Program`):
 - ReLU works in place where nobody else reads its bottom.
 - What depends on nothing but shapes (PriorBox and what follows it) is computed once per input shape.
 
-Blobs of four axes are channels_last, in which Permute and Flatten of the heads are views. On a CPU with oneDNN the
-weights are kept as its kernels read them.
+Blobs of four axes are channels_last, in which Permute and Flatten of the heads are views. On a CPU, 3x3 convolutions of
+many channels go the way of `winograd`, and with oneDNN the other weights are kept as its kernels read them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pyscratchdet.layers.prior_box import PriorBox
 from pyscratchdet.layers.relu import ReLU
 from pyscratchdet.layers.scale import Bias, Scale
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.runtime import winograd
 from pyscratchdet.runtime.net import Inputs, LayerModule, Net
 
 # In TEST these give back what they got.
@@ -162,13 +163,17 @@ class Convolve(Step):
     bottom_shape: Shape
     relu: bool = False
     is_packed: bool = field(default=False, init=False)
+    is_transformed: bool = field(default=False, init=False)
 
     def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
         """Returns the top."""
         if self.is_packed:
             return [self._run_packed(bottoms)]
         layer: Any = self.module.layer
-        top = layer.forward(bottoms[:1], [self.weight] if self.bias is None else [self.weight, self.bias])[0]
+        if self.is_transformed:
+            top = winograd.convolve(bottoms[0], self.weight, self.bias, layer.window.pad)
+        else:
+            top = layer.forward(bottoms[:1], [self.weight] if self.bias is None else [self.weight, self.bias])[0]
         if self.adds:
             top = top.add_(bottoms[1])
         return [top.relu_() if self.relu else top]
@@ -193,10 +198,16 @@ class Convolve(Step):
 
     def finish(self) -> None:
         """Rounds to the net's precision, and packs."""
-        dtype, layer = self.module.blobs[0].dtype, self.module.layer
-        self.weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        layer: Any = self.module.layer
+        dtype = self.module.blobs[0].dtype
+        is_plain = isinstance(layer, Convolution) and dtype == torch.float32
         self.bias = None if self.bias is None else self.bias.to(dtype)
-        if isinstance(layer, Convolution) and dtype == torch.float32 and _has_onednn(self.weight.device):
+        if is_plain and winograd.suits(self.weight, layer.window, layer.group):
+            self.weight = winograd.transform(self.weight).to(dtype)
+            self.is_transformed = True
+            return
+        self.weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        if is_plain and _has_onednn(self.weight.device):
             self._geometry = [*map(list, (layer.window.pad, layer.window.stride, layer.window.dilation)), layer.group]
             shape = list(self.bottom_shape)
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry, shape)

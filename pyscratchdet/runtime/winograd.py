@@ -1,0 +1,62 @@
+"""Convolutions of 3x3 with a quarter of the multiplications: F(4x4, 3x3) of Lavin and Gray 2016, section 4.
+
+The top is made in tiles of 4x4, each from 6x6 values of the bottom. Tiles and kernels are brought to 36 coefficients
+(matrices B and G), multiplied coefficient by coefficient, which sums over channels in 36 matrix products, and brought
+back (matrix A). The points are 0, 1, -1, 2, -2 and infinity. Errors are several times those of the direct sum, a few
+1e-6 of the values. With few channels the transforms cost more than they save.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyscratchdet.layers.convolution import Window
+
+MIN_CHANNELS = 128
+
+_B = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0]]
+_B += [[0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
+_G = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # times 24
+_A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+# Of both axes at once: (36, 36) and (16, 36).
+_TO_COEFFICIENTS = torch.kron(torch.tensor(_B), torch.tensor(_B)).float()
+_FROM_COEFFICIENTS = torch.kron(torch.tensor(_A), torch.tensor(_A)).float()
+
+
+def suits(weight: Tensor, window: Window, group: int) -> bool:
+    """Whether this way is possible, and faster than the direct one on a CPU."""
+    one = (1, 1)
+    is_plain = (window.kernel, window.stride, window.dilation, group) == ((3, 3), one, one, 1)
+    return is_plain and min(weight.shape[:2]) >= MIN_CHANNELS and weight.device.type == "cpu"
+
+
+def transform(weight: Tensor) -> Tensor:
+    """Returns the coefficients (36, C, num_output) of kernels (num_output, C, 3, 3)."""
+    points = torch.tensor(_G, dtype=torch.float64) / 24
+    coefficients = torch.einsum("ai,bj,kcij->abck", points, points, weight.double())
+    return coefficients.flatten(0, 1).to(weight.dtype).contiguous()
+
+
+def convolve(bottom: Tensor, coefficients: Tensor, bias: Tensor | None, pad: tuple[int, ...]) -> Tensor:
+    """Returns the top (N, num_output, H, W), channels_last, of a bottom (N, C, H, W); float32.
+
+    Args:
+        bottom: The bottom, best channels_last.
+        coefficients: As `transform` gives them.
+        bias: (num_output,) or None.
+        pad: Zeros along height and width.
+    """
+    number, channels, *spatial = bottom.shape
+    height, width = (size + 2 * margin - 2 for size, margin in zip(spatial, pad, strict=True))
+    rows, columns = -(-height // 4), -(-width // 4)
+    below, right = 4 * rows + 2 - spatial[0] - pad[0], 4 * columns + 2 - spatial[1] - pad[1]
+    padded = F.pad(bottom.permute(0, 2, 3, 1), (0, 0, pad[1], right, pad[0], below))
+    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # 6, 6, N, rows, columns, C
+    values = (_TO_COEFFICIENTS @ tiles.reshape(36, -1)).view(36, -1, channels)
+    products = torch.bmm(values, coefficients).flatten(1)
+    parts = (_FROM_COEFFICIENTS @ products).view(4, 4, number, rows, columns, -1)
+    top = parts.permute(2, 3, 0, 4, 1, 5).reshape(number, 4 * rows, 4 * columns, -1)[:, :height, :width]
+    top = top.contiguous() if bias is None else torch.add(top, bias, out=top.new_empty(top.shape))
+    return top.permute(0, 3, 1, 2)
