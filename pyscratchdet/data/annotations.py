@@ -81,7 +81,7 @@ class AnnotationReader:
                 if annotation is None:
                     raise groups.error("an object whose bndbox comes before its name")
                 corners = [_number(_text(part.find(name))) for name in ("xmin", "ymin", "xmax", "ymax")]
-                groups.box(annotation, np.float32([corner or 0 for corner in corners]), difficult)
+                groups.box(annotation, np.array([corner or 0 for corner in corners], np.float32), difficult)
 
     def _read_json(self, data: bytes, groups: _Groups, height: int, width: int) -> None:
         content = json.loads(data)
@@ -105,7 +105,7 @@ class AnnotationReader:
             label = _integer(tokens[start])
             if label is None or len(row) < 5 or None in row:
                 raise groups.error("rows must be: label xmin ymin xmax ymax", " ".join(tokens[start : start + 5]))
-            groups.box(groups.add_label(label), np.float32(row[1:]), difficult=False)
+            groups.box(groups.add_label(label), np.array(row[1:], np.float32), difficult=False)
 
 
 class _Groups:
@@ -126,7 +126,7 @@ class _Groups:
             self._remark("image size differs from the picture's")
         if height == 0 or width == 0:
             raise self.error("no valid image size", f"{width} x {height}")
-        self._scale = np.float32([width, height, width, height])
+        self._scale = np.array([width, height, width, height], np.float32)
 
     def add(self, name: str) -> caffe_pb2.Annotation | None:
         """Adds an object of a class, or returns None where its class is unknown and such are skipped."""

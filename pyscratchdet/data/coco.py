@@ -118,7 +118,8 @@ def coco_of_records(
         records: (picture name, record) pairs; ids count from 1, `difficult` becomes `iscrowd`.
         label_map: Its display names become the categories, its labels their ids.
     """
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for identity, (name, record) in enumerate(records, 1):
         width, height = record.datum.width, record.datum.height
         images.append({"id": identity, "file_name": name, "width": width, "height": height})

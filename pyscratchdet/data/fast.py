@@ -98,7 +98,8 @@ def distort(image: np.ndarray, distortions: Sequence[Distortion]) -> np.ndarray:
 
 def _shift(row: np.ndarray, delta: float, channels: int) -> None:
     """Adds to the first channels: whole numbers stay what they are when a fraction is added and rounded away."""
-    cv2.add(row, (round(delta),) * channels + (0,) * (4 - channels), dst=row)
+    summand = (round(delta),) * channels + (0,) * (4 - channels)
+    cv2.add(row, summand, dst=row)  # type: ignore[call-overload]  # OpenCV's annotations leave out scalars
 
 
 def _in_hsv(row: np.ndarray, saturation: float | None = None, hue: float = 0) -> None:

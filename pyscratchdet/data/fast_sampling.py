@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pyscratchdet.data import objects as boxes
-from pyscratchdet.data.counter import hashes
+from pyscratchdet.data.counter import CounterRandom, hashes
 from pyscratchdet.data.objects import Objects
 from pyscratchdet.data.plan import Streams
 from pyscratchdet.data.sampling import has_bounds, measure, meets, window_size
@@ -42,7 +42,11 @@ class FastSampler:
         """Returns the windows that all samplers found in each picture, as plan.original_windows does."""
         if not self._slices:
             return [()] * len(streams)
-        windows = self._windows(np.array([stream.thread.key for stream in streams], np.uint64))
+        keys = np.empty(len(streams), np.uint64)
+        for item, stream in enumerate(streams):
+            assert isinstance(stream.thread, CounterRandom)
+            keys[item] = stream.thread.key
+        windows = self._windows(keys)
         is_good = self._good(windows, objects)
         for sampler, which in zip(self._samplers, self._slices, strict=True):
             if sampler.HasField("max_sample"):

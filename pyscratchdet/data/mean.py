@@ -36,7 +36,7 @@ def compute_mean(database: Database) -> np.ndarray:
             )
         total += image
     assert total is not None
-    return np.float32(total / len(database)).transpose(2, 0, 1)
+    return (total / len(database)).astype(np.float32).transpose(2, 0, 1)
 
 
 def mean_blob(mean: np.ndarray) -> caffe_pb2.BlobProto:

@@ -168,7 +168,7 @@ def project(
         moved = project(objects.select(chosen), windows, constraint)
         return _merged(objects.select(~chosen), moved)
     boxes, windows = objects.boxes, windows[objects.items]
-    is_inside = ~((boxes[:, :2] >= windows[:, 2:]) | (boxes[:, 2:] <= windows[:, :2])).any(1)
+    is_inside = ~np.any((boxes[:, :2] >= windows[:, 2:]) | (boxes[:, 2:] <= windows[:, :2]), axis=1)
     if constraint is not None:
         is_inside &= _emitted(objects, windows, constraint)
     objects, windows = objects.select(is_inside), windows[is_inside]
@@ -238,7 +238,7 @@ def extrapolate(objects: Objects, param: caffe_pb2.ResizeParameter, sizes: np.nd
         return objects
     new, _ = _resized_frames(param, sizes)
     kept = (new * (windows[:, 2:] - windows[:, :2]))[objects.items]
-    scale = np.float32([param.width_scale, param.height_scale])
+    scale = np.array([param.width_scale, param.height_scale], np.float32)
     too_small = (kept < scale).any(1)
     if too_small.any():
         raise DataError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def _order(image: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(image[..., list(order)])
 
 
-_DISTORTIONS = {
+_DISTORTIONS: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
     "brightness": _brightness,
     "contrast": _contrast,
     "saturation": _saturation,
@@ -159,7 +160,9 @@ def noise(image: np.ndarray, param: caffe_pb2.NoiseParameter, specks: np.ndarray
         image = _on_luma(image, cv2.createCLAHE(clipLimit=4).apply)
     if param.jpeg > 0:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(param.jpeg)])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        image = decoded
     if param.erode:
         image = cv2.erode(image, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3), (1, 1)))
     if param.posterize:
@@ -170,11 +173,12 @@ def noise(image: np.ndarray, param: caffe_pb2.NoiseParameter, specks: np.ndarray
     if len(specks):
         image = image.copy()
         values = list(param.saltpepper_param.value) or [0.0]
-        image[specks[:, 1], specks[:, 0]] = np.uint8(spread(values, image.shape[2], "saltpepper_param.value"))
+        colour = spread(values, image.shape[2], "saltpepper_param.value")
+        image[specks[:, 1], specks[:, 0]] = np.array(colour, np.uint8)
     if param.convert_to_hsv:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
     if param.convert_to_lab:
-        image = cv2.cvtColor(np.float32(image) * np.float32(1 / 255), cv2.COLOR_BGR2Lab)
+        image = cv2.cvtColor(image.astype(np.float32) * np.float32(1 / 255), cv2.COLOR_BGR2Lab)
     return image
 
 
@@ -185,7 +189,7 @@ def num_specks(param: caffe_pb2.NoiseParameter, height: int, width: int) -> int:
     return math.floor(np.float32(param.saltpepper_param.fraction) * np.float32(width) * np.float32(height))
 
 
-def _on_luma(image: np.ndarray, function) -> np.ndarray:
+def _on_luma(image: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 1:
         return function(image)
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2YCrCb)

@@ -56,10 +56,11 @@ def original_windows(
     streams: Sequence[Streams], samplers: Sequence[caffe_pb2.BatchSampler], objects: Objects
 ) -> list[Sequence[np.ndarray]]:
     """The original's way to find windows, picture by picture."""
-    return [
-        sample_windows(stream.thread, samplers, objects.select(objects.items == item))
-        for item, stream in enumerate(streams)
-    ]
+    windows: list[Sequence[np.ndarray]] = []
+    for item, stream in enumerate(streams):
+        assert isinstance(stream.thread, CaffeRandom)
+        windows.append(sample_windows(stream.thread, samplers, objects.select(objects.items == item)))
+    return windows
 
 
 @dataclass(frozen=True)

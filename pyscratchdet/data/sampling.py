@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, uniform_of
 
 _ONE = np.float32(1)
+Float = TypeVar("Float", np.float32, np.ndarray)
 
 
 def sample_windows(
@@ -65,12 +67,12 @@ def _window(random: CaffeRandom, sampler: caffe_pb2.Sampler) -> np.ndarray:
     scale = random.uniform_one(sampler.min_scale, sampler.max_scale)
     ratio = random.uniform_one(sampler.min_aspect_ratio, sampler.max_aspect_ratio)
     width, height = window_size(scale, ratio)
-    left = random.uniform_one(0, _ONE - width)
-    top = random.uniform_one(0, _ONE - height)
+    left = random.uniform_one(0, float(_ONE - width))
+    top = random.uniform_one(0, float(_ONE - height))
     return np.array([left, top, left + width, top + height], np.float32)
 
 
-def window_size(scale: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def window_size(scale: Float, ratio: Float) -> tuple[Float, Float]:
     """Returns width and height, float32, of windows of a scale and an aspect ratio.
 
     Roots and squares go through double as in the original. Where its width or height rounds to more than 1 it aborts;
@@ -91,7 +93,7 @@ def satisfies(windows: np.ndarray, objects: Objects, constraint: caffe_pb2.Sampl
     if not has_bounds(constraint):
         return np.ones(len(windows), bool)
     measures = measure(windows[:, None], objects.boxes, boxes.true_areas(objects), [constraint])
-    return meets(measures, constraint).any(1)
+    return np.any(meets(measures, constraint), axis=1)
 
 
 def has_bounds(constraint: caffe_pb2.SampleConstraint) -> bool:
