@@ -24,12 +24,12 @@ def to_pixels(boxes: Tensor, sizes: Tensor, resize: caffe_pb2.ResizeParameter | 
         fit its small side (the original clips once more there).
     """
     scale = sizes.flip(1).repeat(1, 2).to(boxes.dtype)
-    mode = resize.resize_mode if resize is not None else Resize.WARP
-    if mode == Resize.FIT_SMALL_SIZE and resize.height_scale and resize.width_scale:
+    resize = Resize() if resize is None else resize
+    if resize.resize_mode == Resize.FIT_SMALL_SIZE and resize.height_scale and resize.width_scale:
         factors = boxes.new_tensor([resize.width_scale, resize.height_scale]).repeat(2)
         pixels = torch.minimum(boxes * factors, scale).clamp(min=0)
         return pixels, area(pixels)
-    if mode == Resize.FIT_LARGE_SIZE_AND_PAD:
+    if resize.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD:
         boxes = _without_padding(boxes, scale, resize)
     pixels = boxes.clamp(0, 1) * scale
     widths, heights = pixels[:, 2] - pixels[:, 0], pixels[:, 3] - pixels[:, 1]

@@ -54,7 +54,8 @@ class AnnotatedData(Layer):
         batch_size = self.param.data_param.batch_size
         fixed = self.transformer.fixed_shape()
         if fixed is not None and not os.path.exists(self.param.data_param.source):
-            return [(batch_size, *fixed), (1, 1, 1, 8)][: self.num_tops]
+            tops: list[Shape] = [(batch_size, *fixed), (1, 1, 1, 8)]
+            return tops[: self.num_tops]
         from pyscratchdet.data.records import Records
 
         sample = Records(self.param.data_param.source).first()
@@ -62,7 +63,8 @@ class AnnotatedData(Layer):
         count = sum(len(group.annotation) for group in record.annotation_group)
         image = self.transformer.decode(record.datum, sample.name)
         shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
-        return [(batch_size, *shape), (1, 1, max(count, 1), 8)][: self.num_tops]
+        tops = [(batch_size, *shape), (1, 1, max(count, 1), 8)]
+        return tops[: self.num_tops]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         if not self._is_fast:

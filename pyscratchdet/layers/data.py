@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from pyscratchdet.errors import DataError, Position, UsageError
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.lazy import Tensor, torch
+
+if TYPE_CHECKING:
+    import cv2
+
+    from pyscratchdet.data.objects import Objects
+    from pyscratchdet.data.records import Records
 
 
 class TransformedData(Layer):
@@ -126,7 +132,7 @@ class Data(TransformedData):
         param = self.param.data_param
         self._start = self.context.random.below(param.rand_skip) if param.rand_skip else 0
         self.context.random.integer()
-        self._records = None
+        self._records: Records | None = None
 
     def _is_ready(self) -> bool:
         return os.path.exists(self.param.data_param.source)
@@ -141,7 +147,7 @@ class Data(TransformedData):
         return self.transformer.decode(datum, sample.name), datum.label, datum.encoded, sample.name
 
     @property
-    def records(self):
+    def records(self) -> Records:
         """The records, opened at first use."""
         if self._records is None:
             from pyscratchdet.data.records import Records
@@ -244,7 +250,7 @@ class VideoData(TransformedData):
     def _own_setup(self) -> None:
         param = self.param.video_data_param
         self._source = param.video_file if param.video_type == param.VIDEO else param.device_id
-        self._capture = None
+        self._capture: cv2.VideoCapture | None = None
 
     def _is_ready(self) -> bool:
         param = self.param.video_data_param
@@ -255,10 +261,10 @@ class VideoData(TransformedData):
 
         image = self._frame()
         if self.param.video_data_param.video_type == self.param.video_data_param.VIDEO:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            self._open().set(cv2.CAP_PROP_POS_FRAMES, 0)
         return image
 
-    def _open(self) -> Any:
+    def _open(self) -> cv2.VideoCapture:
         """Returns the OpenCV capture, opened at first use."""
         import cv2
 
@@ -287,7 +293,7 @@ class VideoData(TransformedData):
             self._open().set(cv2.CAP_PROP_POS_FRAMES, position * (param.skip_frames + 1))
 
 
-def _no_objects():
+def _no_objects() -> Objects:
     from pyscratchdet.data.objects import NO_OBJECTS
 
     return NO_OBJECTS

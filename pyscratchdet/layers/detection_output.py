@@ -302,7 +302,7 @@ class _OnnxDetections:
         return self._add("Reshape", value, self._ints(shape, "shape"))
 
     def _add(self, op_type: str, *inputs: str, **attributes: object) -> str:
-        return self.graph.node(op_type, inputs, **attributes)[0]
+        return self.graph.node(op_type, inputs, 1, **attributes)[0]
 
     def _ints(self, values: list[int], name: str = "ints") -> str:
         return self.graph.constant(np.array(values, np.int64), name)

@@ -83,6 +83,6 @@ class HDF5Data(Layer):
         self._order = list(range(lengths[0]))
         self._shuffle(self._order)
 
-    def _shuffle(self, items: list) -> None:
+    def _shuffle(self, items: list[int] | list[str]) -> None:
         if self._param.shuffle:
             self._random.shuffle(items)

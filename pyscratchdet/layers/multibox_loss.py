@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pyscratchdet.layers.base import Count, Shape, register
 from pyscratchdet.layers.loss import Loss, LossParameter, legacy_shape, normalization, normalizer
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pyscratchdet.boxes.multibox import Batch
 
 Param = caffe_pb2.MultiBoxLossParameter
 
@@ -79,7 +85,7 @@ class MultiBoxLoss(Loss):
         matches = torch.tensor(len(work.positives), device=loss.device)
         return [loss / normalizer(self.mode, len(batch.loc), len(batch.priors), matches)]
 
-    def _batch(self, bottoms: Sequence[Tensor]):
+    def _batch(self, bottoms: Sequence[Tensor]) -> Batch:
         from pyscratchdet.boxes.ground_truth import read_ground_truth
         from pyscratchdet.boxes.multibox import Batch
 
@@ -141,7 +147,7 @@ class MultiBoxLoss(Loss):
         if not bool((variances > 0).all()):
             raise self.fail("a variance is not positive", "variance", expected="> 0", found=float(variances.min()))
 
-    def _check_labels(self, labels) -> None:
+    def _check_labels(self, labels: np.ndarray) -> None:
         param = self.loss_param
         if (labels == self.background).any():
             raise self.fail("the background class is among the labels", "label", found=self.background)

@@ -91,7 +91,8 @@ class WindowData(Layer):
         from pyscratchdet.files import read_bytes
 
         image = decode(read_bytes(window.path), name=window.path)
-        box, (top, left), (height, width) = self._place(window.box, *image.shape[:2], is_mirrored)
+        rows, columns = image.shape[:2]
+        box, (top, left), (height, width) = self._place(window.box, rows, columns, is_mirrored)
         x1, y1, x2, y2 = box
         output = np.zeros((image.shape[2], self._size, self._size), np.float32)
         part = image[max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1]
@@ -114,8 +115,8 @@ class WindowData(Layer):
         if not pad and not is_square:
             return box, (0, 0), (size, size)
         x1, y1, x2, y2 = box
-        half = np.float32([y2 - y1 + 1, x2 - x1 + 1]) / np.float32(2)
-        center = np.float32([y1, x1]) + half
+        half = np.array([y2 - y1 + 1, x2 - x1 + 1], np.float32) / np.float32(2)
+        center = np.array([y1, x1], np.float32) + half
         if is_square:
             half[:] = half.max()
         context = half * (np.float32(size) / np.float32(size - 2 * pad))

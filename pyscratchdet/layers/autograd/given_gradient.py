@@ -25,7 +25,7 @@ def given_gradient(
         return loss.detach()
     with torch.no_grad():
         gradient = gradients()
-    return _GivenGradient.apply(loss.detach(), gradient, signs, *bottoms)  # type: ignore[no-any-return]
+    return _GivenGradient.apply(loss.detach(), gradient, signs, *bottoms)
 
 
 class _GivenGradient(torch.autograd.Function):
