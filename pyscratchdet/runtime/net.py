@@ -250,7 +250,7 @@ class Net(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """What `.to()` goes through: buffers become other tensors, so shared statistics must be shared anew."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         for entry in self.learnable:
             if entry.is_statistic:
                 (owner, role), *others = entry.places

@@ -97,7 +97,7 @@ class Step:
 
     def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
         """Returns the tops."""
-        return self.module(*bottoms)  # type: ignore[no-any-return]
+        return self.module(*bottoms)
 
     def absorb(self, after: Step) -> bool:
         """Takes in the only reader of its top, whose top it then makes; False where the two stay apart."""
@@ -234,8 +234,8 @@ class Convolve(Step):
         relu = "relu" if self.relu else None
         if self.adds:
             after: Any = ("add", 1.0, relu, [], None)
-            return convolve.binary(*bottoms, self.weight, self.bias, *self._geometry, *after)  # type: ignore[no-any-return]
-        return convolve(bottoms[0], self.weight, self.bias, *self._geometry, relu or "none", [], "")  # type: ignore[no-any-return]
+            return convolve.binary(*bottoms, self.weight, self.bias, *self._geometry, *after)
+        return convolve(bottoms[0], self.weight, self.bias, *self._geometry, relu or "none", [], "")
 
 
 @dataclass
@@ -462,7 +462,7 @@ def _has_onednn(device: torch.device) -> bool:
     mkldnn = torch.backends.mkldnn
     return (
         device.type == "cpu"
-        and mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and mkldnn.is_available()
         and bool(mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")

@@ -48,6 +48,8 @@ def convolve(bottom: Tensor, coefficients: Tensor, bias: Tensor | None, pad: tup
         bias: (num_output,) or None.
         pad: Zeros along height and width.
     """
+    if len(bottom) > 1:  # coefficients take more than twice the bottom's memory, so one image's at a time
+        return torch.cat([convolve(image, coefficients, bias, pad) for image in bottom.split(1)])
     number, channels, *spatial = bottom.shape
     height, width = (size + 2 * margin - 2 for size, margin in zip(spatial, pad, strict=True))
     rows, columns = -(-height // 4), -(-width // 4)
