@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from pyscratchdet.cli.flags import add_flag, add_net_flags
@@ -73,4 +74,10 @@ def run(args: argparse.Namespace) -> int:
         tensorboard=args.tensorboard,
     )
     train(settings, console(stderr=True) if sys.stderr.isatty() else None)
+    if is_launched():
+        # All is written. Threads of PyTorch's process group may still run, and now and then abort the process while
+        # Python goes down; torchrun would then end the other processes as well.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0

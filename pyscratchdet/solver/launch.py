@@ -190,6 +190,7 @@ def _world(device: torch.device) -> Iterator[World]:
     world = ProcessGroup(device) if is_launched() else World()
     try:
         yield world
+        world.agree(0)  # all stay until rank 0 has written its last
     finally:
         world.close()
 

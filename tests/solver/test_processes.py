@@ -57,7 +57,7 @@ for line in sys.stdin:
 """
 )
 TWO = """
-import sys
+import os, sys
 import numpy as np, torch
 from pyscratchdet.solver import ProcessGroup, Solver
 path, data, out, sync = sys.argv[1:]
@@ -68,7 +68,8 @@ solver = Solver(path, world=world, feed=feed, options={"sync_batchnorm": sync ==
 solver.step(4)
 blobs = {f"{name}/{i}": p.detach().numpy() for name, all in solver.net.params.items() for i, p in enumerate(all)}
 np.savez(f"{out}.{world.rank}.npz", **blobs)
-world.close()
+world.agree(0)
+os._exit(0)  # as the command line does
 """
 NET = """
 name: "two"
