@@ -48,6 +48,7 @@ sys.exit(main(sys.argv[1:]))
 AGAIN_AND_AGAIN = (
     SLOW
     + """
+import torch._dynamo  # which the first optimizer of a process imports, for seconds
 for line in sys.stdin:
     steps, delay = map(float, line.split())
     child = os.fork()
