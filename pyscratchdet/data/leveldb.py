@@ -20,7 +20,7 @@ class LevelStore:
     """One open LevelDB.
 
     LevelDB writes into what it opens: locks, logs, tables put together anew. So it gets a folder of its own, with links
-    to the tables, which never change, and copies of the small rest.
+    to the tables that cannot change any more, and copies of the rest.
 
     Args:
         path: Its folder.
@@ -75,8 +75,19 @@ class LevelStore:
 
 
 def _link(source: Path, target: Path) -> None:
-    for entry in source.iterdir():
-        if entry.suffix in _TABLES:
+    """Links to the tables from before the oldest log, and copies the rest.
+
+    A table made since may be one that a killed or closing writer left unlisted; LevelDB then gives its number, and so
+    its file, to the next table (db_impl.cc, Recover), and would write through a link.
+    """
+    entries = [entry for entry in source.iterdir() if entry.is_file() and entry.name not in _NOT_READ]
+    oldest_log = min((_number(entry) for entry in entries if entry.suffix == ".log"), default=0)
+    for entry in entries:
+        if entry.suffix in _TABLES and _number(entry) < oldest_log:
             os.symlink(entry.resolve(), target / entry.name)
-        elif entry.name not in _NOT_READ and entry.is_file():
+        else:
             shutil.copyfile(entry, target / entry.name)
+
+
+def _number(entry: Path) -> int:
+    return int(entry.stem) if entry.stem.isdecimal() else 0
