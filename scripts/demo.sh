@@ -3,6 +3,7 @@
 # -> caffemodel, safetensors, ONNX -> proof. Usage: demo.sh [FOLDER]; what is in FOLDER already is made anew.
 set -euo pipefail
 
+scripts="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-demo}"
 net=scratchdet300_rootres18_voc0712
 size=100   # side of the input; the paper has 300
@@ -34,28 +35,8 @@ run generate scratchdet300_rootres34_voc0712 -o models
 run generate "$net" -o models --size "$size" --width "$width" --num-classes 7 --gpus "" \
     --train-source lmdb/trainval --test-source lmdb/test --label-map-file "$labelmap" --num-test-image 100 \
     --batch-size 8 --base-lr 0.005 --max-iter "$iterations" --stepvalue 2200,2800 --snapshot 1500 --test-interval 1500
-sed -i "s/debug_info: true/debug_info: false/" "models/$net/solver.prototxt"
-echo "Changed in Python for a run of minutes: gentler crops, and BatchNorm averages that keep up"
-python - "models/$net" <<'EOF'
-import sys
-from pathlib import Path
-
-from pyscratchdet.proto import caffe_pb2, text
-
-for name in ("train", "test", "deploy"):
-    path = Path(sys.argv[1], f"{name}.prototxt")
-    net = text.read(path, caffe_pb2.NetParameter)
-    for layer in net.layer:
-        if layer.type == "BatchNorm":
-            layer.batch_norm_param.moving_average_fraction = 0.98
-        if layer.type == "AnnotatedData" and name == "train":
-            layer.transform_param.expand_param.prob = 0.05
-            samplers = layer.annotated_data_param.batch_sampler  # of seven: the whole, crops of overlap 0.7, 0.9
-            del samplers[6], samplers[1:4]
-            for crop in samplers[1:]:
-                crop.sampler.min_scale = 0.6
-    text.write(path, net)
-EOF
+echo "Fitted to a run of minutes: gentler crops, BatchNorm averages that keep up, a seed"
+python "$scripts/short_run.py" "models/$net"
 run summary "models/$net/deploy.prototxt" --total
 
 step "Training from scratch with Caffe's SGD"

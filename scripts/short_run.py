@@ -1,0 +1,28 @@
+"""Fits a generated ScratchDet to a run of minutes on little data: `python short_run.py FOLDER`.
+
+BatchNorm averages that keep up with a few thousand iterations, crops and expansion that leave objects about their size,
+the same random numbers each time, and a log without the size of every blob.
+"""
+
+import sys
+from pathlib import Path
+
+from pyscratchdet.proto import caffe_pb2, text
+
+folder = Path(sys.argv[1])
+for name in ("train", "test", "deploy"):
+    net = text.read(folder / f"{name}.prototxt", caffe_pb2.NetParameter)
+    for layer in net.layer:
+        if layer.type == "BatchNorm":
+            layer.batch_norm_param.moving_average_fraction = 0.98
+        if layer.type == "AnnotatedData" and name == "train":
+            layer.transform_param.expand_param.prob = 0.05
+            samplers = layer.annotated_data_param.batch_sampler  # of seven: the whole, crops of overlap 0.7, 0.9
+            del samplers[6], samplers[1:4]
+            for crop in samplers[1:]:
+                crop.sampler.min_scale = 0.6
+    text.write(folder / f"{name}.prototxt", net)
+solver = text.read(folder / "solver.prototxt", caffe_pb2.SolverParameter)
+solver.debug_info = False
+solver.random_seed = 1
+text.write(folder / "solver.prototxt", solver)
