@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,18 +141,25 @@ class ResultFiles:
             {
                 "image_id": _number_or_text(name),
                 "category_id": _number_or_text(self.names[label]),
-                "bbox": [float(f"{value:.9g}") for value in box],
-                "score": float(f"{score:.9g}"),
+                "bbox": [_number(value) for value in box],
+                "score": _number(score),
             }
             for name, label, score, box in self._rows
         ]
-        return json.dumps(rows, indent=4) + "\n"
+        # The original prints an object around the list, with a step of 4, and cuts it off afterwards.
+        return textwrap.indent(json.dumps(rows, indent=4), " " * 4).strip().removesuffix("]") + "\n]\n"
 
 
 def _line(score: float, box: Sequence[float]) -> str:
     """Score and whole pixels: xmin, ymin, xmax, ymax, each number of (x, y, width, height) cut off first."""
     x, y, width, height = (int(value) for value in box)
     return f"{score:g} {x} {y} {x + width} {y + height}"
+
+
+def _number(value: float) -> int | float:
+    """A float32 as its nine digits, a whole one without a point."""
+    rounded = float(f"{value:.9g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def _number_or_text(text: str) -> int | float | str:

@@ -21,11 +21,12 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.solver.fast import Precision
     from pyscratchdet.solver.launch import choose_device
     from pyscratchdet.solver.log import logging_to
-    from pyscratchdet.solver.score import score
+    from pyscratchdet.solver.score import say_device, score
 
     device = choose_device(args.gpu)
     stages = [stage for stage in args.stage.split(",") if stage]
     with logging_to():
+        say_device(device)
         net = load_net(args.model, args.weights, "TEST", level=args.level, stages=stages)
         score(Precision().prepare(net.to(device), device), args.iterations)
     return 0

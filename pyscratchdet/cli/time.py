@@ -23,11 +23,12 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.solver.fast import Precision
     from pyscratchdet.solver.launch import choose_device
     from pyscratchdet.solver.log import logging_to
-    from pyscratchdet.solver.score import time_net
+    from pyscratchdet.solver.score import say_device, time_net
 
     device = choose_device(args.gpu)
     stages = [stage for stage in args.stage.split(",") if stage]
     with logging_to():
+        say_device(device)
         net = load_net(args.model, args.weights or None, args.phase, level=args.level, stages=stages)
         time_net(Precision(is_fast=args.fast).prepare(net.to(device), device), args.iterations)
     return 0

@@ -151,8 +151,11 @@ def save_weights(net: Net, path: str | os.PathLike[str], *, hdf5: bool | None = 
         write_caffemodel(path, structure, [[_to_numpy(blob) for blob in module.blobs] for module in net.layers])
 
 
-def share_weights(net: Net, other: Net) -> None:
+def share_weights(net: Net, other: Net) -> list[str]:
     """Makes the blobs of layers with equal names one and the same (Net::ShareTrainedLayersWith).
+
+    Returns:
+        Names of the other net's layers that this net lacks.
 
     Raises:
         WeightsError: Blobs of a layer differ in number or shape; nothing is shared then.
@@ -164,6 +167,7 @@ def share_weights(net: Net, other: Net) -> None:
     for module, source in pairs:
         for role, theirs in zip(module.roles, source.roles, strict=True):
             net.replace_blob(module, role, source.blob(theirs))
+    return [source.name for source in other.layers if source.name not in targets]
 
 
 def _first_of_each_name(net: Net) -> dict[str, LayerModule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,15 +15,25 @@ from pyscratchdet.solver.log import info, number
 _log = logging.getLogger(__name__)
 
 
+def debug_info(net: Net, wanted: bool, backward: bool) -> AbstractContextManager[object]:
+    """Returns a `DebugInfo` where it is wanted, else a context that does nothing."""
+    return DebugInfo(net, backward) if wanted else nullcontext()
+
+
 class DebugInfo:
-    """Prints one pass, forward and backward, of a net while the block runs.
+    """Prints one pass of a net while the block runs.
 
     The original's "diff" of a bottom is the gradient from this consumer alone, so each layer gets its bottoms through
     an identity of its own.
+
+    Args:
+        net: The net.
+        backward: Whether the pass goes backward too.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, backward: bool = True) -> None:
         self.net = net
+        self.backward = backward
         self._handles: list[Any] = []
         self._bottom_grads: dict[tuple[int, int], Tensor] = {}
         self._lines: dict[int, list[tuple[str, str]]] = {}
@@ -46,7 +57,8 @@ class DebugInfo:
             for index in sorted(self._lines):
                 for line, place in self._lines[index]:
                     info(_log, line, place)
-            self._print_backward()
+            if self.backward:
+                self._print_backward()
 
     def _before(self, module: LayerModule, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         index = self._indices[id(module)]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyscratchdet.errors import NetError, UsageError
 from pyscratchdet.runtime import Net
+from pyscratchdet.solver.debug import debug_info
 from pyscratchdet.solver.log import info, number
 from pyscratchdet.solver.testing import flat_outputs, output_text
 
@@ -21,6 +22,11 @@ _log = logging.getLogger(__name__)
 
 # Bottoms and tops of a layer that backpropagation visits.
 Tape = tuple[list[Tensor], list[Tensor]]
+
+
+def say_device(device: torch.device) -> None:
+    """Says where the net is going to run."""
+    info(_log, "Use CPU." if device.type == "cpu" else f"Use GPU with device ID {device.index}", "caffe.cpp:275")
 
 
 def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
@@ -43,7 +49,7 @@ def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
     sums: list[np.ndarray] = []
     loss = np.float32(0)
     for i in range(iterations):
-        with torch.no_grad():
+        with debug_info(net, net.plan.graph.param.debug_info, backward=False), torch.no_grad():
             blobs = net()
         loss += np.float32(net.total_loss(blobs).item())
         outputs = flat_outputs(net, blobs)
@@ -93,16 +99,18 @@ def time_net(net: Net, iterations: int, inputs: Mapping[str, Tensor] | None = No
     if iterations <= 0:
         raise UsageError("iterations must be above 0", code="time.iterations", found=iterations)
     timer = _LayerTimer(net, inputs)
-    info(_log, "Performing Forward", "caffe.cpp:360")
-    timer.run()
-    info(_log, f"Initial loss: {number(timer.loss)}", "caffe.cpp:365")
+    info(_log, "Performing Forward", "caffe.cpp:354")
+    tapes, loss = timer.run_forward()
+    info(_log, f"Initial loss: {number(loss)}", "caffe.cpp:360")
+    info(_log, "Performing Backward", "caffe.cpp:361")
+    timer.run_backward(tapes)
     timer.clear()
     info(_log, "*** Benchmark begins ***", "caffe.cpp:374")
     info(_log, f"Testing for {iterations} iterations.", "caffe.cpp:375")
     start = time.perf_counter()
     for i in range(iterations):
         begin = time.perf_counter()
-        timer.run()
+        timer.run_backward(timer.run_forward()[0])
         milliseconds = (time.perf_counter() - begin) * 1e3
         info(_log, f"Iteration: {i + 1} forward-backward time: {number(milliseconds)} ms.", "caffe.cpp:403")
     total = (time.perf_counter() - start) * 1e3
@@ -130,7 +138,6 @@ class _LayerTimer:
         self._net = net
         self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self._inputs = dict(inputs) if inputs is not None else _random_inputs(net, self._device)
-        self.loss = 0.0
         self.clear()
 
     def clear(self) -> None:
@@ -143,15 +150,14 @@ class _LayerTimer:
         names = self._net.layer_names
         return Timing(list(zip(names, forward, backward, strict=True)), sum(forward), sum(backward))
 
-    def run(self) -> None:
-        tapes, values = self._run_forward()
-        self.loss = self._total_loss(values)
+    def run_backward(self, tapes: list[Tape | None]) -> None:
         grads: dict[int, Tensor] = {}
         for index in reversed(range(len(tapes))):
             if tapes[index] is not None:
-                self._backward[index] += self._clock(partial(self._run_backward, index, tapes[index], grads))
+                self._backward[index] += self._clock(partial(self._run_layer_backward, index, tapes[index], grads))
 
-    def _run_forward(self) -> tuple[list[Tape | None], dict[int, Tensor]]:
+    def run_forward(self) -> tuple[list[Tape | None], float]:
+        """Returns what `run_backward` takes, and the loss."""
         graph = self._net.plan.graph
         plan = self._net.plan.backward
         values: dict[int, Tensor] = {}
@@ -174,9 +180,9 @@ class _LayerTimer:
             self._forward[index] += self._clock(forward)
             values |= {blob: top.detach() for blob, top in zip(node.tops, tops, strict=True)}
             tapes.append((bottoms, tops) if wanted else None)
-        return tapes, values
+        return tapes, self._total_loss(values)
 
-    def _run_backward(self, index: int, tape: Tape | None, grads: dict[int, Tensor]) -> None:
+    def _run_layer_backward(self, index: int, tape: Tape | None, grads: dict[int, Tensor]) -> None:
         assert tape is not None
         bottoms, tops = tape
         node = self._net.layers[index].node

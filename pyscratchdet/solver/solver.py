@@ -21,7 +21,7 @@ from pyscratchdet.proto.upgrade import upgrade_solver
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import Net, build_net, copy_weights, share_weights
 from pyscratchdet.solver import resume, snapshot, testing
-from pyscratchdet.solver.debug import DebugInfo
+from pyscratchdet.solver.debug import debug_info
 from pyscratchdet.solver.distributed import World
 from pyscratchdet.solver.divergence import divergence, has_diverged
 from pyscratchdet.solver.fast import Precision
@@ -130,7 +130,7 @@ class Solver:
             for i, choice in enumerate(test_nets(self.param) if self.world.is_root else [])
         ]
         self.positions = [resume.DataPosition(net) for net in (self.net, *self.test_nets)]
-        self._shared: set[int] = set()
+        self._ignored: dict[int, list[str]] = {}  # by test net: layers of the train net that it lacks
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
         self.rate = LearningRate(self.param)
         self.optimizer = make_optimizer(self.param, _learnable(self.net))
@@ -173,7 +173,9 @@ class Solver:
             self._say("Optimization stopped early.", 316)
             return
         if self.param.display and self.iter % self.param.display == 0:
-            with torch.no_grad():
+            # The setting is that of the last iteration, which was displayed too only where all are.
+            debug = self.param.debug_info and self.param.display == 1 and self.world.is_root
+            with debug_info(self.net, debug, backward=False), torch.no_grad():
                 loss, _ = self._forward()
             self._take_loss(loss, {})
             self._say(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}", 332)
@@ -238,10 +240,7 @@ class Solver:
         passes = []
         blobs: Mapping[str, Tensor] = {}
         for _ in range(self.param.iter_size):
-            if debug:
-                with DebugInfo(self.net):
-                    loss, blobs = self.forward_backward()
-            else:
+            with debug_info(self.net, debug, backward=True):
                 loss, blobs = self.forward_backward()
             passes.append(loss.detach())
         return torch.stack(passes).sum() / self.param.iter_size, blobs
@@ -340,10 +339,9 @@ class Solver:
         for index, net in enumerate(self.test_nets):
             if self.asked == Action.STOP:
                 return
-            if index not in self._shared:
-                share_weights(net, self.net)
-                self._shared.add(index)
-            values = testing.test(self, index)
+            if index not in self._ignored:
+                self._ignored[index] = share_weights(net, self.net)
+            values = testing.test(self, index, self._ignored[index])
             self._report(Report("test", self.iter, values))
         self.meter.start()
 
@@ -424,7 +422,7 @@ class Solver:
             self._say(f"Finetuning from {path}", 155, "caffe.cpp")
             for net in (self.net, *self.test_nets):
                 report = copy_weights(net, path)
-                for layer in report.ignored if net is self.net else []:
+                for layer in report.ignored:
                     self._say(f"Ignoring source layer {layer}", 757, "net.cpp")
                 if net is self.net:
                     self._say(report.summary(), 155, "caffe.cpp")

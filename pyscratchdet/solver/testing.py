@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyscratchdet.evaluate.average_precision import summarize_detections
 from pyscratchdet.runtime import Net
+from pyscratchdet.solver.debug import debug_info
 from pyscratchdet.solver.log import info, number
 
 if TYPE_CHECKING:
@@ -21,8 +22,13 @@ EVAL_TYPES = ("classification", "detection")
 _log = logging.getLogger(__name__)
 
 
-def test(solver: Solver, index: int) -> dict[str, float]:
+def test(solver: Solver, index: int, ignored: Sequence[str] = ()) -> dict[str, float]:
     """Runs test net `index` for its test_iter passes, prints as the original does and returns the figures.
+
+    Args:
+        solver: The solver.
+        index: Which of its test nets.
+        ignored: Layers of the train net that the test net lacks.
 
     Returns:
         {"test<index>/<output>": value}, with "mAP" under detection; nothing when the test was
@@ -33,6 +39,8 @@ def test(solver: Solver, index: int) -> dict[str, float]:
         UsageError: Unknown ap_version.
     """
     info(_log, f"Iteration {solver.iter}, Testing net (#{index})", "solver.cpp:433")
+    for layer in ignored:
+        info(_log, f"Ignoring source layer {layer}", "net.cpp:693")
     if solver.param.test_iter[index] <= 0:
         return {}  # a way to switch a test off
     outputs: list[list[np.ndarray]] = []
@@ -41,7 +49,8 @@ def test(solver: Solver, index: int) -> dict[str, float]:
         if _is_stopped(solver):
             info(_log, "Test interrupted.", "solver.cpp:407")
             return {}
-        loss, blobs = solver.forward_test(index)
+        with debug_info(solver.test_nets[index], solver.param.debug_info, backward=False):
+            loss, blobs = solver.forward_test(index)
         if solver.param.test_compute_loss:
             total += np.float32(loss.item())
         outputs.append(flat_outputs(solver.test_nets[index], blobs))

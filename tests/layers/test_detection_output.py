@@ -136,7 +136,24 @@ def test_voc_files_when_all_pictures_are_through(tmp_path):
 
 def test_coco_file(tmp_path):
     cases.run(saving(tmp_path, "COCO"), bottoms(SCORES))
-    rows = json.loads((tmp_path / "out" / "deep" / "p_.json").read_text())
+    text = (tmp_path / "out" / "deep" / "p_.json").read_text()
+    # Laid out as the original's; its number 000001 without quotes would be no JSON.
+    first = """[
+        {
+            "image_id": "000001",
+            "category_id": 17,
+            "bbox": [
+                20,
+                10,
+                80,
+                40
+            ],
+            "score": 0.800000012
+        },
+"""
+    assert text.startswith(first)
+    assert text.endswith("        }\n    \n]\n")
+    rows = json.loads(text)
     assert len(rows) == 4
     assert rows[0]["image_id"] == "000001"
     assert rows[0]["category_id"] == 17

@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from toynet import SOLVER
+from toynet import SOLVER, TRAIN
 
 from pyscratchdet.cli import main
 from pyscratchdet.solver.curves import read_curves
@@ -110,7 +110,29 @@ def test_test_prints_means(toy, tmp_path, capsys):
     mean = float(re.search(r"\] loss = (\S+) \(\* 1 = \S+ loss\)", text)[1])
     assert len(batches) == 3
     assert mean == pytest.approx(sum(batches) / 3, rel=1e-5)  # six printed digits
+    assert "] Use CPU." in text
     assert main(["test", *arguments, "-iterations=0"]) == 2
+
+
+def test_test_prints_means_of_magnitudes_where_the_net_asks(toy, tmp_path, capsys):
+    path = toy(train="debug_info: true " + TRAIN)
+    main(["train", f"--solver={path}"])
+    assert "[Forward]" not in capsys.readouterr().err  # the solver's own setting goes for its nets
+    weights = tmp_path / "out/toy_iter_20.caffemodel"
+    assert main(["test", f"-model={tmp_path}/train.prototxt", f"-weights={weights}", "-iterations=2"]) == 0
+    text = capsys.readouterr().err
+    tops = re.findall(r"\[Forward\] Layer (\w+), top blob (\w+) data: ", text)
+    layers = [
+        ("x", "x"),
+        ("x", "y"),
+        ("fc1", "fc1"),
+        ("relu1", "fc1"),
+        ("drop1", "fc1"),
+        ("fc2", "fc2"),
+        ("loss", "loss"),
+    ]
+    assert tops == layers * 2
+    assert "[Backward]" not in text
 
 
 def test_time_names_every_layer(toy, tmp_path, capsys):
@@ -121,6 +143,8 @@ def test_time_names_every_layer(toy, tmp_path, capsys):
         assert re.search(rf"\] +{name}\tforward: \S+ ms\.", text)
         assert re.search(rf"\] +{name}\tbackward: \S+ ms\.", text)
     assert "Average Forward-Backward:" in text
+    order = ["Use CPU.", "Performing Forward", "Initial loss: ", "Performing Backward", "*** Benchmark begins ***"]
+    assert sorted(order, key=text.index) == order
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -109,6 +109,26 @@ def test_debug_info(toy, log):
     ]
 
 
+def test_debug_info_of_tests_and_of_the_last_pass(toy, log):
+    """A test net prints each pass, the train net its last one forward, where every iteration is displayed."""
+    more = "debug_info: true display: 1 max_iter: 1 test_iter: 2 test_interval: 1 test_initialization: false"
+    line(toy, more).solve()
+    passes = [text.split()[0][1:-1] for text in log() if text.startswith("    [")]
+    names = [text for text in log() if "top blob loss data" in text]
+    assert len(names) == 4  # the iteration, the last pass, two of the test
+    assert passes.count("Forward") == 4 * passes.index("Backward")
+
+
+def test_a_test_says_which_layers_it_leaves_out(toy, log):
+    extra = 'layer { name: "only" type: "Power" bottom: "x" top: "p" include { phase: TRAIN } }'
+    train = LINE.format(weight=3.0) + extra
+    Solver(toy("max_iter: 2 test_iter: 1 test_interval: 1", train, PLAIN), feed=inputs()).solve()
+    texts = log()
+    tests = [i for i, text in enumerate(texts) if "Testing net" in text]
+    assert len(tests) == 3
+    assert all("Ignoring source layer only" in texts[i + 1 : i + 4] for i in tests)
+
+
 def test_iter_size_averages_passes(toy):
     values = iter([(1.0, 0.0), (2.0, 1.0)])
 
