@@ -6,6 +6,7 @@ A map (axis, scale, shift) takes a position p of the input to scale * p + shift 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,17 @@ def coord_map(fn: Any) -> Map:
 
 
 def conv_params(fn: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns channel axis, stride, extent of the dilated kernel, and padding of a sliding window."""
+    """Returns channel axis, stride, extent of the dilated kernel, and padding of a sliding window.
+
+    Raises:
+        KeyError: It has no kernel_size, as a global pooling.
+    """
     params = fn.params.get("convolution_param", fn.params)
     assert not _LEGACY & set(fn.params), "cropping does not support fields such as kernel_h"
-    kernel, dilation, stride, pad = (
-        np.atleast_1d(params.get(name, default))
-        for name, default in (("kernel_size", 1), ("dilation", 1), ("stride", 1), ("pad", 0))
+    dilation, stride, pad = (
+        np.atleast_1d(params.get(name, default)) for name, default in (("dilation", 1), ("stride", 1), ("pad", 0))
     )
+    kernel = np.atleast_1d(params["kernel_size"])
     return params.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
 
 
@@ -82,19 +87,20 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
     Raises:
         RuntimeError: They have none that layers with a map lead to.
     """
-    from_maps = _ancestors(top_from)
-    for top, to_map in _ancestors(top_to).items():
+    from_maps = dict(_ancestors(top_from))
+    for top, to_map in _ancestors(top_to):
         if top in from_maps:
             return compose(to_map, inverse(from_maps[top]))
     raise RuntimeError("Could not compute map between tops; are they connected by spatial layers?")
 
 
-def _ancestors(top: Top) -> dict[Top, Map]:
-    """Returns the map from each ancestor that has one, nearest first."""
+def _ancestors(top: Top) -> Iterator[tuple[Top, Map]]:
+    """Yields each ancestor that has a map, the nearest first, with its map."""
     maps: dict[Top, Map] = {top: _IDENTITY}
     frontier = [top]
     while frontier:
         current = frontier.pop(0)
+        yield current, maps[current]
         try:
             step = coord_map(current.fn)
         except UndefinedMapException:
@@ -105,7 +111,6 @@ def _ancestors(top: Top) -> dict[Top, Map]:
             if bottom not in maps:
                 frontier.append(bottom)
             maps[bottom] = compose(maps[current], step)
-    return maps
 
 
 def crop(top_from: Top, top_to: Top) -> Top:

@@ -233,3 +233,17 @@ def test_crop_finds_the_offset():
         caffe.coord_map.coord_map(caffe.layers.InnerProduct(spec.data, num_output=3).fn)
     with pytest.raises(AxisMismatchException):
         caffe.coord_map.compose((1, 1, 0), (2, 1, 0))
+    with pytest.raises(KeyError, match="kernel_size"):
+        caffe.coord_map.coord_map(caffe.layers.Pooling(spec.data, global_pooling=True).fn)
+
+
+def test_map_looks_no_further_than_the_common_ancestor():
+    spec = caffe.NetSpec()
+    spec.data = caffe.layers.Input(input_param={"shape": {"dim": [1, 2, 20, 18]}})
+    spec.other = caffe.layers.Convolution(spec.data, num_output=3, kernel_size=3, axis=2)
+    spec.pool = caffe.layers.Pooling(spec.other, kernel_size=2, stride=2)
+    with pytest.raises(AxisMismatchException):
+        coord_map_from_to(spec.pool, spec.data)
+    axis, scale, shift = coord_map_from_to(spec.other, spec.pool)
+    # z = y / 2 - 0.25: the convolution below, along other axes, plays no part.
+    assert (axis, scale.tolist(), shift.tolist()) == (1, [0.5], [-0.25])
