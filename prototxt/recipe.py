@@ -47,51 +47,51 @@ class DataSet:
     mean_value: tuple[float, ...] = (104, 117, 123)
 
 
-VOC0712 = DataSet(
-    name="VOC0712",
-    train_source="examples/VOC0712/VOC0712_trainval_lmdb",
-    test_source="examples/VOC0712/VOC0712_test_lmdb",
-    label_map_file="data/VOC0712/labelmap_voc.prototxt",
-    name_size_file="data/VOC0712/test_name_size.txt",
-    num_classes=21,
-    num_test_image=4952,
-    output_directory="results/VOC2007",
-    output_name_prefix="comp4_det_test_",
-    output_format="VOC",
-    use_difficult_gt=True,
-    force_color=False,
-)
-VOC0712PLUS = replace(
-    VOC0712,
-    name="VOC0712Plus",
-    train_source="examples/VOC0712Plus/VOC0712Plus_trainval_lmdb",
-    test_source="examples/VOC0712Plus/VOC0712Plus_test_lmdb",
-    label_map_file="data/VOC0712Plus/labelmap_voc.prototxt",
-    name_size_file="data/VOC0712Plus/test_name_size.txt",
-    num_test_image=10991,
-    output_directory="results/VOC2012",
-)
-COCO = DataSet(
-    name="coco",
-    train_source="examples/coco/coco_train_lmdb",
-    test_source="examples/coco/coco_minival_lmdb",
-    label_map_file="data/coco/labelmap_coco.prototxt",
-    name_size_file="data/coco/minival2014_name_size.txt",
+def _data_set(name: str, splits: tuple[str, str], label_map: str, sizes: str, results: str, **rest: Any) -> DataSet:
+    """A data set whose files lie where Caffe's scripts put them; `splits` are those to train on and to test on."""
+    train, test = splits
+    return DataSet(
+        name=name,
+        train_source=f"examples/{name}/{name}_{train}_lmdb",
+        test_source=f"examples/{name}/{name}_{test}_lmdb",
+        label_map_file=f"data/{name}/labelmap_{label_map}.prototxt",
+        name_size_file=f"data/{name}/{sizes}_name_size.txt",
+        output_directory=f"results/{results}",
+        **rest,
+    )
+
+
+_VOC: dict[str, Any] = {
+    "splits": ("trainval", "test"),
+    "label_map": "voc",
+    "sizes": "test",
+    "num_classes": 21,
+    "output_name_prefix": "comp4_det_test_",
+    "output_format": "VOC",
+    "use_difficult_gt": True,
+    "force_color": False,
+}
+VOC0712 = _data_set("VOC0712", results="VOC2007", num_test_image=4952, **_VOC)
+VOC0712PLUS = _data_set("VOC0712Plus", results="VOC2012", num_test_image=10991, **_VOC)
+COCO = _data_set(
+    "coco",
+    ("train", "minival"),
+    label_map="coco",
+    sizes="minival2014",
+    results="coco",
     num_classes=81,
     num_test_image=5000,
-    output_directory="results/coco",
     output_name_prefix="detections_minival_ssd300_results",
     output_format="COCO",
 )
-ILSVRC = DataSet(
-    name="ILSVRC2016",
-    train_source="examples/ILSVRC2016/ILSVRC2016_trainval1_lmdb",
-    test_source="examples/ILSVRC2016/ILSVRC2016_val2_lmdb",
-    label_map_file="data/ILSVRC2016/labelmap_ilsvrc_det.prototxt",
-    name_size_file="data/ILSVRC2016/val2_name_size.txt",
+ILSVRC = _data_set(
+    "ILSVRC2016",
+    ("trainval1", "val2"),
+    label_map="ilsvrc_det",
+    sizes="val2",
+    results="ILSVRC2016",
     num_classes=201,
     num_test_image=9917,
-    output_directory="results/ILSVRC2016",
     output_name_prefix="val2_ssd300_results",
     output_format="ILSVRC",
     ap_version="MaxIntegral",

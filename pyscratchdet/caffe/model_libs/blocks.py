@@ -111,13 +111,14 @@ def _normalise(
     fork: Fork,
     net: NetSpec,
     convolution: str,
-    names: tuple[str, str, str],
+    out_layer: str,
+    affixes: Sequence[tuple[str, str]],
     use_scale: bool,
     lr_mult: float,
     bn_params: dict[str, Any],
 ) -> None:
-    """Adds named, in-place BatchNorm and Scale (or Bias); `names` are theirs: BatchNorm, Scale, Bias."""
-    bn_name, scale_name, bias_name = names
+    """Adds in-place BatchNorm and Scale (or Bias), named after `out_layer` by their (prefix, postfix), Bias's last."""
+    bn_name, scale_name, bias_name = (f"{prefix}{out_layer}{postfix}" for prefix, postfix in affixes)
     params, lr_mult = _batch_norm_params(fork, lr_mult, bn_params)
     net[bn_name] = L.BatchNorm(net[convolution], in_place=True, **params)
     blob = {"lr_mult": lr_mult, "decay_mult": 0}
@@ -182,12 +183,8 @@ def ConvBNLayer(
     params = _convolution_params(use_bn, lr_mult, bbbb)
     net[name] = L.Convolution(net[from_layer], num_output=num_output, **window, **params)
     if use_bn:
-        names = (
-            f"{bn_prefix}{out_layer}{bn_postfix}",
-            f"{scale_prefix}{out_layer}{scale_postfix}",
-            f"{bias_prefix}{out_layer}{bias_postfix}",
-        )
-        _normalise(fork, net, name, names, use_scale, lr_mult, bn_params)
+        affixes = (bn_prefix, bn_postfix), (scale_prefix, scale_postfix), (bias_prefix, bias_postfix)
+        _normalise(fork, net, name, out_layer, affixes, use_scale, lr_mult, bn_params)
     if use_relu:
         net[f"{name}_relu"] = L.ReLU(net[name], in_place=True)
 
@@ -223,12 +220,8 @@ def DeconvBNLayer(
         net[from_layer], num_output=num_output, kernel_size=kernel_size, pad=pad, stride=stride, **params
     )
     if use_bn:
-        names = (
-            f"{bn_prefix}{out_layer}{bn_postfix}",
-            f"{scale_prefix}{out_layer}{scale_postfix}",
-            f"{bias_prefix}{out_layer}{bias_postfix}",
-        )
-        _normalise(fork, net, name, names, use_scale, lr_mult, bn_params)
+        affixes = (bn_prefix, bn_postfix), (scale_prefix, scale_postfix), (bias_prefix, bias_postfix)
+        _normalise(fork, net, name, out_layer, affixes, use_scale, lr_mult, bn_params)
     if use_relu:
         net[f"{name}_relu"] = L.ReLU(net[name], in_place=True)
 

@@ -84,6 +84,16 @@ class _Predictor:
     fork: Fork
     net: NetSpec
     convolution: dict[str, Any]
+    share_location: bool
+    loc_postfix: str
+    conf_postfix: str
+
+    def loc(self, source: str, num_priors: int, num_classes: int) -> Top:
+        num_boxes = num_priors * (1 if self.share_location else num_classes)
+        return self(source, f"{source}_mbox_loc{self.loc_postfix}", num_boxes * 4)
+
+    def conf(self, source: str, num_priors: int, num_classes: int) -> Top:
+        return self(source, f"{source}_mbox_conf{self.conf_postfix}", num_priors * num_classes)
 
     def __call__(self, source: str, name: str, num_output: int) -> Top:
         net = self.net
@@ -204,7 +214,7 @@ def CreateMultiBoxHead(
         inter_layer_depth=inter_layer_depth,
     )
     convolution = {"use_bn": use_batchnorm, "lr_mult": lr_mult, "kernel_size": kernel_size, "pad": pad, **bn_param}
-    predict = _Predictor(fork, net, convolution)
+    predict = _Predictor(fork, net, convolution, share_location, loc_postfix, conf_postfix)
     box = _box_params(clip, prior_variance, offset, img_height, img_width)
     outputs: dict[str, list[Top]] = {"loc": [], "conf": [], "priorbox": []}
     if use_objectness:
@@ -218,9 +228,8 @@ def CreateMultiBoxHead(
             source = inter
         priors = _priors(index, min_sizes, max_sizes, aspect_ratios, steps, flip)
         num = priors.num_per_cell
-        num_loc = num * 4 * (1 if share_location else num_classes)
-        outputs["loc"].append(predict(source, f"{source}_mbox_loc{loc_postfix}", num_loc))
-        outputs["conf"].append(predict(source, f"{source}_mbox_conf{conf_postfix}", num * num_classes))
+        outputs["loc"].append(predict.loc(source, num, num_classes))
+        outputs["conf"].append(predict.conf(source, num, num_classes))
         outputs["priorbox"].append(_prior_box(net, source, data_layer, priors, box))
         if use_objectness:
             outputs["objectness"].append(predict(source, f"{source}_mbox_objectness", num * 2))
@@ -272,7 +281,7 @@ def CreateRefineDetHead(
     lists.update(min_sizes=min_sizes, max_sizes=max_sizes, aspect_ratios=aspect_ratios, steps=steps)
     _check_head(net, data_layer, num_classes, len(from_layers), from_layers2=from_layers2, **lists)
     convolution = {"use_bn": use_batchnorm, "lr_mult": lr_mult, "kernel_size": kernel_size, "pad": pad, **bn_param}
-    predict = _Predictor(fork, net, convolution)
+    predict = _Predictor(fork, net, convolution, share_location, loc_postfix, conf_postfix)
     box = _box_params(clip, prior_variance, offset, img_height, img_width)
     tops = []
     for prefix, layers, classes in (("arm", from_layers, 2), ("odm", from_layers2, num_classes)):
@@ -283,10 +292,8 @@ def CreateRefineDetHead(
                 ResBody(fork, net, source, f"{source}_inter", 256, 256, 1024, stride=1, use_branch1=True)
                 source = f"res{source}_inter"
             priors = _priors(index, min_sizes, max_sizes, aspect_ratios, steps, flip)
-            num = priors.num_per_cell
-            num_loc = num * 4 * (1 if share_location else classes)
-            loc.append(predict(source, f"{source}_mbox_loc{loc_postfix}", num_loc))
-            conf.append(predict(source, f"{source}_mbox_conf{conf_postfix}", num * classes))
+            loc.append(predict.loc(source, priors.num_per_cell, classes))
+            conf.append(predict.conf(source, priors.num_per_cell, classes))
             if prefix == "arm":
                 boxes.append(_prior_box(net, source, data_layer, priors, box))
         tops += [_concat(net, f"{prefix}_loc", loc), _concat(net, f"{prefix}_conf", conf)]

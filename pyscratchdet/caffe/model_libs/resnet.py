@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyscratchdet.caffe.model_libs.blocks import ConvBNLayer, ResBody
@@ -46,40 +47,27 @@ def _bottleneck_resnet(
     return net
 
 
-@published
-def ResNet50Body(
-    fork: Fork,
-    net: NetSpec,
-    from_layer: str,
-    use_pool5: bool = True,
-    use_dilation_conv5: bool = False,
-    **bn_param: Any,
-) -> NetSpec:
-    """ResNet-50; its conv1 has a bias, as in the published caffemodel. Dilated conv5 keeps stride 16."""
-    return _bottleneck_resnet(fork, net, from_layer, 3, 5, use_pool5, use_dilation_conv5, True, bn_param)
+def _body(depth: int, num_3b: int, num_4b: int, conv1_bias: bool = False) -> Callable[..., NetSpec]:
+    """Offers the body of one depth under its published name."""
+
+    def body(
+        fork: Fork,
+        net: NetSpec,
+        from_layer: str,
+        use_pool5: bool = True,
+        use_dilation_conv5: bool = False,
+        **bn_param: Any,
+    ) -> NetSpec:
+        return _bottleneck_resnet(
+            fork, net, from_layer, num_3b, num_4b, use_pool5, use_dilation_conv5, conv1_bias, bn_param
+        )
+
+    body.__name__ = body.__qualname__ = f"ResNet{depth}Body"
+    body.__doc__ = f"ResNet-{depth} from conv1 to res5c, or pool5. Dilated conv5 keeps stride 16."
+    return published(body)
 
 
-@published
-def ResNet101Body(
-    fork: Fork,
-    net: NetSpec,
-    from_layer: str,
-    use_pool5: bool = True,
-    use_dilation_conv5: bool = False,
-    **bn_param: Any,
-) -> NetSpec:
-    """ResNet-101. Dilated conv5 keeps stride 16."""
-    return _bottleneck_resnet(fork, net, from_layer, 3, 22, use_pool5, use_dilation_conv5, False, bn_param)
-
-
-@published
-def ResNet152Body(
-    fork: Fork,
-    net: NetSpec,
-    from_layer: str,
-    use_pool5: bool = True,
-    use_dilation_conv5: bool = False,
-    **bn_param: Any,
-) -> NetSpec:
-    """ResNet-152. Dilated conv5 keeps stride 16."""
-    return _bottleneck_resnet(fork, net, from_layer, 7, 35, use_pool5, use_dilation_conv5, False, bn_param)
+# As in its published caffemodel, the conv1 of ResNet-50 has a bias.
+ResNet50Body = _body(50, 3, 5, conv1_bias=True)
+ResNet101Body = _body(101, 3, 22)
+ResNet152Body = _body(152, 7, 35)
