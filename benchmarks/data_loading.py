@@ -1,6 +1,6 @@
 """Pictures per second and core for SSD300's training transformations, against decoding alone and torchvision v2.
 
-    python benchmarks/data_loading.py [--database LMDB] [--rounds 5] [--output benchmarks/results/data_loading.md]
+    python benchmarks/data_loading.py [--database LMDB] [--rounds 5] [--output FILE.md]
 
 CPU time of one process on one core, medians of interleaved rounds, so that other work on the machine matters little;
 500 x 375 pictures are made here, those of a database come besides. `--memory N` instead loads N batches and prints how
