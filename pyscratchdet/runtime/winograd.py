@@ -48,17 +48,22 @@ def convolve(bottom: Tensor, coefficients: Tensor, bias: Tensor | None, pad: tup
         bias: (num_output,) or None.
         pad: Zeros along height and width.
     """
-    if len(bottom) > 1:  # coefficients take more than twice the bottom's memory, so one image's at a time
-        return torch.cat([convolve(image, coefficients, bias, pad) for image in bottom.split(1)])
     number, channels, *spatial = bottom.shape
+    num_output = coefficients.shape[2]
     height, width = (size + 2 * margin - 2 for size, margin in zip(spatial, pad, strict=True))
     rows, columns = -(-height // 4), -(-width // 4)
     below, right = 4 * rows + 2 - spatial[0] - pad[0], 4 * columns + 2 - spatial[1] - pad[1]
     padded = F.pad(bottom.permute(0, 2, 3, 1), (0, 0, pad[1], right, pad[0], below))
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # 6, 6, N, rows, columns, C
-    values = (_TO_COEFFICIENTS @ tiles.reshape(36, -1)).view(36, -1, channels)
-    products = torch.bmm(values, coefficients).flatten(1)
-    parts = (_FROM_COEFFICIENTS @ products).view(4, 4, number, rows, columns, -1)
-    top = parts.permute(2, 3, 0, 4, 1, 5).reshape(number, 4 * rows, 4 * columns, -1)[:, :height, :width]
-    top = top.contiguous() if bias is None else torch.add(top, bias, out=top.new_empty(top.shape))
+    top = bottom.new_empty(number, height, width, num_output)
+    # Strip by strip of the picture: one that takes no more memory than the kernels stays in the processor's cache.
+    strip = max(1, coefficients.numel() // (36 * number * columns * max(channels, num_output)))
+    for first in range(0, rows, strip):
+        lines = padded[:, 4 * first : 4 * min(first + strip, rows) + 2]
+        tiles = lines.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # 6, 6, N, rows, columns, C
+        values = (_TO_COEFFICIENTS @ tiles.reshape(36, -1)).view(36, -1, channels)
+        products = torch.bmm(values, coefficients).flatten(1)
+        parts = (_FROM_COEFFICIENTS @ products).view(4, 4, number, -1, columns, num_output).permute(2, 3, 0, 4, 1, 5)
+        target = top[:, 4 * first : 4 * (first + strip)]
+        sums = parts.reshape(number, -1, 4 * columns, num_output)[:, : target.shape[1], :width]
+        target.copy_(sums if bias is None else sums + bias)
     return top.permute(0, 3, 1, 2)
