@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,8 @@ from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.rng import CaffeRandom
-from pyscratchdet.runtime.net import LayerModule, Learnable, Net, build_net
+from pyscratchdet.runtime.layer_module import LayerModule
+from pyscratchdet.runtime.net import Learnable, Net, build_net
 from pyscratchdet.runtime.optimize import OptimizedNet
 from pyscratchdet.runtime.weights import CopyReport, copy_weights, net_blobs, net_to_proto, save_weights, share_weights
 
@@ -28,6 +30,8 @@ __all__ = [
     "share_weights",
 ]
 
+_log = logging.getLogger(__name__)
+
 
 def load_net(
     model: NetFile | caffe_pb2.NetParameter | str | os.PathLike[str],
@@ -40,7 +44,7 @@ def load_net(
     options: Mapping[str, object] | None = None,
     optimize: bool = False,
 ) -> Net:
-    """Builds a net from a prototxt and fills it from a caffemodel.
+    """Builds a net from a prototxt and fills it from a caffemodel; what one of them lacks is logged (INFO).
 
     Args:
         model: Path of a prototxt, or a NetParameter.
@@ -59,5 +63,7 @@ def load_net(
     # Draws for values that the file has matter only to who goes on with the stream.
     net = build_net(model, phase, level, stages, random, options, given=blobs if random is None else ())
     if weights is not None:
-        copy_weights(net, blobs, os.fspath(weights))
+        report = copy_weights(net, blobs, os.fspath(weights))
+        if report.ignored or report.untouched:
+            _log.info("%s: %s", os.fspath(weights), report.summary())
     return OptimizedNet(net) if optimize else net

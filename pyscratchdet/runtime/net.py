@@ -14,94 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from pyscratchdet.errors import NetError
-from pyscratchdet.layers.base import BlobSpec, Context, Layer, Shape
-from pyscratchdet.layers.fillers import fill
+from pyscratchdet.layers.base import Context, Layer, Shape
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
 from pyscratchdet.net import Node, lr_mult
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, Undrawn
+from pyscratchdet.runtime.layer_module import LayerModule
 
 Inputs = Mapping[str, Tensor | np.ndarray] | Tensor | np.ndarray | None
-
-
-class LayerModule(nn.Module):
-    """One layer with its blobs: parameters where they are learned, buffers where the forward pass keeps statistics.
-
-    Args:
-        layer: The layer object.
-        node: Its place in the graph.
-        random: Stream that fillers draw from.
-
-    Attributes:
-        layer: The layer object.
-        node: Its place in the graph.
-        roles: The blobs' names (`weight`, `bias`, ...) in Caffe's order.
-    """
-
-    def __init__(self, layer: Layer, node: Node, random: CaffeRandom) -> None:
-        super().__init__()
-        self.layer = layer
-        self.node = node
-        self.roles = [spec.role for spec in layer.blobs]
-        self._shared_shapes: dict[str, Shape] = {}
-        for spec in layer.blobs:
-            try:
-                values = _initial_values(spec, random)
-            except MemoryError as error:
-                raise layer.fail("no memory for a blob", "memory", found=f"{spec.role} {spec.shape}") from error
-            if spec.is_statistic:
-                self.register_buffer(spec.role, values)
-            else:
-                self.register_parameter(spec.role, nn.Parameter(values))
-
-    @property
-    def name(self) -> str:
-        """The layer's Caffe name."""
-        return self.node.name
-
-    @property
-    def layer_type(self) -> str:
-        """The layer's Caffe type."""
-        return self.node.type
-
-    @property
-    def blobs(self) -> list[Tensor]:
-        """The layer's weight blobs in Caffe's order and layout."""
-        values = [self.blob(role) for role in self.roles]
-        if self._shared_shapes:
-            shapes = [self._shared_shapes.get(role) for role in self.roles]
-            values = [value.view(shape) if shape else value for value, shape in zip(values, shapes, strict=True)]
-        return values
-
-    def blob(self, role: str) -> Tensor:
-        """Returns the parameter or buffer that a blob is; of another shape where it is shared permissively."""
-        value = self._parameters[role] if role in self._parameters else self._buffers[role]
-        assert value is not None
-        return value
-
-    def adopt(self, role: str, owner: Tensor) -> None:
-        """Makes a blob another layer's blob, seen in this layer's shape."""
-        shape = tuple(self.blobs[self.roles.index(role)].shape)
-        self._parameters.pop(role, None)
-        self._buffers.pop(role, None)
-        if isinstance(owner, nn.Parameter):
-            self._parameters[role] = owner
-        else:
-            self._buffers[role] = owner
-        self._shared_shapes.pop(role, None)
-        if shape != tuple(owner.shape):
-            self._shared_shapes[role] = shape
-
-    def forward(self, *bottoms: Tensor) -> list[Tensor]:
-        """Returns the tops."""
-        return self.layer.forward(bottoms, self.blobs)
-
-    def extra_repr(self) -> str:
-        """The layer as it stands in the net: name, type, connections."""
-        param = self.node.param
-        parts = [f"{self.layer_type}: {', '.join(param.bottom)} -> {', '.join(param.top)}"]
-        parts += [f"{role}{tuple(blob.shape)}" for role, blob in zip(self.roles, self.blobs, strict=True)]
-        return "; ".join(parts)
 
 
 @dataclass
@@ -393,12 +313,6 @@ def build_net(
     for module, node in zip(modules, plan.graph.nodes, strict=True):
         module.node = node
     return Net(plan, modules)
-
-
-def _initial_values(spec: BlobSpec, random: CaffeRandom) -> Tensor:
-    if spec.filler is None:
-        return torch.from_numpy(np.full(spec.shape, spec.value, np.float32))
-    return torch.from_numpy(np.require(fill(spec.filler, spec.shape, random), np.float32, ["C"]))
 
 
 def _module_keys(names: Sequence[str]) -> list[str]:

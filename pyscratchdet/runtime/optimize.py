@@ -34,7 +34,8 @@ from pyscratchdet.layers.relu import ReLU
 from pyscratchdet.layers.scale import Bias, Scale
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import winograd
-from pyscratchdet.runtime.net import Inputs, LayerModule, Net
+from pyscratchdet.runtime.layer_module import LayerModule
+from pyscratchdet.runtime.net import Inputs, Net
 
 # In TEST these give back what they got.
 _PASSED_THROUGH = ("Split", "Dropout")

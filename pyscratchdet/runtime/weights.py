@@ -15,7 +15,8 @@ from pyscratchdet.layers.base import Shape
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import write_hdf5
 from pyscratchdet.proto.weights import array_to_blob, read_weights, release, write_caffemodel
-from pyscratchdet.runtime.net import LayerModule, Net
+from pyscratchdet.runtime.layer_module import LayerModule
+from pyscratchdet.runtime.net import Net
 
 Blobs = Sequence[np.ndarray | None]
 

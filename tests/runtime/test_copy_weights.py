@@ -41,6 +41,19 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_load_net_logs_what_did_not_match(tmp_path, caplog):
+    path = tmp_path / "net.caffemodel"
+    save_weights(build(), path)
+    with caplog.at_level("INFO", "pyscratchdet"):
+        pyscratchdet.load_net(text.parse(NET, caffe_pb2.NetParameter), path)
+        assert not caplog.messages
+        pyscratchdet.load_net(text.parse(NET.replace('name: "a"', 'name: "new"'), caffe_pb2.NetParameter), path)
+    (line,) = caplog.messages
+    assert line.startswith(f"{path}: ")
+    assert "have no layer of that name here: a;" in line
+    assert line.endswith(": new")
+
+
 @pytest.mark.parametrize("ending", ["caffemodel", "caffemodel.h5"])
 def test_saved_weights_load_alike(ending, tmp_path):
     net, other = build(), build()

@@ -267,7 +267,7 @@ def test_no_memory_is_a_typed_error(monkeypatch):
     def refuse(*arguments, **settings):
         raise MemoryError
 
-    monkeypatch.setattr("pyscratchdet.runtime.net.fill", refuse)
+    monkeypatch.setattr("pyscratchdet.runtime.layer_module.fill", refuse)
     with pytest.raises(LayerError, match="no memory for a blob") as caught:
         build(NET)
     assert caught.value.layer == "conv.1"
