@@ -131,9 +131,7 @@ def _inputs(args: argparse.Namespace, net: Net, recordings: Sequence[Recording])
     if args.input.endswith(".npz"):
         arrays = read_arrays(args.input)
         return {name.removeprefix("in:"): array for name, array in arrays.items() if not name.startswith("out:")}
-    if len(net.input_names) != 1:
-        raise UsageError("a picture can feed a net with one input only", code="verify.input", found=net.input_names)
-    return {net.input_names[0]: _picture(args, net.blob_shapes[net.input_names[0]])}
+    return _picture(args, net)
 
 
 def _noise(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
@@ -141,26 +139,18 @@ def _noise(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     return rng.uniform(-120, 130, shape).astype("float32")
 
 
-def _picture(args: argparse.Namespace, shape: Sequence[int]) -> np.ndarray:
-    import cv2
+def _picture(args: argparse.Namespace, net: Net) -> Arrays:
+    """Prepares a picture as `detect` does, the same for each item of the batch."""
     import numpy as np
 
-    from pyscratchdet.errors import DataError, UsageError
-    from pyscratchdet.files import read_bytes
+    from pyscratchdet.cli.detector_options import parse_numbers
+    from pyscratchdet.evaluate.detector import Preparation, picture_input
+    from pyscratchdet.evaluate.media import read_picture
 
-    flag = cv2.IMREAD_GRAYSCALE if shape[1] == 1 else cv2.IMREAD_COLOR
-    picture = cv2.imdecode(np.frombuffer(read_bytes(args.input), np.uint8), flag)
-    if picture is None:
-        raise DataError(f"{args.input}: not a picture that can be decoded", code="data.image")
-    try:
-        mean = np.array([float(value) for value in args.mean.split(",")], np.float32)
-    except ValueError:
-        raise UsageError("--mean takes numbers separated by commas", code="verify.mean", found=args.mean) from None
-    resized = cv2.resize(picture, (shape[3], shape[2])).reshape(shape[2], shape[3], shape[1]).astype(np.float32)
-    if mean.size not in (1, shape[1]):
-        raise UsageError("--mean has the wrong length", code="verify.mean", expected=shape[1], found=mean.size)
-    array = ((resized - mean) * np.float32(args.scale)).transpose(2, 0, 1)[None]
-    return np.ascontiguousarray(np.repeat(array, shape[0], axis=0))
+    name, channels, size = picture_input(net)
+    prepare = Preparation(parse_numbers(args.mean, "--mean"), args.scale)
+    array = prepare(read_picture(args.input), channels, *size)
+    return {name: np.repeat(array[None], net.blob_shapes[name][0], axis=0)}
 
 
 def _facts(args: argparse.Namespace) -> list[tuple[str, str]]:

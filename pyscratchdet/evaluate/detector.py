@@ -121,7 +121,7 @@ class Detector:
         self.net: Net = load_net(read_net_for_caller(model), weights, "TEST", optimize=True).to(self.device)
         self.preparation = preparation or Preparation()
         self.batch_size = batch_size
-        self.input_name, self.channels, declared = _only_input(self.net)
+        self.input_name, self.channels, declared = picture_input(self.net)
         self.size = size or declared
         self.net.reshape({self.input_name: (1, self.channels, *self.size)})  # a size that does not fit ends here
         self._output_layer = _output_layer(self.net)
@@ -243,7 +243,12 @@ def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:
     return image[:, :, ::-1] if rgb else image
 
 
-def _only_input(net: Net) -> tuple[str, int, tuple[int, int]]:
+def picture_input(net: Net) -> tuple[str, int, tuple[int, int]]:
+    """Returns name, channels and (height, width) of the one input of a net for pictures.
+
+    Raises:
+        NetError: The net has no input, several, or one that cannot take a picture.
+    """
     names = net.input_names
     shape = net.blob_shapes[names[0]] if len(names) == 1 else ()
     if len(shape) != 4 or shape[1] not in (1, 3):
