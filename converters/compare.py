@@ -11,7 +11,7 @@ from converters.engines import Engine, PyTorchEngine
 from converters.onnx_export import value_keys
 from pyscratchdet.runtime import Net
 
-# Relative L2 error that a layer may add by itself: DESIGN's levels of exactness. Sums over many terms round more.
+# Relative L2 error that a layer may add by itself: README, "What is promised". Sums over many terms round more.
 LAYER_TOLERANCE = 1e-5
 LONG_SUM_TOLERANCE = 1e-4
 LONG_SUMS = frozenset({"Convolution", "Deconvolution", "InnerProduct", "LRN", "BatchNorm", "MVN", "LSTM", "RNN"})

@@ -26,7 +26,7 @@ from pyscratchdet.solver import Precision, Solver, read_solver
 
 Arrays = Mapping[str, np.ndarray]
 
-# DESIGN's level for a net in the train phase, where the original itself moves by 2e-4 with its number of threads.
+# Wider than in the test phase: the original's own gradients move by 2e-4 with its number of threads.
 TOLERANCE = 1e-3
 # Sums that cancel are rounding alone, such as the gradient of a bias in front of BatchNorm: so much is allowed of the
 # largest of the layer's own.

@@ -56,7 +56,7 @@ def test_trajectory(case, tmp_path):
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)  # the fillers, from random_seed
     losses = replay.record["loss"]
     for step in replay.run(len(losses)):
-        # DESIGN promises 1e-4 over 20 steps; float32 sums in another order give 1e-6 over these 12.
+        # The promise is 1e-4 over 20 steps; float32 sums in another order give 1e-6 over these 12.
         assert replay.solver.smoothed_loss == pytest.approx(float(losses[step - 1]), rel=2e-5)
         assert max((error(found, wanted) for found, wanted in replay.weights(step)), default=0) < 2e-5
 
