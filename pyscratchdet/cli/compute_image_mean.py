@@ -18,15 +18,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the mean of each channel, and writes the mean file where asked."""
     from pyscratchdet.data.database import Database
-    from pyscratchdet.data.mean import compute_mean, mean_blob
+    from pyscratchdet.data.mean import compute_mean
     from pyscratchdet.errors import UsageError
-    from pyscratchdet.files import write_bytes
+    from pyscratchdet.proto.weights import write_blob
 
     if args.backend not in ("lmdb", "leveldb"):
         raise UsageError("unknown backend", code="usage.backend", expected="lmdb or leveldb", found=args.backend)
     mean = compute_mean(Database(args.database))
     if args.output:
-        write_bytes(args.output, mean_blob(mean).SerializeToString())
+        write_blob(args.output, mean[None])
     for channel, value in enumerate(mean.mean((1, 2))):
         print(f"mean_value channel [{channel}]: {value:g}")
     return 0

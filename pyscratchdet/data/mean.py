@@ -37,11 +37,3 @@ def compute_mean(database: Database) -> np.ndarray:
         total += image
     assert total is not None
     return (total / len(database)).astype(np.float32).transpose(2, 0, 1)
-
-
-def mean_blob(mean: np.ndarray) -> caffe_pb2.BlobProto:
-    """Returns the message of a mean file, as the original writes it: num, channels, height and width."""
-    channels, height, width = mean.shape
-    blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width)
-    blob.data.extend(mean.ravel().tolist())
-    return blob

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from pyscratchdet.data import images, pixels
 from pyscratchdet.data.plan import Expansion, Plan, Rect, crop_size
 from pyscratchdet.errors import DataError, UsageError
-from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import read_blob
 
 
 class Transformer:
@@ -23,8 +23,7 @@ class Transformer:
 
     Raises:
         UsageError: Settings that contradict each other.
-        FileError: The mean file cannot be read.
-        DataError: It is no mean file.
+        FileError, WeightsError, DataError: The mean file cannot be read or is none.
     """
 
     def __init__(self, param: caffe_pb2.TransformationParameter) -> None:
@@ -176,17 +175,15 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a mean file (binaryproto BlobProto) as (channels, height, width) float32.
 
     Raises:
-        FileError: It cannot be read.
-        DataError: It is no mean file.
+        FileError, WeightsError: It cannot be read, or is damaged.
+        DataError: It holds something else than a picture.
     """
-    blob = caffe_pb2.BlobProto()
-    try:
-        blob.ParseFromString(read_bytes(path))
-        shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
-        values = np.array(blob.data or blob.double_data, np.float32)
-        return values.reshape(shape[-3:])
-    except (DecodeError, ValueError, TypeError) as error:
-        raise DataError(f"{os.fspath(path)} is no mean file: {error}", code="data.mean") from error
+    blob = np.array(read_blob(path))
+    if blob.ndim not in (3, 4) or blob.size != math.prod(blob.shape[-3:]):
+        raise DataError(
+            f"{os.fspath(path)} is no mean file", code="data.mean", expected="one picture", found=blob.shape
+        )
+    return blob.reshape(blob.shape[-3:])
 
 
 def check(param: caffe_pb2.TransformationParameter) -> None:

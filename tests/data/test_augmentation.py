@@ -8,10 +8,10 @@ import pytest
 import torch
 from google.protobuf import text_format
 
-from pyscratchdet.data.mean import mean_blob
 from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.base import Context, layer_class
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import write_blob
 from pyscratchdet.rng import CaffeRandom
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -120,7 +120,7 @@ def test_fast_mode_subtracts_the_mean_on_its_device(device, transform, tmp_path)
     net = text(transform)
     if transform == "mean_file":
         mean = np.random.default_rng(3).uniform(90, 120, (3, 30, 41)).astype(np.float32)
-        (tmp_path / "mean").write_bytes(mean_blob(mean).SerializeToString())
+        write_blob(tmp_path / "mean", mean[None])
         net = text(f'mean_file: "{tmp_path}/mean" crop_size: 23').replace("mean_value: 104 ", "")
     context = {"fast": True, "workers": 0, "device": device}
     param = read_layer(net)
