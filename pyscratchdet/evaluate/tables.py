@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pyscratchdet.errors import DataError, UsageError, nearest
+from pyscratchdet.errors import DataError, UsageError
 
 
 def _ints() -> np.ndarray:
@@ -47,19 +47,6 @@ class GroundTruth:
     def __post_init__(self) -> None:
         self.image_ids = self.image_ids or list(range(1, len(self.names) + 1))
         self.category_ids = self.category_ids or list(range(1, len(self.classes) + 1))
-
-    def index_of(self, name: str) -> int:
-        """Returns the index of an image.
-
-        Raises:
-            DataError: The set has no such image.
-        """
-        index = self.indices.get(name)
-        if index is None:
-            raise DataError(
-                f'image "{name}" is not in the image set', code="evaluate.unknown-image", hint=nearest(name, self.names)
-            )
-        return index
 
     @property
     def indices(self) -> dict[str, int]:
