@@ -110,11 +110,6 @@ class AnnotatedData(Layer):
             data *= self.param.transform_param.scale
         return data
 
-    def _share(self) -> tuple[int, int]:
-        """Returns which of how many processes read the records; a test net reads them all, as in the original."""
-        options = self.context.options if self.context.is_train else {}
-        return options.get("rank", 0), options.get("world_size", 1)
-
     def _reference_source(self) -> ReferenceBatches:
         from pyscratchdet.data.batches import ReferenceBatches
         from pyscratchdet.data.plan import Planner, Streams
@@ -124,13 +119,13 @@ class AnnotatedData(Layer):
         streams = Streams(CaffeRandom(self._thread_seed), CaffeRandom(self._transformer_seed), LibcRandom())
         samplers = self.param.annotated_data_param.batch_sampler
         planner = Planner(self.param.transform_param, samplers, self.context.is_train)
-        records = Records(self.param.data_param.source, self._skipped, *self._share())
+        records = Records(self.param.data_param.source, self._skipped, *self.context.share)
         return ReferenceBatches(records, self.transformer, planner, streams, self.param.data_param.batch_size)
 
     def _fast_source(self) -> BatchLoader:
         from pyscratchdet.data.loader import BatchLoader
 
-        rank, world_size = self._share()
+        rank, world_size = self.context.share
         return BatchLoader(
             self.param,
             is_train=self.context.is_train,

@@ -94,6 +94,12 @@ class Context:
         """Whether the net was built for the TRAIN phase."""
         return self.phase == caffe_pb2.TRAIN
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes that train together this is; a test net reads all records, as in the original."""
+        options = self.options if self.is_train else {}
+        return options.get("rank", 0), options.get("world_size", 1)
+
 
 class OnnxGraph(Protocol):
     """What a layer's `onnx` method may ask of the exporter. Values are known by their names."""

@@ -152,9 +152,7 @@ class Data(TransformedData):
         if self._records is None:
             from pyscratchdet.data.records import Records
 
-            options = self.context.options if self.context.is_train else {}
-            rank, world_size = options.get("rank", 0), options.get("world_size", 1)
-            self._records = Records(self.param.data_param.source, self._start, rank, world_size)
+            self._records = Records(self.param.data_param.source, self._start, *self.context.share)
         return self._records
 
     def _seek(self, position: int) -> None:
