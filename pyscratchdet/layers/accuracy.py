@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
-from pyscratchdet.layers.loss import class_indices
+from pyscratchdet.layers.loss import check_one_label_each, class_indices
 from pyscratchdet.lazy import F, Tensor, torch
 
 
@@ -31,14 +30,7 @@ class Accuracy(Layer):
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         axis = self.axis(self.param.accuracy_param.axis, len(bottoms[0]))
         num_classes = bottoms[0][axis]
-        num_places = math.prod(bottoms[0][:axis]) * math.prod(bottoms[0][axis + 1 :])
-        if math.prod(bottoms[1]) != num_places:
-            raise self.fail(
-                "there must be one label per prediction",
-                "labels",
-                expected=f"{num_places} for scores {bottoms[0]} with classes along axis {axis}",
-                found=bottoms[1],
-            )
+        check_one_label_each(self, bottoms[0], bottoms[1], axis)
         if self.top_k > num_classes:
             raise self.fail("top_k exceeds the number of classes", "top-k", expected=num_classes, found=self.top_k)
         return [(), (num_classes,)][: self.num_tops]

@@ -51,6 +51,18 @@ def legacy_shape(layer: Layer, shape: Shape) -> Shape:
     return shape + (1,) * (4 - len(shape))
 
 
+def check_one_label_each(layer: Layer, scores: Shape, labels: Shape, axis: int) -> None:
+    """Refuses labels that are not one for each place of scores whose classes lie along `axis`."""
+    num_places = math.prod(scores[:axis]) * math.prod(scores[axis + 1 :])
+    if math.prod(labels) != num_places:
+        raise layer.fail(
+            "there must be one label per prediction",
+            "labels",
+            expected=f"{num_places} for scores {scores} with classes along axis {axis}",
+            found=labels,
+        )
+
+
 def class_indices(layer: Layer, labels: Tensor, num_classes: int, ignore_label: int | None = None) -> Tensor:
     """Returns labels as int64, cut off towards zero as the original does; ignored ones become -1.
 

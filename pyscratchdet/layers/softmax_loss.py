@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 
 from pyscratchdet.layers.base import Shape, exactly, register
-from pyscratchdet.layers.loss import Loss, LossParameter, class_indices, ignore_label, normalization, normalizer
+from pyscratchdet.layers.loss import (
+    Loss,
+    LossParameter,
+    check_one_label_each,
+    class_indices,
+    ignore_label,
+    normalization,
+    normalizer,
+)
 from pyscratchdet.lazy import F, Tensor, torch
 
 # log(FLT_MIN): the loss of a true class with no probability at all, 87.3365.
@@ -32,14 +40,7 @@ class SoftmaxWithLoss(Loss):
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)
         axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
-        num_places = math.prod(bottoms[0]) // bottoms[0][axis]
-        if math.prod(bottoms[1]) != num_places:
-            raise self.fail(
-                "there must be one label per prediction",
-                "labels",
-                expected=f"{num_places} for scores {bottoms[0]} with classes along axis {axis}",
-                found=bottoms[1],
-            )
+        check_one_label_each(self, bottoms[0], bottoms[1], axis)
         return tops
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
