@@ -52,7 +52,7 @@ run evaluate voc --data data/VOCdevkit --model "$model" --weights "$weights" --l
 
 step "Pictures with what was found"
 head -n 24 data/VOCdevkit/VOC2007/ImageSets/Main/test.txt | sed 's|.*|data/VOCdevkit/VOC2007/JPEGImages/&.jpg|' |
-    xargs pyscratchdet detect --model "$model" --weights "$weights" --labelmap "$labelmap" -o detections
+    xargs pyscratchdet detect --model "$model" --weights "$weights" --labelmap "$labelmap" --threshold 0.3 -o detections
 
 step "Weights as safetensors and back; the whole detector as ONNX"
 run convert "$weights" model.safetensors --model "$model"

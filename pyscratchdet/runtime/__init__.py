@@ -44,7 +44,10 @@ def load_net(
     options: Mapping[str, object] | None = None,
     optimize: bool = False,
 ) -> Net:
-    """Builds a net from a prototxt and fills it from a caffemodel; what one of them lacks is logged (INFO).
+    """Builds a net from a prototxt and fills it from a caffemodel.
+
+    What one of them lacks is logged: INFO for layers that only the file has, WARNING where layers of the net stay as
+    their fillers made them.
 
     Args:
         model: Path of a prototxt, or a NetParameter.
@@ -65,5 +68,6 @@ def load_net(
     if weights is not None:
         report = copy_weights(net, blobs, os.fspath(weights))
         if report.ignored or report.untouched:
-            _log.info("%s: %s", os.fspath(weights), report.summary())
+            severity = logging.WARNING if report.untouched else logging.INFO
+            _log.log(severity, "%s: %s", os.fspath(weights), report.summary())
     return OptimizedNet(net) if optimize else net

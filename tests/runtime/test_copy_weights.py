@@ -48,6 +48,7 @@ def test_load_net_logs_what_did_not_match(tmp_path, caplog):
         pyscratchdet.load_net(text.parse(NET, caffe_pb2.NetParameter), path)
         assert not caplog.messages
         pyscratchdet.load_net(text.parse(NET.replace('name: "a"', 'name: "new"'), caffe_pb2.NetParameter), path)
+    assert caplog.records[0].levelname == "WARNING"
     (line,) = caplog.messages
     assert line.startswith(f"{path}: ")
     assert "have no layer of that name here: a;" in line
