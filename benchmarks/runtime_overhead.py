@@ -3,9 +3,9 @@
     python benchmarks/runtime_overhead.py [--repeat 10] [--output FOLDER]
 
 Both have the same weights and give the same mbox_loc and mbox_conf (checked); priors and detections are left out. They
-take turns on one thread, measured in CPU time, which neighbours on the machine hardly disturb: a forward pass of the
-TEST net, and forward and backward of the TRAIN net. Prints a table and writes it to
-FOLDER/<date>-runtime-overhead-cpu.md.
+take turns on one thread, measured in CPU time, which neighbours on the machine hardly disturb, with freed memory kept
+as the commands do: a forward pass of the TEST net, and forward and backward of the TRAIN net. Prints a table and writes
+it to FOLDER/<date>-runtime-overhead-cpu.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from pyscratchdet import __version__
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.plan import read_net
+from pyscratchdet.memory import keep_freed_memory
 from pyscratchdet.runtime import Net, load_net
 
 MODEL = "scratchdet300_rootres34_voc0712"
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--output", default="benchmarks/results")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         model, weights = seeded_files(MODEL, Path(folder))
