@@ -193,7 +193,6 @@ class OpenCVEngine:
         self.net.enableFusion(False)
         if hasattr(self.net, "enableWinograd"):
             self.net.enableWinograd(False)
-        self.version = cv2.__version__
         self.tops = _tops_by_layer(net, set(self.net.getLayerNames()))
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:

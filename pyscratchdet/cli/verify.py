@@ -161,12 +161,17 @@ def _facts(args: argparse.Namespace) -> list[tuple[str, str]]:
 
     from pyscratchdet import __version__
 
+    versions = f"pyscratchdet {__version__}, torch {torch.__version__}, OpenCV {cv2.__version__}"
+    if "onnxruntime" in args.against:
+        import onnxruntime
+
+        versions += f", onnxruntime {onnxruntime.__version__}"
     noise = f"uniform noise, seed {args.seed}"
     return [
         ("model", args.model),
         ("weights", args.weights or f"fillers, seed {args.seed}"),
         ("input", args.input or next((name for name in args.against if name.endswith(".npz")), noise)),
         ("phase", args.phase),
-        ("versions", f"pyscratchdet {__version__}, torch {torch.__version__}, OpenCV {cv2.__version__}"),
+        ("versions", versions),
         ("machine", f"{platform.machine()}, Python {platform.python_version()}"),
     ]
