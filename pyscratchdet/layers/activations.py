@@ -8,6 +8,7 @@ forks.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -28,9 +29,9 @@ class _Elementwise(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         return [self.apply(bottoms[0])]
 
+    @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
         """Returns the function of each value."""
-        raise NotImplementedError
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node(self.onnx_type, bottoms)

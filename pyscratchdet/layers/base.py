@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -114,7 +115,7 @@ class OnnxGraph(Protocol):
         """Returns the Caffe shape of a value made by an earlier layer, batch size included."""
 
 
-class Layer:
+class Layer(ABC):
     """Base of all layer types. Subclasses override what differs.
 
     Class attributes:
@@ -142,28 +143,28 @@ class Layer:
         self.blobs: list[BlobSpec] = []
         self.num_tops = len(param.top)
 
-    def setup(self, bottoms: Sequence[Shape]) -> None:
+    def setup(self, bottoms: Sequence[Shape]) -> None:  # noqa: B027 - a hook that many types do without
         """Checks parameters against the bottoms' shapes and declares `self.blobs`; called once.
 
         Raises:
             LayerError: A rule of the type is broken.
         """
 
+    @abstractmethod
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Returns the tops' shapes for these bottoms; called after `setup` and whenever the shapes change.
 
         Raises:
             LayerError: The shapes do not fit.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         """Returns the tops, differentiable with respect to bottoms and blobs; never changes a bottom in place."""
-        raise NotImplementedError
 
     def initial_tops(self) -> list[Tensor]:
-        """Returns what the tops hold from set-up on; only for types that fill themselves then (`fills_at_setup`)."""
-        raise NotImplementedError
+        """Returns what the tops hold from set-up on; nothing but for types with `fills_at_setup`."""
+        return []
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         """Adds this layer in standard ONNX operators and returns the names of its tops' values.

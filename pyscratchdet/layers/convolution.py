@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -154,14 +155,17 @@ class _Convolution(Layer):
     def _group(self) -> int:
         return int(self.param.convolution_param.group)
 
+    @abstractmethod
     def _weight_shape(self) -> Shape:
-        raise NotImplementedError
+        """Returns the shape of the weight blob."""
 
+    @abstractmethod
     def _spatial_sizes(self, spatial: Shape) -> tuple[int, ...]:
-        raise NotImplementedError
+        """Returns the top's spatial sizes for the bottom's."""
 
+    @abstractmethod
     def _convolve(self, bottom: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """Returns the top of a bottom (N, C, spatial axes)."""
 
     _onnx_type: ClassVar[str]
     _torch_name: ClassVar[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -106,19 +107,21 @@ class TransformedData(Layer):
     def _own_setup(self) -> None:
         """The type's own set-up, with its draws."""
 
+    @abstractmethod
     def _is_ready(self) -> bool:
-        raise NotImplementedError
+        """Whether the source is open."""
 
+    @abstractmethod
     def _first(self) -> np.ndarray:
-        raise NotImplementedError
+        """Returns the first picture, whose shape is that of the tops."""
 
+    @abstractmethod
     def _next(self) -> tuple[np.ndarray, int, bool, str]:
         """Returns a picture, its label, whether it was encoded, and its name in errors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _seek(self, position: int) -> None:
         """Makes `_next` go on with picture number `position` of all that are handed out."""
-        raise NotImplementedError
 
 
 @register("Data")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,13 +21,13 @@ from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
 
 
-class BlobShape:
+class BlobShape(ABC):
     """What pycaffe tells of a blob's shape."""
 
     @property
+    @abstractmethod
     def shape(self) -> Shape:
         """The shape."""
-        raise NotImplementedError
 
     @property
     def count(self) -> int:

@@ -6,6 +6,7 @@ The original unrolls a layer into a net of T time steps that share their weights
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -48,9 +49,9 @@ class Recurrent(Layer):
         self.state: list[Tensor] = []
         self.blobs = self._filled(self.blob_shapes(bottoms))
 
+    @abstractmethod
     def blob_shapes(self, bottoms: Sequence[Shape]) -> dict[str, Shape]:
         """Returns the shapes of the blobs that all steps share, by the original's names and in its order."""
-        raise NotImplementedError
 
     def _filled(self, shapes: dict[str, Shape]) -> list[BlobSpec]:
         """Fills the blobs here and not later: every step of the original's unrolled net draws its own first."""
@@ -105,6 +106,7 @@ class Recurrent(Layer):
         self.state = state
         return [output]
 
+    @abstractmethod
     def steps(
         self, inputs: Tensor, cont: Tensor, state: list[Tensor], weights: dict[str, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
@@ -119,7 +121,6 @@ class Recurrent(Layer):
         Returns:
             The outputs (T, N, D) and the state after the last step.
         """
-        raise NotImplementedError
 
     def _first_state(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
         if self.num_exposed:

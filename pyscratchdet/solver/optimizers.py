@@ -8,6 +8,7 @@ from the step on where the rate falls. Arithmetic is `torch._foreach_*`: a few k
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from pyscratchdet.proto import caffe_pb2
 Tensors = list[Tensor]
 
 
-class CaffeOptimizer(torch.optim.Optimizer):
+class CaffeOptimizer(torch.optim.Optimizer, ABC):
     """Base of the six rules.
 
     Args:
@@ -190,9 +191,9 @@ class CaffeOptimizer(torch.optim.Optimizer):
                 grad.copy_(update)
                 p.grad = grad
 
+    @abstractmethod
     def _updates(self, grads: Tensors, *histories: Tensors, rate: float, iteration: int) -> Tensors:
         """Advances the histories and returns what is subtracted from the parameters (ComputeUpdateValue)."""
-        raise NotImplementedError
 
 
 class SGD(CaffeOptimizer):
