@@ -74,11 +74,12 @@ PEERS = {
         "net = load_net(prototxt, caffemodel)",
     ),
     "caffemodel to safetensors": (
-        "from converters.weights import convert_weights",
+        "from pyscratchdet.converters.weights import convert_weights",
         "convert_weights(caffemodel, caffemodel + '.safetensors')",
     ),
     "safetensors to caffemodel": (
-        "from converters.weights import convert_weights; convert_weights(caffemodel, caffemodel + '.safetensors')",
+        "from pyscratchdet.converters.weights import convert_weights; "
+        "convert_weights(caffemodel, caffemodel + '.safetensors')",
         "convert_weights(caffemodel + '.safetensors', caffemodel + '.back.caffemodel')",
     ),
     "OpenCV, readNetFromCaffe": ("import cv2", "net = cv2.dnn.readNetFromCaffe(prototxt, caffemodel)"),

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from converters.compare import Comparison, compare
-from converters.engines import OnnxRuntimeEngine, PyTorchEngine
-from converters.weights import convert_weights
 from pyscratchdet import __version__
+from pyscratchdet.converters.compare import Comparison, compare
+from pyscratchdet.converters.engines import OnnxRuntimeEngine, PyTorchEngine
+from pyscratchdet.converters.weights import convert_weights
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.plan import read_net

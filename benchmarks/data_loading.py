@@ -37,7 +37,7 @@ from pyscratchdet.data.maker import BatchMaker, Job
 from pyscratchdet.data.objects import objects_of
 from pyscratchdet.data.plan import Planner, Streams
 from pyscratchdet.data.records import Records
-from pyscratchdet.data.transform import Transformer
+from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.files import write_text
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, LibcRandom
@@ -90,7 +90,7 @@ def make_pictures(database: str, count: int = 64) -> None:
 def ways(param: caffe_pb2.LayerParameter) -> dict[str, tuple[int, Callable[[], object]]]:
     """Returns what is measured: name, (pictures a call, call)."""
     records = Records(param.data_param.source)
-    transformer = Transformer(param.transform_param)
+    transformer = DataTransformer(param.transform_param)
     maker = BatchMaker(Job(param, seed=1))
     output = np.empty(maker.shape, np.uint8)
     streams = Streams(CaffeRandom(1), CaffeRandom(2), LibcRandom())

@@ -26,8 +26,8 @@ import onnxruntime
 import torch
 from seeded import picture, seeded_files
 
-from converters.onnx_export import save_onnx
 from pyscratchdet import __version__
+from pyscratchdet.converters.onnx_export import save_onnx
 from pyscratchdet.files import write_text
 from pyscratchdet.memory import keep_freed_memory
 from pyscratchdet.runtime import load_net

@@ -14,19 +14,22 @@ from typing import TypeVar
 
 import numpy as np
 
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.evaluate.coco import evaluate_coco
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import evaluate_voc
 
 Figures = TypeVar("Figures")
 
 
-def make_set(num_images: int, num_detections: int, num_classes: int, seed: int) -> tuple[GroundTruth, Detections]:
+def make_set(
+    num_images: int, num_detections: int, num_classes: int, seed: int
+) -> tuple[GroundTruthTable, DetectionTable]:
     """Returns random objects (7 a picture on average) and detections, some of them near objects."""
     random = np.random.default_rng(seed)
     image = np.sort(random.integers(0, num_images, 7 * num_images))
     corner, side = random.uniform(0, 400, (len(image), 2)), random.uniform(10, 200, (len(image), 2))
-    truth = GroundTruth(
+    truth = GroundTruthTable(
         [f"{k:012d}" for k in range(num_images)],
         tuple(f"class{k}" for k in range(num_classes)),
         np.full((num_images, 2), 640),
@@ -47,7 +50,7 @@ def make_set(num_images: int, num_detections: int, num_classes: int, seed: int) 
     order = np.argsort(image, kind="stable")
     score = random.random(number) ** 3
     score[near] = np.clip(score[near] + 0.3, 0, 1)
-    return truth, Detections(image[order], label[order], score[order], boxes[order])
+    return truth, DetectionTable(image[order], label[order], score[order], boxes[order])
 
 
 def timed(name: str, call: Callable[[], Figures]) -> Figures:

@@ -24,11 +24,11 @@ import torch
 import torchvision
 from torch import nn
 
-from converters.build import NetBuilder
-from converters.compare import difference
-from converters.onnx_import import import_onnx
-from converters.torch_import import import_module, torchvision_model
 from pyscratchdet import __version__
+from pyscratchdet.converters.build import NetBuilder
+from pyscratchdet.converters.compare import difference
+from pyscratchdet.converters.onnx_import import import_onnx
+from pyscratchdet.converters.torch_import import import_module, torchvision_model
 from pyscratchdet.files import write_text
 from pyscratchdet.runtime import load_net
 

@@ -27,11 +27,10 @@ import onnxruntime
 import torch
 from seeded import picture, seed_weights
 
-import prototxt
-from converters.compare import difference, match_detections
-from converters.engines import OnnxRuntimeEngine, PyTorchEngine
-from converters.onnx_export import OPSET, raw_heads, save_onnx
-from pyscratchdet import __version__
+from pyscratchdet import __version__, prototxt
+from pyscratchdet.converters.compare import difference, match_detections
+from pyscratchdet.converters.engines import OnnxRuntimeEngine, PyTorchEngine
+from pyscratchdet.converters.onnx_export import OPSET, raw_heads, save_onnx
 from pyscratchdet.files import write_text
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import Net, build_net

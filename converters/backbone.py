@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converters.build import SCALE_FACTOR, NetBuilder
-from converters.merge_bn import merge_bn
+from pyscratchdet.converters.build import SCALE_FACTOR, NetBuilder
+from pyscratchdet.converters.merge_bn import merge_bn
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.base import Layer
 from pyscratchdet.layers.plan import NetPlan, plan_net
@@ -85,7 +85,7 @@ def write_backbone(source: NetBuilder, model: str | os.PathLike[str], target: st
     """Writes a caffemodel with the weights of a classifier under the layers of a detector.
 
     Args:
-        source: The classifier, from `converters.torch_import`.
+        source: The classifier, from `pyscratchdet.converters.torch_import`.
         model: Prototxt of the detector, without data layers (deploy).
         target: The caffemodel; atomic.
 

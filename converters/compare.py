@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from converters.engines import Engine, PyTorchEngine
-from converters.onnx_export import value_keys
+from pyscratchdet.converters.engines import Engine, PyTorchEngine
+from pyscratchdet.converters.onnx_export import value_keys
 from pyscratchdet.runtime import Net
 
 # Relative L2 error that a layer may add by itself: README, "What is promised". Sums over many terms round more.

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from converters.merge_bn import merge_bn
-from converters.onnx_export import export_onnx, value_keys
+from pyscratchdet.converters.merge_bn import merge_bn
+from pyscratchdet.converters.onnx_export import export_onnx, value_keys
 from pyscratchdet.errors import ConversionError, NetError, UsageError, WeightsError
 from pyscratchdet.files import open_bytes
 from pyscratchdet.layers.plan import NetFile
@@ -113,7 +113,7 @@ class FastEngine:
 
 
 class FoldedEngine:
-    """Our runtime on the net with BatchNorm folded into convolutions (converters.merge_bn); shows final blobs only.
+    """Our runtime on the net with BatchNorm folded into convolutions (`converters.merge_bn`); shows final blobs only.
 
     Args:
         model: The net as it is.

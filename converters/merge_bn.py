@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converters.weights import Bundle, Names, read_bundle, write_bundle
+from pyscratchdet.converters.weights import Bundle, Names, read_bundle, write_bundle
 from pyscratchdet.errors import ConversionError, UsageError
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.plan import NetFile, plan_net

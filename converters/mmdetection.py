@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from converters.build import SCALE_FACTOR
-from converters.weights import read_state_dict
+from pyscratchdet.converters.build import SCALE_FACTOR
+from pyscratchdet.converters.weights import read_state_dict
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2

@@ -25,7 +25,7 @@ BATCH = "batch"
 
 
 @dataclass
-class Graph:
+class OnnxGraph:
     """Collects operators, constants and shapes; what a layer sees as `OnnxGraph`."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -109,7 +109,7 @@ def export_onnx(
         ConversionError: A layer has no exact ONNX form, or `outputs` names no blob.
     """
     wanted = _wanted_blobs(net, outputs)
-    graph = Graph()
+    graph = OnnxGraph()
     values: dict[int, str] = {}
     plan = net.plan
     needed = _needed_layers(net, wanted)
@@ -220,7 +220,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def _export_layer(graph: Graph, module: LayerModule, bottoms: Sequence[str]) -> list[str]:
+def _export_layer(graph: OnnxGraph, module: LayerModule, bottoms: Sequence[str]) -> list[str]:
     graph.scope = module.name
     graph.first_node = len(graph.nodes)
     blobs = [
@@ -230,7 +230,7 @@ def _export_layer(graph: Graph, module: LayerModule, bottoms: Sequence[str]) -> 
     return module.layer.onnx(graph, bottoms, blobs)
 
 
-def _named(graph: Graph, result: str, name: str, values: dict[int, str]) -> str:
+def _named(graph: OnnxGraph, result: str, name: str, values: dict[int, str]) -> str:
     """Gives a layer's result its blob's name; results that are not the layer's own get an Identity."""
     own = any(result in node.output for node in graph.nodes[graph.first_node :])
     if own and result not in values.values():
@@ -264,7 +264,7 @@ def _needed_layers(net: Net, wanted: Iterable[int]) -> list[int]:
 
 
 def _model(
-    net: Net, graph: Graph, outputs: Sequence[str], needed: Sequence[int], dynamic_batch: bool
+    net: Net, graph: OnnxGraph, outputs: Sequence[str], needed: Sequence[int], dynamic_batch: bool
 ) -> onnx.ModelProto:
     plan = net.plan
     inputs = []

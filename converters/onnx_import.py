@@ -15,9 +15,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from converters.build import NetBuilder
-from converters.onnx_operators import HANDLERS
-from converters.weights import onnx_array
+from pyscratchdet.converters.build import NetBuilder
+from pyscratchdet.converters.onnx_operators import HANDLERS
+from pyscratchdet.converters.weights import onnx_array
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
 
 # What may be computed beforehand from constants alone.
@@ -76,7 +76,7 @@ class _Importer:
             if value.name not in self.constants:
                 self.blobs[value.name] = self.net.input(value.name, self._input_shape(value))
         for node in self.graph.node:
-            Node(self, node).convert()
+            OnnxNode(self, node).convert()
         for value in self.graph.output:
             if value.name not in self.blobs:
                 raise ConversionError(
@@ -97,7 +97,7 @@ class _Importer:
         return tuple(shape)
 
 
-class Node:
+class OnnxNode:
     """One node on its way into the net."""
 
     def __init__(self, importer: _Importer, node: onnx.NodeProto) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from converters.onnx_import import Node
+    from pyscratchdet.converters.onnx_import import OnnxNode
 
 
-def _conv(n: Node) -> str:
+def _conv(n: OnnxNode) -> str:
     weight = n.floats(1)
     if weight.ndim != 4:
         raise n.refuse(f"a convolution over {weight.ndim - 2} axes; two are supported")
@@ -31,7 +31,7 @@ def _conv(n: Node) -> str:
     )
 
 
-def _gemm(n: Node) -> str:
+def _gemm(n: OnnxNode) -> str:
     if n.get("transA", 0) or n.rank() != 2:
         raise n.refuse("a transposed first input")
     weight = n.floats(1) * np.float32(n.get("alpha", 1.0))
@@ -45,14 +45,14 @@ def _gemm(n: Node) -> str:
     return n.net.inner_product(n.name, n.blob(), weight, bias)
 
 
-def _matmul(n: Node) -> str:
+def _matmul(n: OnnxNode) -> str:
     weight = n.floats(1)
     if weight.ndim != 2:
         raise n.refuse(f"a second factor of {weight.ndim} axes")
     return n.net.inner_product(n.name, n.blob(), weight.T, None)
 
 
-def _batch_norm(n: Node) -> str:
+def _batch_norm(n: OnnxNode) -> str:
     if n.get("training_mode", 0) or len(n.outputs) > 1:
         raise n.refuse("normalisation in training mode")
     return n.net.batch_norm(
@@ -60,19 +60,19 @@ def _batch_norm(n: Node) -> str:
     )
 
 
-def _simple(kind: str, **params: Any) -> Callable[[Node], str]:
+def _simple(kind: str, **params: Any) -> Callable[[OnnxNode], str]:
     return lambda n: n.net.add(kind, n.name, [n.blob()], **params)[0]
 
 
-def _leaky_relu(n: Node) -> str:
+def _leaky_relu(n: OnnxNode) -> str:
     return n.net.add("ReLU", n.name, [n.blob()], relu_param={"negative_slope": float(n.get("alpha", 0.01))})[0]
 
 
-def _elu(n: Node) -> str:
+def _elu(n: OnnxNode) -> str:
     return n.net.add("ELU", n.name, [n.blob()], elu_param={"alpha": float(n.get("alpha", 1.0))})[0]
 
 
-def _prelu(n: Node) -> str:
+def _prelu(n: OnnxNode) -> str:
     slope, channels = n.floats(1), n.net.shapes[n.blob()][1]
     if slope.size not in (1, channels) or (slope.ndim > 1 and slope.shape[-3:] not in ((channels, 1, 1), (1, 1, 1))):
         raise n.refuse(f"slopes of shape {slope.shape}; Caffe has one per channel")
@@ -84,7 +84,7 @@ def _prelu(n: Node) -> str:
     return n.net.add("PReLU", n.name, [n.blob()], [weight], prelu_param=values)[0]
 
 
-def _clip(n: Node) -> str:
+def _clip(n: OnnxNode) -> str:
     limits = [n.get("min", None), n.get("max", None)]
     for index in (1, 2):
         if index < len(n.inputs) and n.inputs[index]:
@@ -96,8 +96,8 @@ def _clip(n: Node) -> str:
     raise n.refuse(f"limits {limits}; only 0 to 6 and 0 to infinity have layers")
 
 
-def _pool(method: str) -> Callable[[Node], str]:
-    def convert(n: Node) -> str:
+def _pool(method: str) -> Callable[[OnnxNode], str]:
+    def convert(n: OnnxNode) -> str:
         if len(n.outputs) > 1 and n.outputs[1]:
             raise n.refuse("indices of the maxima")
         if n.pair("dilations") != (1, 1) or n.get("storage_order", 0):
@@ -119,7 +119,7 @@ def _pool(method: str) -> Callable[[Node], str]:
     return convert
 
 
-def _reduce_mean(n: Node) -> str:
+def _reduce_mean(n: OnnxNode) -> str:
     axes = n.optional(1, "axes")
     if n.rank() != 4 or axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
         raise n.refuse(f"a mean over axes {axes}; only that over height and width has a layer")
@@ -128,7 +128,7 @@ def _reduce_mean(n: Node) -> str:
     return top if keep else n.net.add("Flatten", n.name, [top])[0]
 
 
-def _resize(n: Node) -> str:
+def _resize(n: OnnxNode) -> str:
     """Resize, and Upsample of older opsets: nearest neighbours by a whole factor."""
     if n.text("mode", "nearest") != "nearest":
         raise n.refuse(f"mode {n.text('mode', '')}; only nearest has an exact layer")
@@ -151,7 +151,7 @@ def _resize(n: Node) -> str:
     return n.net.enlarge(n.name, n.blob(), (int(factors[2]), int(factors[3])))
 
 
-def _sum(n: Node) -> str:
+def _sum(n: OnnxNode) -> str:
     if n.node.op_type in ("Add", "Mul") and (n.is_constant(0) or n.is_constant(1)):
         blob, constant = (1, 0) if n.is_constant(0) else (0, 1)
         return n.net.constant(n.name, n.node.op_type, n.blob(blob), n.weight(constant))
@@ -167,7 +167,7 @@ def _sum(n: Node) -> str:
     return n.net.eltwise(n.name, operation, [n.blob(i) for i in range(len(n.inputs))], coeff)
 
 
-def _div(n: Node) -> str:
+def _div(n: OnnxNode) -> str:
     divisor = n.floats(1)
     inverse = np.float32(1) / divisor
     if not np.array_equal(inverse * divisor, np.ones_like(divisor)) or np.any(np.frexp(divisor)[0] != 0.5):
@@ -175,7 +175,7 @@ def _div(n: Node) -> str:
     return n.net.constant(n.name, "Mul", n.blob(), inverse)
 
 
-def _power(n: Node) -> str:
+def _power(n: OnnxNode) -> str:
     exponent = {"Sqrt": 0.5, "Neg": 1.0}.get(n.node.op_type)
     if exponent is None:
         exponent = n.number(1)
@@ -183,26 +183,26 @@ def _power(n: Node) -> str:
     return n.net.add("Power", n.name, [n.blob()], power_param=values)[0]
 
 
-def _concat(n: Node) -> str:
+def _concat(n: OnnxNode) -> str:
     bottoms = [n.blob(i) for i in range(len(n.inputs))]
     return n.net.add("Concat", n.name, bottoms, concat_param={"axis": n.axis(1)})[0]
 
 
-def _flatten(n: Node) -> str:
+def _flatten(n: OnnxNode) -> str:
     axis = n.axis(1)
     if axis != 1:
         raise n.refuse(f"axis {axis}; Caffe's Flatten keeps two axes from axis 1 only")
     return n.net.add("Flatten", n.name, [n.blob()])[0]
 
 
-def _reshape(n: Node) -> str:
+def _reshape(n: OnnxNode) -> str:
     shape = n.optional(1, "shape") or []
     if n.get("allowzero", 0) and 0 in shape:
         raise n.refuse("an axis of no entries")
     return n.net.reshape(n.name, n.blob(), shape)
 
 
-def _squeeze(n: Node) -> str:
+def _squeeze(n: OnnxNode) -> str:
     found = list(n.net.shapes[n.blob()])
     axes = n.optional(1, "axes")
     if n.node.op_type == "Unsqueeze":
@@ -215,12 +215,12 @@ def _squeeze(n: Node) -> str:
     return n.net.reshape(n.name, n.blob(), found)
 
 
-def _transpose(n: Node) -> str:
+def _transpose(n: OnnxNode) -> str:
     order = [int(axis) for axis in n.get("perm", range(n.rank())[::-1])]
     return n.net.add("Permute", n.name, [n.blob()], permute_param={"order": order})[0]
 
 
-def _softmax(n: Node) -> str:
+def _softmax(n: OnnxNode) -> str:
     rank = n.rank()
     axis = n.axis(-1 if n.importer.opset >= 13 else 1)
     if n.importer.opset < 13 and any(size != 1 for size in n.net.shapes[n.blob()][axis + 1 :]):
@@ -228,7 +228,7 @@ def _softmax(n: Node) -> str:
     return n.net.add("Softmax", n.name, [n.blob()], softmax_param={"axis": axis})[0]
 
 
-def _lrn(n: Node) -> str:
+def _lrn(n: OnnxNode) -> str:
     values = {
         "local_size": int(n.attributes["size"]),
         "alpha": float(n.get("alpha", 1e-4)),
@@ -240,7 +240,7 @@ def _lrn(n: Node) -> str:
     return n.net.add("LRN", n.name, [n.blob()], lrn_param=values)[0]
 
 
-def _identity(n: Node) -> str:
+def _identity(n: OnnxNode) -> str:
     if len(n.outputs) > 1 and n.outputs[1]:
         raise n.refuse("the mask of a Dropout")
     if n.name in {value.name for value in n.importer.graph.output}:  # an output must carry its own name
@@ -248,7 +248,7 @@ def _identity(n: Node) -> str:
     return n.blob()
 
 
-def _split(n: Node) -> list[str]:
+def _split(n: OnnxNode) -> list[str]:
     axis, sizes = n.axis(0), n.optional(1, "split")
     size = n.net.shapes[n.blob()][axis]
     if sizes is None:
@@ -258,7 +258,7 @@ def _split(n: Node) -> list[str]:
     return [n.blob()] if len(sizes) == 1 else n.net.split(n.node.name or n.name, n.blob(), axis, sizes, n.outputs)
 
 
-def _slice(n: Node) -> str:
+def _slice(n: OnnxNode) -> str:
     starts, ends = n.optional(1, "starts"), n.optional(2, "ends")
     axes, steps = n.optional(3, "axes"), n.optional(4, "steps")
     shape = n.net.shapes[n.blob()]
@@ -271,7 +271,7 @@ def _slice(n: Node) -> str:
     return n.blob() if end - start == shape[axis] else n.net.part(n.name, n.blob(), axis, start, end)
 
 
-HANDLERS: dict[str, Callable[[Node], str | list[str]]] = {
+HANDLERS: dict[str, Callable[[OnnxNode], str | list[str]]] = {
     "Conv": _conv,
     "ConvTranspose": _conv,
     "Gemm": _gemm,

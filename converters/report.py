@@ -10,7 +10,7 @@ from importlib import resources
 from rich.console import Console
 from rich.table import Table
 
-from converters.compare import BlobComparison, Comparison, Difference
+from pyscratchdet.converters.compare import BlobComparison, Comparison, Difference
 
 FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 
@@ -45,7 +45,7 @@ def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[t
         title: Heading of the page.
         facts: (name, value) pairs about files and versions.
     """
-    style = resources.files("converters").joinpath("report.css").read_text(encoding="utf-8")
+    style = resources.files("pyscratchdet.converters").joinpath("report.css").read_text(encoding="utf-8")
     ordered = sorted(comparisons, key=lambda comparison: comparison.agrees)
     good = all(comparison.agrees for comparison in ordered)
     verdicts = "".join(

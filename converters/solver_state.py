@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.weights import load_pt
+from pyscratchdet.converters.weights import load_pt
 from pyscratchdet.errors import ConversionError, SolverError
 from pyscratchdet.files import atomic_path, write_bytes
 from pyscratchdet.runtime import build_net

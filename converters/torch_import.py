@@ -2,7 +2,7 @@
 
 Layers are named after the modules that hold their weights (`layer1.0.conv1`, `features.3`), a BatchNorm's Scale
 `<name>_scale`; others after their operator. Statistics of BatchNorm are converted for inference and go on well in
-training (converters.build.SCALE_FACTOR).
+training (pyscratchdet.converters.build.SCALE_FACTOR).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.build import NetBuilder, Pads, Pair
+from pyscratchdet.converters.build import NetBuilder, Pads, Pair
 from pyscratchdet.errors import ConversionError, UsageError, nearest
 
 
@@ -62,7 +62,7 @@ def torchvision_model(name: str, weights: str | None = None, **options: Any) -> 
         )
     model = models.get_model(name, weights=None, **options)
     if weights is not None:
-        from converters.weights import read_state_dict
+        from pyscratchdet.converters.weights import read_state_dict
 
         state = {key: torch.from_numpy(array) for key, array in read_state_dict(weights).items()}
         try:

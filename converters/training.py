@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from converters.compare import BlobComparison, Comparison, difference
-from converters.engines import Engine, Recording
 from pyscratchdet.caffe.pycaffe import Net as CaffeNet
+from pyscratchdet.converters.compare import BlobComparison, Comparison, difference
+from pyscratchdet.converters.engines import Engine, Recording
 from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.proto import caffe_pb2

@@ -362,7 +362,7 @@ def _write_pt(path: str, bundle: Bundle, names: Names, choices: Choices) -> None
 
 
 def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
-    from converters.onnx_export import raw_heads, save_onnx
+    from pyscratchdet.converters.onnx_export import raw_heads, save_onnx
     from pyscratchdet.runtime import Net, build_net, copy_weights
 
     if names.plan is None or names.file is None:

@@ -3,7 +3,7 @@
     recipe = prototxt.build("ssd300_vgg16_voc0712", prototxt.Options(num_classes=5))
     prototxt.write(recipe, "models/ssd300_vgg16_voc0712")
 
-`python -m prototxt` writes models/ anew. Nothing here imports torch.
+`python -m pyscratchdet.prototxt` writes models/ anew. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from prototxt.recipe import DataSet, Entry, Options, Recipe, Training
 from pyscratchdet.errors import UsageError, nearest
 from pyscratchdet.files import atomic_path, write_text
 from pyscratchdet.proto import text
+from pyscratchdet.prototxt.recipe import DataSet, Entry, Options, Recipe, Training
 
 __all__ = ["DataSet", "Entry", "Options", "Recipe", "Training", "build", "costs", "entries", "write", "write_tree"]
 

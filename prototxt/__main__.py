@@ -1,10 +1,10 @@
-"""`python -m prototxt`: writes models/ anew from the recipes."""
+"""`python -m pyscratchdet.prototxt`: writes models/ anew from the recipes."""
 
 from __future__ import annotations
 
 import shutil
 
-from prototxt import MODELS, write_tree
+from pyscratchdet.prototxt import MODELS, write_tree
 
 if __name__ == "__main__":
     shutil.rmtree(MODELS, ignore_errors=True)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from prototxt.nets import single_shot
-from prototxt.recipe import VOC0712, Entry, Options, Recipe
-from prototxt.scratchdet import PAPER_VOC, VOC_RATIOS, rootresnet
-from prototxt.ssd import VGG_WEIGHTS, VOC_TRAINING, add_extra_layers, ssd_head
 from pyscratchdet.caffe import model_libs
 from pyscratchdet.caffe.net_spec import NetSpec
+from pyscratchdet.prototxt.nets import single_shot
+from pyscratchdet.prototxt.recipe import VOC0712, Entry, Options, Recipe
+from pyscratchdet.prototxt.scratchdet import PAPER_VOC, VOC_RATIOS, rootresnet
+from pyscratchdet.prototxt.ssd import VGG_WEIGHTS, VOC_TRAINING, add_extra_layers, ssd_head
 
 _LIBS = model_libs.of("scratchdet")
 

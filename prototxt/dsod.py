@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
-from prototxt.recipe import VOC0712, Entry, Options, Recipe, Training
-from prototxt.scratchdet import STEPS, VOC_RATIOS
 from pyscratchdet.caffe.model_libs.blocks import batch_norm_relu, require_top
 from pyscratchdet.caffe.net_spec import NetSpec, Top
 from pyscratchdet.caffe.net_spec import layers as L
 from pyscratchdet.caffe.net_spec import params as P
+from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
+from pyscratchdet.prototxt.recipe import VOC0712, Entry, Options, Recipe, Training
+from pyscratchdet.prototxt.scratchdet import STEPS, VOC_RATIOS
 
 TRAINING = Training(
     base_lr=0.1,

@@ -11,13 +11,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
-from prototxt.recipe import COCO, Entry, Options, Recipe
-from prototxt.scratchdet import COCO512, COCO512_RATIOS, COCO_RATIOS, SCRIPT_COCO, STEPS
 from pyscratchdet.caffe.model_libs.blocks import FROZEN
 from pyscratchdet.caffe.net_spec import NetSpec, Top
 from pyscratchdet.caffe.net_spec import layers as L
 from pyscratchdet.caffe.net_spec import params as P
+from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
+from pyscratchdet.prototxt.recipe import COCO, Entry, Options, Recipe
+from pyscratchdet.prototxt.scratchdet import COCO512, COCO512_RATIOS, COCO_RATIOS, SCRIPT_COCO, STEPS
 
 # PyTorch's BatchNorm: momentum 0.1 is a fraction of 0.9 here.
 _BATCH_NORM = {"eps": 1e-5, "moving_average_fraction": 0.9}

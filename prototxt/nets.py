@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prototxt.recipe import DataSet, Options, Recipe, Training
 from pyscratchdet.caffe import model_libs
 from pyscratchdet.caffe.net_spec import NetSpec, Top
 from pyscratchdet.caffe.net_spec import layers as L
 from pyscratchdet.caffe.net_spec import params as P
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.prototxt.recipe import DataSet, Options, Recipe, Training
 
 Body = Callable[[NetSpec], Any]
 

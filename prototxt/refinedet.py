@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from prototxt.nets import add_test_data, add_train_data, assemble, detection_output, multibox_loss, softmax
-from prototxt.recipe import COCO, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
-from prototxt.scratchdet import VOC_INIT
-from prototxt.ssd import RESNET101_WEIGHTS, VGG_WEIGHTS
 from pyscratchdet.caffe import model_libs
 from pyscratchdet.caffe.net_spec import NetSpec, Top
 from pyscratchdet.caffe.net_spec import layers as L
 from pyscratchdet.errors import UsageError
+from pyscratchdet.prototxt.nets import add_test_data, add_train_data, assemble, detection_output, multibox_loss, softmax
+from pyscratchdet.prototxt.recipe import COCO, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
+from pyscratchdet.prototxt.scratchdet import VOC_INIT
+from pyscratchdet.prototxt.ssd import RESNET101_WEIGHTS, VGG_WEIGHTS
 
 _LIBS = model_libs.of("refinedet")
 _OBJECTNESS = 0.01
@@ -35,7 +35,7 @@ PLUS_FINETUNING = replace(VOC_FINETUNING, stepvalue=(120000, 160000), max_iter=1
 
 
 @dataclass(frozen=True)
-class Backbone:
+class RefineDetBackbone:
     """A body with its four source layers at 1/8 to 1/64 of the input.
 
     Attributes:
@@ -64,13 +64,13 @@ def _resnet101(net: NetSpec) -> None:
     _LIBS.ResBody(net, net.keys()[-1], "6", out2a=128, out2b=128, out2c=512, stride=2, use_branch1=True)
 
 
-VGG16 = Backbone(_vgg, ("conv4_3", "conv5_3", "fc7", "conv6_2"), (10, 8, -1, -1))
-RESNET101 = Backbone(
+VGG16 = RefineDetBackbone(_vgg, ("conv4_3", "conv5_3", "fc7", "conv6_2"), (10, 8, -1, -1))
+RESNET101 = RefineDetBackbone(
     _resnet101, ("res3b3_relu", "res4b22_relu", "res5c_relu", "res6_relu"), batchnorm=True, inter_layers=True
 )
 
 
-def _transfer(net: NetSpec, backbone: Backbone) -> list[str]:
+def _transfer(net: NetSpec, backbone: RefineDetBackbone) -> list[str]:
     """Adds the transfer connections, coarsest first (P6 to P3); returns the anchor refinement's source layers.
 
     RefineDet, section 3.1: each feature is convolved twice, joined with the deconvolved coarser one, convolved again.
@@ -101,7 +101,7 @@ def _transfer(net: NetSpec, backbone: Backbone) -> list[str]:
     return sources
 
 
-def _heads(net: NetSpec, backbone: Backbone, num_classes: int) -> dict[str, Top]:
+def _heads(net: NetSpec, backbone: RefineDetBackbone, num_classes: int) -> dict[str, Top]:
     backbone.add(net)
     sources = _transfer(net, backbone)
     tops = _LIBS.CreateRefineDetHead(
@@ -125,7 +125,9 @@ def _heads(net: NetSpec, backbone: Backbone, num_classes: int) -> dict[str, Top]
     return dict(zip(("arm_loc", "arm_conf", "priors", "odm_loc", "odm_conf"), tops, strict=True))
 
 
-def refinedet(name: str, size: int, backbone: Backbone, data: DataSet, training: Training, options: Options) -> Recipe:
+def refinedet(
+    name: str, size: int, backbone: RefineDetBackbone, data: DataSet, training: Training, options: Options
+) -> Recipe:
     """Returns a RefineDet.
 
     Raises:
@@ -171,7 +173,7 @@ def _entry(
     return Entry(name, size, result, build, note=note, can_resize=True, nets_of=nets_of)
 
 
-def _builder(name: str, size: int, backbone: Backbone, data: DataSet, training: Training) -> Any:
+def _builder(name: str, size: int, backbone: RefineDetBackbone, data: DataSet, training: Training) -> Any:
     return lambda options: refinedet(name, size, backbone, data, training, options)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
-from prototxt.recipe import COCO, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
 from pyscratchdet.caffe.model_libs import rootresnet as blocks
 from pyscratchdet.caffe.model_libs.vgg import EXTRA_STAGES
 from pyscratchdet.caffe.net_spec import NetSpec
 from pyscratchdet.caffe.net_spec import layers as L
 from pyscratchdet.caffe.net_spec import params as P
 from pyscratchdet.errors import UsageError
+from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
+from pyscratchdet.prototxt.recipe import COCO, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
 
 # Residual blocks of conv2 to conv5.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}

@@ -7,9 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
-from prototxt.recipe import COCO, ILSVRC, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
-from prototxt.scratchdet import (
+from pyscratchdet.caffe import model_libs
+from pyscratchdet.caffe.net_spec import NetSpec
+from pyscratchdet.caffe.net_spec import layers as L
+from pyscratchdet.caffe.net_spec import params as P
+from pyscratchdet.errors import UsageError
+from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
+from pyscratchdet.prototxt.recipe import COCO, ILSVRC, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
+from pyscratchdet.prototxt.scratchdet import (
     COCO512,
     COCO512_RATIOS,
     COCO_RATIOS,
@@ -18,11 +23,6 @@ from prototxt.scratchdet import (
     VOC_RATIOS,
     squeeze_stages,
 )
-from pyscratchdet.caffe import model_libs
-from pyscratchdet.caffe.net_spec import NetSpec
-from pyscratchdet.caffe.net_spec import layers as L
-from pyscratchdet.caffe.net_spec import params as P
-from pyscratchdet.errors import UsageError
 
 VGG_WEIGHTS = "models/VGGNet/VGG_ILSVRC_16_layers_fc_reduced.caffemodel"
 RESNET101_WEIGHTS = "models/ResNet/ResNet-101-model.caffemodel"

@@ -16,8 +16,8 @@ CENTER_SIZE = caffe_pb2.PriorBoxParameter.CENTER_SIZE
 CORNER_SIZE = caffe_pb2.PriorBoxParameter.CORNER_SIZE
 
 
-def encode(boxes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
-    """Returns the targets that `decode` turns back into `boxes`.
+def encode_boxes(boxes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
+    """Returns the targets that `decode_boxes` turns back into `boxes`.
 
     Args:
         boxes: (..., 4) xmin, ymin, xmax, ymax, normalised.
@@ -44,7 +44,7 @@ def encode(boxes: Tensor, priors: Tensor, variances: Tensor, code_type: int, pla
     return offsets if plain else offsets / variances
 
 
-def decode(codes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
+def decode_boxes(codes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
     """Returns the boxes that codes stand for, unclipped. The inverse of `encode`.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyscratchdet.boxes.codes import decode
+from pyscratchdet.boxes.codes import decode_boxes
 from pyscratchdet.boxes.nms import nms_groups
 from pyscratchdet.boxes.sorting import std_sort_descending
 
@@ -23,7 +23,7 @@ class DetectionRule:
     Attributes:
         num_classes: C.
         background: Class that is never detected; anything outside [0, C) for none.
-        code_type: See `codes.encode`.
+        code_type: See `codes.encode_boxes`.
         plain: Variances are not applied (variance_encoded_in_target).
         score_threshold: Scores must be above it.
         nms_threshold: Highest overlap of two detections of a class.
@@ -67,9 +67,9 @@ class Predictions:
         """Returns the boxes of some predictions, (S, 4)."""
         priors, variances = self.priors[prior], self.variances[prior]
         if self.arm_loc is not None:
-            priors = decode(self.arm_loc[image, prior], priors, variances, rule.code_type, rule.plain)
+            priors = decode_boxes(self.arm_loc[image, prior], priors, variances, rule.code_type, rule.plain)
         codes = self.loc[image, prior, label if self.loc.shape[2] > 1 else 0]
-        return decode(codes, priors, variances, rule.code_type, rule.plain)
+        return decode_boxes(codes, priors, variances, rule.code_type, rule.plain)
 
 
 @dataclass

@@ -17,7 +17,7 @@ _CPU_OVERLAPS = 1 << 18
 _GPU_OVERLAPS = 1 << 26
 
 
-def match(
+def match_priors(
     truth: Tensor,
     counts: np.ndarray,
     boxes: Tensor,

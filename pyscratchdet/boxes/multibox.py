@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyscratchdet.boxes.codes import decode, encode
+from pyscratchdet.boxes.codes import decode_boxes, encode_boxes
 from pyscratchdet.boxes.ground_truth import GroundTruth
 from pyscratchdet.boxes.loss import location_errors, location_loss, logistic_loss, softmax_loss
-from pyscratchdet.boxes.matching import IGNORED, NEGATIVE, match
+from pyscratchdet.boxes.matching import IGNORED, NEGATIVE, match_priors
 from pyscratchdet.boxes.mining import confidence_losses, hardest, hardest_after_nms
 from pyscratchdet.proto import caffe_pb2
 
@@ -127,7 +127,7 @@ class MultiBox:
         images, counts = np.unique(self.truth.images, return_counts=True)
         place = torch.from_numpy(images).to(self.batch.loc.device)
         boxes = self._matching_boxes(place)
-        indices, overlaps = match(self.truth.boxes, counts, boxes, **self._rules())
+        indices, overlaps = match_priors(self.truth.boxes, counts, boxes, **self._rules())
         if self.param.mining_type != Param.NONE:
             indices, mined = self._mine(indices, overlaps, place)
             self.negatives = torch.zeros(self.batch.conf.shape[:2], dtype=torch.bool, device=place.device)
@@ -140,7 +140,7 @@ class MultiBox:
         own = (labels >= 0) & (labels < param.num_classes)
         if param.use_prior_for_matching:
             images, counts = np.unique(self.truth.images, return_counts=True)
-            indices, _ = match(self.truth.boxes, counts, self.batch.priors, **self._rules())
+            indices, _ = match_priors(self.truth.boxes, counts, self.batch.priors, **self._rules())
             found = self._positives(indices, images, 0)
             found.loc_class = self.truth_labels[found.truth]
             return found[torch.from_numpy(own).to(found.truth.device)[found.truth]]
@@ -153,7 +153,7 @@ class MultiBox:
             return self._positives(torch.empty(0, 1, device=self.batch.loc.device, dtype=torch.int64), [0], 0)
         place, label = (torch.from_numpy(column).to(self.batch.loc.device) for column in (images, classes))
         boxes = self._decode(self.batch.loc[place, :, label], self.batch.priors)
-        indices, _ = match(self.truth.subset(order).boxes, counts, boxes, **self._rules())
+        indices, _ = match_priors(self.truth.subset(order).boxes, counts, boxes, **self._rules())
         found = self._positives(indices, images, 0)
         rows = torch.from_numpy(np.repeat(np.arange(len(groups)), counts)).to(place.device)[found.truth]
         found.loc_class = label[rows]
@@ -175,7 +175,7 @@ class MultiBox:
         return batch.priors if batch.arm_loc is None else self._decode(batch.arm_loc[images], batch.priors)
 
     def _decode(self, codes: Tensor, priors: Tensor) -> Tensor:
-        return decode(
+        return decode_boxes(
             codes.detach(), priors, self.batch.variances, self.param.code_type, self.param.encode_variance_in_target
         )
 
@@ -234,19 +234,21 @@ class MultiBox:
         if batch.arm_loc is None:
             return priors
         codes = batch.arm_loc[found.image, found.prior].detach()
-        return decode(codes, priors, batch.variances[found.prior], param.code_type, param.encode_variance_in_target)
+        return decode_boxes(
+            codes, priors, batch.variances[found.prior], param.code_type, param.encode_variance_in_target
+        )
 
     def _location_pairs(self, found: Positives, priors: Tensor) -> tuple[Tensor, Tensor]:
         """Returns predictions and targets of the positives, (M, 4) each."""
         batch, param = self.batch, self.param
         plain = param.encode_variance_in_target
         variances = batch.variances[found.prior]
-        target = encode(self.truth.boxes[found.truth], priors, variances, param.code_type, plain)
+        target = encode_boxes(self.truth.boxes[found.truth], priors, variances, param.code_type, plain)
         predicted = batch.loc[found.image, found.prior, found.loc_class].detach()
         if param.bp_inside:
             boxes = priors
             if not param.use_prior_for_matching:
-                boxes = decode(predicted, priors, variances, param.code_type, plain)
+                boxes = decode_boxes(predicted, priors, variances, param.code_type, plain)
             predicted = torch.where((boxes < 0) | (boxes > 1), target, predicted)
         return (predicted / variances, target / variances) if plain else (predicted, target)
 

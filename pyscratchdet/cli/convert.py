@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pyscratchdet.cli.flags import add_allow_unknown
 
 if TYPE_CHECKING:
-    from converters.build import NetBuilder
-    from converters.merge_bn import Blobs
+    from pyscratchdet.converters.build import NetBuilder
+    from pyscratchdet.converters.merge_bn import Blobs
 
 _FORMS = ".caffemodel, .h5, .safetensors, .pt, .onnx or .solverstate"
 
@@ -48,27 +48,27 @@ def run(args: argparse.Namespace) -> int:
     if args.source.startswith("torchvision:"):
         blobs = _from_torchvision(args)
     elif args.source.lower().endswith(".onnx") and args.prototxt and not args.model:
-        from converters.onnx_import import import_onnx
+        from pyscratchdet.converters.onnx_import import import_onnx
 
         blobs = _write(import_onnx(args.source), args)
     elif args.mmdetection:
-        from converters.mmdetection import convert_mmdetection
+        from pyscratchdet.converters.mmdetection import convert_mmdetection
         from pyscratchdet.errors import UsageError
 
         if not args.model:
             raise UsageError("--mmdetection needs --model", code="convert.model")
         blobs = convert_mmdetection(args.source, args.model, args.target)
     elif args.coco_to_voc:
-        from converters.coco_voc import COCO_OF_VOC, convert_coco_to_voc
+        from pyscratchdet.converters.coco_voc import COCO_OF_VOC, convert_coco_to_voc
 
         blobs = convert_coco_to_voc(args.source, args.target)
         print(f"{len(COCO_OF_VOC)} classes in {', '.join(blobs)}")
     elif args.fold:
-        from converters.merge_bn import convert_folded
+        from pyscratchdet.converters.merge_bn import convert_folded
 
         blobs = convert_folded(args.source, args.target, args.model, args.prototxt, half=args.half, heads=args.heads)
     else:
-        from converters.weights import convert_weights
+        from pyscratchdet.converters.weights import convert_weights
 
         blobs = convert_weights(args.source, args.target, args.model, half=args.half, heads=args.heads).blobs
     number = sum(array.size for arrays in blobs.values() for array in arrays)
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _solver_state(args: argparse.Namespace) -> int:
-    from converters.solver_state import state_from_torch, state_to_torch
+    from pyscratchdet.converters.solver_state import state_from_torch, state_to_torch
     from pyscratchdet.errors import UsageError
 
     if ".solverstate" in args.target.lower():
@@ -92,13 +92,13 @@ def _solver_state(args: argparse.Namespace) -> int:
 
 
 def _from_torchvision(args: argparse.Namespace) -> Blobs:
-    from converters.torch_import import import_module, torchvision_model
+    from pyscratchdet.converters.torch_import import import_module, torchvision_model
 
     name = args.source.partition(":")[2]
     net = import_module(torchvision_model(name, args.weights), (1, 3, args.size, args.size), name)
     if not args.model:
         return _write(net, args)
-    from converters.backbone import write_backbone
+    from pyscratchdet.converters.backbone import write_backbone
 
     result = write_backbone(net, args.model, args.target)
     print("\n".join(result.lines()))

@@ -22,11 +22,11 @@ def run(args: argparse.Namespace) -> int:
     """Writes the label map."""
     from pyscratchdet.data.label_map import known_label_map, label_map_from_lines, write_label_map
     from pyscratchdet.files import read_bytes
-    from pyscratchdet.proto.text import decode
+    from pyscratchdet.proto.text import decode_text
 
     label_map = known_label_map(args.map_file)
     if label_map is None:
-        lines = decode(read_bytes(args.map_file), args.map_file).splitlines()
+        lines = decode_text(read_bytes(args.map_file), args.map_file).splitlines()
         label_map = label_map_from_lines(lines, args.include_background, args.delimiter)
     write_label_map(args.output, label_map)
     print(f"{args.output}: {len(label_map.item)} items")

@@ -11,10 +11,10 @@ from pyscratchdet.cli.detector_options import add_detector_arguments, make_detec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyscratchdet.evaluate.detector import Detector
-    from pyscratchdet.evaluate.export import Run
-    from pyscratchdet.evaluate.media import Frame, Source
-    from pyscratchdet.evaluate.tables import ImageDetections
+    from pyscratchdet.detect.detector import Detector
+    from pyscratchdet.detect.export import Run
+    from pyscratchdet.detect.media import Frame, Source
+    from pyscratchdet.detect.tables import ImageDetections
 
 _EPILOG = """\
 A picture that cannot be read is reported and left out; the exit status is 0 as long as any picture went well, and 2
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detects."""
-    from pyscratchdet.evaluate.media import find_sources
+    from pyscratchdet.detect.media import find_sources
 
     formats = _parse_formats(args.format)
     sources = find_sources(args.inputs)
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _parse_formats(text: str) -> list[str]:
+    from pyscratchdet.detect.export import FORMATS
     from pyscratchdet.errors import UsageError, nearest
-    from pyscratchdet.evaluate.export import FORMATS
 
     formats = [part for part in text.split(",") if part]
     for name in formats:
@@ -93,10 +93,10 @@ def _wanted_labels(detector: Detector, text: str | None) -> list[int] | None:
 
 
 def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source], formats: list[str]) -> int:
-    from pyscratchdet.evaluate.export import Record, Run, write_run
-    from pyscratchdet.evaluate.media import count_frames, read_frames
-    from pyscratchdet.evaluate.output import PictureWriter
-    from pyscratchdet.evaluate.runner import Progress
+    from pyscratchdet.detect.export import Record, Run, write_run
+    from pyscratchdet.detect.media import count_frames, read_frames
+    from pyscratchdet.detect.output import PictureWriter
+    from pyscratchdet.detect.runner import Progress
 
     wanted = _wanted_labels(detector, args.classes)
     settings = {"model": args.model, "weights": args.weights, "threshold": args.threshold}
@@ -169,7 +169,7 @@ def _benchmark(detector: Detector, sources: list[Source]) -> int:
     from rich.table import Table
 
     from pyscratchdet.cli.console import console
-    from pyscratchdet.evaluate.benchmark import STAGES, benchmark
+    from pyscratchdet.detect.benchmark import STAGES, benchmark
 
     table = Table(
         title=f"milliseconds per picture, input {detector.size[0]}x{detector.size[1]}, {detector.device}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyscratchdet.cli.flags import add_allow_unknown
 
 if TYPE_CHECKING:
-    from pyscratchdet.evaluate.detector import Detector
+    from pyscratchdet.detect.detector import Detector
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -40,7 +40,7 @@ def add_gpu_argument(parser: argparse._ActionsContainer) -> None:
 
 def make_detector(args: argparse.Namespace) -> Detector:
     """Builds the detector that the arguments describe."""
-    from pyscratchdet.evaluate.detector import Detector, Preparation
+    from pyscratchdet.detect.detector import Detector, Preparation
     from pyscratchdet.solver.launch import choose_device
 
     preparation = Preparation(parse_numbers(args.mean, "--mean"), args.scale, args.rgb)

@@ -12,7 +12,8 @@ from pyscratchdet.cli.flags import add_allow_unknown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyscratchdet.evaluate.tables import Detections, GroundTruth
+    from pyscratchdet.detect.tables import DetectionTable
+    from pyscratchdet.evaluate.tables import GroundTruthTable
     from pyscratchdet.evaluate.voc import VocResult
 
 
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     return kinds[args.kind](args)
 
 
-def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None) -> GroundTruth:
+def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None) -> GroundTruthTable:
     """Reads the set that `--data`, `--year` and `--set` name."""
     from pyscratchdet.evaluate.sets import find_voc, read_voc_truth
 
@@ -148,8 +149,8 @@ def _run_coco(args: argparse.Namespace) -> int:
 
 
 def _detections(
-    args: argparse.Namespace, truth: GroundTruth, read_results: Callable[[str, GroundTruth], Detections]
-) -> Detections:
+    args: argparse.Namespace, truth: GroundTruthTable, read_results: Callable[[str, GroundTruthTable], DetectionTable]
+) -> DetectionTable:
     """Returns what `--results` holds, or what the net of the arguments finds."""
     from pyscratchdet.errors import UsageError
 
@@ -165,14 +166,16 @@ def _detections(
 
 def detect_set(
     args: argparse.Namespace,
-    truth: GroundTruth,
+    truth: GroundTruthTable,
     coco: bool = False,
     multi_scale: bool = False,
     resume: str | None = None,
-) -> Detections:
+) -> DetectionTable:
     """Runs the net of the arguments over a set."""
+    import numpy as np
+
+    from pyscratchdet.detect.runner import Detect, Progress, run_set
     from pyscratchdet.errors import DataError, UsageError
-    from pyscratchdet.evaluate.runner import Detect, Progress, run_set
 
     if not args.model or not args.weights:
         raise UsageError("a net needs two files", code="usage.option", expected="--model and --weights")
@@ -195,11 +198,13 @@ def detect_set(
         detect = many.detect
     settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
     settings["multi_scale"] = multi_scale
-    return run_set(truth, detect, resume, settings, Progress(len(truth.names)))
+    found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, Progress(len(truth.names)))
+    truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or have wrong
+    return found
 
 
 def _run_caffe(args: argparse.Namespace) -> int:
-    from pyscratchdet.evaluate.runner import Progress
+    from pyscratchdet.detect.runner import Progress
     from pyscratchdet.evaluate.solver_test import run_test
     from pyscratchdet.solver.launch import choose_device
 
@@ -290,12 +295,16 @@ def _print_json(figures: dict[str, Any]) -> None:
 
 
 def _write_report(
-    args: argparse.Namespace, truth: GroundTruth, detections: Detections, result: VocResult, figures: dict[str, float]
+    args: argparse.Namespace,
+    truth: GroundTruthTable,
+    detections: DetectionTable,
+    result: VocResult,
+    figures: dict[str, float],
 ) -> None:
     from pathlib import Path
 
-    from pyscratchdet.evaluate.report import Report, write_report
+    from pyscratchdet.evaluate.report import EvaluationReport, write_report
 
     title = f"{Path(args.results or args.weights).name} on {Path(args.data).absolute().name}"
-    page = write_report(Report(title, truth, detections, result, figures), args.output)
+    page = write_report(EvaluationReport(title, truth, detections, result, figures), args.output)
     print(f"page of results: {page}", file=sys.stderr if args.json else sys.stdout)

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the recipes or lists them."""
-    import prototxt
+    from pyscratchdet import prototxt
     from pyscratchdet.errors import UsageError
 
     if args.list:
@@ -77,7 +77,7 @@ def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
 
 
 def _table() -> str:
-    import prototxt
+    from pyscratchdet import prototxt
 
     costs = prototxt.costs()
     rows = [("name", "size", "M params", "GFLOPs", "belongs to", "note")]

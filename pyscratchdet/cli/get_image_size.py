@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     import os
 
     from pyscratchdet.data.annoset import read_list, size_line
-    from pyscratchdet.data.images import decode
+    from pyscratchdet.data.images import decode_image
     from pyscratchdet.errors import DataError
     from pyscratchdet.files import read_bytes, write_text
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         name = os.path.splitext(os.path.basename(picture))[0]
         if ids is not None and name not in ids:
             raise DataError(f"{args.name_id_file} has no id for {name}", code="data.list")
-        image = decode(read_bytes(os.path.join(args.root, picture)), name=picture)
+        image = decode_image(read_bytes(os.path.join(args.root, picture)), name=picture)
         height, width = image.shape[:2]
         lines.append(size_line(picture, height, width, None if ids is None else ids[name]))
     write_text(args.output, "".join(lines))

@@ -166,9 +166,9 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
 
     from pyscratchdet.data.objects import objects_of
     from pyscratchdet.data.records import annotated_of
-    from pyscratchdet.data.transform import Transformer
-    from pyscratchdet.evaluate.draw import draw_detections
-    from pyscratchdet.evaluate.tables import ImageDetections
+    from pyscratchdet.data.transform import DataTransformer
+    from pyscratchdet.detect.draw import draw_detections
+    from pyscratchdet.detect.tables import ImageDetections
     from pyscratchdet.files import write_bytes
     from pyscratchdet.proto import caffe_pb2
 
@@ -181,7 +181,7 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
         corners = " ".join(f"{value:.1f}" for value in box)
         print(f"    {names.get(int(label), label)} {corners}" + (" difficult" if difficult else ""))
     if folder is not None:
-        image = Transformer(caffe_pb2.TransformationParameter()).decode(datum, key)
+        image = DataTransformer(caffe_pb2.TransformationParameter()).decode_datum(datum, key)
         found = ImageDetections(objects.labels, np.ones(len(objects), np.float32), objects.boxes * scale)
         data = cv2.imencode(".png", draw_detections(image, found, names))[1]
         write_bytes(os.path.join(folder, key.replace("/", "_") + ".png"), bytes(data))

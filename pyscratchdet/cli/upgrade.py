@@ -48,6 +48,6 @@ def _read(args: argparse.Namespace, name: str) -> tuple[Any, Callable[[str, Any]
     data = read_bytes(args.input)
     if any(byte < 9 or 13 < byte < 32 for byte in data[:4096]):
         return weights.read_message(args.input, message_class), weights.write_message, None
-    source = text.decode(data, args.input)
+    source = text.decode_text(data, args.input)
     message = text.parse(source, message_class, path=args.input)
     return message, text.write, text.Locator(source, args.input)

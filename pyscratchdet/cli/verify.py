@@ -11,8 +11,8 @@ from pyscratchdet.cli.flags import add_allow_unknown
 if TYPE_CHECKING:
     import numpy as np
 
-    from converters.engines import Arrays, Engine, Recording
-    from converters.training import Trainee
+    from pyscratchdet.converters.engines import Arrays, Engine, Recording
+    from pyscratchdet.converters.training import Trainee
     from pyscratchdet.runtime import Net
 
 
@@ -47,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
     import json
     from pathlib import Path
 
-    from converters.compare import compare_blobs
-    from converters.engines import PyTorchEngine, Recording
-    from converters.report import html_report, print_table
-    from converters.training import Trainee, gradient_comparison, step_comparison
     from pyscratchdet.cli.console import console
+    from pyscratchdet.converters.compare import compare_blobs
+    from pyscratchdet.converters.engines import PyTorchEngine, Recording
+    from pyscratchdet.converters.report import html_report, print_table
+    from pyscratchdet.converters.training import Trainee, gradient_comparison, step_comparison
     from pyscratchdet.files import write_text
     from pyscratchdet.layers.plan import read_net_for_caller
 
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> Engine:
-    from converters.engines import FastEngine, FoldedEngine, OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine
-    from converters.training import FastTraining
+    from pyscratchdet.converters.engines import FastEngine, FoldedEngine, OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine
+    from pyscratchdet.converters.training import FastTraining
     from pyscratchdet.errors import UsageError
 
     if name not in ("onnxruntime", "opencv", "fast", "folded", "cuda"):
@@ -112,7 +112,7 @@ def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> 
 def _inputs(args: argparse.Namespace, net: Net, recordings: Sequence[Recording]) -> Arrays:
     import numpy as np
 
-    from converters.engines import read_arrays
+    from pyscratchdet.converters.engines import read_arrays
     from pyscratchdet.errors import UsageError
 
     if recordings and not args.input:
@@ -144,8 +144,8 @@ def _picture(args: argparse.Namespace, net: Net) -> Arrays:
     import numpy as np
 
     from pyscratchdet.cli.detector_options import parse_numbers
-    from pyscratchdet.evaluate.detector import Preparation, picture_input
-    from pyscratchdet.evaluate.media import read_picture
+    from pyscratchdet.detect.detector import Preparation, picture_input
+    from pyscratchdet.detect.media import read_picture
 
     name, channels, size = picture_input(net)
     prepare = Preparation(parse_numbers(args.mean, "--mean"), args.scale)

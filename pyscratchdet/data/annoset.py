@@ -254,7 +254,7 @@ class RecordMaker:
 
     def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> None:
         data = read_bytes(self._root + picture)
-        original = images.decode(data, color=not self.options.gray, name=picture)
+        original = images.decode_image(data, color=not self.options.gray, name=picture)
         image = self._resized(original)
         kind = self._encoding(picture)
         datum.height, datum.width, datum.channels = image.shape

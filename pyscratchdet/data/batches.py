@@ -9,7 +9,7 @@ import numpy as np
 from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Plan, Planner, Streams
 from pyscratchdet.data.records import Records, Sample
-from pyscratchdet.data.transform import Transformer
+from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.errors import DataError, UsageError
 
 
@@ -31,7 +31,7 @@ class ReferenceBatches:
     """
 
     def __init__(
-        self, records: Records, transformer: Transformer, planner: Planner, streams: Streams, batch_size: int
+        self, records: Records, transformer: DataTransformer, planner: Planner, streams: Streams, batch_size: int
     ) -> None:
         self._records = records
         self._transformer = transformer
@@ -81,7 +81,7 @@ class ReferenceBatches:
     def _plan(self, sample: Sample) -> tuple[np.ndarray, Plan, Objects, bool]:
         """Returns a record's picture, what to do to it, its objects then, and whether the original keeps it encoded."""
         record = sample.annotated()
-        image = self._transformer.decode(record.datum, sample.name)
+        image = self._transformer.decode_datum(record.datum, sample.name)
         objects = objects_of([record], [sample.name])
         (plan,), objects = self._planner.draw([self._streams], objects, [image.shape[:2]])
         return image, plan, objects, record.datum.encoded

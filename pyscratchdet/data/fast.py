@@ -20,7 +20,7 @@ import numpy as np
 from pyscratchdet.data import pixels
 from pyscratchdet.data.pixels import Distortion
 from pyscratchdet.data.plan import Expansion, Plan, Rect
-from pyscratchdet.data.transform import Transformer
+from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.proto import caffe_pb2
 
 # Output pixels within this many source pixels of the picture's edge may show it (LANCZOS4 reaches furthest).
@@ -29,7 +29,7 @@ _REACH = 4
 _SLACK = 16
 
 
-def render(transformer: Transformer, image: np.ndarray, plan: Plan, output: np.ndarray) -> None:
+def render(transformer: DataTransformer, image: np.ndarray, plan: Plan, output: np.ndarray) -> None:
     """Carries out a plan, all but mean and scale.
 
     Args:

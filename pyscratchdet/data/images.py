@@ -19,7 +19,7 @@ _START_OF_SCAN = 0xDA
 _MOST_PIXELS_A_BYTE = 512
 
 
-def decode(data: bytes, color: bool = True, oriented: bool = True, name: str = "picture") -> np.ndarray:
+def decode_image(data: bytes, color: bool = True, oriented: bool = True, name: str = "picture") -> np.ndarray:
     """Decodes a picture file's bytes; a gray one becomes colour where `color` is set.
 
     Args:

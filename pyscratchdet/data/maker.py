@@ -14,7 +14,7 @@ from pyscratchdet.data.fast_sampling import FastSampler
 from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Plan, Planner, Rect, Streams
 from pyscratchdet.data.records import Records
-from pyscratchdet.data.transform import Transformer
+from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.proto import caffe_pb2
 
@@ -55,7 +55,7 @@ class BatchMaker:
         param = job.param
         self._job = job
         self._batch_size = param.data_param.batch_size
-        self._transformer = Transformer(param.transform_param)
+        self._transformer = DataTransformer(param.transform_param)
         samplers = param.annotated_data_param.batch_sampler
         self._planner = Planner(param.transform_param, samplers, job.is_train, sampler=FastSampler(samplers))
         self._records = Records(param.data_param.source, job.start, job.rank, job.world_size)
@@ -102,7 +102,7 @@ class BatchMaker:
         return (height, width) if height > 0 and width > 0 else self._decode(record, name).shape[:2]
 
     def _decode(self, record: caffe_pb2.AnnotatedDatum, name: str) -> np.ndarray:
-        image = self._transformer.decode(record.datum, name)
+        image = self._transformer.decode_datum(record.datum, name)
         if image.dtype != np.uint8 or image.shape[2] != self.shape[3]:
             raise DataError(
                 f"{name} has another kind of picture than its batch",

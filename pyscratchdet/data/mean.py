@@ -6,7 +6,7 @@ import numpy as np
 
 from pyscratchdet.data.database import Database
 from pyscratchdet.data.records import datum_of
-from pyscratchdet.data.transform import Transformer
+from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.errors import DataError
 from pyscratchdet.proto import caffe_pb2
 
@@ -19,11 +19,11 @@ def compute_mean(database: Database) -> np.ndarray:
     Raises:
         DataError: A record is damaged, or has another size than the first.
     """
-    transformer = Transformer(caffe_pb2.TransformationParameter())
+    transformer = DataTransformer(caffe_pb2.TransformationParameter())
     total: np.ndarray | None = None
     for key, value in database:
         name = f'record "{key.decode(errors="replace")}" of {database.path}'
-        image = transformer.decode(datum_of(value, name), name)
+        image = transformer.decode_datum(datum_of(value, name), name)
         if total is None:
             total = np.zeros(image.shape, np.float64)
         if image.shape != total.shape:

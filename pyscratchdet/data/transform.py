@@ -15,7 +15,7 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import read_blob
 
 
-class Transformer:
+class DataTransformer:
     """Carries out plans.
 
     Args:
@@ -57,7 +57,7 @@ class Transformer:
             return None
         return self.output_shape(1 if self.param.force_gray else 3, resize.height or 1, resize.width or 1)
 
-    def decode(self, datum: caffe_pb2.Datum, name: str) -> np.ndarray:
+    def decode_datum(self, datum: caffe_pb2.Datum, name: str) -> np.ndarray:
         """Returns a record's picture, (height, width, channels), uint8 or, from float_data, float32.
 
         Raises:
@@ -65,7 +65,7 @@ class Transformer:
         """
         channels = self.channels(datum)
         if datum.encoded:
-            return images.decode(datum.data, channels == 3, oriented=self.param.force_color, name=name)
+            return images.decode_image(datum.data, channels == 3, oriented=self.param.force_color, name=name)
         shape = (datum.channels, datum.height, datum.width)
         values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
         if min(shape) < 1 or values.size != np.prod(shape, dtype=np.int64):
@@ -153,7 +153,7 @@ class Transformer:
     def _stored(self, image: np.ndarray, is_encoded: bool) -> np.ndarray:
         if not is_encoded:
             return image
-        return images.decode(images.encode(image, "jpg"), image.shape[2] == 3)
+        return images.decode_image(images.encode(image, "jpg"), image.shape[2] == 3)
 
     def _mean_of(self, place: Rect | None, shape: tuple[int, int, int]) -> np.ndarray:
         """The part of a mean file of the whole picture that an output shows."""

@@ -1,1 +1,1 @@
-"""Judging detectors: Caffe's own average precision, VOC's and COCO's, result files, reports, and the Detector call."""
+"""Judging detectors: Caffe's own average precision, VOC's and COCO's, multi-scale testing, result files, reports."""

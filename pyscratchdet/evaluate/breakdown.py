@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyscratchdet.evaluate.matching import best_overlaps, match
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.detect.tables import DetectionTable
+from pyscratchdet.evaluate.matching import best_overlaps, judge_detections
+from pyscratchdet.evaluate.tables import GroundTruthTable
 
 KINDS = ("correct", "duplicate", "localisation", "class", "both", "background", "ignored")
 # What people read: in charts, and on the page of results, whose script has the same words.
@@ -44,7 +45,7 @@ class Breakdown:
         return {**dict(zip(KINDS, numbers.tolist(), strict=True)), "missed": int(self.missed.sum())}
 
 
-def break_down(truth: GroundTruth, detections: Detections, threshold: float = 0.5) -> Breakdown:
+def break_down(truth: GroundTruthTable, detections: DetectionTable, threshold: float = 0.5) -> Breakdown:
     """Sorts detections by what is wrong with them.
 
     - correct: true positive; ignored: on a difficult object of its class
@@ -59,7 +60,7 @@ def break_down(truth: GroundTruth, detections: Detections, threshold: float = 0.
         detections: Those above the score that one would use.
         threshold: As in the evaluation.
     """
-    found = match(detections, truth, threshold)
+    found = judge_detections(detections, truth, threshold)
     other, other_overlap = best_overlaps(detections, truth, same_class=False)
     own_overlap = found.best_overlap
     on_own = (found.best_truth >= 0) & (own_overlap > threshold)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import ClassResult, VocResult
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ def confusion_chart(breakdown: Breakdown, classes: Sequence[str], lowest_score: 
     return figure
 
 
-def errors_chart(breakdown: Breakdown, truth: GroundTruth, detections: Detections, lowest_score: float) -> Figure:
+def errors_chart(
+    breakdown: Breakdown, truth: GroundTruthTable, detections: DetectionTable, lowest_score: float
+) -> Figure:
     """Per class, how its detections turned out and how many objects were missed."""
     labels = range(1, len(truth.classes) + 1)
     counts = {

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import UsageError
 from pyscratchdet.evaluate.results import coco_rows
 from pyscratchdet.evaluate.sets import coco_from_truth
-from pyscratchdet.evaluate.tables import Detections, GroundTruth, check_labels
+from pyscratchdet.evaluate.tables import GroundTruthTable, check_labels
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 ENGINES = ("pycocotools", "faster-coco-eval")
@@ -37,8 +38,8 @@ class CocoResult:
 
 
 def evaluate_coco(
-    truth: GroundTruth,
-    detections: Detections,
+    truth: GroundTruthTable,
+    detections: DetectionTable,
     annotations: dict[str, list[dict[str, Any]]] | None = None,
     engine: str = "pycocotools",
 ) -> CocoResult:

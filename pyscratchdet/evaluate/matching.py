@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.detect.tables import DetectionTable
+from pyscratchdet.evaluate.tables import GroundTruthTable
 
 
 @dataclass
@@ -51,7 +52,7 @@ def overlap_px(first: np.ndarray, second: np.ndarray, border: float = 1.0) -> np
 
 
 def best_overlaps(
-    detections: Detections, truth: GroundTruth, same_class: bool = True, usable: np.ndarray | None = None
+    detections: DetectionTable, truth: GroundTruthTable, same_class: bool = True, usable: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds, for every detection, the ground truth of its image with the highest overlap; the first of equals.
 
@@ -96,8 +97,8 @@ def best_overlaps(
     return best, overlap
 
 
-def match(
-    detections: Detections, truth: GroundTruth, threshold: float = 0.5, ignore: np.ndarray | None = None
+def judge_detections(
+    detections: DetectionTable, truth: GroundTruthTable, threshold: float = 0.5, ignore: np.ndarray | None = None
 ) -> Match:
     """Matches as VOC's devkit does: each detection looks only at its best object, which the highest score gets.
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyscratchdet.evaluate.detector import Detector
-from pyscratchdet.evaluate.tables import ImageDetections
+from pyscratchdet.detect.detector import Detector
+from pyscratchdet.detect.tables import ImageDetections
 
 VOTE_OVERLAP = 0.45
 

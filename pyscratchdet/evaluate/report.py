@@ -17,12 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pyscratchdet.detect.media import read_picture
+from pyscratchdet.detect.output import encode_jpeg
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import PyScratchDetError
 from pyscratchdet.evaluate import charts
 from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown, break_down
-from pyscratchdet.evaluate.media import read_picture
-from pyscratchdet.evaluate.output import encode_jpeg
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import VocResult, ap_by_size
 from pyscratchdet.files import write_bytes, write_text
 
@@ -30,7 +31,7 @@ _WORST_KINDS = ("background", "class", "localisation", "both", "duplicate")
 
 
 @dataclass
-class Report:
+class EvaluationReport:
     """What goes onto the page.
 
     Attributes:
@@ -46,8 +47,8 @@ class Report:
     """
 
     title: str
-    truth: GroundTruth
-    detections: Detections
+    truth: GroundTruthTable
+    detections: DetectionTable
     result: VocResult
     figures: Mapping[str, float] = field(default_factory=dict)
     score_threshold: float = 0.3
@@ -56,7 +57,7 @@ class Report:
     side: int = 420
 
 
-def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
+def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Path:
     """Writes `report.html` and its charts as PNG beside it.
 
     Returns:
@@ -83,7 +84,7 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
     return root / "report.html"
 
 
-def _page(report: Report, outcome: Breakdown, images: Mapping[str, bytes]) -> str:
+def _page(report: EvaluationReport, outcome: Breakdown, images: Mapping[str, bytes]) -> str:
     template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     charts_html = "".join(_chart_html(name, images) for name in images if name != "precision_recall")
     parts = {
@@ -108,7 +109,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _summary_html(report: Report, outcome: Breakdown) -> str:
+def _summary_html(report: EvaluationReport, outcome: Breakdown) -> str:
     cards = {f"mAP ({report.result.metric})": f"{report.result.mean_ap:.4f}"}
     cards |= {name: f"{value:.4f}" for name, value in report.figures.items()}
     cards |= {"pictures": str(len(report.truth.names)), "objects": str(int((~report.truth.difficult).sum()))}
@@ -118,7 +119,7 @@ def _summary_html(report: Report, outcome: Breakdown) -> str:
     return "".join(f"<div><b>{value}</b><span>{html.escape(name)}</span></div>" for name, value in cards.items())
 
 
-def _table_html(report: Report) -> str:
+def _table_html(report: EvaluationReport) -> str:
     rows = []
     for one in report.result.classes:
         ap = f"<td data-v='{one.ap}'>{one.ap:.4f}</td>" if one.num_pos else "<td data-v='-1'>nothing to find</td>"
@@ -129,7 +130,7 @@ def _table_html(report: Report) -> str:
     )
 
 
-def _page_data(report: Report) -> dict[str, object]:
+def _page_data(report: EvaluationReport) -> dict[str, object]:
     used = report.detections[report.detections.score >= report.score_threshold]
     outcome = break_down(report.truth, used, report.result.overlap_threshold)
     wrong = np.isin(outcome.kind, [KINDS.index(kind) for kind in _WORST_KINDS])
@@ -148,7 +149,7 @@ def _page_data(report: Report) -> dict[str, object]:
     }
 
 
-def _picture_data(report: Report, index: int, shown: Detections) -> dict[str, object] | None:
+def _picture_data(report: EvaluationReport, index: int, shown: DetectionTable) -> dict[str, object] | None:
     try:
         image = read_picture(report.truth.paths[index])
     except PyScratchDetError:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import DataError, FileError, Position
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.files import read_bytes, write_text
 
 VOC_PREFIX = "comp4_det_test_"
 
 
 def write_voc_results(
-    folder: str | os.PathLike[str], detections: Detections, truth: GroundTruth, prefix: str = VOC_PREFIX
+    folder: str | os.PathLike[str], detections: DetectionTable, truth: GroundTruthTable, prefix: str = VOC_PREFIX
 ) -> list[Path]:
     """Writes `<prefix><class>.txt` per class: lines of image, score, xmin, ymin, xmax, ymax in VOC's pixel frame.
 
@@ -41,7 +42,9 @@ def write_voc_results(
     return written
 
 
-def read_voc_results(folder: str | os.PathLike[str], truth: GroundTruth, prefix: str | None = None) -> Detections:
+def read_voc_results(
+    folder: str | os.PathLike[str], truth: GroundTruthTable, prefix: str | None = None
+) -> DetectionTable:
     """Reads the result files of all classes.
 
     Args:
@@ -65,7 +68,7 @@ def read_voc_results(folder: str | os.PathLike[str], truth: GroundTruth, prefix:
             expected=f"{prefix if prefix is not None else VOC_PREFIX}{missing[0]}.txt",
             hint="an empty file says that nothing of a class was found",
         )
-    return Detections.join([_read_class(path, label, truth) for label, path in enumerate(paths, start=1)])  # type: ignore[arg-type]
+    return DetectionTable.join([_read_class(path, label, truth) for label, path in enumerate(paths, start=1)])  # type: ignore[arg-type]
 
 
 def _class_file(root: Path, name: str, prefix: str | None) -> Path | None:
@@ -82,7 +85,7 @@ def _class_file(root: Path, name: str, prefix: str | None) -> Path | None:
     return found[0] if found else None
 
 
-def _read_class(path: Path, label: int, truth: GroundTruth) -> Detections:
+def _read_class(path: Path, label: int, truth: GroundTruthTable) -> DetectionTable:
     lines = read_bytes(path).decode(errors="replace").splitlines()
     fields = [line.split() for line in lines]
     numbers = [number for number, parts in enumerate(fields, start=1) if parts]
@@ -111,7 +114,7 @@ def _read_class(path: Path, label: int, truth: GroundTruth) -> Detections:
             position=Position(str(path), numbers[row], text=lines[numbers[row] - 1]),
             hint="were the results made on another set?",
         )
-    return Detections(image, np.full(len(image), label), values[:, 0], values[:, 1:])
+    return DetectionTable(image, np.full(len(image), label), values[:, 0], values[:, 1:])
 
 
 def _are_numbers(texts: list[str]) -> bool:
@@ -121,7 +124,7 @@ def _are_numbers(texts: list[str]) -> bool:
         return False
 
 
-def write_coco_results(path: str | os.PathLike[str], detections: Detections, truth: GroundTruth) -> None:
+def write_coco_results(path: str | os.PathLike[str], detections: DetectionTable, truth: GroundTruthTable) -> None:
     """Writes COCO's result json: a list of image_id, category_id, bbox (xmin, ymin, width, height) and score.
 
     Raises:
@@ -130,7 +133,7 @@ def write_coco_results(path: str | os.PathLike[str], detections: Detections, tru
     write_text(path, json.dumps(coco_rows(detections, truth)))
 
 
-def coco_rows(detections: Detections, truth: GroundTruth) -> list[dict[str, object]]:
+def coco_rows(detections: DetectionTable, truth: GroundTruthTable) -> list[dict[str, object]]:
     """Returns detections as COCO's result rows."""
     image_ids, category_ids = np.array(truth.image_ids), np.array([0, *truth.category_ids])
     corner, far = detections.boxes_px[:, :2], detections.boxes_px[:, 2:]
@@ -147,7 +150,7 @@ def coco_rows(detections: Detections, truth: GroundTruth) -> list[dict[str, obje
     ]
 
 
-def read_coco_results(path: str | os.PathLike[str], truth: GroundTruth) -> Detections:
+def read_coco_results(path: str | os.PathLike[str], truth: GroundTruthTable) -> DetectionTable:
     """Reads COCO's result json.
 
     Raises:
@@ -174,7 +177,7 @@ def read_coco_results(path: str | os.PathLike[str], truth: GroundTruth) -> Detec
         unknown = next((number for number in numbers if number not in known), None)
         if unknown is not None:
             raise wrong(f"{what} {unknown} is not in the set", hint="were the results made on another set?")
-    return Detections(
+    return DetectionTable(
         np.array([image_index[number] for number in image], np.int64),
         np.array([labels[number] for number in category], np.int64),
         score,

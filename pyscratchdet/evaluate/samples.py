@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from pyscratchdet.data.loader import BatchLoader
+from pyscratchdet.detect.draw import draw_detections
+from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import UsageError
-from pyscratchdet.evaluate.draw import draw_detections
-from pyscratchdet.evaluate.tables import ImageDetections
 from pyscratchdet.net.rules import is_included
 from pyscratchdet.proto import caffe_pb2
 

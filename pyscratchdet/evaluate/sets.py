@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.errors import DataError, FileError, nearest
-from pyscratchdet.evaluate.tables import GroundTruth
+from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.files import read_bytes
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -46,7 +46,7 @@ def find_voc(root: str | os.PathLike[str], year: str | None = None) -> Path:
 
 def read_voc_truth(
     folder: str | os.PathLike[str], image_set: str = "test", classes: Sequence[str] | None = None
-) -> GroundTruth:
+) -> GroundTruthTable:
     """Reads the annotations of one image set of a VOC tree.
 
     Args:
@@ -78,7 +78,7 @@ def read_voc_truth(
                 expected=", ".join(classes),
                 hint=nearest(name, classes) or "is this the label map of this data set?",
             )
-    return GroundTruth(
+    return GroundTruthTable(
         names,
         tuple(classes),
         sizes,
@@ -137,7 +137,7 @@ def read_coco_truth(
     annotations: str | os.PathLike[str],
     pictures: str | os.PathLike[str] | None = None,
     classes: Sequence[str] | None = None,
-) -> GroundTruth:
+) -> GroundTruthTable:
     """Reads a COCO instances json.
 
     Args:
@@ -168,7 +168,7 @@ def read_coco_truth(
     try:
         rows = [row for row in data["annotations"] if row["image_id"] in index]
         boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
-        return GroundTruth(
+        return GroundTruthTable(
             [Path(image["file_name"]).stem for image in images],
             tuple(category["name"] for category in categories),
             np.array([(image.get("width", 0), image.get("height", 0)) for image in images], np.int64).reshape(-1, 2),
@@ -208,7 +208,7 @@ def load_coco_json(path: str | os.PathLike[str]) -> dict[str, list[dict[str, Any
     return data
 
 
-def coco_from_truth(truth: GroundTruth) -> dict[str, list[dict[str, Any]]]:
+def coco_from_truth(truth: GroundTruthTable) -> dict[str, list[dict[str, Any]]]:
     """Returns a set as COCO instances; difficult objects become crowds, which count neither for nor against."""
     corner, far = truth.boxes_px[:, :2], truth.boxes_px[:, 2:]
     boxes = np.hstack([corner, far - corner]).tolist()

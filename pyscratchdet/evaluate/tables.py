@@ -1,15 +1,14 @@
-"""Ground truths and detections of a whole data set as flat tables: one row per box, so that all work is vectorised."""
+"""The ground truth of a whole data set as a flat table: one row per box, so that all work is vectorised."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pyscratchdet.errors import DataError, UsageError
+from pyscratchdet.detect.tables import DetectionTable
+from pyscratchdet.errors import DataError
 
 
 def _ints() -> np.ndarray:
@@ -17,7 +16,7 @@ def _ints() -> np.ndarray:
 
 
 @dataclass
-class GroundTruth:
+class GroundTruthTable:
     """What is really in the pictures.
 
     Attributes:
@@ -56,84 +55,7 @@ class GroundTruth:
         return self._indices
 
 
-@dataclass
-class Detections:
-    """What a detector said.
-
-    Attributes:
-        image: (N,) index of the image in the ground truth.
-        label: (N,) from 1.
-        score: (N,) float64.
-        boxes_px: (N, 4) float64 xmin, ymin, xmax, ymax in the same pixel frame as the ground truth.
-    """
-
-    image: np.ndarray = field(default_factory=_ints)
-    label: np.ndarray = field(default_factory=_ints)
-    score: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    boxes_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> Detections:
-        return Detections(self.image[rows], self.label[rows], self.score[rows], self.boxes_px[rows])
-
-    @classmethod
-    def join(cls, parts: Sequence[Detections]) -> Detections:
-        """Puts tables together, in order."""
-        if not parts:
-            return cls()
-        return cls(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("image", "label", "score", "boxes_px")
-            )
-        )
-
-
-@dataclass
-class ImageDetections:
-    """What was found in one picture, by falling score.
-
-    Attributes:
-        labels: (K,) int64 Caffe labels, background (0) excluded.
-        scores: (K,) float32 in (0, 1].
-        boxes_px: (K, 4) float32 xmin, ymin, xmax, ymax in pixels of the picture, clipped to it.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
-    boxes_px: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, rows: np.ndarray) -> ImageDetections:
-        """Returns some of the rows."""
-        return ImageDetections(self.labels[rows], self.scores[rows], self.boxes_px[rows])
-
-    def to_supervision(self, names: Mapping[int, str] | None = None) -> Any:
-        """Returns `supervision.Detections`; class_id is the Caffe label.
-
-        Args:
-            names: {label: class name}, such as a Detector's; goes into `data["class_name"]`, which annotators show.
-
-        Raises:
-            UsageError: supervision is not installed.
-        """
-        try:
-            import supervision
-        except ImportError:
-            raise UsageError(
-                "supervision is not installed", code="detect.supervision", hint="pip install supervision"
-            ) from None
-        data: dict[str, Any] = {}
-        if names is not None:
-            data["class_name"] = np.array([names[label] for label in self.labels.tolist()], str)
-        return supervision.Detections(self.boxes_px, confidence=self.scores, class_id=self.labels, data=data)
-
-
-def check_labels(detections: Detections, truth: GroundTruth, what: str = "detections") -> None:
+def check_labels(detections: DetectionTable, truth: GroundTruthTable, what: str = "detections") -> None:
     """Checks that labels are those of the set's classes.
 
     Raises:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import UsageError
-from pyscratchdet.evaluate.matching import Match, match
-from pyscratchdet.evaluate.tables import Detections, GroundTruth, check_labels
+from pyscratchdet.evaluate.matching import Match, judge_detections
+from pyscratchdet.evaluate.tables import GroundTruthTable, check_labels
 
 METRICS = ("11point", "area")
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}  # COCO's, in pixels
@@ -80,7 +81,7 @@ def voc_ap(recall: np.ndarray, precision: np.ndarray, metric: str = "area") -> f
 
 
 def evaluate_voc(
-    truth: GroundTruth, detections: Detections, metric: str = "11point", overlap_threshold: float = 0.5
+    truth: GroundTruthTable, detections: DetectionTable, metric: str = "11point", overlap_threshold: float = 0.5
 ) -> VocResult:
     """Computes VOC's AP per class.
 
@@ -98,13 +99,13 @@ def evaluate_voc(
         UsageError: Unknown metric.
     """
     check_labels(detections, truth)
-    found = match(detections, truth, overlap_threshold)
+    found = judge_detections(detections, truth, overlap_threshold)
     counted = _class_results(truth, detections, found, ~truth.difficult, np.ones(len(detections), bool), metric)
     return VocResult(counted, metric, overlap_threshold, found)
 
 
 def ap_by_size(
-    truth: GroundTruth, detections: Detections, metric: str = "11point", overlap_threshold: float = 0.5
+    truth: GroundTruthTable, detections: DetectionTable, metric: str = "11point", overlap_threshold: float = 0.5
 ) -> dict[str, list[ClassResult]]:
     """Computes AP for COCO's small, medium and large objects (below 32^2, below 96^2, the rest; pixels of the picture).
 
@@ -114,7 +115,7 @@ def ap_by_size(
     results = {}
     for name, (low, high) in SIZES.items():
         wanted = _in_range(truth.boxes_px, low, high) & ~truth.difficult
-        found = match(detections, truth, overlap_threshold, ignore=~wanted)
+        found = judge_detections(detections, truth, overlap_threshold, ignore=~wanted)
         results[name] = _class_results(
             truth, detections, found, wanted, found.tp | _in_range(detections.boxes_px, low, high), metric
         )
@@ -127,7 +128,12 @@ def _in_range(boxes: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _class_results(
-    truth: GroundTruth, detections: Detections, found: Match, positives: np.ndarray, considered: np.ndarray, metric: str
+    truth: GroundTruthTable,
+    detections: DetectionTable,
+    found: Match,
+    positives: np.ndarray,
+    considered: np.ndarray,
+    metric: str,
 ) -> list[ClassResult]:
     order = found.order[considered[found.order]]
     num_pos = np.bincount(truth.label[positives], minlength=len(truth.classes) + 1)

@@ -33,7 +33,7 @@ class AnnotatedData(Layer):
     is_source: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        from pyscratchdet.data.transform import Transformer
+        from pyscratchdet.data.transform import DataTransformer
 
         param = self.param.data_param
         if param.batch_size < 1:
@@ -43,7 +43,7 @@ class AnnotatedData(Layer):
             raise self.fail("FIT_SMALL_SIZE needs batches of 1", "batch-size", expected=1, found=param.batch_size)
         self._check_samplers()
         try:
-            self.transformer = Transformer(self.param.transform_param)
+            self.transformer = DataTransformer(self.param.transform_param)
         except UsageError as error:
             raise self.fail(error.message, "transform") from error
         self._draw_seeds()
@@ -61,7 +61,7 @@ class AnnotatedData(Layer):
         sample = Records(self.param.data_param.source).first()
         record = sample.annotated()
         count = sum(len(group.annotation) for group in record.annotation_group)
-        image = self.transformer.decode(record.datum, sample.name)
+        image = self.transformer.decode_datum(record.datum, sample.name)
         shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
         tops = [(batch_size, *shape), (1, 1, max(count, 1), 8)]
         return tops[: self.num_tops]

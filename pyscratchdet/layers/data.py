@@ -33,7 +33,7 @@ class TransformedData(Layer):
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         from pyscratchdet.data.plan import Planner, Streams
-        from pyscratchdet.data.transform import Transformer
+        from pyscratchdet.data.transform import DataTransformer
         from pyscratchdet.rng import CaffeRandom, LibcRandom
 
         # Only AnnotatedData distorts and expands.
@@ -45,7 +45,7 @@ class TransformedData(Layer):
             raise self.fail("batch_size must be at least 1", "batch-size", found=self.batch_size)
         self._before_seeds()
         try:
-            self.transformer = Transformer(param)
+            self.transformer = DataTransformer(param)
         except UsageError as error:
             raise self.fail(error.message, "transform") from error
         random, needs_random = self.context.random, self.transformer.needs_random(self.context.is_train)
@@ -142,12 +142,12 @@ class Data(TransformedData):
 
     def _first(self) -> np.ndarray:
         sample = self.records.first()
-        return self.transformer.decode(sample.datum(), sample.name)
+        return self.transformer.decode_datum(sample.datum(), sample.name)
 
     def _next(self) -> tuple[np.ndarray, int, bool, str]:
         sample = self.records.next()
         datum = sample.datum()
-        return self.transformer.decode(datum, sample.name), datum.label, datum.encoded, sample.name
+        return self.transformer.decode_datum(datum, sample.name), datum.label, datum.encoded, sample.name
 
     @property
     def records(self) -> Records:
@@ -224,11 +224,11 @@ class ImageData(TransformedData):
         return self._read(self._lines[self._line][0])
 
     def _read(self, path: str) -> np.ndarray:
-        from pyscratchdet.data.images import decode, resized
+        from pyscratchdet.data.images import decode_image, resized
         from pyscratchdet.files import read_bytes
 
         param = self.param.image_data_param
-        image = decode(read_bytes(param.root_folder + path), param.is_color, name=path)
+        image = decode_image(read_bytes(param.root_folder + path), param.is_color, name=path)
         return resized(image, param.new_height, param.new_width) if param.new_height else image
 
     def _next(self) -> tuple[np.ndarray, int, bool, str]:

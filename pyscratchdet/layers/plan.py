@@ -14,7 +14,7 @@ from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
 from pyscratchdet.net import BackwardPlan, Graph, build_graph, plan_backward
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.text import Locator, decode, parse
+from pyscratchdet.proto.text import Locator, decode_text, parse
 from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
 
 # The original counts the values of a blob in an int (blob.cpp, Blob::Reshape).
@@ -136,7 +136,7 @@ def read_net(path: str | os.PathLike[str]) -> NetFile:
         PrototxtError: It is no net.
     """
     name = os.fspath(path)
-    text = decode(read_bytes(path), name)
+    text = decode_text(read_bytes(path), name)
     param = parse(text, caffe_pb2.NetParameter, path=name)
     inserted = num_inserted_layers(param)
     key = "layers" if param.layers else "layer"

@@ -34,7 +34,7 @@ class WindowData(Layer):
     is_source: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        from pyscratchdet.data.transform import Transformer
+        from pyscratchdet.data.transform import DataTransformer
         from pyscratchdet.rng import CaffeRandom
 
         self._param, transform = self.param.window_data_param, self.param.transform_param
@@ -46,7 +46,7 @@ class WindowData(Layer):
         if 2 * self._param.context_pad >= self._size:
             raise self.fail("context_pad leaves nothing of the crop", "context-pad", found=self._param.context_pad)
         try:
-            self.transformer = Transformer(transform)
+            self.transformer = DataTransformer(transform)
         except UsageError as error:
             raise self.fail(error.message, "transform") from error
         random, needs_random = self.context.random, self.transformer.needs_random(self.context.is_train)
@@ -86,11 +86,11 @@ class WindowData(Layer):
         """Returns one window, warped, with zeros where it leaves its picture; (channels, size, size)."""
         import cv2
 
-        from pyscratchdet.data.images import decode
+        from pyscratchdet.data.images import decode_image
         from pyscratchdet.data.plan import Rect
         from pyscratchdet.files import read_bytes
 
-        image = decode(read_bytes(window.path), name=window.path)
+        image = decode_image(read_bytes(window.path), name=window.path)
         rows, columns = image.shape[:2]
         box, (top, left), (height, width) = self._place(window.box, rows, columns, is_mirrored)
         x1, y1, x2, y2 = box

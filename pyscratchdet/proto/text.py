@@ -80,11 +80,11 @@ def read(path: str | os.PathLike[str], message_class: type[MessageType]) -> Mess
         FileError: The file cannot be read.
         PrototxtError: It is no such message.
     """
-    text = decode(read_bytes(path), os.fspath(path))
+    text = decode_text(read_bytes(path), os.fspath(path))
     return parse(text, message_class, path=os.fspath(path))
 
 
-def decode(data: bytes, path: str) -> str:
+def decode_text(data: bytes, path: str) -> str:
     """Returns a text file's content; its comments may be in any encoding, as the original never looks into them.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from pyscratchdet.solver.distributed import ProcessGroup, World
 from pyscratchdet.solver.fast import Precision
-from pyscratchdet.solver.meter import Report
+from pyscratchdet.solver.meter import SolverEvent
 from pyscratchdet.solver.optimizers import OPTIMIZERS, CaffeOptimizer, make_optimizer
 from pyscratchdet.solver.policies import POLICIES, LearningRate
 from pyscratchdet.solver.snapshot import latest_snapshot, read_state, snapshots
@@ -16,8 +16,8 @@ __all__ = [
     "LearningRate",
     "Precision",
     "ProcessGroup",
-    "Report",
     "Solver",
+    "SolverEvent",
     "World",
     "latest_snapshot",
     "make_optimizer",

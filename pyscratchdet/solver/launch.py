@@ -22,7 +22,7 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import info, logging_to
-from pyscratchdet.solver.metrics import MetricsFile, Progress, TensorBoard
+from pyscratchdet.solver.metrics import MetricsFile, TensorBoard, TrainingProgress
 from pyscratchdet.solver.signals import SignalHandler
 from pyscratchdet.solver.snapshot import kept_seed, latest_snapshot
 from pyscratchdet.solver.solver import Solver, read_solver
@@ -92,7 +92,7 @@ def train(settings: TrainSettings, console: Any = None) -> None:
     with ExitStack() as stack:
         device = _device(settings.gpu, param)
         world = stack.enter_context(_world(device))
-        bar = Progress(console, param.max_iter) if console is not None and world.is_root else None
+        bar = TrainingProgress(console, param.max_iter) if console is not None and world.is_root else None
         if bar is not None:
             stack.callback(bar.close)
         level = logging.INFO if world.is_root else logging.ERROR
@@ -208,7 +208,7 @@ def _make(
     )
 
 
-def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack: ExitStack) -> None:
+def _attach(solver: Solver, settings: TrainSettings, bar: TrainingProgress | None, stack: ExitStack) -> None:
     if not solver.world.is_root:
         return
     listeners: list[Any] = []

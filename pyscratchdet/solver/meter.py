@@ -13,7 +13,7 @@ from pyscratchdet.runtime import LayerModule, Net
 
 
 @dataclass(frozen=True)
-class Report:
+class SolverEvent:
     """What a solver tells its listeners.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from pyscratchdet.errors import FileError, UsageError
 from pyscratchdet.solver.log import GlogFormatter
-from pyscratchdet.solver.meter import Report
+from pyscratchdet.solver.meter import SolverEvent
 from pyscratchdet.solver.solver import Solver
 
 # Figures of every run, in the order of a CSV's columns; a net's outputs follow.
@@ -55,7 +55,7 @@ class MetricsFile:
         if self._is_csv and self._file.tell() == 0:
             csv.writer(self._file).writerow(self._columns)
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: SolverEvent) -> None:
         """Writes a report's row; nothing for a mere step."""
         if report.kind == "step":
             return
@@ -95,7 +95,7 @@ class TensorBoard:
             ) from error
         self._writer = SummaryWriter(os.fspath(folder))
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: SolverEvent) -> None:
         """Writes a report's figures."""
         for name, value in report.values.items():
             self._writer.add_scalar(name, value, report.iteration)
@@ -105,7 +105,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class Progress:
+class TrainingProgress:
     """A line that follows the run on a terminal: iteration, loss, rate, images per second, data wait, time left.
 
     Args:
@@ -123,7 +123,7 @@ class Progress:
         self.handler = _ConsoleHandler(self._bar.console)
         self._bar.start()
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: SolverEvent) -> None:
         """Moves the line."""
         if report.kind == "test":
             return

@@ -26,7 +26,7 @@ from pyscratchdet.solver.distributed import World
 from pyscratchdet.solver.divergence import divergence, has_diverged
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import info, number
-from pyscratchdet.solver.meter import Meter, Report
+from pyscratchdet.solver.meter import Meter, SolverEvent
 from pyscratchdet.solver.nets import NetChoice, test_nets, train_net
 from pyscratchdet.solver.optimizers import make_optimizer
 from pyscratchdet.solver.policies import LearningRate
@@ -75,7 +75,7 @@ class Solver:
         forward_backward: Does one pass forward and backward and returns (loss, blobs); replace it to keep blobs.
         forward_test: Does one pass of test net i and returns (loss, blobs).
         callbacks: (on_start, on_gradients_ready) pairs, called in each iteration.
-        listeners: Called with a `Report` of each iteration, display and test.
+        listeners: Called with a `SolverEvent` of each iteration, display and test.
         action: Called once per iteration and per pass of a test; returns what was asked for meanwhile.
         asked: What was asked for and is not done yet; after a test at the latest, since all processes do it together.
         stopped: Whether the run was asked to stop.
@@ -143,7 +143,7 @@ class Solver:
         self.forward_backward: Callable[[], Pass] = self._forward_backward
         self.forward_test: Callable[[int], Pass] = self._forward_test
         self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
-        self.listeners: list[Callable[[Report], None]] = []
+        self.listeners: list[Callable[[SolverEvent], None]] = []
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.asked = Action.NONE
         self.meter = Meter(self.net, self.device, self.world.size)
@@ -322,9 +322,9 @@ class Solver:
             values = {"loss": self.smoothed_loss, "lr": self.optimizer.param_groups[0]["lr"]}
             values |= {f"train/{name}": value for name, value in testing.named_outputs(self.net, displayed)}
             values |= self.meter.read()
-        self._report(Report("train" if displayed is not None else "step", self.iter, values))
+        self._report(SolverEvent("train" if displayed is not None else "step", self.iter, values))
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: SolverEvent) -> None:
         for listener in self.listeners:
             listener(report)
 
@@ -342,7 +342,7 @@ class Solver:
             if index not in self._ignored:
                 self._ignored[index] = share_weights(net, self.net)
             values = testing.test(self, index, self._ignored[index])
-            self._report(Report("test", self.iter, values))
+            self._report(SolverEvent("test", self.iter, values))
         self.meter.start()
 
     # --- snapshots ---

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyscratchdet.boxes.codes import decode, encode
+from pyscratchdet.boxes.codes import decode_boxes, encode_boxes
 from pyscratchdet.boxes.detection import DetectionRule, Predictions, detect, objectness_scores
-from pyscratchdet.boxes.matching import match
+from pyscratchdet.boxes.matching import match_priors
 from pyscratchdet.boxes.overlap import area, jaccard
 from pyscratchdet.boxes.sorting import std_sort_descending
 from pyscratchdet.layers.base import Context
@@ -54,10 +54,10 @@ def test_codes_to_the_last_bits_and_back(code, plain):
     rng = np.random.default_rng(2)
     truth, priors, variance = boxes(rng, 31), boxes(rng, 31), variances(31)
     tensors = [torch.from_numpy(array) for array in (truth, priors, variance)]
-    codes = encode(*tensors, code, plain)
+    codes = encode_boxes(*tensors, code, plain)
     want = np.array([reference.encode(*row, code, plain) for row in zip(truth, priors, variance, strict=True)])
     np.testing.assert_array_max_ulp(codes.numpy(), want.astype(np.float32), 1)
-    decoded = decode(codes, *tensors[1:], code, plain)
+    decoded = decode_boxes(codes, *tensors[1:], code, plain)
     want = np.array([reference.decode(*row, code, plain) for row in zip(codes.numpy(), priors, variance, strict=True)])
     np.testing.assert_array_max_ulp(decoded.numpy(), want.astype(np.float32), 1)
     # A round trip costs a few roundings of numbers below 2.
@@ -73,7 +73,7 @@ def test_matching(seed, threshold):
     truth[1], priors[7] = truth[0], priors[3]  # equal overlaps
     own = seed % 2 == 1
     mine = np.stack([boxes(rng, PRIORS) for _ in counts]) if own else priors
-    got = match(
+    got = match_priors(
         torch.from_numpy(truth),
         counts,
         torch.from_numpy(mine),
@@ -94,9 +94,9 @@ def test_matching_in_chunks_is_the_same(monkeypatch):
     rng = np.random.default_rng(5)
     counts = np.array([3, 1, 8, 2, 2])
     truth, priors = torch.from_numpy(boxes(rng, 16, low=0)), torch.from_numpy(boxes(rng, PRIORS))
-    whole = match(truth, counts, priors, overlap_threshold=0.4)
+    whole = match_priors(truth, counts, priors, overlap_threshold=0.4)
     monkeypatch.setattr("pyscratchdet.boxes.matching._CPU_OVERLAPS", 1)
-    parts = match(truth, counts, priors, overlap_threshold=0.4)
+    parts = match_priors(truth, counts, priors, overlap_threshold=0.4)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from small_nets import detector, small_net, write_net
 
-from converters.engines import Recording
-from converters.onnx_import import import_onnx
-from converters.solver_state import state_from_torch, state_to_torch
-from converters.weights import convert_weights
+from pyscratchdet.converters.engines import Recording
+from pyscratchdet.converters.onnx_import import import_onnx
+from pyscratchdet.converters.solver_state import state_from_torch, state_to_torch
+from pyscratchdet.converters.weights import convert_weights
 from pyscratchdet.errors import PyScratchDetError
 from pyscratchdet.solver.snapshot import SolverState, state_bytes
 

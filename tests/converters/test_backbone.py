@@ -9,11 +9,11 @@ from torch import nn
 from torchvision.models import resnet
 from torchvision.models.vgg import VGG, make_layers
 
-import prototxt
-from converters.backbone import convert_backbone, write_backbone
-from converters.compare import difference
-from converters.torch_import import import_module, torchvision_model
+from pyscratchdet import prototxt
 from pyscratchdet.cli import main
+from pyscratchdet.converters.backbone import convert_backbone, write_backbone
+from pyscratchdet.converters.compare import difference
+from pyscratchdet.converters.torch_import import import_module, torchvision_model
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2

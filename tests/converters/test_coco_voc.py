@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from converters.coco_voc import COCO_OF_VOC, pick_classes
 from pyscratchdet.cli import main
+from pyscratchdet.converters.coco_voc import COCO_OF_VOC, pick_classes
 from pyscratchdet.errors import WeightsError
 from pyscratchdet.proto import caffe_pb2
 

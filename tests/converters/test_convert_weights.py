@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_nets import write_net
 
-from converters.weights import convert_weights
 from pyscratchdet.cli import main
+from pyscratchdet.converters.weights import convert_weights
 from pyscratchdet.errors import ConversionError, WeightsError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import array_to_blob, read_weights

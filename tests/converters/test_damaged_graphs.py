@@ -5,7 +5,7 @@ import onnx
 import pytest
 from test_import import CASES, model_of
 
-from converters.onnx_import import import_onnx
+from pyscratchdet.converters.onnx_import import import_onnx
 from pyscratchdet.errors import PyScratchDetError
 
 INTEGERS = [-(2**40), -1, 0, 2, 3, 7, 100, 2**31]

@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from small_nets import seeded
 from torch import nn
 
-from converters.build import SCALE_FACTOR
-from converters.compare import difference
-from converters.onnx_import import import_onnx
-from converters.torch_import import import_module, torchvision_model
 from pyscratchdet.cli import main
+from pyscratchdet.converters.build import SCALE_FACTOR
+from pyscratchdet.converters.compare import difference
+from pyscratchdet.converters.onnx_import import import_onnx
+from pyscratchdet.converters.torch_import import import_module, torchvision_model
 from pyscratchdet.errors import ConversionError, PyScratchDetError, UsageError
 from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.runtime import load_net

@@ -8,10 +8,10 @@ import pytest
 import torch
 from small_nets import NET, detector, noise, small_net, write_net
 
-from converters.compare import difference
-from converters.merge_bn import merge_bn
-from converters.solver_state import state_from_torch, state_to_torch
 from pyscratchdet.cli import main
+from pyscratchdet.converters.compare import difference
+from pyscratchdet.converters.merge_bn import merge_bn
+from pyscratchdet.converters.solver_state import state_from_torch, state_to_torch
 from pyscratchdet.errors import ConversionError, SolverError
 from pyscratchdet.files import write_bytes
 from pyscratchdet.proto import caffe_pb2

@@ -6,10 +6,10 @@ import torch
 from small_nets import noise, seeded
 from torch import nn
 
-import prototxt
-from converters.compare import difference
-from converters.mmdetection import convert_mmdetection
+from pyscratchdet import prototxt
 from pyscratchdet.cli import main
+from pyscratchdet.converters.compare import difference
+from pyscratchdet.converters.mmdetection import convert_mmdetection
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.plan import read_net_for_caller
 from pyscratchdet.proto.text import to_text

@@ -8,11 +8,11 @@ import torch
 from onnx import helper, numpy_helper
 from small_nets import NET, detector, noise, small_net, write_net
 
-import prototxt
-from converters.compare import difference, match_detections
-from converters.engines import OnnxRuntimeEngine, PyTorchEngine
-from converters.onnx_export import Graph, export_onnx, raw_heads, save_onnx
+from pyscratchdet import prototxt
 from pyscratchdet.cli import main
+from pyscratchdet.converters.compare import difference, match_detections
+from pyscratchdet.converters.engines import OnnxRuntimeEngine, PyTorchEngine
+from pyscratchdet.converters.onnx_export import OnnxGraph, export_onnx, raw_heads, save_onnx
 from pyscratchdet.errors import ConversionError
 
 # Other orders of summation in float32, over a whole net.
@@ -112,7 +112,7 @@ def test_half_weights_compute_in_float32(tmp_path):
 
 
 def test_constants_of_one_name_stay_apart():
-    graph = Graph()
+    graph = OnnxGraph()
     first = graph.constant(np.array([1.5], "f4"))
     second = graph.constant(np.array([2], "i8"))
     third = graph.constant(np.array([2.5], "f4"))
@@ -123,7 +123,7 @@ def test_constants_of_one_name_stay_apart():
 
 
 def test_scalar_constants_stay_scalars():
-    graph = Graph()
+    graph = OnnxGraph()
     name = graph.constant(np.array(3, "i8"))
     assert list(graph.initializers[name].dims) == []
 

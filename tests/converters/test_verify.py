@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small_nets import NET, detector, noise, small_net, write_net
 
-from converters.compare import Difference, compare, difference, match_detections
-from converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
-from converters.report import html_report
 from pyscratchdet.cli import main
+from pyscratchdet.converters.compare import Difference, compare, difference, match_detections
+from pyscratchdet.converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
+from pyscratchdet.converters.report import html_report
 from pyscratchdet.errors import ConversionError, UsageError, WeightsError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import parse
@@ -241,7 +241,7 @@ def test_detections_are_paired_whatever_the_order_of_ties():
 
 
 def test_a_missing_detection_is_reported(tmp_path):
-    from converters.compare import compare_blobs
+    from pyscratchdet.converters.compare import compare_blobs
 
     net = small_net(detector())
     engine = PyTorchEngine(net)
@@ -263,7 +263,7 @@ def test_opencv_keeps_fractions_of_min_size_and_verify_says_so(tmp_path):
 
 
 def test_report_begins_with_what_parts():
-    from converters.compare import compare_blobs
+    from pyscratchdet.converters.compare import compare_blobs
 
     net = small_net()
     engine = PyTorchEngine(net)
@@ -281,7 +281,7 @@ def test_report_is_whole_and_escaped():
     net = small_net()
     engine = PyTorchEngine(net)
     blobs = engine.run({"data": noise((1, 3, 11, 14))})
-    from converters.compare import compare_blobs
+    from pyscratchdet.converters.compare import compare_blobs
 
     page = html_report([compare_blobs(net, engine, blobs, "a<b", blobs)], "t&t", [("model", "<x>")])
     assert "a<b" not in page

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pyscratchdet.data.database import Database, new_database
-from pyscratchdet.data.images import decode, encode
+from pyscratchdet.data.images import decode_image, encode
 from pyscratchdet.data.label_map import read_label_map
 from pyscratchdet.data.objects import objects_of
 from pyscratchdet.data.records import Records, annotated_of
-from pyscratchdet.data.transform import Transformer
+from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.errors import DataError, FileError, PyScratchDetError, UsageError
 from pyscratchdet.proto import caffe_pb2
 
@@ -55,7 +55,7 @@ def test_truncated_jpeg_names_the_record(tmp_path):
         writer.put("00000000_cut.jpg", record.SerializeToString())
     sample = Records(str(tmp_path / "db")).next()
     with pytest.raises(DataError, match=r"00000000_cut\.jpg") as caught:
-        Transformer(caffe_pb2.TransformationParameter()).decode(sample.annotated().datum, sample.name)
+        DataTransformer(caffe_pb2.TransformationParameter()).decode_datum(sample.annotated().datum, sample.name)
     assert caught.value.code == "data.image"
 
 
@@ -171,7 +171,7 @@ def test_gray_jpeg_is_decoded_as_colour():
 
     gray = np.tile(np.arange(0, 240, 8, dtype=np.uint8), (20, 1))
     data = bytes(cv2.imencode(".jpg", gray)[1])
-    image = decode(data)
+    image = decode_image(data)
     assert image.shape == (20, 30, 3)
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
@@ -189,7 +189,7 @@ def test_a_jpeg_larger_than_its_bytes_can_tell():
     start = data.index(b"\xff\xc0")
     data[start + 5 : start + 9] = b"\x7f\xff\x7f\xff"
     with pytest.raises(DataError, match="32767 x 32767") as caught:
-        decode(bytes(data), name="huge.jpg")
+        decode_image(bytes(data), name="huge.jpg")
     assert caught.value.code == "data.image"
 
 
@@ -200,7 +200,7 @@ def test_the_smallest_jpegs_are_read(shape):
 
     flags = [cv2.IMWRITE_JPEG_QUALITY, 1, cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
     data = bytes(cv2.imencode(".jpg", np.full(shape, 77, np.uint8), flags)[1])
-    assert decode(data).shape == (1200, 1600, 3)
+    assert decode_image(data).shape == (1200, 1600, 3)
 
 
 def survives(action, data: bytes) -> bool:
@@ -216,13 +216,13 @@ def survives(action, data: bytes) -> bool:
 def test_mutated_records():
     """5,000 records with bytes changed, cut or repeated."""
     random = np.random.default_rng(1)
-    transformer = Transformer(caffe_pb2.TransformationParameter())
+    transformer = DataTransformer(caffe_pb2.TransformationParameter())
     originals = [value for _, value in Database(LMDB)]
 
     def read(value: bytes) -> None:
         record = annotated_of(value, "record")
         objects_of([record], ["record"])
-        transformer.decode(record.datum, "record")
+        transformer.decode_datum(record.datum, "record")
 
     results = [survives(read, mutate(originals[k % 24], random)) for k in range(5000)]
     assert 100 < sum(results) < 4900
@@ -232,7 +232,7 @@ def test_mutated_records():
 def test_mutated_jpegs():
     random = np.random.default_rng(2)
     data = first_record().datum.data
-    results = [survives(decode, mutate(data, random)) for _ in range(1000)]
+    results = [survives(decode_image, mutate(data, random)) for _ in range(1000)]
     assert 20 < sum(results) < 980
 
 

@@ -16,7 +16,7 @@ from pyscratchdet.data.maker import BatchMaker, Job
 from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Planner, Streams, original_windows
 from pyscratchdet.data.records import Records, annotated_of
-from pyscratchdet.data.transform import Transformer
+from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.layers.base import Context, layer_class
 from pyscratchdet.proto import caffe_pb2
@@ -49,12 +49,12 @@ def test_pixels_are_the_exact_paths():
     distorting after the resizing where that leaves fewer pixels.
     """
     param = layer_param()
-    transformer = Transformer(param.transform_param)
+    transformer = DataTransformer(param.transform_param)
     planner = Planner(param.transform_param, param.annotated_data_param.batch_sampler, is_train=True)
     records, differences = Records(str(LMDB)), []
     for index in range(144):
         record = records.at(index).annotated()
-        image = transformer.decode(record.datum, "record")
+        image = transformer.decode_datum(record.datum, "record")
         random = CaffeRandom(1000 + index)
         objects = objects_of([record], ["record"])
         (plan,), _ = planner.draw([Streams(random, random, random)], objects, [image.shape[:2]])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.evaluate.multiscale import PASSES_320, PASSES_512, MultiScaleDetector, Pass, box_vote, soft_box_vote
-from pyscratchdet.evaluate.tables import ImageDetections
 
 
 class Recorder:

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
+from pyscratchdet.detect.draw import class_colour, draw_detections
+from pyscratchdet.detect.tables import DetectionTable, ImageDetections
 from pyscratchdet.evaluate.breakdown import KINDS, break_down
-from pyscratchdet.evaluate.draw import class_colour, draw_detections
-from pyscratchdet.evaluate.report import Report, write_report
+from pyscratchdet.evaluate.report import EvaluationReport, write_report
 from pyscratchdet.evaluate.sets import read_voc_truth
-from pyscratchdet.evaluate.tables import Detections, GroundTruth, ImageDetections
+from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import evaluate_voc
 
 
 def test_kinds_of_error_by_hand():
-    truth = GroundTruth(
+    truth = GroundTruthTable(
         ["x", "y"],
         ("a", "b"),
         np.full((2, 2), 100),
@@ -37,7 +38,7 @@ def test_kinds_of_error_by_hand():
         (0, 2, 0.3, (20, 80, 30, 90), "background"),
         (1, 1, 0.2, (1, 1, 10, 10), "class"),
     ]
-    table = Detections(
+    table = DetectionTable(
         np.array([case[0] for case in cases]),
         np.array([case[1] for case in cases]),
         np.array([case[2] for case in cases]),
@@ -55,8 +56,8 @@ def test_kinds_of_error_by_hand():
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     truth = read_voc_truth(make_shapes(folder / "kit", 1, 4, 80, seed=9))
-    table = Detections(truth.image, truth.label, np.linspace(0.2, 0.9, len(truth.image)), truth.boxes_px + 1.0)
-    page = Report('<shapes> & "more" </script>', truth, table, evaluate_voc(truth, table), max_pictures=3)
+    table = DetectionTable(truth.image, truth.label, np.linspace(0.2, 0.9, len(truth.image)), truth.boxes_px + 1.0)
+    page = EvaluationReport('<shapes> & "more" </script>', truth, table, evaluate_voc(truth, table), max_pictures=3)
     return page, write_report(page, folder / "out")
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import DataError, FileError, UsageError
 from pyscratchdet.evaluate.coco import ENGINES, FIGURES, evaluate_coco
 from pyscratchdet.evaluate.results import read_coco_results, read_voc_results, write_coco_results, write_voc_results
 from pyscratchdet.evaluate.sets import coco_from_truth, find_voc, read_coco_truth, read_voc_truth
-from pyscratchdet.evaluate.tables import Detections
 from pyscratchdet.evaluate.voc import evaluate_voc
 
 
@@ -32,7 +32,7 @@ def detections(truth):
     boxes = boxes.astype(np.float32).astype(float)
     score = np.round(random.random(number + 9), 3).astype(np.float32).astype(float)
     order = np.lexsort((-score, image))
-    return Detections(image, label, score, boxes)[order]
+    return DetectionTable(image, label, score, boxes)[order]
 
 
 def _same(first, second):
@@ -109,14 +109,14 @@ def test_coco_instances_round_trip(truth, tmp_path):
 
 
 def test_twelve_figures(truth, detections):
-    perfect = Detections(truth.image, truth.label, np.ones(len(truth.image)), truth.boxes_px)
+    perfect = DetectionTable(truth.image, truth.label, np.ones(len(truth.image)), truth.boxes_px)
     figures = evaluate_coco(truth, perfect).figures
     assert tuple(figures) == FIGURES
     assert all(figures[name] == pytest.approx(1) for name in ("AP", "AP50", "AP75", "AR100"))
     result = evaluate_coco(truth, detections)
     assert 0 < result.figures["AP"] < result.figures["AP50"] < 1
     assert result.figures["AP"] == pytest.approx(np.mean([v for v in result.class_ap.values() if v >= 0]))
-    nothing = evaluate_coco(truth, Detections()).figures
+    nothing = evaluate_coco(truth, DetectionTable()).figures
     assert nothing["AP"] == 0
     assert nothing["AR100"] == 0
 
@@ -140,7 +140,7 @@ def test_engines_that_are_not_there(truth, detections, monkeypatch):
 
 
 def test_wrong_class_is_refused_by_coco(truth, detections):
-    wrong = Detections(detections.image, detections.label + 1, detections.score, detections.boxes_px)
+    wrong = DetectionTable(detections.image, detections.label + 1, detections.score, detections.boxes_px)
     with pytest.raises(DataError, match=r"evaluate\.class-count"):
         evaluate_coco(truth, wrong)
 

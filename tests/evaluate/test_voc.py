@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.evaluate.matching import best_overlaps, overlap_px
-from pyscratchdet.evaluate.tables import Detections, GroundTruth
+from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import ap_by_size, evaluate_voc, voc_ap
 
 
 def make_truth(rows, num_images=3, classes=("a", "b")):
     """rows: (image, label, xmin, ymin, xmax, ymax, difficult)."""
     table = np.array(rows, float).reshape(-1, 7)
-    return GroundTruth(
+    return GroundTruthTable(
         [f"i{k}" for k in range(num_images)],
         classes,
         np.full((num_images, 2), 300),
@@ -29,7 +30,7 @@ def make_truth(rows, num_images=3, classes=("a", "b")):
 def make_detections(rows):
     """rows: (image, label, score, xmin, ymin, xmax, ymax)."""
     table = np.array(rows, float).reshape(-1, 7)
-    return Detections(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2], table[:, 3:])
+    return DetectionTable(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2], table[:, 3:])
 
 
 def test_overlap_counts_borders():
@@ -78,7 +79,7 @@ def test_a_class_without_truth_stays_out_of_the_mean():
     result = evaluate_voc(truth, make_detections([(0, 1, 0.9, 1, 1, 10, 10), (0, 2, 0.9, 1, 1, 10, 10)]))
     assert np.isnan(result.classes[1].ap)
     assert result.mean_ap == pytest.approx(1)
-    assert np.isnan(evaluate_voc(make_truth([]), Detections()).mean_ap)
+    assert np.isnan(evaluate_voc(make_truth([]), DetectionTable()).mean_ap)
 
 
 def slow_ap(truth, detections, label, threshold):

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-import prototxt
-from prototxt import Options
-from prototxt.recipe import COCO, VOC0712, Training
-from prototxt.scratchdet import rootresnet, squeeze_stages
+from pyscratchdet import prototxt
 from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.costs import net_cost
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import parse, read, to_text
+from pyscratchdet.prototxt import Options
+from pyscratchdet.prototxt.recipe import COCO, VOC0712, Training
+from pyscratchdet.prototxt.scratchdet import rootresnet, squeeze_stages
 
 HERE = Path(__file__).parent
 NAMES = list(prototxt.entries())
@@ -110,7 +110,7 @@ def test_written_tree_is_what_the_recipes_write(recipes, texts):
                 text = text.replace(f"models/{name}/train", f"models/{other}/train")
                 text = text.replace(f"models/{name}/test", f"models/{other}/test")
             written = (prototxt.MODELS / name / f"{part}.prototxt").read_text(encoding="utf-8")
-            assert written == text, f"{name}/{part}: run `python -m prototxt`"
+            assert written == text, f"{name}/{part}: run `python -m pyscratchdet.prototxt`"
     assert files == expected
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from pyscratchdet.evaluate.media import Frame
-from pyscratchdet.evaluate.tables import ImageDetections
+from pyscratchdet.detect.media import Frame
+from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.files import write_text
 
 FORMATS = ("json", "voc", "coco", "csv")

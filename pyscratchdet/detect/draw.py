@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from pyscratchdet.evaluate.tables import ImageDetections
+from pyscratchdet.detect.tables import ImageDetections
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CAPITAL = 22.0  # pixels of a capital letter at font scale 1

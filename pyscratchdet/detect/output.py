@@ -11,10 +11,10 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from pyscratchdet.detect.draw import draw_detections
+from pyscratchdet.detect.media import Frame
+from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import FileError
-from pyscratchdet.evaluate.draw import draw_detections
-from pyscratchdet.evaluate.media import Frame
-from pyscratchdet.evaluate.tables import ImageDetections
 from pyscratchdet.files import atomic_path, write_bytes
 
 

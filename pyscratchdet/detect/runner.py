@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pyscratchdet.detect.media import read_picture
+from pyscratchdet.detect.tables import DetectionTable, ImageDetections
 from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.evaluate.media import read_picture
-from pyscratchdet.evaluate.tables import Detections, GroundTruth, ImageDetections
 from pyscratchdet.files import atomic_path, read_bytes, write_text
 
 Detect = Callable[[Sequence[np.ndarray]], Sequence[ImageDetections]]
@@ -22,20 +22,25 @@ _CHUNK = 32
 
 
 def run_set(
-    truth: GroundTruth,
+    names: Sequence[str],
+    paths: Sequence[Path],
     detect: Detect,
     resume: str | os.PathLike[str] | None = None,
     settings: Mapping[str, object] | None = None,
     on_done: Callable[[int], None] | None = None,
-) -> Detections:
+) -> tuple[DetectionTable, np.ndarray]:
     """Detects on every picture of a set.
 
     Args:
-        truth: The set; `sizes` that the annotations leave out are filled in from the pictures.
+        names: What each picture is called; a run to go on with must have the same.
+        paths: File of each picture.
         detect: Pictures in, detections out.
         resume: Folder for finished parts; those already there are not computed again.
         settings: What the results depend on; a folder of other settings is refused.
         on_done: Called with the number of pictures done.
+
+    Returns:
+        The detections, and the pictures' (num_images, 2) width and height in pixels; 0 where a finished part was read.
 
     Raises:
         FileError, DataError: A picture is missing or damaged: unlike in `detect`, an evaluation cannot leave it out.
@@ -43,30 +48,30 @@ def run_set(
     """
     store = Path(resume) if resume is not None else None
     if store is not None:
-        _check_store(store, {**(settings or {}), "images": truth.names})
-    parts = []
+        _check_store(store, {**(settings or {}), "images": list(names)})
+    parts, sizes = [], np.zeros((len(names), 2), np.int64)
     with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(truth.names), _CHUNK):
-            rows = range(start, min(start + _CHUNK, len(truth.names)))
+        for start in range(0, len(names), _CHUNK):
+            rows = range(start, min(start + _CHUNK, len(names)))
             part = store / f"part_{start:07d}.npz" if store is not None else None
             if part is not None and part.is_file():
                 parts.append(_load_part(part))
             else:
-                images = list(pool.map(read_picture, [truth.paths[row] for row in rows]))
-                truth.sizes[start : rows.stop] = [image.shape[1::-1] for image in images]
+                images = list(pool.map(read_picture, [paths[row] for row in rows]))
+                sizes[start : rows.stop] = [image.shape[1::-1] for image in images]
                 parts.append(to_table(detect(images), start))
                 if part is not None:
                     _save_part(part, parts[-1])
             if on_done:
                 on_done(rows.stop)
-    return Detections.join(parts)
+    return DetectionTable.join(parts), sizes
 
 
-def to_table(found: Sequence[ImageDetections], first: int = 0) -> Detections:
+def to_table(found: Sequence[ImageDetections], first: int = 0) -> DetectionTable:
     """Returns per-picture detections as one table, the first picture being number `first` of the set."""
     if not found:
-        return Detections()
-    return Detections(
+        return DetectionTable()
+    return DetectionTable(
         np.repeat(np.arange(first, first + len(found)), [len(one) for one in found]),
         np.concatenate([one.labels for one in found]).astype(np.int64),
         np.concatenate([one.scores for one in found]).astype(np.float64),
@@ -87,15 +92,15 @@ def _check_store(store: Path, settings: dict[str, object]) -> None:
         write_text(path, text)
 
 
-def _save_part(path: Path, part: Detections) -> None:
+def _save_part(path: Path, part: DetectionTable) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, image=part.image, label=part.label, score=part.score, boxes_px=part.boxes_px)
 
 
-def _load_part(path: Path) -> Detections:
+def _load_part(path: Path) -> DetectionTable:
     try:
         with np.load(path, allow_pickle=False) as saved:
-            return Detections(saved["image"], saved["label"], saved["score"], saved["boxes_px"])
+            return DetectionTable(saved["image"], saved["label"], saved["score"], saved["boxes_px"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{path}: damaged part of a run: {error}", code="evaluate.resume", hint="remove the file"

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pyscratchdet.data.images import decode
+from pyscratchdet.data.images import decode_image
 from pyscratchdet.errors import DataError, FileError, PyScratchDetError
 from pyscratchdet.files import read_bytes
 
@@ -62,7 +62,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
         FileError: There is no such file.
         DataError: It is not a picture that OpenCV can read, or a truncated one.
     """
-    return decode(read_bytes(path), name=os.fspath(path))
+    return decode_image(read_bytes(path), name=os.fspath(path))
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:

@@ -57,7 +57,7 @@ def block_model(tmp_path_factory):
 
 @pytest.fixture
 def detector(block_model):
-    from pyscratchdet.evaluate.detector import Detector, Preparation
+    from pyscratchdet.detect.detector import Detector, Preparation
 
     deploy, weights, labels = block_model
     return Detector(deploy, weights, labels, preparation=Preparation((0.0,), 1 / 255), batch_size=2)

@@ -9,9 +9,9 @@ from itertools import cycle, islice
 
 import numpy as np
 
+from pyscratchdet.detect.detector import Detector, Seconds
+from pyscratchdet.detect.media import Source, read_picture
 from pyscratchdet.errors import DataError
-from pyscratchdet.evaluate.detector import Detector, Seconds
-from pyscratchdet.evaluate.media import Source, read_picture
 
 STAGES = ("decode", "pre", "forward", "nms", "post")
 

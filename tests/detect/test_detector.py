@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from pyscratchdet.detect.detector import Detector, Preparation
+from pyscratchdet.detect.media import find_sources
 from pyscratchdet.errors import DataError, NetError, UsageError
-from pyscratchdet.evaluate.detector import Detector, Preparation
-from pyscratchdet.evaluate.media import find_sources
 
 SURE = 1 / (1 + np.exp(-10))  # softmax of (0, 10, -10), whose last term is 2e-9
 
@@ -136,7 +136,7 @@ def test_as_supervision_has_them(detector, picture):
 def test_benchmark_counts_every_stage(detector, tmp_path, picture):
     import cv2
 
-    from pyscratchdet.evaluate.benchmark import STAGES, benchmark
+    from pyscratchdet.detect.benchmark import STAGES, benchmark
 
     cv2.imwrite(str(tmp_path / "one.png"), picture((0, 1, 1)))
     seconds = benchmark(detector, find_sources([str(tmp_path)]), 3, num_images=4)

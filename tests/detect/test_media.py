@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
+from pyscratchdet.detect.media import count_frames, find_sources, read_frames
+from pyscratchdet.detect.runner import Progress, run_set
+from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.evaluate.media import count_frames, find_sources, read_frames
-from pyscratchdet.evaluate.runner import Progress, run_set
 from pyscratchdet.evaluate.sets import read_voc_truth
-from pyscratchdet.evaluate.tables import ImageDetections
 
 
 def write_video(path, number, width=64, height=48):
@@ -80,7 +80,7 @@ def test_frames_are_counted_beforehand(tmp_path):
 def test_progress_where_there_is_no_terminal(capsys, monkeypatch):
     """A line now and then, so that logs of long runs are short, and nothing for a short run."""
     now = [100.0]
-    monkeypatch.setattr("pyscratchdet.evaluate.runner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pyscratchdet.detect.runner.time.monotonic", lambda: now[0])
     progress, endless = Progress(40), Progress(None, "frames")
     for done in (1, 2, 3, 4):
         now[0] += 4
@@ -127,39 +127,39 @@ def truth(tmp_path_factory):
 
 
 def test_interrupted_runs_go_on(truth, tmp_path):
-    whole = run_set(truth, Counting())
+    whole = run_set(truth.names, truth.paths, Counting())
     assert len(whole) == 71
     np.testing.assert_array_equal(whole.image, np.arange(71))
     np.testing.assert_array_equal(whole.boxes_px[:, 2], truth.sizes[:, 0])
     with pytest.raises(KeyboardInterrupt):
-        run_set(truth, Counting(fail_at=40), tmp_path / "parts", {"model": "m"})
+        run_set(truth.names, truth.paths, Counting(fail_at=40), tmp_path / "parts", {"model": "m"})
     second = Counting()
     done = []
-    again = run_set(truth, second, tmp_path / "parts", {"model": "m"}, done.append)
+    again = run_set(truth.names, truth.paths, second, tmp_path / "parts", {"model": "m"}, done.append)
     assert second.seen == 71 - 32
     assert done == [32, 64, 71]
     for name in ("image", "label", "score", "boxes_px"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
     third = Counting()
-    run_set(truth, third, tmp_path / "parts", {"model": "m"})
+    run_set(truth.names, truth.paths, third, tmp_path / "parts", {"model": "m"})
     assert third.seen == 0
 
 
 def test_parts_of_another_run_are_refused(truth, tmp_path):
-    run_set(truth, Counting(), tmp_path / "parts", {"model": "m"})
+    run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
     with pytest.raises(DataError, match=r"evaluate\.resume"):
-        run_set(truth, Counting(), tmp_path / "parts", {"model": "other"})
+        run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "other"})
     next((tmp_path / "parts").glob("*.npz")).write_bytes(b"PK nothing")
     with pytest.raises(DataError, match="damaged part"):
-        run_set(truth, Counting(), tmp_path / "parts", {"model": "m"})
+        run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(FileError, match=r"file\.exists"):
-        run_set(truth, Counting(), tmp_path / "mine", {"model": "m"})
+        run_set(truth.names, truth.paths, Counting(), tmp_path / "mine", {"model": "m"})
 
 
 def test_an_evaluation_needs_every_picture(truth, tmp_path):
     moved = read_voc_truth(truth.paths[0].parent.parent, "trainval")
     moved.paths[3] = tmp_path / "gone.jpg"
     with pytest.raises(FileError, match=r"gone\.jpg"):
-        run_set(moved, Counting())
+        run_set(moved.names, moved.paths, Counting())

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from pyscratchdet.data.label_map import label_to_name, read_label_map
+from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, LayerError, NetError, UsageError
-from pyscratchdet.evaluate.tables import ImageDetections
 from pyscratchdet.layers.plan import read_net_for_caller
 from pyscratchdet.runtime import Net, load_net
 
