@@ -193,8 +193,8 @@ def detect_set(
         from pyscratchdet.evaluate.multiscale import MultiScaleDetector
 
         many = MultiScaleDetector(detector, coco)
-        sizes = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
-        print(f"multi-scale, each also mirrored: {sizes}", file=sys.stderr)
+        inputs = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
+        print(f"multi-scale, each also mirrored: {inputs}", file=sys.stderr)
         detect = many.detect
     settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
     settings["multi_scale"] = multi_scale

@@ -127,15 +127,16 @@ def truth(tmp_path_factory):
 
 
 def test_interrupted_runs_go_on(truth, tmp_path):
-    whole = run_set(truth.names, truth.paths, Counting())
+    whole, sizes = run_set(truth.names, truth.paths, Counting())
     assert len(whole) == 71
     np.testing.assert_array_equal(whole.image, np.arange(71))
     np.testing.assert_array_equal(whole.boxes_px[:, 2], truth.sizes[:, 0])
+    np.testing.assert_array_equal(sizes, truth.sizes)
     with pytest.raises(KeyboardInterrupt):
         run_set(truth.names, truth.paths, Counting(fail_at=40), tmp_path / "parts", {"model": "m"})
     second = Counting()
     done = []
-    again = run_set(truth.names, truth.paths, second, tmp_path / "parts", {"model": "m"}, done.append)
+    again, _ = run_set(truth.names, truth.paths, second, tmp_path / "parts", {"model": "m"}, done.append)
     assert second.seen == 71 - 32
     assert done == [32, 64, 71]
     for name in ("image", "label", "score", "boxes_px"):
