@@ -96,14 +96,16 @@ def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source],
     from pyscratchdet.detect.export import Record, Run, write_run
     from pyscratchdet.detect.media import count_frames, read_frames
     from pyscratchdet.detect.output import PictureWriter
-    from pyscratchdet.detect.runner import Progress
+    from pyscratchdet.progress import Progress
 
     wanted = _wanted_labels(detector, args.classes)
     settings = {"model": args.model, "weights": args.weights, "threshold": args.threshold}
     run = Run(detector.names, settings=settings)
     live = any(source.kind == "camera" for source in sources)
-    progress = Progress(count_frames(sources, args.max_frames))
-    with PictureWriter(args.output, detector.names, draw=not args.no_draw, crops=args.crops) as pictures:
+    with (
+        Progress(count_frames(sources, args.max_frames)) as progress,
+        PictureWriter(args.output, detector.names, draw=not args.no_draw, crops=args.crops) as pictures,
+    ):
         frames = read_frames(sources, args.max_frames)
         try:
             for batch in _batches(frames, 1 if live else detector.batch_size, run):
@@ -116,7 +118,6 @@ def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source],
         except KeyboardInterrupt:
             if not live:
                 raise
-    progress.finish()
     if run.records:
         write_run(run, args.output, formats)
     return _sum_up(args.output, run)

@@ -174,8 +174,9 @@ def detect_set(
     """Runs the net of the arguments over a set."""
     import numpy as np
 
-    from pyscratchdet.detect.runner import Detect, Progress, run_set
+    from pyscratchdet.detect.runner import Detect, run_set
     from pyscratchdet.errors import DataError, UsageError
+    from pyscratchdet.progress import Progress
 
     if not args.model or not args.weights:
         raise UsageError("a net needs two files", code="usage.option", expected="--model and --weights")
@@ -198,18 +199,20 @@ def detect_set(
         detect = many.detect
     settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
     settings["multi_scale"] = multi_scale
-    found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, Progress(len(truth.names)))
+    with Progress(len(truth.names)) as progress:
+        found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress)
     truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or have wrong
     return found
 
 
 def _run_caffe(args: argparse.Namespace) -> int:
-    from pyscratchdet.detect.runner import Progress
     from pyscratchdet.evaluate.solver_test import run_test
+    from pyscratchdet.progress import Progress
     from pyscratchdet.solver.launch import choose_device
 
     plan = caffe_plan(args)
-    summaries = run_test(plan, args.weights, choose_device(args.gpu), Progress(plan.iterations, "batches"))
+    with Progress(plan.iterations, "batches") as progress:
+        summaries = run_test(plan, args.weights, choose_device(args.gpu), progress)
     if args.json:
         _print_json({name: {"mAP": one.mean_ap, "classes": one.aps} for name, one in summaries.items()})
         return 0

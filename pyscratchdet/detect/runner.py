@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,45 +103,3 @@ def _load_part(path: Path) -> DetectionTable:
         raise DataError(
             f"{path}: damaged part of a run: {error}", code="evaluate.resume", hint="remove the file"
         ) from None
-
-
-class Progress:
-    """One line on stderr that is rewritten on a terminal; elsewhere a line now and then, none for a short run.
-
-    Args:
-        total: How many there are; None where nobody knows.
-        what: Of what.
-    """
-
-    _PAUSE = 10.0  # seconds between lines where there is no terminal
-
-    def __init__(self, total: int | None, what: str = "pictures") -> None:
-        self._total, self._what = total, what
-        self._is_terminal = sys.stderr.isatty()
-        self._began = self._told = time.monotonic()
-        self._open = False
-
-    def __call__(self, done: int) -> None:
-        """Shows that `done` are done."""
-        now = time.monotonic()
-        if not self._is_terminal and now - self._told < self._PAUSE:
-            return
-        self._told = now
-        rate = done / max(now - self._began, 1e-9)
-        text = f"{done} {self._what}, {rate:.1f} per second"
-        if self._total:
-            left = max(self._total - done, 0) / max(rate, 1e-9)
-            text = f"{done}/{self._total} {self._what}, {rate:.1f} per second, {left:.0f} s left"
-        if self._is_terminal:
-            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
-            self._open = True
-            if self._total is not None and done >= self._total:
-                self.finish()
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def finish(self) -> None:
-        """Ends the line that a terminal still has open."""
-        if self._open:
-            print(file=sys.stderr, flush=True)
-        self._open = False

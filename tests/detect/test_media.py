@@ -1,14 +1,12 @@
 """Inputs of detect, and running over a set: order, names, bad files, going on after an interruption."""
 
-import sys
-
 import cv2
 import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
 from pyscratchdet.detect.media import count_frames, find_sources, read_frames
-from pyscratchdet.detect.runner import Progress, run_set
+from pyscratchdet.detect.runner import run_set
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, FileError
 from pyscratchdet.evaluate.sets import read_voc_truth
@@ -75,33 +73,6 @@ def test_frames_are_counted_beforehand(tmp_path):
     camera = find_sources(["0"])
     assert count_frames([*sources, *camera]) is None
     assert count_frames([*sources, *camera], 3) == 8
-
-
-def test_progress_where_there_is_no_terminal(capsys, monkeypatch):
-    """A line now and then, so that logs of long runs are short, and nothing for a short run."""
-    now = [100.0]
-    monkeypatch.setattr("pyscratchdet.detect.runner.time.monotonic", lambda: now[0])
-    progress, endless = Progress(40), Progress(None, "frames")
-    for done in (1, 2, 3, 4):
-        now[0] += 4
-        progress(done)
-    endless(8)
-    assert capsys.readouterr().err.splitlines() == [
-        "3/40 pictures, 0.2 per second, 148 s left",
-        "8 frames, 0.5 per second",
-    ]
-
-
-def test_progress_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress(3)
-    progress(1)
-    progress(3)
-    progress.finish()
-    first, second = capsys.readouterr().err.split("\r")[1:]
-    assert first.startswith("1/3 pictures, ")
-    assert second.startswith("3/3 pictures, ")
-    assert second.endswith("\x1b[K\n")
 
 
 class Counting:
