@@ -22,8 +22,24 @@ TEMPLATE = '''"""Caffe's messages, generated from caffe.proto by scripts/compile
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.internal import enum_type_wrapper
 
+from pyscratchdet.proto.wire import header
+
+# A serialized FileDescriptorProto, one field or enum a line; a message's length is counted below.
+_FILE = {file!r}
+_ENUMS = [
+{enums}
+]
+_MESSAGES = [
+{messages}
+]
+
+
+def _piece(number: int, content: bytes) -> bytes:
+    return header(number, len(content)) + content
+
+
 DESCRIPTOR = descriptor_pool.DescriptorPool().AddSerializedFile(
-    {serialized}
+    b"".join([_FILE, *(_piece({message_number}, b"".join(lines)) for lines in _MESSAGES), *_ENUMS])
 )
 
 for _name, _descriptor in DESCRIPTOR.message_types_by_name.items():
@@ -33,7 +49,6 @@ for _name, _descriptor in DESCRIPTOR.enum_types_by_name.items():
     for _value in _descriptor.values:
         globals()[_value.name] = _value.number
 '''
-
 
 STUB_HEAD = '''"""Types of caffe_pb2, generated from caffe.proto by scripts/compile_proto.py; do not edit."""
 
@@ -72,14 +87,32 @@ def compile_schema(proto: Path) -> descriptor_pb2.FileDescriptorProto:
             raise SystemExit(f"{proto}: protoc failed")
         file = descriptor_pb2.FileDescriptorSet.FromString(output.read_bytes()).file[0]
     file.name = "pyscratchdet/proto/caffe.proto"
+    for message in file.message_type:
+        for field in message.field:
+            field.ClearField("json_name")  # as protobuf makes it from the name
     return file
 
 
 def module_text(file: descriptor_pb2.FileDescriptorProto) -> str:
-    """Returns the text of caffe_pb2.py for a schema."""
-    data = file.SerializeToString(deterministic=True)
-    lines = [repr(data[i : i + 80]) for i in range(0, len(data), 80)]
-    return TEMPLATE.format(serialized="\n    ".join(lines))
+    """Returns the text of caffe_pb2.py for a schema, in lines that change only with their own field or enum."""
+    kind = descriptor_pb2.FileDescriptorProto
+    return TEMPLATE.format(
+        file=kind(name=file.name, package=file.package).SerializeToString(),
+        enums="\n".join(f"    {kind(enum_type=[enum]).SerializeToString()}," for enum in file.enum_type),
+        messages="\n".join(line for message in file.message_type for line in _message_lines(message)),
+        message_number=kind.MESSAGE_TYPE_FIELD_NUMBER,
+    )
+
+
+def _message_lines(message: descriptor_pb2.DescriptorProto) -> list[str]:
+    """Returns the pieces of a message's descriptor: its name, then each field and enum."""
+    kind = descriptor_pb2.DescriptorProto
+    pieces = [
+        kind(name=message.name),
+        *(kind(field=[field]) for field in message.field),
+        *(kind(enum_type=[enum]) for enum in message.enum_type),
+    ]
+    return ["    [", *(f"        {piece.SerializeToString()}," for piece in pieces), "    ],"]
 
 
 def stub_text(file: descriptor_pb2.FileDescriptorProto) -> str:

@@ -1,7 +1,10 @@
 """The schema is the original's, field by field, but for an explicit list of additions."""
 
 import hashlib
+import importlib.util
+from pathlib import Path
 
+import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from pyscratchdet.proto import caffe_pb2
@@ -49,3 +52,14 @@ def test_the_rest_is_the_original():
     )
     assert len(lines) == NUM_FIELDS
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == DIGEST
+
+
+def test_the_compiled_module_is_what_make_proto_writes():
+    pytest.importorskip("grpc_tools", reason="make proto installs the compiler")
+    script = Path(__file__).parents[2] / "scripts" / "compile_proto.py"
+    spec = importlib.util.spec_from_file_location("compile_proto", script)
+    compiler = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compiler)
+    schema = compiler.compile_schema(compiler.PROTO)
+    assert compiler.module_text(schema) == compiler.PROTO.with_name("caffe_pb2.py").read_text()
+    assert compiler.stub_text(schema) == compiler.PROTO.with_name("caffe_pb2.pyi").read_text()
