@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -82,9 +83,7 @@ def convert_folded(
     target: str | os.PathLike[str],
     model: str | os.PathLike[str] | None,
     prototxt: str | os.PathLike[str] | None,
-    *,
-    half: bool = False,
-    heads: str = "decoded",
+    **choices: Any,
 ) -> Blobs:
     """Folds a net and writes it: weights to `target`, the net to `prototxt` (not needed for ONNX).
 
@@ -97,7 +96,7 @@ def convert_folded(
     names = Names(model)
     assert names.file is not None
     folded = merge_bn(names.file.param, read_bundle(source, names).blobs)
-    write_bundle(target, Bundle(folded.blobs), Names(NetFile(folded.param)), half=half, heads=heads)
+    write_bundle(target, Bundle(folded.blobs), Names(NetFile(folded.param)), **choices)
     if prototxt is not None:
         write_text(prototxt, to_text(folded.param))
     return folded.blobs

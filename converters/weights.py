@@ -44,7 +44,12 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Choices:
-    """How a file is written; see `convert_weights`."""
+    """How a file is written.
+
+    Attributes:
+        half: Store values as float16 (.safetensors, .pt, .onnx); computing stays in float32.
+        heads: For ONNX, "decoded" detections or the "raw" heads, cut before DetectionOutput.
+    """
 
     half: bool = False
     heads: str = "decoded"
@@ -107,9 +112,7 @@ def convert_weights(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     model: str | os.PathLike[str] | None = None,
-    *,
-    half: bool = False,
-    heads: str = "decoded",
+    **choices: Any,
 ) -> Bundle:
     """Converts a weights file by the names' endings: .caffemodel, .h5, .safetensors, .pt/.pth, .onnx.
 
@@ -118,8 +121,7 @@ def convert_weights(
         target: File to write; atomic.
         model: Deploy prototxt; gives blobs their names and ONNX its graph, and is needed for a caffemodel without
             skeleton.
-        half: Store values as float16 (.safetensors, .pt, .onnx); computing stays in float32.
-        heads: For ONNX, "decoded" detections or the "raw" heads, cut before DetectionOutput.
+        **choices: Of `Choices`.
 
     Returns:
         What was converted.
@@ -130,7 +132,7 @@ def convert_weights(
     names = Names(model)
     _by_ending(target, _WRITERS, "written")  # before the work, not after
     bundle = read_bundle(source, names)
-    write_bundle(target, bundle, names, half=half, heads=heads)
+    write_bundle(target, bundle, names, **choices)
     return bundle
 
 
@@ -142,13 +144,12 @@ def read_bundle(source: str | os.PathLike[str], names: Names) -> Bundle:
     return bundle
 
 
-def write_bundle(
-    target: str | os.PathLike[str], bundle: Bundle, names: Names, *, half: bool = False, heads: str = "decoded"
-) -> None:
+def write_bundle(target: str | os.PathLike[str], bundle: Bundle, names: Names, **choices: Any) -> None:
     """Writes weights in any form; see `convert_weights`."""
-    if half:
+    chosen = Choices(**choices)
+    if chosen.half:
         _check_half(bundle, os.fspath(target))
-    _by_ending(target, _WRITERS, "written")(os.fspath(target), bundle, names, Choices(half, heads))
+    _by_ending(target, _WRITERS, "written")(os.fspath(target), bundle, names, chosen)
 
 
 def _check_half(bundle: Bundle, path: str) -> None:

@@ -1,119 +1,315 @@
-"""`pyscratchdet convert`: weights and nets from one form into another, chosen by the files' endings."""
+"""`pyscratchdet convert`: weights and nets from one form into another, chosen by the files' endings.
+
+Each direction is one entry of `DIRECTIONS`: from what to what, which options it needs and which it may take. An option
+that the chosen direction does not read is refused, so that none is ignored.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.flags import add_allow_unknown
+from pyscratchdet.cli.flags import HelpFormatter, add_allow_unknown
 
 if TYPE_CHECKING:
     from pyscratchdet.converters.build import NetBuilder
     from pyscratchdet.converters.merge_bn import Blobs
+    from pyscratchdet.solver.snapshot import SolverState
 
-_FORMS = ".caffemodel, .h5, .safetensors, .pt, .onnx or .solverstate"
+# Option: settings of argparse. A default here holds in the directions that read the option.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"metavar": "NET", "help": "prototxt that the weights belong to: names the blobs, gives ONNX its graph"},
+    "prototxt": {"metavar": "FILE", "help": "write the net to this prototxt"},
+    "fold": {"action": "store_true", "help": "fold BatchNorm, Scale and Bias into the layers before them"},
+    "half": {"action": "store_true", "default": False, "help": "store values as float16"},
+    "heads": {
+        "choices": ("decoded", "raw"),
+        "default": "decoded",
+        "help": "ONNX of a detector ends in detections (default), or before DetectionOutput",
+    },
+    "coco_to_voc": {"action": "store_true", "help": "SRC is a COCO detector: keep VOC's classes only"},
+    "mmdetection": {"action": "store_true", "help": "SRC is a ScratchDet checkpoint of mmdetection"},
+    "weights": {"metavar": "FILE", "default": None, "help": "state_dict of the model; left out, random weights"},
+    "size": {"type": int, "default": 224, "help": "height and width of the model's input (default: 224)"},
+}
+_NAMES = ("command", "source", "target")
+_NET = ("model", "allow_unknown")  # where a prototxt is read
+_ONNX = ("half", "heads")  # how ONNX is written
+
+_CAFFE, _TORCH, _STATE = ("*.caffemodel", "*.h5"), ("*.pt", "*.pth"), ("*.solverstate", "*.solverstate.h5")
+_TENSORS = ("*.safetensors", *_TORCH)
+_MODELS = ("torchvision:*",)
+
+_WEIGHTS = (*_CAFFE, *_TENSORS, "*.onnx")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way from a file to another.
+
+    Attributes:
+        what: What it does, in a line of the help.
+        sources, targets: Endings, or beginnings, of the names; lower case.
+        run: Does it and returns what is to be printed about the target.
+        chosen_by: Options by which it is chosen where the endings allow several.
+        needs: Options that must be given besides.
+        takes: Options that may be given.
+    """
+
+    what: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    run: Callable[[argparse.Namespace], str]
+    chosen_by: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The options without which it does not run."""
+        return (*self.chosen_by, *self.needs)
+
+    @property
+    def options(self) -> str:
+        """What may be written behind the files, as a usage line shows it."""
+        taken = [f"[{_shown(name)}]" for name in self.takes if name not in self.required]
+        return " ".join([*map(_shown, self.required), *taken]) or "no options"
+
+    def connects(self, args: argparse.Namespace) -> bool:
+        """Whether it goes from SRC to DST."""
+        return _matches(args.source, self.sources) and _matches(args.target, self.targets)
+
+    def check(self, given: Iterable[str]) -> None:
+        """Refuses options that are missing or that nothing would read.
+
+        Raises:
+            UsageError: Names them.
+        """
+        from pyscratchdet.errors import UsageError
+
+        if unread := [_flag(name) for name in given if name not in (*self.required, *self.takes)]:
+            message = f"{self.what} does not use {', '.join(unread)}"
+            raise UsageError(message, code="convert.option", expected=self.options)
+        if missing := [_shown(name) for name in self.required if name not in given]:
+            raise UsageError(f"{self.what} needs {' and '.join(missing)}", code="convert.missing-option")
+
+    def lines(self) -> list[str]:
+        """Returns its part of the help."""
+        ends = [
+            ", ".join(end.removeprefix("*").replace("*", "NAME") for end in side)
+            for side in (self.sources, self.targets)
+        ]
+        return [f"{self.what}: {self.options}", f"  from {ends[0]}", f"  to {ends[1]}"]
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, HelpFormatter):
+    """Leaves the lines of the epilog as they are."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("source", metavar="SRC", help=f"{_FORMS}, or torchvision:NAME such as torchvision:vgg16_bn")
-    parser.add_argument("target", metavar="DST", help=_FORMS)
-    parser.add_argument("--model", metavar="NET", help="prototxt: names the blobs, gives ONNX its graph")
-    parser.add_argument("--prototxt", metavar="FILE", help="write the net too, from ONNX, torchvision or folded")
-    parser.add_argument("--fold", action="store_true", help="fold BatchNorm and Scale into the layers before them")
-    parser.add_argument("--half", action="store_true", help="store values as float16 (.safetensors, .pt, .onnx)")
-    parser.add_argument(
-        "--heads",
-        choices=("decoded", "raw"),
-        default="decoded",
-        help="ONNX of a detector ends in detections (default), or before DetectionOutput",
-    )
-    parser.add_argument(
-        "--coco-to-voc",
-        action="store_true",
-        help="SRC is a COCO detector's caffemodel: keep VOC's classes only",
-    )
-    parser.add_argument("--mmdetection", action="store_true", help="SRC is a ScratchDet checkpoint of mmdetection")
-    parser.add_argument("--weights", metavar="FILE", help="state_dict of a torchvision model; left out, random weights")
-    parser.add_argument("--size", type=int, default=224, help="input of a torchvision model in pixels (default: 224)")
+    parser.usage = "pyscratchdet convert SRC DST [options of the direction]"
+    parser.formatter_class = _Help
+    parser.add_argument("source", metavar="SRC", help="file to read, or torchvision:NAME such as torchvision:vgg16_bn")
+    parser.add_argument("target", metavar="DST", help="file to write")
+    for name, settings in OPTIONS.items():
+        parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
     add_allow_unknown(parser)
+    parser.set_defaults(allow_unknown=False)
+    parser.epilog = "\n".join(
+        ["directions, and the options that each reads:"]
+        + [line for direction in DIRECTIONS for line in ("", *direction.lines())]
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Converts one file."""
-    import os
-
-    if any(".solverstate" in name.lower() for name in (args.source, args.target)):
-        return _solver_state(args)
-    if args.source.startswith("torchvision:"):
-        blobs = _from_torchvision(args)
-    elif args.source.lower().endswith(".onnx") and args.prototxt and not args.model:
-        from pyscratchdet.converters.onnx_import import import_onnx
-
-        blobs = _write(import_onnx(args.source), args)
-    elif args.mmdetection:
-        from pyscratchdet.converters.mmdetection import convert_mmdetection
-        from pyscratchdet.errors import UsageError
-
-        if not args.model:
-            raise UsageError("--mmdetection needs --model", code="convert.model")
-        blobs = convert_mmdetection(args.source, args.model, args.target)
-    elif args.coco_to_voc:
-        from pyscratchdet.converters.coco_voc import COCO_OF_VOC, convert_coco_to_voc
-
-        blobs = convert_coco_to_voc(args.source, args.target)
-        print(f"{len(COCO_OF_VOC)} classes in {', '.join(blobs)}")
-    elif args.fold:
-        from pyscratchdet.converters.merge_bn import convert_folded
-
-        blobs = convert_folded(args.source, args.target, args.model, args.prototxt, half=args.half, heads=args.heads)
-    else:
-        from pyscratchdet.converters.weights import convert_weights
-
-        blobs = convert_weights(args.source, args.target, args.model, half=args.half, heads=args.heads).blobs
-    number = sum(array.size for arrays in blobs.values() for array in arrays)
-    size = os.path.getsize(args.target) / 1e6
-    print(f"{args.target}: {len(blobs)} layers, {number:,} values, {size:.1f} MB")
+    given = [name for name, value in vars(args).items() if name not in _NAMES and value not in (None, False)]
+    direction = _choose(args, given)
+    direction.check(given)
+    for name in direction.takes:
+        vars(args).setdefault(name, OPTIONS.get(name, {}).get("default"))
+    print(f"{args.target}: {direction.run(args)}")
     return 0
 
 
-def _solver_state(args: argparse.Namespace) -> int:
-    from pyscratchdet.converters.solver_state import state_from_torch, state_to_torch
-    from pyscratchdet.errors import UsageError
+def _choose(args: argparse.Namespace, given: Iterable[str]) -> Direction:
+    """Returns the first direction between the two files whose options of choice are given, else the last one."""
+    from pyscratchdet.errors import ConversionError
 
-    if ".solverstate" in args.target.lower():
-        state = state_from_torch(args.source, args.target)
-    elif args.model:
-        state = state_to_torch(args.source, args.target, args.model)
-    else:
-        raise UsageError("a solver state needs --model, whose blobs it belongs to", code="convert.model")
-    print(f"{args.target}: iteration {state.iteration}, {len(state.histories)} histories")
-    return 0
+    possible = [direction for direction in DIRECTIONS if direction.connects(args)]
+    if not possible:
+        raise ConversionError(
+            f"nothing converts {args.source} to {args.target}, by their endings",
+            code="convert.ending",
+            hint="pyscratchdet convert --help lists the directions",
+        )
+    return next((direction for direction in possible if set(direction.chosen_by).issubset(given)), possible[-1])
 
 
-def _from_torchvision(args: argparse.Namespace) -> Blobs:
+def _matches(path: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(path.lower(), pattern) for pattern in patterns)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shown(name: str) -> str:
+    """Returns an option as it is written, with what stands for its value."""
+    settings = OPTIONS.get(name, {"action": "store_true"})
+    value = settings.get("metavar") or "|".join(settings.get("choices", ())) or ("N" if "type" in settings else "")
+    return f"{_flag(name)} {value}".strip()
+
+
+# --- the directions ---
+
+
+def _weights(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.weights import convert_weights
+
+    return _written(convert_weights(args.source, args.target, args.model, **_choices(args)).blobs, args)
+
+
+def _fold(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.merge_bn import convert_folded
+
+    return _written(convert_folded(args.source, args.target, args.model, args.prototxt, **_choices(args)), args)
+
+
+def _coco_to_voc(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.coco_voc import COCO_OF_VOC, convert_coco_to_voc
+
+    blobs = convert_coco_to_voc(args.source, args.target)
+    return f"{len(COCO_OF_VOC)} classes in {', '.join(blobs)}; {_written(blobs, args)}"
+
+
+def _mmdetection(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.mmdetection import convert_mmdetection
+
+    return _written(convert_mmdetection(args.source, args.model, args.target), args)
+
+
+def _onnx_net(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.onnx_import import import_onnx
+
+    return _write_net(import_onnx(args.source), args)
+
+
+def _torchvision_net(args: argparse.Namespace) -> str:
+    return _write_net(_torchvision(args), args)
+
+
+def _torchvision_backbone(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.backbone import write_backbone
+
+    result = write_backbone(_torchvision(args), args.model, args.target)
+    return "\n".join([_written(result.blobs, args), *result.lines()])
+
+
+def _state_to_torch(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.solver_state import state_to_torch
+
+    return _described(state_to_torch(args.source, args.target, args.model))
+
+
+def _state_from_torch(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.solver_state import state_from_torch
+
+    return _described(state_from_torch(args.source, args.target))
+
+
+DIRECTIONS = (
+    Direction("a solver state for PyTorch", _STATE, _TORCH, _state_to_torch, needs=("model",), takes=_NET),
+    Direction("a solver state from PyTorch", _TORCH, _STATE, _state_from_torch),
+    Direction(
+        "a torchvision model under a detector's layers",
+        _MODELS,
+        ("*.caffemodel",),
+        _torchvision_backbone,
+        chosen_by=("model",),
+        takes=("weights", "size", "allow_unknown"),
+    ),
+    Direction(
+        "a torchvision model as a net",
+        _MODELS,
+        ("*.caffemodel",),
+        _torchvision_net,
+        needs=("prototxt",),
+        takes=("weights", "size"),
+    ),
+    Direction(
+        "a checkpoint of mmdetection",
+        _TORCH,
+        ("*.caffemodel",),
+        _mmdetection,
+        chosen_by=("mmdetection",),
+        needs=("model",),
+        takes=_NET,
+    ),
+    Direction(
+        "a COCO detector for VOC", ("*.caffemodel",), ("*.caffemodel",), _coco_to_voc, chosen_by=("coco_to_voc",)
+    ),
+    Direction(
+        "a folded net in Caffe's forms",
+        _WEIGHTS,
+        _CAFFE,
+        _fold,
+        chosen_by=("fold",),
+        needs=("model", "prototxt"),
+        takes=_NET,
+    ),
+    Direction(
+        "a folded net for PyTorch",
+        _WEIGHTS,
+        _TENSORS,
+        _fold,
+        chosen_by=("fold",),
+        needs=("model", "prototxt"),
+        takes=("half", *_NET),
+    ),
+    Direction(
+        "a folded net in ONNX",
+        _WEIGHTS,
+        ("*.onnx",),
+        _fold,
+        chosen_by=("fold",),
+        needs=("model",),
+        takes=("prototxt", *_ONNX, *_NET),
+    ),
+    Direction("an ONNX graph as a net", ("*.onnx",), ("*.caffemodel",), _onnx_net, chosen_by=("prototxt",)),
+    Direction("a net in ONNX", _WEIGHTS, ("*.onnx",), _weights, needs=("model",), takes=(*_ONNX, *_NET)),
+    Direction("weights in Caffe's forms", _WEIGHTS, _CAFFE, _weights, takes=_NET),
+    Direction("weights for PyTorch", _WEIGHTS, _TENSORS, _weights, takes=("half", *_NET)),
+)
+
+
+def _choices(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of the writer, as far as the direction reads them."""
+    return {name: vars(args)[name] for name in _ONNX if name in args}
+
+
+def _torchvision(args: argparse.Namespace) -> NetBuilder:
     from pyscratchdet.converters.torch_import import import_module, torchvision_model
 
     name = args.source.partition(":")[2]
-    net = import_module(torchvision_model(name, args.weights), (1, 3, args.size, args.size), name)
-    if not args.model:
-        return _write(net, args)
-    from pyscratchdet.converters.backbone import write_backbone
-
-    result = write_backbone(net, args.model, args.target)
-    print("\n".join(result.lines()))
-    return result.blobs
+    return import_module(torchvision_model(name, args.weights), (1, 3, args.size, args.size), name)
 
 
-def _write(net: NetBuilder, args: argparse.Namespace) -> Blobs:
-    from pyscratchdet.errors import UsageError
-
-    if not args.prototxt or not args.target.lower().endswith(".caffemodel"):
-        raise UsageError(
-            "a net needs two files",
-            code="convert.net",
-            expected="DST.caffemodel and --prototxt FILE",
-            found=args.target,
-        )
+def _write_net(net: NetBuilder, args: argparse.Namespace) -> str:
     net.write(args.prototxt, args.target)
-    return net.blobs
+    return _written(net.blobs, args)
+
+
+def _written(blobs: Blobs, args: argparse.Namespace) -> str:
+    import os
+
+    number = sum(array.size for arrays in blobs.values() for array in arrays)
+    return f"{len(blobs)} layers, {number:,} values, {os.path.getsize(args.target) / 1e6:.1f} MB"
+
+
+def _described(state: SolverState) -> str:
+    return f"iteration {state.iteration}, {len(state.histories)} histories"

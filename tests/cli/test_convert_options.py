@@ -1,0 +1,107 @@
+"""`convert`: each direction reads the options that it declares, and no option is ignored."""
+
+import numpy as np
+import pytest
+
+from pyscratchdet.cli import main
+from pyscratchdet.cli.convert import DIRECTIONS, OPTIONS
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import write_caffemodel
+
+DEPLOY = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 1 } }
+"""
+# One pair of files for each direction, in the order of the table.
+PAIRS = {
+    "a solver state for PyTorch": "a.solverstate a.pt",
+    "a solver state from PyTorch": "a.pt a.solverstate.h5",
+    "a torchvision model under a detector's layers": "torchvision:vgg11 a.caffemodel",
+    "a torchvision model as a net": "torchvision:vgg11 a.caffemodel",
+    "a checkpoint of mmdetection": "a.pth a.caffemodel",
+    "a COCO detector for VOC": "a.caffemodel b.caffemodel",
+    "a folded net in Caffe's forms": "a.pt b.caffemodel",
+    "a folded net for PyTorch": "a.caffemodel b.safetensors",
+    "a folded net in ONNX": "a.caffemodel b.onnx",
+    "an ONNX graph as a net": "a.onnx b.caffemodel",
+    "a net in ONNX": "a.caffemodel b.onnx",
+    "weights in Caffe's forms": "a.caffemodel b.caffemodel.h5",
+    "weights for PyTorch": "a.caffemodel b.pth",
+}
+
+
+def words(name):
+    """An option as it stands on the command line."""
+    settings = OPTIONS.get(name, {"action": "store_true"})
+    flag = f"--{name.replace('_', '-')}"
+    if settings.get("action") == "store_true":
+        return [flag]
+    return [flag, settings["choices"][0] if "choices" in settings else "9"]
+
+
+def test_every_direction_has_a_pair_of_files():
+    assert [direction.what for direction in DIRECTIONS] == list(PAIRS)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS, ids=lambda direction: direction.what)
+def test_an_option_that_is_not_read_is_refused_by_name(direction, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    needed = [word for name in direction.required for word in words(name)]
+    choosing = {name for other in DIRECTIONS for name in other.chosen_by}
+    for name in {*OPTIONS, "allow_unknown"} - {*direction.required, *direction.takes} - choosing:
+        assert main(["convert", *PAIRS[direction.what].split(), *needed, *words(name)]) == 2
+        message = capsys.readouterr().err
+        assert f"{direction.what} does not use --{name.replace('_', '-')}, expected" in message
+        assert message.endswith("[convert.option]\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("direction", [d for d in DIRECTIONS if d.needs], ids=lambda direction: direction.what)
+def test_an_option_that_is_missing_is_named(direction, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = [word for name in direction.chosen_by for word in words(name)]
+    assert main(["convert", *PAIRS[direction.what].split(), *chosen]) == 2
+    message = capsys.readouterr().err
+    assert all(f"--{name} " in message for name in direction.needs)
+    assert message.endswith("[convert.missing-option]\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("a.caffemodel b.caffemodel --coco-to-voc --half --size 5 --weights nowhere.pth", "--half, --size, --weights"),
+        ("a.caffemodel b.caffemodel --coco-to-voc --mmdetection", "--mmdetection"),
+        ("a.caffemodel b.caffemodel --coco-to-voc --fold", "--fold"),
+        ("a.onnx b.caffemodel --prototxt c.prototxt --model d.prototxt", "--model"),
+        ("a.caffemodel b.pt --mmdetection", "--mmdetection"),
+        ("a.caffemodel b.caffemodel --half", "--half"),
+    ],
+)
+def test_options_of_several_directions_at_once(line, named, capsys):
+    assert main(["convert", *line.split()]) == 2
+    assert f"does not use {named}, expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["a.caffemodel b.bin", "a.png b.pt", "torchvision:vgg11 b.pt", "a.solverstate b.onnx"])
+def test_files_between_which_there_is_no_direction(line, capsys):
+    assert main(["convert", *line.split()]) == 2
+    assert "[convert.ending]" in capsys.readouterr().err
+
+
+def test_help_shows_the_options_of_each_direction(capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    text = capsys.readouterr().out
+    assert "a net in ONNX: --model NET [--half]" in text
+    assert "a COCO detector for VOC: --coco-to-voc\n  from .caffemodel\n  to .caffemodel\n" in text
+
+
+def test_defaults_hold_where_an_option_is_read(tmp_path, capsys):
+    (tmp_path / "deploy.prototxt").write_text(DEPLOY)
+    structure = caffe_pb2.NetParameter()
+    structure.layer.add(name="conv", type="Convolution")
+    blobs = {"conv": [np.ones((4, 3, 1, 1), np.float32), np.ones(4, np.float32)]}
+    write_caffemodel(tmp_path / "a.caffemodel", structure, blobs)
+    files = [str(tmp_path / name) for name in ("a.caffemodel", "a.onnx")]
+    assert main(["convert", *files, "--model", str(tmp_path / "deploy.prototxt")]) == 0
+    assert capsys.readouterr().out.startswith(f"{files[1]}: 1 layers, 16 values, ")
