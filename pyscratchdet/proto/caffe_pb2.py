@@ -248,6 +248,7 @@ _MESSAGES = [
         b'\x123\n\x0fparameter_param\x18\x91\x01 \x01(\x0b2\x19.caffe.ParameterParameter',
         b'\x123\n\x0frecurrent_param\x18\x92\x01 \x01(\x0b2\x19.caffe.RecurrentParameter',
         b'\x12+\n\x0bswish_param\x18\x93\x01 \x01(\x0b2\x15.caffe.SwishParameter',
+        b'\x12)\n\nclip_param\x18\x94\x01 \x01(\x0b2\x14.caffe.ClipParameter',
         b'\x12-\n\x0cinterp_param\x18\x95\x01 \x01(\x0b2\x16.caffe.InterpParameter',
         b'\x121\n\x0eupsample_param\x18\x96\x01 \x01(\x0b2\x18.caffe.UpsampleParameter',
         b'\x12>\n\x15shuffle_channel_param\x18\xa4\x01 \x01(\x0b2\x1e.caffe.ShuffleChannelParameter',
@@ -259,6 +260,8 @@ _MESSAGES = [
         b'\x12D\n\x18detection_evaluate_param\x18\xcd\x01 \x01(\x0b2!.caffe.DetectionEvaluateParameter',
         b'\x12.\n\nnorm_param\x18\xce\x01 \x01(\x0b2\x19.caffe.NormalizeParameter',
         b'\x124\n\x10video_data_param\x18\xcf\x01 \x01(\x0b2\x19.caffe.VideoDataParameter',
+        b'\x128\n\x11roi_pooling_param\x18\xd7\xc7\xf8\x03 \x01(\x0b2\x1a.caffe.ROIPoolingParameter',
+        b'\x12=\n\x14smooth_l1_loss_param\x18\xd8\xc7\xf8\x03 \x01(\x0b2\x1c.caffe.SmoothL1LossParameter',
     ],
     [
         b'\n\x17TransformationParameter',
@@ -391,6 +394,11 @@ _MESSAGES = [
         b'\x12\x0f\n\x04axis\x18\x01 \x01(\x05:\x011',
         b'\x12\x13\n\x08num_axes\x18\x02 \x01(\x05:\x011',
         b'\x12&\n\x06filler\x18\x03 \x01(\x0b2\x16.caffe.FillerParameter',
+    ],
+    [
+        b'\n\rClipParameter',
+        b'\x12\x0b\n\x03min\x18\x01 \x01(\x02',
+        b'\x12\x0b\n\x03max\x18\x02 \x01(\x02',
     ],
     [
         b'\n\x0fConcatParameter',
@@ -674,8 +682,11 @@ _MESSAGES = [
         b'\x12\x10\n\x05pad_w\x18\n \x01(\r:\x010',
         b'\x127\n\x06engine\x18\x0b \x01(\x0e2\x1e.caffe.PoolingParameter.Engine:\x07DEFAULT',
         b'\x12\x1d\n\x0eglobal_pooling\x18\x0c \x01(\x08:\x05false',
+        b'\x12;\n\nround_mode\x18\r \x01(\x0e2!.caffe.PoolingParameter.RoundMode:\x04CEIL',
+        b'\x12\x18\n\tceil_mode\x18\xf5\x07 \x01(\x08:\x04true',
         b'".\n\nPoolMethod\x12\x07\n\x03MAX\x10\x00\x12\x07\n\x03AVE\x10\x01\x12\x0e\n\nSTOCHASTIC\x10\x02',
         b'"+\n\x06Engine\x12\x0b\n\x07DEFAULT\x10\x00\x12\t\n\x05CAFFE\x10\x01\x12\t\n\x05CUDNN\x10\x02',
+        b'" \n\tRoundMode\x12\x08\n\x04CEIL\x10\x00\x12\t\n\x05FLOOR\x10\x01',
     ],
     [
         b'\n\x0ePowerParameter',
@@ -735,6 +746,12 @@ _MESSAGES = [
         b'\x12\x14\n\x08num_axes\x18\x03 \x01(\x05:\x02-1',
     ],
     [
+        b'\n\x13ROIPoolingParameter',
+        b'\x12\x13\n\x08pooled_h\x18\x01 \x01(\r:\x010',
+        b'\x12\x13\n\x08pooled_w\x18\x02 \x01(\r:\x010',
+        b'\x12\x18\n\rspatial_scale\x18\x03 \x01(\x02:\x011',
+    ],
+    [
         b'\n\x0cSPPParameter',
         b'\x12\x16\n\x0epyramid_height\x18\x01 \x01(\r',
         b'\x121\n\x04pool\x18\x02 \x01(\x0e2\x1e.caffe.SPPParameter.PoolMethod:\x03MAX',
@@ -774,6 +791,10 @@ _MESSAGES = [
         b'\x12\x14\n\tslice_dim\x18\x01 \x01(\r:\x011',
         b'\x12\x13\n\x0bslice_point\x18\x02 \x03(\r',
         b'\x12\x0f\n\x04axis\x18\x03 \x01(\x05:\x011',
+    ],
+    [
+        b'\n\x15SmoothL1LossParameter',
+        b'\x12\x10\n\x05sigma\x18\x01 \x01(\x02:\x011',
     ],
     [
         b'\n\x10SoftmaxParameter',

@@ -354,6 +354,8 @@ class LayerParameter(Message):
     @property
     def swish_param(self) -> SwishParameter: ...
     @property
+    def clip_param(self) -> ClipParameter: ...
+    @property
     def interp_param(self) -> InterpParameter: ...
     @property
     def upsample_param(self) -> UpsampleParameter: ...
@@ -375,6 +377,10 @@ class LayerParameter(Message):
     def norm_param(self) -> NormalizeParameter: ...
     @property
     def video_data_param(self) -> VideoDataParameter: ...
+    @property
+    def roi_pooling_param(self) -> ROIPoolingParameter: ...
+    @property
+    def smooth_l1_loss_param(self) -> SmoothL1LossParameter: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class TransformationParameter(Message):
@@ -534,6 +540,11 @@ class BiasParameter(Message):
     num_axes: int
     @property
     def filler(self) -> FillerParameter: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class ClipParameter(Message):
+    min: float
+    max: float
     def __init__(self, **fields: Any) -> None: ...
 
 class ConcatParameter(Message):
@@ -868,6 +879,9 @@ class PoolingParameter(Message):
     DEFAULT: int
     CAFFE: int
     CUDNN: int
+    RoundMode: EnumTypeWrapper
+    CEIL: int
+    FLOOR: int
     pool: int
     kernel_size: int
     stride: int
@@ -880,6 +894,8 @@ class PoolingParameter(Message):
     pad_w: int
     engine: int
     global_pooling: bool
+    round_mode: int
+    ceil_mode: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class PowerParameter(Message):
@@ -956,6 +972,12 @@ class ReshapeParameter(Message):
     num_axes: int
     def __init__(self, **fields: Any) -> None: ...
 
+class ROIPoolingParameter(Message):
+    pooled_h: int
+    pooled_w: int
+    spatial_scale: float
+    def __init__(self, **fields: Any) -> None: ...
+
 class SPPParameter(Message):
     PoolMethod: EnumTypeWrapper
     MAX: int
@@ -1008,6 +1030,10 @@ class SliceParameter(Message):
     @property
     def slice_point(self) -> RepeatedScalarFieldContainer[int]: ...
     axis: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class SmoothL1LossParameter(Message):
+    sigma: float
     def __init__(self, **fields: Any) -> None: ...
 
 class SoftmaxParameter(Message):

@@ -11,6 +11,11 @@ from pyscratchdet.proto import caffe_pb2
 
 # What later Caffes and other forks have: (message, field) with its type and number.
 ADDED = {
+    ("caffe.LayerParameter", "clip_param"): ("caffe.ClipParameter", 148),
+    ("caffe.LayerParameter", "roi_pooling_param"): ("caffe.ROIPoolingParameter", 8266711),
+    ("caffe.LayerParameter", "smooth_l1_loss_param"): ("caffe.SmoothL1LossParameter", 8266712),
+    ("caffe.PoolingParameter", "ceil_mode"): ("bool", 1013),
+    ("caffe.PoolingParameter", "round_mode"): ("caffe.PoolingParameter.RoundMode", 13),
     ("caffe.LayerParameter", "swish_param"): ("caffe.SwishParameter", 147),
     ("caffe.LayerParameter", "interp_param"): ("caffe.InterpParameter", 149),
     ("caffe.LayerParameter", "upsample_param"): ("caffe.UpsampleParameter", 150),
