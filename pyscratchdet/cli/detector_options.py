@@ -41,7 +41,7 @@ def add_gpu_argument(parser: argparse._ActionsContainer) -> None:
 def make_detector(args: argparse.Namespace) -> Detector:
     """Builds the detector that the arguments describe."""
     from pyscratchdet.detect.detector import Detector, Preparation
-    from pyscratchdet.solver.launch import choose_device
+    from pyscratchdet.devices import choose_device
 
     preparation = Preparation(parse_numbers(args.mean, "--mean"), args.scale, args.rgb)
     return Detector(

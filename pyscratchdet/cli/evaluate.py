@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyscratchdet.detect.tables import DetectionTable
     from pyscratchdet.evaluate.tables import GroundTruthTable
     from pyscratchdet.evaluate.voc import VocResult
+    from pyscratchdet.solver.detection_test import DetectionTest
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -206,13 +207,13 @@ def detect_set(
 
 
 def _run_caffe(args: argparse.Namespace) -> int:
-    from pyscratchdet.evaluate.solver_test import run_test
+    from pyscratchdet.devices import choose_device
     from pyscratchdet.progress import Progress
-    from pyscratchdet.solver.launch import choose_device
+    from pyscratchdet.solver.detection_test import run_detection_test
 
-    plan = caffe_plan(args)
-    with Progress(plan.iterations, "batches") as progress:
-        summaries = run_test(plan, args.weights, choose_device(args.gpu), progress)
+    test = caffe_test(args)
+    with Progress(test.iterations, "batches") as progress:
+        summaries = run_detection_test(test, args.weights, choose_device(args.gpu), progress)
     if args.json:
         _print_json({name: {"mAP": one.mean_ap, "classes": one.aps} for name, one in summaries.items()})
         return 0
@@ -222,21 +223,21 @@ def _run_caffe(args: argparse.Namespace) -> int:
     return 0
 
 
-def caffe_plan(args: argparse.Namespace) -> Any:
-    """Returns the test plan of `--solver` or `--model` with `--iterations`."""
+def caffe_test(args: argparse.Namespace) -> DetectionTest:
+    """Returns the test of `--solver`, or of `--model` with `--iterations`."""
     from dataclasses import replace
 
     from pyscratchdet.errors import UsageError
-    from pyscratchdet.evaluate.solver_test import EvaluationPlan, plan_from_solver
+    from pyscratchdet.solver.detection_test import DetectionTest
 
     if bool(args.solver) == bool(args.model):
         raise UsageError("which net?", code="usage.option", expected="either --solver or --model")
     if args.model and not args.iterations:
         raise UsageError("how many batches?", code="usage.option", expected="--iterations with --model")
-    plan = plan_from_solver(args.solver) if args.solver else EvaluationPlan(args.model, 0)
+    test = DetectionTest.of_solver(args.solver) if args.solver else DetectionTest.of_net(args.model)
     if args.iterations:
-        plan = replace(plan, iterations=positive(args.iterations, "--iterations"))
-    return replace(plan, ap_version=args.ap_version or plan.ap_version)
+        test = replace(test, iterations=positive(args.iterations, "--iterations"))
+    return replace(test, ap_version=args.ap_version or test.ap_version)
 
 
 def voc_figures(result: VocResult) -> dict[str, object]:

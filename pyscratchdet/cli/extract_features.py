@@ -25,9 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extracts features."""
     from pyscratchdet.cli.detector_options import positive
+    from pyscratchdet.devices import choose_device
     from pyscratchdet.errors import UsageError
     from pyscratchdet.evaluate.features import extract_features
-    from pyscratchdet.solver.launch import choose_device
 
     blobs, databases = args.blobs.split(","), args.databases.split(",")
     if len(blobs) != len(databases):

@@ -9,7 +9,7 @@ from pyscratchdet.cli.detector_options import add_detector_arguments
 from pyscratchdet.cli.evaluate import (
     add_caffe_arguments,
     add_voc_arguments,
-    caffe_plan,
+    caffe_test,
     class_names,
     default_label_map,
     detect_set,
@@ -97,10 +97,10 @@ def iteration_of(path: str) -> int | None:
 def _score(args: argparse.Namespace, path: str) -> float | None:
     """Returns the mAP of one snapshot; None where nothing was detected."""
     if not args.data:
-        from pyscratchdet.evaluate.solver_test import run_test
-        from pyscratchdet.solver.launch import choose_device
+        from pyscratchdet.devices import choose_device
+        from pyscratchdet.solver.detection_test import run_detection_test
 
-        summaries = run_test(caffe_plan(args), path, choose_device(args.gpu))
+        summaries = run_detection_test(caffe_test(args), path, choose_device(args.gpu))
         return next(iter(summaries.values())).mean_ap
     from pyscratchdet.evaluate.voc import evaluate_voc
 

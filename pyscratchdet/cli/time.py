@@ -19,11 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Times."""
+    from pyscratchdet.devices import choose_device
     from pyscratchdet.runtime import load_net
     from pyscratchdet.solver.fast import Precision
-    from pyscratchdet.solver.launch import choose_device
-    from pyscratchdet.solver.log import logging_to
-    from pyscratchdet.solver.score import say_device, time_net
+    from pyscratchdet.solver.log import logging_to, say_device
+    from pyscratchdet.solver.timing import time_net
 
     device = choose_device(args.gpu)
     stages = [stage for stage in args.stage.split(",") if stage]

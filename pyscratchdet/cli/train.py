@@ -47,8 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains."""
     from pyscratchdet.cli.console import console
+    from pyscratchdet.devices import parse_gpus
     from pyscratchdet.solver.distributed import is_launched
-    from pyscratchdet.solver.launch import TrainSettings, parse_gpus, spawn, train
+    from pyscratchdet.solver.launch import TrainSettings, spawn, train
 
     if not is_launched() and len(gpus := parse_gpus(args.gpu)) > 1:
         return spawn(gpus, args.arguments)

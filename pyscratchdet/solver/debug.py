@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyscratchdet.runtime import LayerModule, Net
-from pyscratchdet.solver.log import info, number
+from pyscratchdet.solver.log import number
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class DebugInfo:
         self.backward = backward
         self._handles: list[Any] = []
         self._bottom_grads: dict[tuple[int, int], Tensor] = {}
-        self._lines: dict[int, list[tuple[str, str]]] = {}
+        self._lines: dict[int, list[str]] = {}
         # Input layers compute nothing and are not called: their tops are seen as bottoms of others.
         self._inputs = {b: i for i, m in enumerate(net.layers) if m.layer_type == "Input" for b in m.node.tops}
         self._indices = {id(module): index for index, module in enumerate(net.layers)}
@@ -55,8 +55,8 @@ class DebugInfo:
         self.net._scaled_by = self._pairs
         if kind is None:
             for index in sorted(self._lines):
-                for line, place in self._lines[index]:
-                    info(_log, line, place)
+                for line in self._lines[index]:
+                    _log.info(line)
             if self.backward:
                 self._print_backward()
 
@@ -80,14 +80,13 @@ class DebugInfo:
             self._add_top(index, blob, top)
         for k, weights in enumerate(module.blobs):
             what = f"param blob {_param_name(module, k)} data: {_mean(weights)}"
-            self._add(index, what, "net.cpp:621")
+            self._add(index, what)
 
     def _add_top(self, index: int, blob: int, top: Tensor) -> None:
-        self._add(index, f"top blob {self.net.plan.graph.blob_names[blob]} data: {_mean(top)}", "net.cpp:609")
+        self._add(index, f"top blob {self.net.plan.graph.blob_names[blob]} data: {_mean(top)}")
 
-    def _add(self, index: int, what: str, place: str) -> None:
-        line = f"    [Forward] Layer {self.net.layers[index].name}, {what}", place
-        self._lines.setdefault(index, []).append(line)
+    def _add(self, index: int, what: str) -> None:
+        self._lines.setdefault(index, []).append(f"    [Forward] Layer {self.net.layers[index].name}, {what}")
 
     def _print_backward(self) -> None:
         plan = self.net.plan.backward
@@ -100,10 +99,10 @@ class DebugInfo:
             for j, blob in enumerate(module.node.bottoms):
                 if plan.bottoms[index][j]:
                     mean = _mean(self._bottom_grads.get((index, j)))
-                    info(_log, f"{start}, bottom blob {names[blob]} diff: {mean}", "net.cpp:636")
+                    _log.info(f"{start}, bottom blob {names[blob]} diff: {mean}")
             for k, parameter in enumerate(module.blobs):
                 if plan.params[index][k]:
-                    info(_log, f"{start}, param blob {k} diff: {_mean(parameter.grad)}", "net.cpp:648")
+                    _log.info(f"{start}, param blob {k} diff: {_mean(parameter.grad)}")
         self._print_norms()
 
     def _print_norms(self) -> None:
@@ -113,7 +112,7 @@ class DebugInfo:
         l2 = [number(_total(tensors, 2)) for tensors in (data, diff)]
         message = "    [Backward] All net params (data, diff): "
         message += f"L1 norm = ({', '.join(l1)}); L2 norm = ({', '.join(l2)})"
-        info(_log, message, "net.cpp:736", logging.ERROR)
+        _log.error(message)
 
 
 def _mean(tensor: Tensor | None) -> str:

@@ -18,9 +18,9 @@ HINT = (
 )
 
 
-def has_diverged(loss: float, first: float) -> bool:
-    """Returns whether a loss is no number, or a million times the first one."""
-    return not math.isfinite(loss) or abs(loss) > EXPLODED * max(1.0, abs(first))
+def has_diverged(loss: float, first: float | None) -> bool:
+    """Returns whether a loss is not a finite number, or a million times the first one."""
+    return not math.isfinite(loss) or abs(loss) > EXPLODED * max(1.0, abs(first or 0.0))
 
 
 def divergence(net: Net, blobs: Mapping[str, Tensor], iteration: int, loss: float) -> SolverError:

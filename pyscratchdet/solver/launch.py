@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
+from pyscratchdet.devices import choose_device
 from pyscratchdet.errors import SolverError, UsageError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
 from pyscratchdet.solver.fast import Precision
-from pyscratchdet.solver.log import info, logging_to
+from pyscratchdet.solver.log import logging_to
 from pyscratchdet.solver.metrics import MetricsFile, TensorBoard, TrainingProgress
 from pyscratchdet.solver.signals import SignalHandler
 from pyscratchdet.solver.snapshot import kept_seed, latest_snapshot
@@ -100,7 +101,7 @@ def train(settings: TrainSettings, console: Any = None) -> None:
         signals = stack.enter_context(
             SignalHandler(settings.sigint_effect, settings.sighup_effect, is_patient=world.size > 1)
         )
-        _say("Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}", 203)
+        _log.info("Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}")
         state = _state(settings, param)
         if state:
             param.ClearField("weights")  # the snapshot has them
@@ -108,11 +109,11 @@ def train(settings: TrainSettings, console: Any = None) -> None:
         solver.action = signals.action
         _attach(solver, settings, bar, stack)
         if state:
-            _say(f"Resuming from {state}", 242)
+            _log.info(f"Resuming from {state}")
             solver.restore(state)
-        _say("Starting Optimization", 255)
+        _log.info("Starting Optimization")
         solver.solve()
-        _say("Optimization Done.", 258)
+        _log.info("Optimization Done.")
 
 
 def spawn(gpus: Sequence[int], arguments: Sequence[str]) -> int:
@@ -129,39 +130,6 @@ def spawn(gpus: Sequence[int], arguments: Sequence[str]) -> int:
         return subprocess.run([*command, "-m", "pyscratchdet", "train", *arguments], env=environment).returncode
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def parse_gpus(text: str) -> list[int]:
-    """Returns the device numbers of a --gpu flag.
-
-    Raises:
-        UsageError: Not numbers, or no such device.
-    """
-    number = torch.cuda.device_count()
-    if text == "all":
-        gpus = list(range(number))
-    else:
-        try:
-            gpus = [int(part) for part in text.split(",") if part.strip()]
-        except ValueError as error:
-            raise UsageError(f'--gpu "{text}"', code="train.gpu", expected='numbers such as 0,1, or "all"') from error
-    if text and (not gpus or any(not 0 <= gpu < number for gpu in gpus)):
-        raise UsageError(
-            f"--gpu {text}: no such device",
-            code="train.gpu",
-            expected=f"0 to {number - 1}" if number else "no --gpu: this machine has no CUDA device",
-        )
-    return gpus
-
-
-def choose_device(gpu: str) -> torch.device:
-    """Returns the device of a --gpu flag for commands that use one; the CPU where it is empty.
-
-    Raises:
-        UsageError: No such device.
-    """
-    gpus = parse_gpus(gpu)
-    return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
 
 
 def _solver_param(settings: TrainSettings) -> caffe_pb2.SolverParameter:
@@ -246,7 +214,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
-
-
-def _say(message: str, line: int) -> None:
-    info(_log, message, f"caffe.cpp:{line}")

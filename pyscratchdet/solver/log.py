@@ -11,9 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from pyscratchdet.errors import FileError
 
 ROOT = "pyscratchdet.solver"
+_log = logging.getLogger(__name__)
 _LETTERS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
 
 
@@ -22,19 +25,19 @@ def number(value: float) -> str:
     return f"{float(value):.6g}"
 
 
-def info(log: logging.Logger, message: str, place: str, level: int = logging.INFO) -> None:
-    """Logs `message` as coming from `place`, the original's file and line, such as "solver.cpp:243"."""
-    log.log(level, "%s", message, extra={"place": place})
+def say_device(device: torch.device) -> None:
+    """Says where the net is going to run."""
+    _log.info("Use CPU." if device.type == "cpu" else f"Use GPU with device ID {device.index}")
 
 
 class GlogFormatter(logging.Formatter):
-    """`I1121 08:00:00.000000  1234 solver.cpp:243] message`."""
+    """`I1121 08:00:00.000000  1234 solver.py:243] message`, with the file and line that logged it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line of one record."""
         seconds = time.localtime(record.created)
         stamp = time.strftime("%m%d %H:%M:%S", seconds) + f".{int(record.created % 1 * 1e6):06d}"
-        place = getattr(record, "place", f"{record.filename}:{record.lineno}")
+        place = f"{record.filename}:{record.lineno}"
         thread = threading.get_native_id()
         return f"{_LETTERS.get(record.levelno, 'I')}{stamp} {thread:5d} {place}] {record.getMessage()}"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from pyscratchdet.errors import SolverError
+from pyscratchdet.errors import FileError, SolverError
 from pyscratchdet.layers.plan import NetFile, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.upgrade import upgrade_net
@@ -80,6 +82,30 @@ def test_nets(param: caffe_pb2.SolverParameter) -> list[NetChoice]:
     ]
 
 
+def first_test_net(param: caffe_pb2.SolverParameter, folder: str | os.PathLike[str]) -> NetChoice | None:
+    """Returns the first of the test nets, the only one that is read; None where there is none.
+
+    Args:
+        param: The solver's settings.
+        folder: Where the solver file is, for a hint: paths in it count from the working folder, as in Caffe.
+
+    Raises:
+        FileError, PrototxtError: The net file is missing or not sound.
+    """
+    found = next(_test_sources(param), None)
+    if found is None:
+        return None
+    value, source = found
+    if isinstance(value, str) and not Path(value).exists() and (beside := Path(folder, value)).exists():
+        raise FileError(
+            f"no file {value}",
+            code="file.read",
+            hint=f"paths count from the working folder; did you mean {beside}?",
+        )
+    state = param.test_state[0] if param.test_state else caffe_pb2.NetState()
+    return _choice(_net(value), caffe_pb2.TEST, state, source)
+
+
 def _test_sources(param: caffe_pb2.SolverParameter) -> Iterator[tuple[caffe_pb2.NetParameter | str, str]]:
     for inline in param.test_net_param:
         yield inline, "test_net_param"
@@ -88,7 +114,7 @@ def _test_sources(param: caffe_pb2.SolverParameter) -> Iterator[tuple[caffe_pb2.
     for _ in range(len(param.test_iter) - len(param.test_net_param) - len(param.test_net)):
         if param.HasField("net_param"):
             yield param.net_param, "net_param"
-        else:
+        elif param.HasField("net"):
             yield param.net, f"net file: {param.net}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pyscratchdet.errors import SolverError, nearest
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.solver.log import info, number
+from pyscratchdet.solver.log import number
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid", "plateau")
 NO_MINIMUM = float(np.finfo(np.float32).max)
@@ -90,7 +90,7 @@ class LearningRate:
         values = self.param.stepvalue
         if self.current_step < len(values) and iteration >= values[self.current_step]:
             self.current_step += 1
-            info(_log, f"MultiStep Status: Iteration {iteration}, step = {self.current_step}", "sgd_solver.cpp:50")
+            _log.info(f"MultiStep Status: Iteration {iteration}, step = {self.current_step}")
         return self._stepped()
 
     def _poly(self, iteration: int, loss: float) -> float:
@@ -109,11 +109,10 @@ class LearningRate:
         if self.current_step < len(windows) and iteration >= self.iter_last_event + windows[self.current_step]:
             self.current_step += 1
             self.iter_last_event = iteration
-            info(_log, f"Plateau Status: Iteration {iteration}, step = {self.current_step}", "sgd_solver.cpp:82")
+            _log.info(f"Plateau Status: Iteration {iteration}, step = {self.current_step}")
         display = self.param.display
         if display and iteration % display == 0 and self.iter_last_event > iteration - display:
-            message = f"Plateau Status: Iteration {iteration}, current minimum_loss = {number(self.minimum_loss)}"
-            info(_log, message, "sgd_solver.cpp:89")
+            _log.info(f"Plateau Status: Iteration {iteration}, current minimum_loss = {number(self.minimum_loss)}")
         return self._stepped()
 
     def _stepped(self) -> float:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from pyscratchdet.errors import SolverError
+from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import LayerModule, Net
+from pyscratchdet.solver.smoothing import SmoothedLoss
 from pyscratchdet.solver.snapshot import decode_array, encode_array
-
-if TYPE_CHECKING:
-    from pyscratchdet.solver.solver import Solver
 
 
 class DataPosition:
@@ -70,29 +70,42 @@ class DataPosition:
         self._batches[module.name] += 1
 
 
-def collect(solver: Solver) -> dict[str, Any]:
-    """Returns where this process of a run stands."""
-    return {
-        "data": [position.collect() for position in solver.positions],
-        "random": solver.random.state,
-        "torch": encode_array(torch.get_rng_state().numpy()),
-        "losses": solver.losses.state(),
-        "first_loss": solver.first_loss,
-    }
+class RunState:
+    """Where one process of a run stands, beyond its weights and histories.
 
-
-def restore(solver: Solver, kept: dict[str, Any]) -> None:
-    """Brings a freshly built solver to where `collect` saw its predecessor.
-
-    Raises:
-        SolverError: The nets have other data layers now.
+    Args:
+        nets: The train net and the test nets, newly built.
+        random: The stream that they draw from.
+        losses: The losses seen.
     """
-    for position, state in zip(solver.positions, kept["data"], strict=False):
-        position.restore(state)
-    solver.random.state = kept["random"]
-    torch.set_rng_state(torch.from_numpy(decode_array(kept["torch"])))
-    solver.losses.restore(kept["losses"])
-    solver.first_loss = kept["first_loss"]
+
+    def __init__(self, nets: Sequence[Net], random: CaffeRandom, losses: SmoothedLoss) -> None:
+        self._positions = [DataPosition(net) for net in nets]
+        self._random = random
+        self._losses = losses
+
+    def collect(self) -> dict[str, Any]:
+        """Returns the state."""
+        return {
+            "data": [position.collect() for position in self._positions],
+            "random": self._random.state,
+            "torch": encode_array(torch.get_rng_state().numpy()),
+            "losses": self._losses.state(),
+            "first_loss": self._losses.first,
+        }
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Goes to the state that `collect` returned.
+
+        Raises:
+            SolverError: The nets have other data layers now, or are further already.
+        """
+        for position, state in zip(self._positions, kept["data"], strict=False):
+            position.restore(state)
+        self._random.state = kept["random"]
+        torch.set_rng_state(torch.from_numpy(decode_array(kept["torch"])))
+        self._losses.restore(kept["losses"])
+        self._losses.first = kept["first_loss"]
 
 
 def _has_state(layer: Any) -> bool:

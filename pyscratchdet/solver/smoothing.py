@@ -11,14 +11,16 @@ class SmoothedLoss:
 
     Attributes:
         recent: The losses within the window, oldest first.
+        first: The first loss ever seen; None before there is one.
     """
 
     def __init__(self, window: int) -> None:
         self.window = window
+        self.first: float | None = None
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all losses."""
+        """Forgets all losses but the first."""
         self.recent: list[np.float32] = []
         self._smoothed = np.float32(0)
         self._pending: list[Tensor] = []
@@ -38,6 +40,8 @@ class SmoothedLoss:
         self._pending = []
         for value in values:
             self._smooth(value)
+        if values and self.first is None:
+            self.first = float(values[0])
         return [float(value) for value in values]
 
     @property

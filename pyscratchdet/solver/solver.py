@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ from pyscratchdet.proto.text import read, to_text
 from pyscratchdet.proto.upgrade import upgrade_solver
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import Net, build_net, copy_weights, share_weights
-from pyscratchdet.solver import resume, snapshot, testing
+from pyscratchdet.solver import snapshot, testing
 from pyscratchdet.solver.debug import debug_info
 from pyscratchdet.solver.distributed import World
 from pyscratchdet.solver.divergence import divergence, has_diverged
 from pyscratchdet.solver.fast import Precision
-from pyscratchdet.solver.log import info, number
+from pyscratchdet.solver.log import number
 from pyscratchdet.solver.meter import Meter, SolverEvent
 from pyscratchdet.solver.nets import NetChoice, test_nets, train_net
 from pyscratchdet.solver.optimizers import make_optimizer
 from pyscratchdet.solver.policies import LearningRate
+from pyscratchdet.solver.resume import RunState
 from pyscratchdet.solver.smoothing import SmoothedLoss
+from pyscratchdet.solver.testing import Pass
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,6 @@ _log = logging.getLogger(__name__)
 _LOSS_PERIOD = 20
 
 Feed = Callable[[Net], Mapping[str, Tensor] | None]
-Pass = tuple[Tensor, Mapping[str, Tensor]]
 
 
 class Action(IntEnum):
@@ -70,7 +72,7 @@ class Solver:
         test_nets: The test nets; they share the train net's weights from their first test on.
         iter: Number of updates made.
         seed: What the random stream was seeded with, if by this solver.
-        positions: How far the data layers of the train net and the test nets are.
+        run_state: Where data layers, random streams and losses stand, for a snapshot.
         optimizer: The update rule with its histories.
         forward_backward: Does one pass forward and backward and returns (loss, blobs); replace it to keep blobs.
         forward_test: Does one pass of test net i and returns (loss, blobs).
@@ -107,7 +109,7 @@ class Solver:
         self.feed = feed or (lambda net: None)
         self.stop_when_diverged = stop_when_diverged
         self.keep = keep
-        self._say(f"Initializing solver from parameters: \n{to_text(self.param).strip()}", 63)
+        _log.info(f"Initializing solver from parameters: \n{to_text(self.param).strip()}")
         if self.world.is_root and self.param.snapshot:
             _probe(self.param.snapshot_prefix)
         self.seed = self.param.random_seed if self.param.random_seed >= 0 else seed
@@ -124,19 +126,18 @@ class Solver:
             "world_size": self.world.size,
             **(options or {}),
         }
-        self.net = self._build(train_net(self.param), "Creating training net from ", 101)
+        self.net = self._build(train_net(self.param), "Creating training net from ")
         self.test_nets = [
-            self._build(choice, f"Creating test net (#{i}) specified by ", 196)
+            self._build(choice, f"Creating test net (#{i}) specified by ")
             for i, choice in enumerate(test_nets(self.param) if self.world.is_root else [])
         ]
-        self.positions = [resume.DataPosition(net) for net in (self.net, *self.test_nets)]
         self._ignored: dict[int, list[str]] = {}  # by test net: layers of the train net that it lacks
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
         self.rate = LearningRate(self.param)
         self.optimizer = make_optimizer(self.param, _learnable(self.net))
         self.optimizer.keep_updates = self.param.snapshot_diff
         self.losses = SmoothedLoss(self.param.average_loss)
-        self.first_loss: float | None = None
+        self.run_state = RunState((self.net, *self.test_nets), self.random, self.losses)
         self._continued = False
         self.iter = 0
         self.stopped = False
@@ -147,7 +148,7 @@ class Solver:
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.asked = Action.NONE
         self.meter = Meter(self.net, self.device, self.world.size)
-        self._say("Solver scaffolding done.", 75)
+        _log.info("Solver scaffolding done.")
         for paths in self.param.weights:
             self.copy_weights(paths)
 
@@ -160,17 +161,17 @@ class Solver:
 
     def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
         """Trains up to max_iter, with tests, displays and snapshots (Solver::Solve)."""
-        self._say(f"Solving {self.net.name}", 294)
-        self._say(f"Learning Rate Policy: {self.param.lr_policy}", 295)
+        _log.info(f"Solving {self.net.name}")
+        _log.info(f"Learning Rate Policy: {self.param.lr_policy}")
         self.stopped = False
         if resume_file is not None:
-            self._say(f"Restoring previous solver status from {os.fspath(resume_file)}", 301)
+            _log.info(f"Restoring previous solver status from {os.fspath(resume_file)}")
             self.restore(resume_file)
         self.step(self.param.max_iter - self.iter)
         if self.param.snapshot_after_train and not (self.param.snapshot and self.iter % self.param.snapshot == 0):
             self.snapshot()
         if self.stopped:
-            self._say("Optimization stopped early.", 316)
+            _log.info("Optimization stopped early.")
             return
         if self.param.display and self.iter % self.param.display == 0:
             # The setting is that of the last iteration, which was displayed too only where all are.
@@ -178,11 +179,11 @@ class Solver:
             with debug_info(self.net, debug, backward=False), torch.no_grad():
                 loss, _ = self._forward()
             self._take_loss(loss, {})
-            self._say(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}", 332)
+            _log.info(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
             self._obey()
-        self._say("Optimization Done.", 337)
+        _log.info("Optimization Done.")
 
     def step(self, iterations: int) -> None:
         """Makes `iterations` updates, fewer when asked to stop (Solver::Step).
@@ -267,17 +268,15 @@ class Solver:
     def _update(self, display: bool) -> None:
         rate = self.rate(self.iter, self.smoothed_loss if self.param.lr_policy == "plateau" else 0.0)
         if display:
-            self._say(f"Iteration {self.iter}, lr = {number(rate)}", 138, "sgd_solver.cpp")
+            _log.info(f"Iteration {self.iter}, lr = {number(rate)}")
         self.optimizer.set_rate(rate)
         self.optimizer.iteration = self.iter
         self.optimizer.step()
         if self.optimizer.clipped:
             norm, factor = self.optimizer.clipped
-            self._say(
+            _log.info(
                 f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > "
-                f"{number(self.param.clip_gradients)}) by scale factor {number(factor)}",
-                124,
-                "sgd_solver.cpp",
+                f"{number(self.param.clip_gradients)}) by scale factor {number(factor)}"
             )
 
     # --- losses ---
@@ -290,9 +289,7 @@ class Solver:
 
     def _settle_losses(self, blobs: Mapping[str, Tensor]) -> None:
         for loss in self.losses.settle():
-            if self.first_loss is None:
-                self.first_loss = loss
-            if self.stop_when_diverged and has_diverged(loss, self.first_loss):
+            if self.stop_when_diverged and has_diverged(loss, self.losses.first):
                 raise divergence(self.net, {**self._inner_blobs(), **blobs}, self.iter, loss)
 
     def _inner_blobs(self) -> Mapping[str, Tensor]:
@@ -304,14 +301,11 @@ class Solver:
 
     # --- output ---
 
-    def _say(self, message: str, line: int, file: str = "solver.cpp") -> None:
-        info(_log, message, f"{file}:{line}")
-
     def _display(self, blobs: Mapping[str, Tensor]) -> None:
         self._settle_losses(blobs)
-        self._say(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}", 243)
+        _log.info(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
         for line in testing.output_lines(self.net, testing.flat_outputs(self.net, blobs), "Train"):
-            self._say(line, 259)
+            _log.info(line)
 
     def _tell(self, displayed: Mapping[str, Tensor] | None) -> None:
         """Tells the listeners about this iteration; with all figures where it was displayed."""
@@ -341,9 +335,18 @@ class Solver:
                 return
             if index not in self._ignored:
                 self._ignored[index] = share_weights(net, self.net)
-            values = testing.test(self, index, self._ignored[index])
+            _log.info(f"Iteration {self.iter}, Testing net (#{index})")
+            for layer in self._ignored[index]:
+                _log.info(f"Ignoring source layer {layer}")
+            values = testing.test(net, index, self.param, partial(self.forward_test, index), self._is_stopped)
             self._report(SolverEvent("test", self.iter, values))
         self.meter.start()
+
+    def _is_stopped(self) -> bool:
+        """Takes note of what is asked for during a test; returns whether that is to stop."""
+        while action := self.action():
+            self.asked = max(self.asked, action)
+        return self.asked == Action.STOP
 
     # --- snapshots ---
 
@@ -354,16 +357,16 @@ class Solver:
             FileError: They cannot be written; earlier snapshots stay whole.
         """
         self._settle_losses({})
-        run = {"seed": self.seed, "processes": self.world.gather(resume.collect(self))}
+        run = {"seed": self.seed, "processes": self.world.gather(self.run_state.collect())}
         if not self.world.is_root:
             return None
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         kind, end = ("HDF5", ".h5") if hdf5 else ("binary proto", "")
         model_path = snapshot.snapshot_path(self.param.snapshot_prefix, self.iter, ".caffemodel" + end)
         state_path = snapshot.snapshot_path(self.param.snapshot_prefix, self.iter, ".solverstate" + end)
-        self._say(f"Snapshotting to {kind} file {model_path}", 606 if hdf5 else 596)
+        _log.info(f"Snapshotting to {kind} file {model_path}")
         snapshot.write_model(self.net, model_path, self.param.snapshot_diff)
-        self._say(f"Snapshotting solver state to {kind} file {state_path}", 317 if hdf5 else 307, "sgd_solver.cpp")
+        _log.info(f"Snapshotting solver state to {kind} file {state_path}")
         state = snapshot.SolverState(
             self.iter,
             model_path,
@@ -374,7 +377,7 @@ class Solver:
         )
         snapshot.write_snapshot(state_path, model_path, state, run)
         for old in snapshot.prune(self.param.snapshot_prefix, self.keep, self.iter):
-            self._say(f"Removed the older snapshot {old}", 317, "sgd_solver.cpp")
+            _log.info(f"Removed the older snapshot {old}")
         return Path(state_path)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
@@ -399,7 +402,7 @@ class Solver:
                     f"{model_path} lacks layers of the net: {', '.join(report.untouched)}", code="solver.learned-net"
                 )
         self.optimizer.set_histories(state.histories)
-        self._say("SGDSolver: restoring history", 356, "sgd_solver.cpp")
+        _log.info("SGDSolver: restoring history")
         self.iter = state.iteration
         self.rate.current_step = state.current_step
         self.rate.minimum_loss = state.minimum_loss
@@ -411,27 +414,27 @@ class Solver:
     def _go_on(self, processes: list[dict[str, Any]]) -> None:
         """Brings data layers and random streams to where the snapshot saw them, process by process."""
         if len(processes) == self.world.size:
-            resume.restore(self, processes[self.world.rank])
+            self.run_state.restore(processes[self.world.rank])
             self._continued = True
         else:
-            self._say(f"The snapshot is of {len(processes)} processes: with {self.world.size} the data begin anew", 301)
+            _log.info(f"The snapshot is of {len(processes)} processes: with {self.world.size} the data begin anew")
 
     def copy_weights(self, paths: str) -> None:
         """Starts from weights of one or more comma-separated files, in all nets (caffe.cpp: CopyLayers)."""
         for path in paths.split(","):
-            self._say(f"Finetuning from {path}", 155, "caffe.cpp")
+            _log.info(f"Finetuning from {path}")
             for net in (self.net, *self.test_nets):
                 report = copy_weights(net, path)
                 for layer in report.ignored:
-                    self._say(f"Ignoring source layer {layer}", 757, "net.cpp")
+                    _log.info(f"Ignoring source layer {layer}")
                 if net is self.net:
-                    self._say(report.summary(), 155, "caffe.cpp")
+                    _log.info(report.summary())
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
 
     # --- building ---
 
-    def _build(self, choice: NetChoice, what: str, line: int) -> Net:
-        self._say(f"{what}{choice.source}", line)
+    def _build(self, choice: NetChoice, what: str) -> Net:
+        _log.info(f"{what}{choice.source}")
         net = build_net(choice.net, choice.phase, choice.level, choice.stages, self.random, self._options)
         return self.precision.prepare(net.to(self.device), self.device)
 

@@ -4,15 +4,17 @@ import csv
 import json
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from toynet import SOLVER, TRAIN
 
+from pyscratchdet import solver
 from pyscratchdet.cli import main
 from pyscratchdet.solver.curves import read_curves
 
-GLOG = re.compile(r"[IWE]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.cpp:\d+\] ")
+GLOG = re.compile(r"[IWE]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.py:\d+\] ")
 
 
 def test_train_logs_what_parse_log_reads(toy, tmp_path, capsys):
@@ -32,6 +34,9 @@ def test_train_logs_what_parse_log_reads(toy, tmp_path, capsys):
     assert len([line for line in lines if re.search(r"Test net output #(\d+): (\S+) = ([\.\deE+-]+)", line)]) == 3
     assert "" not in text.splitlines()  # an empty line stops parse_log.py
     assert len([line for line in lines if "Solving toy" in line]) == 1
+    # Each line names the place in our own sources that logged it.
+    for file, number in {re.search(r"(\w+\.py):(\d+)\] ", line).groups() for line in lines}:
+        assert "_log." in (Path(solver.__file__).parent / file).read_text().splitlines()[int(number) - 1]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

@@ -1,4 +1,4 @@
-"""`caffe test` and `caffe time` (tools/caffe.cpp)."""
+"""`caffe time`: every layer by the clock, forward and backward (tools/caffe.cpp)."""
 
 from __future__ import annotations
 
@@ -8,67 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pyscratchdet.errors import NetError, UsageError
+from pyscratchdet.errors import UsageError
 from pyscratchdet.runtime import Net
-from pyscratchdet.solver.debug import debug_info
-from pyscratchdet.solver.log import info, number
-from pyscratchdet.solver.testing import flat_outputs, output_text
+from pyscratchdet.solver.log import number
 
 _log = logging.getLogger(__name__)
 
 # Bottoms and tops of a layer that backpropagation visits.
 Tape = tuple[list[Tensor], list[Tensor]]
-
-
-def say_device(device: torch.device) -> None:
-    """Says where the net is going to run."""
-    info(_log, "Use CPU." if device.type == "cpu" else f"Use GPU with device ID {device.index}", "caffe.cpp:275")
-
-
-def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
-    """Runs a test net on its own data, prints every output and at the end their means.
-
-    Args:
-        net: A net with data layers.
-        iterations: Number of batches.
-
-    Returns:
-        {output: mean over the batches}.
-
-    Raises:
-        UsageError: iterations is not above 0.
-        NetError: The net has inputs that nobody fills, or its outputs change their shapes between batches.
-    """
-    _check(net, iterations)
-    info(_log, f"Running for {iterations} iterations.", "caffe.cpp:281")
-    names = net.output_names
-    sums: list[np.ndarray] = []
-    loss = np.float32(0)
-    for i in range(iterations):
-        with debug_info(net, net.plan.graph.param.debug_info, backward=False), torch.no_grad():
-            blobs = net()
-        loss += np.float32(net.total_loss(blobs).item())
-        outputs = flat_outputs(net, blobs)
-        for name, output in zip(names, outputs, strict=True):
-            for value in output.ravel():
-                info(_log, f"Batch {i}, {name} = {number(value)}", "caffe.cpp:304")
-        if sums and any(a.shape != b.shape for a, b in zip(sums, outputs, strict=True)):
-            raise NetError(
-                "outputs change their shapes between batches and have no mean",
-                code="score.shapes",
-                hint="a net that ends in DetectionEvaluate is judged by `evaluate caffe`",
-            )
-        sums = [a + b for a, b in zip(sums, outputs, strict=True)] if sums else outputs
-    info(_log, f"Loss: {number(float(loss / np.float32(iterations)))}", "caffe.cpp:309")
-    means = [(total / np.float32(iterations)).astype(np.float32) for total in sums]
-    for name, mean in zip(names, means, strict=True):
-        for value in mean.ravel():
-            info(_log, output_text(net, name, float(value)), "caffe.cpp:321")
-    return dict(zip(names, means, strict=True))
 
 
 @dataclass
@@ -99,20 +49,20 @@ def time_net(net: Net, iterations: int, inputs: Mapping[str, Tensor] | None = No
     if iterations <= 0:
         raise UsageError("iterations must be above 0", code="time.iterations", found=iterations)
     timer = _LayerTimer(net, inputs)
-    info(_log, "Performing Forward", "caffe.cpp:354")
+    _log.info("Performing Forward")
     tapes, loss = timer.run_forward()
-    info(_log, f"Initial loss: {number(loss)}", "caffe.cpp:360")
-    info(_log, "Performing Backward", "caffe.cpp:361")
+    _log.info(f"Initial loss: {number(loss)}")
+    _log.info("Performing Backward")
     timer.run_backward(tapes)
     timer.clear()
-    info(_log, "*** Benchmark begins ***", "caffe.cpp:374")
-    info(_log, f"Testing for {iterations} iterations.", "caffe.cpp:375")
+    _log.info("*** Benchmark begins ***")
+    _log.info(f"Testing for {iterations} iterations.")
     start = time.perf_counter()
     for i in range(iterations):
         begin = time.perf_counter()
         timer.run_backward(timer.run_forward()[0])
         milliseconds = (time.perf_counter() - begin) * 1e3
-        info(_log, f"Iteration: {i + 1} forward-backward time: {number(milliseconds)} ms.", "caffe.cpp:403")
+        _log.info(f"Iteration: {i + 1} forward-backward time: {number(milliseconds)} ms.")
     total = (time.perf_counter() - start) * 1e3
     timing = timer.timing(iterations)
     _print_timing(timing, total, iterations)
@@ -120,15 +70,15 @@ def time_net(net: Net, iterations: int, inputs: Mapping[str, Tensor] | None = No
 
 
 def _print_timing(timing: Timing, total: float, iterations: int) -> None:
-    info(_log, "Average time per layer: ", "caffe.cpp:406")
+    _log.info("Average time per layer: ")
     for name, forward, backward in timing.layers:
-        info(_log, f"{name:>10}\tforward: {number(forward)} ms.", "caffe.cpp:409")
-        info(_log, f"{name:>10}\tbackward: {number(backward)} ms.", "caffe.cpp:412")
-    info(_log, f"Average Forward pass: {number(timing.forward)} ms.", "caffe.cpp:417")
-    info(_log, f"Average Backward pass: {number(timing.backward)} ms.", "caffe.cpp:419")
-    info(_log, f"Average Forward-Backward: {number(total / iterations)} ms.", "caffe.cpp:421")
-    info(_log, f"Total Time: {number(total)} ms.", "caffe.cpp:423")
-    info(_log, "*** Benchmark ends ***", "caffe.cpp:424")
+        _log.info(f"{name:>10}\tforward: {number(forward)} ms.")
+        _log.info(f"{name:>10}\tbackward: {number(backward)} ms.")
+    _log.info(f"Average Forward pass: {number(timing.forward)} ms.")
+    _log.info(f"Average Backward pass: {number(timing.backward)} ms.")
+    _log.info(f"Average Forward-Backward: {number(total / iterations)} ms.")
+    _log.info(f"Total Time: {number(total)} ms.")
+    _log.info("*** Benchmark ends ***")
 
 
 class _LayerTimer:
@@ -223,14 +173,3 @@ class _LayerTimer:
 def _random_inputs(net: Net, device: torch.device) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return {name: torch.rand(net.blob_shapes[name], generator=generator).to(device) for name in net.input_names}
-
-
-def _check(net: Net, iterations: int) -> None:
-    if iterations <= 0:
-        raise UsageError("iterations must be above 0", code="score.iterations", found=iterations)
-    if net.input_names:
-        raise NetError(
-            f"nobody fills the inputs {', '.join(net.input_names)}",
-            code="score.inputs",
-            hint="give a net with data layers, or use `pyscratchdet evaluate`",
-        )

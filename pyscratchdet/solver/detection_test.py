@@ -1,0 +1,96 @@
+"""The solver's detection test by itself: a test net with DetectionEvaluate, run on a snapshot and summed up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pyscratchdet.errors import NetError, UsageError
+from pyscratchdet.evaluate.average_precision import DetectionSummary
+from pyscratchdet.layers.plan import read_net
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.text import read
+from pyscratchdet.runtime import load_net
+from pyscratchdet.solver.nets import NetChoice, first_test_net
+from pyscratchdet.solver.testing import passes, summaries
+
+
+@dataclass(frozen=True)
+class DetectionTest:
+    """What to test with.
+
+    Attributes:
+        net: The test net.
+        iterations: Batches.
+        ap_version: "11point", "MaxIntegral" or "Integral".
+    """
+
+    net: NetChoice
+    iterations: int
+    ap_version: str = "11point"
+
+    @classmethod
+    def of_net(cls, path: str | os.PathLike[str]) -> DetectionTest:
+        """Returns the test of a net file, one batch long.
+
+        Raises:
+            FileError, PrototxtError: It cannot be read.
+        """
+        return cls(NetChoice(read_net(path), caffe_pb2.TEST, 0, [], os.fspath(path)), 1)
+
+    @classmethod
+    def of_solver(cls, path: str | os.PathLike[str]) -> DetectionTest:
+        """Returns the first test of a solver file.
+
+        Raises:
+            FileError, PrototxtError: The solver or its test net cannot be read.
+            UsageError: The solver has no test.
+        """
+        param = read(path, caffe_pb2.SolverParameter)
+        net = first_test_net(param, Path(path).parent) if param.test_iter else None
+        if net is None:
+            raise UsageError(
+                f"{os.fspath(path)}: no test net", code="evaluate.no-test", expected="test_net (or net) and test_iter"
+            )
+        return cls(net, param.test_iter[0], param.ap_version)
+
+
+def run_detection_test(
+    test: DetectionTest,
+    weights: str | os.PathLike[str] | None,
+    device: torch.device | str = "cpu",
+    on_pass: Callable[[int], None] = lambda number: None,
+) -> dict[str, DetectionSummary]:
+    """Runs a test net and sums up each of its outputs.
+
+    Args:
+        test: What to test with.
+        weights: A snapshot; None where the net has nothing to learn.
+        device: torch device.
+        on_pass: Called with the number of batches done.
+
+    Returns:
+        {output blob: summary}.
+
+    Raises:
+        FileError, WeightsError, DataError, LayerError: Something is missing or not sound.
+        NetError: The net is not sound or has no DetectionEvaluate layer.
+    """
+    choice = test.net
+    net = load_net(choice.net, weights, choice.phase, level=choice.level, stages=choice.stages).to(device)
+    if not any(module.layer_type == "DetectionEvaluate" for module in net.layers):
+        raise NetError(
+            f"{choice.source}: not a detection test net",
+            code="evaluate.no-evaluate-layer",
+            expected="a DetectionEvaluate layer in the TEST phase",
+            hint="a deploy net is judged by `evaluate voc` or `evaluate coco`",
+        )
+    run = []
+    for _, outputs in passes(net, test.iterations):
+        run.append(outputs)
+        on_pass(len(run))
+    return summaries(net, run, test.ap_version)
