@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pyscratchdet.errors import FileError
+from pyscratchdet.errors import FileError, UsageError
+
+# What a small file may hold when unpacked, in MiB; a larger one may hold this many times its own size.
+UNPACKED_VARIABLE, _UNPACKED_MIB, _UNPACKED_TIMES = "PYSCRATCHDET_MAX_UNPACKED_MIB", 256, 100
 
 
 @contextmanager
@@ -101,6 +104,35 @@ def map_bytes(path: str | os.PathLike[str]) -> memoryview:
     except OSError as error:
         raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
     return memoryview(content)
+
+
+def check_unpacked(num_bytes: int, stored: int, path: str | os.PathLike[str]) -> None:
+    """Refuses a file that says it holds far more than its own size suggests, before anything of that is read.
+
+    All readers whose files can be compressed, or name sizes that are not there, ask this: 256 MiB or 100 times the
+    file's size, whichever is more, are let through. The environment variable PYSCRATCHDET_MAX_UNPACKED_MIB raises the
+    256.
+
+    Args:
+        num_bytes: What the file says all its content takes in memory.
+        stored: The file's own size in bytes.
+        path: The file, for the error.
+
+    Raises:
+        FileError: It is more than the limit.
+        UsageError: The environment variable is not a number.
+    """
+    given = os.environ.get(UNPACKED_VARIABLE, str(_UNPACKED_MIB))
+    if not given.isdecimal():
+        raise UsageError(f"{UNPACKED_VARIABLE} is not a number", code="usage.limit", found=given)
+    limit = max(int(given) << 20, _UNPACKED_TIMES * stored)
+    if num_bytes > limit:
+        raise FileError(
+            f"{os.fspath(path)}: {stored} bytes that would become {num_bytes >> 20} MiB",
+            code="file.unpacked",
+            expected=f"at most {limit >> 20} MiB",
+            hint=f"if the file can be trusted, set {UNPACKED_VARIABLE} to the MiB that you allow",
+        )
 
 
 def _umask() -> int:

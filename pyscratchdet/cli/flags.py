@@ -1,12 +1,14 @@
 """Options that several commands share, and flags as the tools of Caffe take them (gflags).
 
--flag value, --flag value, -flag=value, --flag=value; switches also --noflag, -noflag and --flag=true.
+-flag value, --flag value, -flag=value, --flag=value; switches also --noflag, -noflag, and --flag=true or whatever else
+gflags reads as true or false, in capitals or not.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -62,7 +64,12 @@ def _add_switch(parser: argparse.ArgumentParser, name: str, default: bool, text:
 
 
 def _assigned(name: str, values: tuple[str, ...]) -> list[str]:
-    return [f"{dashes}{name}={value}" for dashes in ("--", "-") for value in values]
+    spellings = ["".join(letters) for value in values for letters in itertools.product(*_both_cases(value))]
+    return [f"{dashes}{name}={spelling}" for dashes in ("--", "-") for spelling in spellings]
+
+
+def _both_cases(value: str) -> list[list[str]]:
+    return [sorted({letter.lower(), letter.upper()}) for letter in value]
 
 
 def add_net_flags(parser: argparse.ArgumentParser) -> None:
