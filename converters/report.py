@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
-from importlib import resources
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from pyscratchdet.converters.compare import BlobComparison, Comparison, Difference
+from pyscratchdet.pages import fill_page
 
 FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 
@@ -45,44 +45,11 @@ def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[t
         title: Heading of the page.
         facts: (name, value) pairs about files and versions.
     """
-    style = resources.files("pyscratchdet.converters").joinpath("report.css").read_text(encoding="utf-8")
     ordered = sorted(comparisons, key=lambda comparison: comparison.agrees)
-    good = all(comparison.agrees for comparison in ordered)
-    verdicts = "".join(
-        f'<p class="{"good" if comparison.agrees else "bad"}">{html.escape(comparison.verdict())}</p>'
-        for comparison in ordered
+    plots = [DriftPlot(comparison) for comparison in ordered]
+    return fill_page(
+        __package__, "report.html", title=title, facts=facts, comparisons=ordered, plots=plots, cells=_cells
     )
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(title)}: {'agree' if good else 'part'}</title><style>{style}</style></head><body>"
-        f'{verdicts}<h1>{html.escape(title)}</h1><table class="facts">{rows}</table>'
-        + "".join(_section(comparison) for comparison in ordered)
-        + "</body></html>\n"
-    )
-
-
-def _section(comparison: Comparison) -> str:
-    rows = "".join(_html_row(blob) for blob in comparison.blobs)
-    missing = ", ".join(comparison.missing)
-    note = (
-        f'<p class="note">Not shown by {html.escape(comparison.reference)}: {html.escape(missing)}</p>'
-        if missing
-        else ""
-    )
-    return (
-        f"<h2>{html.escape(comparison.title)}</h2>"
-        f"{_plot(comparison)}{note}"
-        f"<table><thead><tr><th>{comparison.what}</th><th>layer</th><th>shape</th><th>max abs</th><th>rel L2</th>"
-        f"<th>cosine</th><th>own rel L2</th><th>allowed</th></tr></thead><tbody>{rows}</tbody></table>"
-    )
-
-
-def _html_row(blob: BlobComparison) -> str:
-    first, *rest = (html.escape(cell) for cell in [*_cells(blob), f"{blob.tolerance:.0e}"])
-    first += f"<small>{html.escape(blob.note)}</small>" if blob.note else ""
-    cells = "".join(f"<td>{cell}</td>" for cell in [first, *rest])
-    return f'<tr class="{"" if blob.agrees else "bad"}">{cells}</tr>'
 
 
 def _cells(blob: BlobComparison) -> list[str]:
@@ -111,62 +78,56 @@ def _worth_showing(blobs: Sequence[BlobComparison]) -> list[BlobComparison]:
     return [blob for blob in blobs if id(blob) in worst or not blob.agrees]
 
 
-def _plot(comparison: Comparison) -> str:
-    """Returns an SVG: relative L2 error of each blob in the order of computing, on a logarithmic scale."""
-    blobs = comparison.blobs
-    if not blobs:
-        return ""
-    width, height, left, top = 960, 230, 64, 24
-    low, high = math.log10(FLOOR), 0.0
-    step = (width - left - 10) / len(blobs)
+@dataclass
+class PlotDot:
+    """One error in a plot, in the plot's coordinates."""
 
-    def x(index: int) -> float:
-        return left + (index + 0.5) * step
-
-    def y(value: float) -> float:
-        level = min(max(math.log10(max(value, FLOOR)), low), high)
-        return top + (high - level) / (high - low) * (height - top - 24)
-
-    grid = "".join(
-        f'<line x1="{left}" x2="{width - 10}" y1="{y(10.0**power):.1f}" y2="{y(10.0**power):.1f}"/>'
-        f'<text x="{left - 6}" y="{y(10.0**power) + 4:.1f}" text-anchor="end">1e{power}</text>'
-        for power in range(int(low), 1, 2)
-    )
-    allowed = "".join(
-        f'<line x1="{x(i) - step / 2:.1f}" x2="{x(i) + step / 2:.1f}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>'
-        for i, level in enumerate(blob.drift_tolerance for blob in blobs)
-    )
-    dots = "".join(
-        _dot(x(i), y(value.relative), kind, blob, value)
-        for i, blob in enumerate(blobs)
-        for kind, value in (("own", blob.own), ("drift", blob.drift))
-        if value is not None
-    )
-    culprit = comparison.culprit
-    label = ""
-    if culprit is not None and culprit.drift is not None:
-        place = x(next(i for i, blob in enumerate(blobs) if blob is culprit))
-        anchor = "end" if place > width / 2 else "start"
-        label = (
-            f'<text class="culprit" x="{place:.1f}" y="{y(culprit.drift.relative) + 16:.1f}" text-anchor="{anchor}">'
-            f"{html.escape(culprit.blob)}</text>"
-        )
-    hollow = any(blob.own is not None for blob in blobs)
-    caption = (
-        f"{comparison.what}s in the order of computing; filled: from the net's inputs"
-        + ("; hollow: from the reference's own bottoms" if hollow else "")
-        + "; what is exactly equal lies on the lowest line"
-    )
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="relative L2 error of each {comparison.what}">'
-        f'<text x="4" y="12">relative L2 error; dashed: allowed</text>'
-        f'<g class="grid">{grid}</g><g class="allowed">{allowed}</g>{dots}{label}'
-        f'<text x="{left}" y="{height - 4}">{caption}</text></svg>'
-    )
+    x: float
+    y: float
+    kind: str
+    is_bad: bool
+    label: str
 
 
-def _dot(x: float, y: float, kind: str, blob: BlobComparison, value: Difference) -> str:
-    is_bad = blob.is_culprit if kind == "own" else not blob.agrees
-    state = " bad" if is_bad else ""
-    label = html.escape(f"{blob.blob} ({blob.layer_type}), {kind}: {value.relative:.2e}")
-    return f'<circle class="{kind}{state}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{label}</title></circle>'
+class DriftPlot:
+    """Where things lie in the plot of a comparison: relative L2 error of each blob, on a logarithmic scale.
+
+    Attributes:
+        width, height, left, right: Of the plot and its grid.
+        grid: (power of ten, y) per line.
+        allowed: (start, end, y) of what each blob may differ.
+        dots: Errors from the net's inputs on ("drift") and of a layer alone ("own").
+        culprit: The dot of the blob that parts first, if one does.
+        has_own: Whether any blob has an error of its layer alone.
+    """
+
+    width, height, left, right = 960, 230, 64, 950
+    _TOP, _BOTTOM = 24, 206
+
+    def __init__(self, comparison: Comparison) -> None:
+        blobs = comparison.blobs
+        step = (self.right - self.left) / max(len(blobs), 1)
+        x = [round(self.left + (index + 0.5) * step, 1) for index in range(len(blobs))]
+        self.grid = [(power, self._y(10.0**power)) for power in range(int(math.log10(FLOOR)), 1, 2)]
+        self.allowed = [
+            (round(at - step / 2, 1), round(at + step / 2, 1), self._y(blob.drift_tolerance))
+            for at, blob in zip(x, blobs, strict=True)
+        ]
+        self.dots: list[PlotDot] = []
+        self.culprit: PlotDot | None = None
+        for at, blob in zip(x, blobs, strict=True):
+            if blob.own is not None:
+                self._add(at, blob, "own", blob.own, blob.is_culprit)
+            if blob.drift is not None:
+                self._add(at, blob, "drift", blob.drift, not blob.agrees)
+                if blob is comparison.culprit:
+                    self.culprit = self.dots[-1]
+        self.has_own = any(blob.own is not None for blob in blobs)
+
+    def _add(self, x: float, blob: BlobComparison, kind: str, difference: Difference, is_bad: bool) -> None:
+        label = f"{blob.blob} ({blob.layer_type}), {kind}: {difference.relative:.2e}"
+        self.dots.append(PlotDot(x, self._y(difference.relative), kind, is_bad, label))
+
+    def _y(self, error: float) -> float:
+        level = math.log10(min(max(error, FLOOR), 1.0)) / math.log10(FLOOR)  # 0 at an error of 1, 1 at FLOOR
+        return round(self._TOP + level * (self._BOTTOM - self._TOP), 1)

@@ -7,8 +7,18 @@ offending line. Every part is a field, so programs need not parse the text.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+# Control characters, lone surrogates, and what turns the direction of writing: they make a terminal show something else
+# than there is, or do something.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""Returns text from a file as it may be shown: a control character as its escape, such as `\x1b`."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class PyScratchDetError(ValueError):
         text = f"{head}{body} [{self.code}]"
         if self.position and self.position.text.strip():
             text += f"\n    {self.position.text.strip()}"
-        return text
+        return printable(text)
 
 
 class FileError(PyScratchDetError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,8 +58,17 @@ def write_pieces(path: str | os.PathLike[str], pieces: Iterable[Any]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` atomically, as UTF-8."""
-    write_bytes(path, text.encode())
+    """Writes `text` to `path` atomically, as UTF-8; what has no UTF-8 (lone surrogates) as its escape."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def safe_file_name(text: str) -> str:
+    """Returns a name out of a file, such as a class or a record's key, as the name of a file in the folder meant.
+
+    What could lead elsewhere (separators, leading dots) or cannot be in a name (control characters, lone surrogates)
+    becomes "_".
+    """
+    return re.sub(r"^\.+|[/\\\x00-\x1f\x7f\ud800-\udfff]", "_", text) or "_"
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -1,13 +1,18 @@
-"""The terminal: one console for all commands."""
+"""What every command prints by: text from files never reaches the terminal as control characters or markup."""
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyscratchdet.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+_WIDE = 10_000
 
 
 def count(number: int, what: str) -> str:
@@ -15,10 +20,40 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def say(text: object, *, stderr: bool = False) -> None:
+    """Prints a line in which there are words from files: names, paths, messages."""
+    print(printable(text), file=sys.stderr if stderr else sys.stdout)
+
+
+def warn(text: object) -> None:
+    """Prints a warning on stderr."""
+    say(f"pyscratchdet: warning: {text}", stderr=True)
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Returns a console; where the output is no terminal, lines are 120 columns wide, so tables stay whole."""
+    """Returns a console that prints text as it is, brackets too.
+
+    Where the output is not a terminal, lines are as long as they need to be, so tables stay whole.
+    """
     from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        """Every string that rich shows, in a table too, goes through here."""
+
+        def render_str(self, text: str, **style: Any) -> Text:
+            return super().render_str(printable(text), **style)
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else 120
-    return Console(stderr=stderr, width=width, highlight=False)
+    width = None if stream.isatty() else _WIDE
+    return PlainConsole(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def plain_table(columns: Sequence[str]) -> Table:
+    """Returns a table without lines, so that other programs can read it; a column named "x>" is aligned right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name.rstrip(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
+    return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.detector_options import add_detector_arguments, make_detector
@@ -131,11 +130,13 @@ def _of_classes(found: ImageDetections, wanted: list[int] | None) -> ImageDetect
 
 def _batches(frames: Iterator[Frame], size: int, run: Run) -> Iterator[list[Frame]]:
     """Yields the readable frames in batches; the others are reported."""
+    from pyscratchdet.cli.console import warn
+
     batch: list[Frame] = []
     for frame in frames:
         if frame.image is None:
             run.failed[frame.source.path] = str(frame.error)
-            print(f"pyscratchdet: warning: {frame.error}", file=sys.stderr)
+            warn(frame.error)
             continue
         batch.append(frame)
         if len(batch) == size:
@@ -146,7 +147,7 @@ def _batches(frames: Iterator[Frame], size: int, run: Run) -> Iterator[list[Fram
 
 
 def _sum_up(folder: str, run: Run) -> int:
-    from pyscratchdet.cli.console import count
+    from pyscratchdet.cli.console import count, say
     from pyscratchdet.errors import DataError
 
     if not run.records:
@@ -159,10 +160,10 @@ def _sum_up(folder: str, run: Run) -> int:
             counts[run.names[label]] = counts.get(run.names[label], 0) + 1
     each = ", ".join(f"{name}: {number}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
     objects = count(sum(counts.values()), "object") + (f" ({each})" if each else "")
-    print(f"{count(len(run.records), 'picture')}, {objects}")
+    say(f"{count(len(run.records), 'picture')}, {objects}")
     if run.failed:
-        print(f"{count(len(run.failed), 'input')} could not be read: {', '.join(run.failed)}", file=sys.stderr)
-    print(f"written to {folder}")
+        say(f"{count(len(run.failed), 'input')} could not be read: {', '.join(run.failed)}", stderr=True)
+    say(f"written to {folder}")
     return 0
 
 

@@ -207,6 +207,7 @@ def detect_set(
 
 
 def _run_caffe(args: argparse.Namespace) -> int:
+    from pyscratchdet.cli.console import say
     from pyscratchdet.devices import choose_device
     from pyscratchdet.progress import Progress
     from pyscratchdet.solver.detection_test import run_detection_test
@@ -219,7 +220,7 @@ def _run_caffe(args: argparse.Namespace) -> int:
         return 0
     for index, (name, summary) in enumerate(summaries.items()):
         for line in summary.lines(name, index) or [f"{name}: no detections"]:
-            print(line)
+            say(line)
     return 0
 
 
@@ -307,8 +308,9 @@ def _write_report(
 ) -> None:
     from pathlib import Path
 
+    from pyscratchdet.cli.console import say
     from pyscratchdet.evaluate.report import EvaluationReport, write_report
 
     title = f"{Path(args.results or args.weights).name} on {Path(args.data).absolute().name}"
     page = write_report(EvaluationReport(title, truth, detections, result, figures), args.output)
-    print(f"page of results: {page}", file=sys.stderr if args.json else sys.stdout)
+    say(f"page of results: {page}", stderr=args.json)

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.errors import UsageError
 
     if args.list:
-        print(_table())
+        _print_list()
         return 0
     names = list(prototxt.entries()) if args.all else args.names
     if not names:
@@ -76,19 +76,15 @@ def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
         ) from error
 
 
-def _table() -> str:
+def _print_list() -> None:
     from pyscratchdet import prototxt
+    from pyscratchdet.cli.console import console, plain_table
 
     costs = prototxt.costs()
-    rows = [("name", "size", "M params", "GFLOPs", "belongs to", "note")]
+    table = plain_table(("name", "size>", "M params>", "GFLOPs>", "belongs to", "note"))
     for entry in prototxt.entries().values():
         parameters, macs = costs[entry.name]
         cost = (f"{parameters / 1e6:.1f}", f"{2 * macs / 1e9:.1f}")
-        rows.append((entry.name, str(entry.size), *cost, entry.result, entry.note))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = []
-    for name, size, parameters_text, flops, result, note in rows:
-        numbers = zip((size, parameters_text, flops), widths[1:4], strict=True)
-        cells = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in numbers), result.ljust(widths[4]), note]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", "GFLOPs count two for each multiply-accumulate of the deploy net at batch size 1."])
+        table.add_row(entry.name, str(entry.size), *cost, entry.result, entry.note)
+    console().print(table)
+    print("\nGFLOPs count two for each multiply-accumulate of the deploy net at batch size 1.")

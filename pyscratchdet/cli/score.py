@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from pyscratchdet.cli.detector_options import add_detector_arguments
 from pyscratchdet.cli.evaluate import (
@@ -36,14 +35,14 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.table import Table
 
-    from pyscratchdet.cli.console import console
+    from pyscratchdet.cli.console import console, say
 
     paths = find_snapshots([*args.snapshots, *([args.weights] if args.weights else [])])
     if args.data:
         default_label_map(args)
     scores: dict[str, float | None] = {}
     for number, path in enumerate(paths, start=1):
-        print(f"{number}/{len(paths)} {path}", file=sys.stderr)
+        say(f"{number}/{len(paths)} {path}", stderr=True)
         scores[path] = _score(args, path)
     known = {path: score for path, score in scores.items() if score is not None}
     best = max(known, key=lambda path: known[path], default=None)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         plan.reshape(_new_shape(args.input, plan))
     cost = net_cost(plan)
     if not args.total:
-        print(_table(cost))
+        _print_layers(cost)
     print(
         f"{len(cost.layers)} layers, {cost.num_parameters:,} parameters, {_scaled(cost.macs)} multiply-accumulates "
         f"({_scaled(2 * cost.macs)}FLOPs), {cost.memory / 2**20:.1f} MiB of blobs"
@@ -60,19 +60,13 @@ def _new_shape(text: str, plan: Any) -> dict[str, tuple[int, ...]]:
     return {plan.graph.blob_names[blob]: (*shape[: len(shape) - len(given)], *given)}
 
 
-def _table(cost: Any) -> str:
-    rows = [("layer", "type", "tops", "parameters", "MMACs", "KiB")]
+def _print_layers(cost: Any) -> None:
+    from pyscratchdet.cli.console import console, plain_table
+
+    table = plain_table(("layer", "type", "tops", "parameters>", "MMACs>", "KiB>"))
     for layer in cost.layers:
         tops = " ".join("x".join(map(str, shape)) for shape in layer.tops)
         macs = f"{layer.macs / 1e6:.2f}" if layer.macs else ""
         memory = f"{layer.memory / 1024:.0f}" if layer.memory else "in place"
-        rows.append((layer.name, layer.type, tops, f"{layer.num_parameters:,}", macs, memory))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    left = (True, True, True, False, False, False)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if is_left else cell.rjust(width)
-            for cell, width, is_left in zip(row, widths, left, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+        table.add_row(layer.name, layer.type, tops, f"{layer.num_parameters:,}", macs, memory)
+    console().print(table)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from pyscratchdet.detect.tables import ImageDetections
+from pyscratchdet.errors import printable
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CAPITAL = 22.0  # pixels of a capital letter at font scale 1
@@ -62,7 +63,7 @@ def _draw_plates(
     plates = []
     for row in np.argsort(-found.scores, kind="stable"):
         label = int(found.labels[row])
-        text = f"{names.get(label, label)} {found.scores[row]:.2f}"
+        text = f"{printable(names.get(label, label))} {found.scores[row]:.2f}"
         scale, size, base = _fit_text(text, capital, canvas.shape[1])
         plate = _place(boxes[row], size[0] + base, size[1] + base, canvas.shape[1], canvas.shape[0], taken, line)
         taken.append(plate)

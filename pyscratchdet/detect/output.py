@@ -15,7 +15,7 @@ from pyscratchdet.detect.draw import draw_detections
 from pyscratchdet.detect.media import Frame
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import FileError
-from pyscratchdet.files import atomic_path, write_bytes
+from pyscratchdet.files import atomic_path, safe_file_name, write_bytes
 
 
 class PictureWriter:
@@ -73,7 +73,7 @@ class PictureWriter:
         low = np.round(found.boxes_px[:, :2]).astype(int).clip(0, [width - 1, height - 1])
         high = np.round(found.boxes_px[:, 2:]).astype(int).clip(low + 1, [width, height])
         for number, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
-            name = _as_file_name(self._names[int(found.labels[number])])
+            name = safe_file_name(self._names[int(found.labels[number])])
             path = self._folder / "crops" / name / f"{stem}_{number}.jpg"
             write_bytes(path, encode_jpeg(frame.image[top:bottom, left:right]))
 
@@ -119,7 +119,3 @@ def _move(source: Path, target: Path) -> None:
 def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
     """Returns a picture as JPEG."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def _as_file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text).strip(". ") or "_"

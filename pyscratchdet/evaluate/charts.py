@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyscratchdet.detect.tables import DetectionTable
+from pyscratchdet.errors import printable
 from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown
 from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import ClassResult, VocResult
@@ -20,7 +21,7 @@ from pyscratchdet.evaluate.voc import ClassResult, VocResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _GREY = "#2f6db3", "#6b7280"
+_BLUE = "#2f6db3"
 _KIND_COLOURS = {
     "correct": "#2f6db3",
     "localisation": "#e0a126",
@@ -48,6 +49,12 @@ def to_png(figure: Figure, dpi: int = 110) -> bytes:
     return stream.getvalue()
 
 
+def _class_ticks(axis: Any, names: Iterable[str], **style: Any) -> None:
+    """Writes class names along an axis at 0, 1, ...; `$` in them is a dollar, not mathematics."""
+    texts = [printable(name) for name in names]
+    axis.set_ticks(range(len(texts)), texts, parse_math=False, **style)
+
+
 def _plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, length=2)
@@ -58,7 +65,8 @@ def ap_chart(result: VocResult) -> Figure:
     known = sorted((one for one in result.classes if one.num_pos), key=lambda one: one.ap)
     figure = _figure(7, 0.9 + 0.27 * len(known))
     axes = figure.add_subplot()
-    axes.barh([one.name for one in known], [one.ap for one in known], color=_BLUE, height=0.68)
+    axes.barh(range(len(known)), [one.ap for one in known], color=_BLUE, height=0.68)
+    _class_ticks(axes.yaxis, [one.name for one in known])
     for row, one in enumerate(known):
         inside = one.ap > 0.12
         axes.text(
@@ -89,7 +97,7 @@ def curves_chart(results: Sequence[ClassResult]) -> Figure:
         if len(one.recall):
             axes.fill_between(recall, precision, color=_BLUE, alpha=0.15, linewidth=0)
             axes.plot(recall, precision, color=_BLUE, linewidth=1.3)
-        axes.set_title(f"{one.name}  {one.ap:.3f}", fontsize=9)
+        axes.set_title(f"{printable(one.name)}  {one.ap:.3f}", fontsize=9, parse_math=False)
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.05)
         axes.grid(linewidth=0.4, alpha=0.5)
@@ -133,8 +141,8 @@ def confusion_chart(breakdown: Breakdown, classes: Sequence[str], lowest_score: 
         for row, column in zip(*np.nonzero(table), strict=True):
             colour = "white" if shares[row, column] > 0.55 else "black"
             axes.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xticks(range(len(order)), [*classes, "(missed)"], rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(order)), [*classes, "(nothing)"])
+    _class_ticks(axes.xaxis, [*classes, "(missed)"], rotation=60, ha="right", rotation_mode="anchor")
+    _class_ticks(axes.yaxis, [*classes, "(nothing)"])
     axes.set_title(f"confusion, scores from {lowest_score:g}", fontsize=10)
     axes.set_xlabel("detected", fontsize=9)
     axes.set_ylabel("really there", fontsize=9)
@@ -147,7 +155,7 @@ def errors_chart(
     breakdown: Breakdown, truth: GroundTruthTable, detections: DetectionTable, lowest_score: float
 ) -> Figure:
     """Per class, how its detections turned out and how many objects were missed."""
-    labels = range(1, len(truth.classes) + 1)
+    rows = range(len(truth.classes))
     counts = {
         kind: np.bincount(detections.label[breakdown.kind == KINDS.index(kind)], minlength=len(truth.classes) + 1)[1:]
         for kind in _KIND_COLOURS
@@ -158,9 +166,9 @@ def errors_chart(
     axes = figure.add_subplot()
     left = np.zeros(len(truth.classes))
     for kind, numbers in counts.items():
-        axes.barh(list(labels), numbers, left=left, color=_KIND_COLOURS[kind], height=0.7, label=KIND_NAMES[kind])
+        axes.barh(rows, numbers, left=left, color=_KIND_COLOURS[kind], height=0.7, label=KIND_NAMES[kind])
         left += numbers
-    axes.set_yticks(list(labels), truth.classes)
+    _class_ticks(axes.yaxis, truth.classes)
     axes.invert_yaxis()
     axes.set_xlabel(f"detections of scores from {lowest_score:g}, and missed objects", fontsize=9)
     figure.legend(loc="outside upper center", ncols=len(counts), fontsize=8, frameon=False, handlelength=1)

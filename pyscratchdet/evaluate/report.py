@@ -6,12 +6,9 @@ The file needs no server and no network: pictures and charts are inside it.
 from __future__ import annotations
 
 import base64
-import html
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -20,12 +17,13 @@ import numpy as np
 from pyscratchdet.detect.media import read_picture
 from pyscratchdet.detect.output import encode_jpeg
 from pyscratchdet.detect.tables import DetectionTable
-from pyscratchdet.errors import PyScratchDetError
+from pyscratchdet.errors import PyScratchDetError, printable
 from pyscratchdet.evaluate import charts
 from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown, break_down
 from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import VocResult, ap_by_size
 from pyscratchdet.files import write_bytes, write_text
+from pyscratchdet.pages import fill_page
 
 _WORST_KINDS = ("background", "class", "localisation", "both", "duplicate")
 
@@ -85,54 +83,35 @@ def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Pa
 
 
 def _page(report: EvaluationReport, outcome: Breakdown, images: Mapping[str, bytes]) -> str:
-    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    charts_html = "".join(_chart_html(name, images) for name in images if name != "precision_recall")
-    parts = {
-        "TITLE": html.escape(report.title),
-        "SUMMARY": _summary_html(report, outcome),
-        "TABLE": _table_html(report),
-        "CHARTS": charts_html,
-        "CURVES": _chart_html("precision_recall", images),
-        # "</" would end the script element.
-        "DATA": json.dumps(_page_data(report)).replace("</", "<\\/"),
-    }
-    for name, text in parts.items():
-        template = template.replace(f"@@{name}@@", text)
-    return template
-
-
-def _chart_html(name: str, images: Mapping[str, bytes]) -> str:
-    return f'<img alt="{name.replace("_", " ")}" src="data:image/png;base64,{_base64(images[name])}">'
+    return fill_page(
+        __package__,
+        "report.html",
+        title=report.title,
+        cards=_cards(report, outcome),
+        classes=report.result.classes,
+        charts={name: _base64(data) for name, data in images.items()},
+        data=_page_data(report, outcome),
+    )
 
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _summary_html(report: EvaluationReport, outcome: Breakdown) -> str:
-    cards = {f"mAP ({report.result.metric})": f"{report.result.mean_ap:.4f}"}
-    cards |= {name: f"{value:.4f}" for name, value in report.figures.items()}
-    cards |= {"pictures": str(len(report.truth.names)), "objects": str(int((~report.truth.difficult).sum()))}
+def _cards(report: EvaluationReport, outcome: Breakdown) -> list[tuple[str, str]]:
     counts = outcome.counts()
-    cards |= {name: str(counts[kind]) for kind, name in KIND_NAMES.items()}
-    cards["score from which errors count"] = f"{report.score_threshold:g}"
-    return "".join(f"<div><b>{value}</b><span>{html.escape(name)}</span></div>" for name, value in cards.items())
+    return [
+        (f"mAP ({report.result.metric})", f"{report.result.mean_ap:.4f}"),
+        *((name, f"{value:.4f}") for name, value in report.figures.items()),
+        ("pictures", str(len(report.truth.names))),
+        ("objects", str(int((~report.truth.difficult).sum()))),
+        *((name, str(counts[kind])) for kind, name in KIND_NAMES.items()),
+        ("score from which errors count", f"{report.score_threshold:g}"),
+    ]
 
 
-def _table_html(report: EvaluationReport) -> str:
-    rows = []
-    for one in report.result.classes:
-        ap = f"<td data-v='{one.ap}'>{one.ap:.4f}</td>" if one.num_pos else "<td data-v='-1'>nothing to find</td>"
-        rows.append(f"<tr><td>{html.escape(one.name)}</td>{ap}<td>{one.num_pos}</td><td>{one.num_detections}</td></tr>")
-    return (
-        "<table class='sortable'><thead><tr><th>class</th><th>AP</th><th>objects</th><th>detections</th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
-
-
-def _page_data(report: EvaluationReport) -> dict[str, object]:
+def _page_data(report: EvaluationReport, outcome: Breakdown) -> dict[str, object]:
     used = report.detections[report.detections.score >= report.score_threshold]
-    outcome = break_down(report.truth, used, report.result.overlap_threshold)
     wrong = np.isin(outcome.kind, [KINDS.index(kind) for kind in _WORST_KINDS])
     places = np.concatenate([used.image[wrong], report.truth.image[outcome.missed]])
     errors = np.bincount(places, minlength=len(report.truth.names))
@@ -140,7 +119,7 @@ def _page_data(report: EvaluationReport) -> dict[str, object]:
     shown = report.detections[report.detections.score >= report.lowest_score]
     pictures = [_picture_data(report, int(index), shown) for index in chosen]
     return {
-        "classes": report.truth.classes,
+        "classes": [printable(name) for name in report.truth.classes],
         "threshold": report.score_threshold,
         "lowest": report.lowest_score,
         "overlap": report.result.overlap_threshold,
@@ -160,7 +139,7 @@ def _picture_data(report: EvaluationReport, index: int, shown: DetectionTable) -
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     mine, truths = shown.image == index, report.truth.image == index
     return {
-        "name": report.truth.names[index],
+        "name": printable(report.truth.names[index]),
         "w": width,
         "h": height,
         "src": f"data:image/jpeg;base64,{_base64(encode_jpeg(image, 80))}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import DataError, FileError, Position
 from pyscratchdet.evaluate.tables import GroundTruthTable
-from pyscratchdet.files import read_bytes, write_text
+from pyscratchdet.files import read_bytes, safe_file_name, write_text
 
 VOC_PREFIX = "comp4_det_test_"
 
@@ -26,10 +27,11 @@ def write_voc_results(
 
     Raises:
         FileError: A file cannot be written.
+        DataError: Two classes would have the same file.
     """
     order = np.lexsort((-detections.score, detections.image))
     written = []
-    for label, name in enumerate(truth.classes, start=1):
+    for label, name in enumerate(_file_names(truth.classes), start=1):
         rows = order[detections.label[order] == label]
         values = np.column_stack([detections.score[rows], detections.boxes_px[rows]]).tolist()
         lines = [
@@ -40,6 +42,20 @@ def write_voc_results(
         write_text(path, "".join(lines))
         written.append(path)
     return written
+
+
+def _file_names(classes: Sequence[str]) -> list[str]:
+    """Returns what each class is called in the names of files."""
+    names = [safe_file_name(name) for name in classes]
+    for index, name in enumerate(names):
+        if (other := names.index(name)) != index:
+            raise DataError(
+                f'classes "{classes[other]}" and "{classes[index]}" would have the same result file',
+                code="evaluate.class-names",
+                found=f"{name}.txt",
+                hint="rename one of them",
+            )
+    return names
 
 
 def read_voc_results(
@@ -54,12 +70,12 @@ def read_voc_results(
 
     Raises:
         FileError: The folder or a class's file is missing.
-        DataError: A line is not image, score and box, or the set has no such image.
+        DataError: A line is not image, score and box, the set has no such image, or two classes have the same file.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileError(f"no folder {root}", code="file.read")
-    paths = [_class_file(root, name, prefix) for name in truth.classes]
+    paths = [_class_file(root, name, prefix) for name in _file_names(truth.classes)]
     missing = [name for name, path in zip(truth.classes, paths, strict=True) if path is None]
     if missing:
         raise FileError(
@@ -87,7 +103,7 @@ def _class_file(root: Path, name: str, prefix: str | None) -> Path | None:
 
 def _read_class(path: Path, label: int, truth: GroundTruthTable) -> DetectionTable:
     lines = read_bytes(path).decode(errors="replace").splitlines()
-    fields = [line.split() for line in lines]
+    fields = [line.rsplit(maxsplit=5) for line in lines]  # a name may have blanks
     numbers = [number for number, parts in enumerate(fields, start=1) if parts]
     fields = [parts for parts in fields if parts]
     try:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,19 @@ import pytest
 from small_nets import NET, detector, noise, small_net, write_net
 
 from pyscratchdet.cli import main
-from pyscratchdet.converters.compare import Difference, compare, difference, match_detections
+from pyscratchdet.cli.console import console
+from pyscratchdet.converters.compare import (
+    BlobComparison,
+    Comparison,
+    Difference,
+    compare,
+    difference,
+    match_detections,
+)
 from pyscratchdet.converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
-from pyscratchdet.converters.report import html_report
-from pyscratchdet.errors import ConversionError, UsageError, WeightsError
+from pyscratchdet.converters.report import html_report, print_table
+from pyscratchdet.errors import ConversionError, UsageError, WeightsError, printable
+from pyscratchdet.files import write_text
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import parse
 from pyscratchdet.runtime import build_net, copy_weights, net_blobs
@@ -290,3 +300,35 @@ def test_report_is_whole_and_escaped():
     assert "&lt;x&gt;" in page
     assert page.count("<tr class=") == 10
     assert page.count("<circle") == 20
+
+
+class Texts(HTMLParser):
+    """Gathers a page's text and its elements."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.text, self.tags = "", set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("name", ["</title><script>alert(1)</script>", "<!--<script>", "[/b]$x$", "\x1b[2J\udc80"])
+def test_names_from_a_file_are_text(name, capsys, tmp_path):
+    """Names of blobs and layers may hold anything: the page shows them, and so does the terminal."""
+    apart = Difference(1.0, 0.5, 0.9)
+    blob = BlobComparison(name, name, name, (2, 3), apart, apart, 1e-5, note=name)
+    comparison = Comparison(name, "first", name, [blob], [name])
+    write_text(tmp_path / "page.html", html_report([comparison], name, [(name, name)]))
+    page = Texts((tmp_path / "page.html").read_text(errors="strict"))
+    # title, verdict, heading, fact twice, section, two dots, culprit, not shown, blob, layer, note
+    assert page.text.count(printable(name)) >= 13
+    assert "script" not in page.tags
+    print_table(comparison, console())
+    printed = capsys.readouterr().out
+    assert printable(name) in printed
+    assert "\x1b" not in printed

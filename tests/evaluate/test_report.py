@@ -10,6 +10,7 @@ import pytest
 from pyscratchdet.data.shapes import make_shapes
 from pyscratchdet.detect.draw import class_colour, draw_detections
 from pyscratchdet.detect.tables import DetectionTable, ImageDetections
+from pyscratchdet.errors import printable
 from pyscratchdet.evaluate.breakdown import KINDS, break_down
 from pyscratchdet.evaluate.report import EvaluationReport, write_report
 from pyscratchdet.evaluate.sets import read_voc_truth
@@ -122,3 +123,48 @@ def test_colours_differ():
     colours = np.array([class_colour(label) for label in range(1, 21)])
     distance = np.abs(colours[:, None] - colours[None]).sum(axis=2) + 999 * np.eye(20)
     assert distance.min() > 20
+
+
+HOSTILE = (
+    "</script><script>document.title='ran'</script>",
+    "<!--<script>",
+    "$x$ [/b] {{7*7}}",
+    "\x1b[2J\udc80",
+    "a\\$b$",
+)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A page of a set whose classes and pictures are called what no file should be called."""
+    folder = tmp_path_factory.mktemp("hostile")
+    cv2.imwrite(str(folder / "picture.png"), np.full((40, 60, 3), 90, np.uint8))
+    number = len(HOSTILE)
+    truth = GroundTruthTable(
+        list(HOSTILE),
+        HOSTILE,
+        np.tile([60, 40], (number, 1)),
+        [folder / "picture.png"] * number,
+        np.arange(number),
+        np.arange(1, number + 1),
+        np.tile([5.0, 6.0, 30.0, 25.0], (number, 1)),
+        np.zeros(number, bool),
+    )
+    table = DetectionTable(truth.image, truth.label[::-1].copy(), np.full(number, 0.8), truth.boxes_px)
+    figures = {HOSTILE[0]: 0.5}
+    return (
+        truth,
+        table,
+        write_report(EvaluationReport(HOSTILE[0], truth, table, evaluate_voc(truth, table), figures), folder / "out"),
+    )
+
+
+def test_hostile_names_are_text_on_the_page(hostile):
+    text = hostile[2].read_text(errors="strict")
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "<!--" not in text
+    assert "49" not in re.sub(r"base64,[^\"]*", "", text)  # no name was a template
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL).group(1))
+    assert data["classes"] == [printable(name) for name in HOSTILE]
+    assert sorted(picture["name"] for picture in data["pictures"]) == sorted(data["classes"])
+    assert "\x1b" not in text

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,27 @@ def test_voc_files_round_trip(truth, detections, tmp_path):
     again = read_voc_results(tmp_path, truth)
     _same(detections, again)
     assert evaluate_voc(truth, again).mean_ap == pytest.approx(evaluate_voc(truth, detections).mean_ap, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", ["z/../../../x", "..", "/etc/x", "a\\..\\b", ".hidden", "\udc80\x1b\n", "two words", "c++"]
+)
+def test_result_files_stay_in_their_folder(truth, detections, tmp_path, name):
+    """Whatever a class is called; its file is read back all the same."""
+    other = replace(truth, classes=(name, *truth.classes[1:]))
+    folder = tmp_path / "a" / "b" / "results"
+    paths = write_voc_results(folder, detections, other)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(paths)
+    assert {path.parent for path in paths} == {folder}
+    _same(detections, read_voc_results(folder, other))
+
+
+def test_classes_that_would_share_a_file_are_refused(truth, detections, tmp_path):
+    other = replace(truth, classes=("a/b", "a_b", *truth.classes[2:]))
+    for call in (lambda: write_voc_results(tmp_path, detections, other), lambda: read_voc_results(tmp_path, other)):
+        with pytest.raises(DataError, match=r'"a/b" and "a_b" would have the same result file.*evaluate\.class-names'):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_coco_file_round_trips(truth, detections, tmp_path):
