@@ -1,25 +1,28 @@
-"""Nets as pictures: `caffe.draw` and `pyscratchdet draw-net`.
+"""Nets as pictures: `caffe.draw` (python/caffe/draw.py) and `pyscratchdet draw-net`.
 
-Layers that work in place (BatchNorm, Scale, ReLU) share the box of the layer whose output they change. With Graphviz
-installed `dot` lays the picture out; without it we do, for SVG and HTML.
+Layers that work in place (BatchNorm, Scale, ReLU) share the box of the layer whose output they change. Graphviz' `dot`
+lays the picture out; where it is not installed, SVG and HTML pictures get a plain layout of rows.
 """
 
 from __future__ import annotations
 
-import html
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from pyscratchdet.errors import ConversionError, PyScratchDetError, UsageError
 from pyscratchdet.files import write_bytes
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.net.rules import is_included, net_state
 from pyscratchdet.proto import caffe_pb2
+
+if TYPE_CHECKING:
+    import pydot
 
 Shape = tuple[int, ...]
 
@@ -50,6 +53,8 @@ class Box:
         colour: Its fill.
         sources: Indices of the boxes whose outputs it takes, without repetitions.
         in_place: Types of the layers that change its output.
+        size: Its batch size or number of outputs, as text; empty for types that have neither.
+        lr_mults: Its weights' multipliers of the learning rate; none for types that have no such weights.
     """
 
     name: str
@@ -58,11 +63,15 @@ class Box:
     colour: str = "#eeeeee"
     sources: list[int] = field(default_factory=list)
     in_place: list[str] = field(default_factory=list)
+    size: str = ""
+    lr_mults: list[float] = field(default_factory=list)
 
-    @property
-    def lines(self) -> list[str]:
-        """Returns what stands in the box."""
-        return [self.name, self.kind, *([", ".join(self.in_place)] if self.in_place else []), *self.shapes]
+    def lines(self, display_lrm: bool = False) -> list[str]:
+        """Returns what stands in the box, with the multipliers of the learning rate where asked for."""
+        lines = [self.name, self.kind, *([", ".join(self.in_place)] if self.in_place else []), *self.shapes]
+        if display_lrm and self.lr_mults:
+            lines.append("lr_mult " + ", ".join(f"{value:g}" for value in self.lr_mults))
+        return lines
 
 
 def boxes_of(net: Any, phase: int | None = None) -> list[Box]:
@@ -84,8 +93,17 @@ def boxes_of(net: Any, phase: int | None = None) -> list[Box]:
         bottoms = layer.bottom[:1] if layer.type == "PriorBox" else layer.bottom
         sources = dict.fromkeys(producers[blob] for blob in bottoms if blob in producers)
         producers.update((top, len(boxes)) for top in layer.top)
-        colour = _COLOURS.get(layer.type, "#eeeeee")
-        boxes.append(Box(layer.name, _describe(layer), _shape_lines(layer.top, shapes), colour, list(sources)))
+        boxes.append(
+            Box(
+                layer.name,
+                _describe(layer),
+                _shape_lines(layer.top, shapes),
+                _COLOURS.get(layer.type, "#eeeeee"),
+                list(sources),
+                size=_size_of(layer),
+                lr_mults=_lr_mults(layer),
+            )
+        )
     return boxes
 
 
@@ -126,180 +144,192 @@ def _describe(layer: Any) -> str:
     return str(layer.type)
 
 
-def to_dot(net: Any, rankdir: str = "TB", phase: int | None = None) -> str:
-    """Returns the picture in Graphviz' language."""
-    lines = [f"digraph {_quoted(net.name or 'net')} {{", f"  rankdir={rankdir};"]
-    lines.append('  node [shape=box, style="filled,rounded", fontname="Helvetica", fontsize=11];')
-    for index, box in enumerate(boxes_of(net, phase)):
-        label = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in box.lines)
-        lines.append(f'  n{index} [label="{label}", fillcolor="{box.colour}"];')
-        lines += [f"  n{source} -> n{index};" for source in box.sources]
-    return "\n".join([*lines, "}", ""])
+def _size_of(layer: Any) -> str:
+    if layer.type == "Data":
+        return f"Batch {layer.data_param.batch_size}"
+    if layer.type in ("Convolution", "Deconvolution"):
+        return str(layer.convolution_param.num_output)
+    return str(layer.inner_product_param.num_output) if layer.type == "InnerProduct" else ""
+
+
+def _lr_mults(layer: Any) -> list[float]:
+    if layer.type not in ("Convolution", "Deconvolution", "InnerProduct"):
+        return []
+    return [param.lr_mult for param in layer.param] or [1.0]
+
+
+def get_pydot_graph(
+    caffe_net: Any,
+    rankdir: str,
+    label_edges: bool = True,
+    phase: int | None = None,
+    display_lrm: bool = False,
+) -> pydot.Dot:
+    """Returns a net as a graph of pydot.
+
+    Args:
+        caffe_net: The NetParameter.
+        rankdir: "TB", "LR", "BT" or "RL".
+        label_edges: Whether edges bear the batch size or the number of outputs of the layer that they come from.
+        phase: Layers of one phase, or None for all.
+        display_lrm: Whether layers with weights show their multipliers of the learning rate.
+
+    Raises:
+        UsageError: There is no such direction.
+    """
+    import pydot
+
+    if rankdir not in RANKDIRS:
+        raise UsageError("no such direction", code="draw.rankdir", expected=", ".join(RANKDIRS), found=rankdir)
+    graph = pydot.Dot(_quoted(caffe_net.name or "Net"), graph_type="digraph", rankdir=rankdir)
+    graph.set_node_defaults(shape="box", style="filled,rounded", fontname="Helvetica", fontsize="11")
+    boxes = boxes_of(caffe_net, phase)
+    for index, box in enumerate(boxes):
+        label = _quoted("\n".join(box.lines(display_lrm)))
+        graph.add_node(pydot.Node(f"n{index}", label=label, fillcolor=box.colour))
+        for source in box.sources:
+            labels = {"label": _quoted(boxes[source].size)} if label_edges and boxes[source].size else {}
+            graph.add_edge(pydot.Edge(f"n{source}", f"n{index}", **labels))
+    return graph
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    import pydot
+
+    return str(pydot.make_quoted(text.replace("\\", "\\\\")))
 
 
-_LINE, _GAP, _MARGIN, _CHARACTER = 15, 28, 20, 6.6
+def draw_net(
+    caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
+) -> bytes:
+    """Returns the picture in a format by its name: svg, html, dot (the graph itself), or any that Graphviz knows.
 
-
-@dataclass
-class _Place:
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-def to_svg(net: Any, rankdir: str = "TB", phase: int | None = None) -> str:
-    """Returns the picture as SVG, laid out here: each box one rank after the last of its sources."""
-    boxes = boxes_of(net, phase)
-    flat = rankdir in ("LR", "RL")
-    places, width, height = _layout(boxes, flat)
-    if rankdir in ("BT", "RL"):
-        for place in places:
-            place.x, place.y = (place.x, height - place.y) if not flat else (width - place.x, place.y)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="11">',
-        f"<title>{html.escape(net.name or 'net')}</title>",
-        '<g fill="none" stroke="#8899aa" stroke-width="1">',
-    ]
-    for box, place in zip(boxes, places, strict=True):
-        parts += [_edge(places[source], place, flat) for source in box.sources]
-    parts.append("</g>")
-    for box, place in zip(boxes, places, strict=True):
-        parts += _svg_box(box, place)
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _layout(boxes: Sequence[Box], flat: bool) -> tuple[list[_Place], float, float]:
-    """Returns the boxes' centres and sizes, and the picture's size; `flat` runs from left to right."""
-    ranks: list[int] = []
-    for box in boxes:
-        ranks.append(1 + max((ranks[source] for source in box.sources), default=-1))
-    rows: list[list[int]] = [[] for _ in range(max(ranks, default=0) + 1)]
-    for index, rank in enumerate(ranks):
-        rows[rank].append(index)
-    sizes = [_size(box) for box in boxes]
-    across = [size[1 if flat else 0] for size in sizes]
-    along = [size[0 if flat else 1] for size in sizes]
-    centres = _across(boxes, rows, across)
-    offset = min((centres[i] - across[i] / 2 for i in range(len(boxes))), default=0) - _MARGIN
-    extent = max((centres[i] + across[i] / 2 - offset for i in range(len(boxes))), default=0) + _MARGIN
-    places, position = [_Place(0, 0, *size) for size in sizes], float(_MARGIN)
-    for row in rows:
-        depth = max((along[index] for index in row), default=0)
-        for index in row:
-            centre = centres[index] - offset, position + depth / 2
-            places[index].x, places[index].y = reversed(centre) if flat else centre
-        position += depth + _GAP
-    length = position - _GAP + _MARGIN
-    return places, *((length, extent) if flat else (extent, length))
-
-
-def _size(box: Box) -> tuple[float, float]:
-    return 16 + _CHARACTER * max(map(len, box.lines)), 10 + _LINE * len(box.lines)
-
-
-def _across(boxes: Sequence[Box], rows: Sequence[Sequence[int]], widths: Sequence[float]) -> list[float]:
-    """Returns where each box stands in its row: below its sources, as far as its neighbours leave room."""
-    centres = [0.0] * len(boxes)
-    for row in rows:
-        wanted = {
-            index: sum(centres[source] for source in boxes[index].sources) / max(1, len(boxes[index].sources))
-            for index in row
-        }
-        order = sorted(row, key=lambda index: (wanted[index], index))
-        edge = float("-inf")
-        for index in order:
-            centres[index] = max(wanted[index], edge + widths[index] / 2)
-            edge = centres[index] + widths[index] / 2 + _GAP
-        # Packing moves boxes one way only: move the row back by its mean shift.
-        shift = sum(centres[index] - wanted[index] for index in order) / max(1, len(order))
-        for index in order:
-            centres[index] -= shift
-    return centres
-
-
-def _edge(source: _Place, target: _Place, flat: bool) -> str:
-    """A curve between the facing sides; one that would run behind the boxes between bows out beside them."""
-    places = [_Place(p.y, p.x, p.height, p.width) if flat else p for p in (source, target)]
-    above, below = places
-    direction = 1 if below.y >= above.y else -1
-    x1, y1 = above.x, above.y + direction * above.height / 2
-    x2, y2 = below.x, below.y - direction * below.height / 2
-    middle = (y1 + y2) / 2
-    is_long = abs(y2 - y1) > 2 * _GAP and abs(x2 - x1) < above.width / 2
-    bow = above.width + 3 * _GAP if is_long else 0
-    points = [(x1, y1), (x1 + bow, middle), (x2 + bow, middle), (x2, y2)]
-    first, *rest = (f"{y:.1f},{x:.1f}" if flat else f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<path d="M{first} C{" ".join(rest)}"/>'
-
-
-def _svg_box(box: Box, place: _Place) -> list[str]:
-    left, top = place.x - place.width / 2, place.y - place.height / 2
-    parts = [
-        f'<rect x="{left:.1f}" y="{top:.1f}" width="{place.width:.1f}" height="{place.height:.1f}" rx="4" '
-        f'fill="{box.colour}" stroke="#556677"/>'
-    ]
-    for row, line in enumerate(line for line in box.lines):
-        weight = ' font-weight="bold"' if row == 0 else ""
-        baseline = top + 5 + _LINE * (row + 0.75)
-        parts.append(
-            f'<text x="{place.x:.1f}" y="{baseline:.1f}" text-anchor="middle"{weight}>{html.escape(line)}</text>'
-        )
-    return parts
-
-
-def draw_net(net: Any, rankdir: str = "LR", ext: str = "png", phase: int | None = None) -> bytes:
-    """Returns the picture in a format by its name: svg, html, dot, or any that Graphviz knows.
+    Args:
+        caffe_net: The NetParameter.
+        rankdir: "TB", "LR", "BT" or "RL".
+        ext: The format.
+        phase: Layers of one phase, or None for all.
+        display_lrm: Whether layers with weights show their multipliers of the learning rate.
 
     Raises:
         ConversionError: The format needs Graphviz, which is not installed, or Graphviz refused it.
-        UsageError: `rankdir` is none.
+        UsageError: There is no such direction.
     """
-    if rankdir not in RANKDIRS:
-        raise UsageError("no such direction", code="draw.rankdir", expected=", ".join(RANKDIRS), found=rankdir)
+    graph = get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm)
+    source = graph.to_string().encode()
     if ext == "dot":
-        return to_dot(net, rankdir, phase).encode()
+        return source
     dot = shutil.which("dot")
-    if ext == "html":
-        title = html.escape(net.name or "net")
-        picture = draw_net(net, rankdir, "svg", phase).decode()
-        picture = picture[picture.index("<svg") :]
-        head = f'<head><meta charset="utf-8"><title>{title}</title></head>'
-        return f"<!doctype html>\n<html>{head}\n<body>\n{picture}</body></html>\n".encode()
+    if ext in ("svg", "html"):
+        if dot:
+            picture = ElementTree.fromstring(_run_dot(dot, source, "svg"))
+        else:
+            picture = _rows(boxes_of(caffe_net, phase), rankdir, caffe_net.name or "Net", display_lrm)
+        return _svg(picture) if ext == "svg" else _page(picture, caffe_net.name or "Net")
     if dot is None:
-        if ext != "svg":
-            raise ConversionError(
-                f"{ext} pictures need Graphviz",
-                code="draw.graphviz",
-                hint="install its `dot` program, or write .svg, .html or .dot",
-            )
-        return to_svg(net, rankdir, phase).encode()
-    made = subprocess.run(
-        [dot, f"-T{ext}"], input=to_dot(net, rankdir, phase).encode(), capture_output=True, check=False
-    )
-    if made.returncode:
-        reason = made.stderr.decode(errors="replace").strip().splitlines() or ["failed"]
-        raise ConversionError(f"Graphviz: {reason[0]}", code="draw.graphviz")
-    return made.stdout
+        raise ConversionError(
+            f"{ext} pictures need Graphviz, whose `dot` program is not on PATH",
+            code="draw.graphviz",
+            hint="install it (Debian: apt-get install graphviz), or write .svg, .html or .dot",
+        )
+    return _run_dot(dot, source, ext)
 
 
-def draw_net_to_file(net: Any, filename: str | os.PathLike[str], rankdir: str = "LR", phase: int | None = None) -> None:
-    """Draws a net into a file; the suffix says how.
+def draw_net_to_file(
+    caffe_net: Any,
+    filename: str | os.PathLike[str],
+    rankdir: str = "LR",
+    phase: int | None = None,
+    display_lrm: bool = False,
+) -> None:
+    """Draws a net into a file; its suffix is the format. Arguments as in `draw_net`.
 
     Raises:
         ConversionError: The format needs Graphviz, which is not installed, or Graphviz refused it.
         FileError: The file cannot be written.
-        UsageError: `rankdir` is none, or the file has no suffix.
+        UsageError: There is no such direction, or the file has no suffix.
     """
     suffix = Path(filename).suffix
     if not suffix:
         raise UsageError(
             "the picture's name has no suffix", code="draw.suffix", expected="such as .svg", found=filename
         )
-    write_bytes(filename, draw_net(net, rankdir, suffix[1:].lower(), phase))
+    write_bytes(filename, draw_net(caffe_net, rankdir, suffix[1:].lower(), phase, display_lrm))
+
+
+def _run_dot(dot: str, source: bytes, ext: str) -> bytes:
+    made = subprocess.run([dot, f"-T{ext}"], input=source, capture_output=True, check=False)
+    if made.returncode:
+        reason = made.stderr.decode(errors="replace").strip().splitlines() or ["failed"]
+        raise ConversionError(f"Graphviz: {reason[0]}", code="draw.graphviz")
+    return made.stdout
+
+
+_SVG = "http://www.w3.org/2000/svg"
+ElementTree.register_namespace("", _SVG)
+
+
+def _svg(picture: ElementTree.Element) -> bytes:
+    return bytes(ElementTree.tostring(picture, encoding="utf-8", xml_declaration=True))
+
+
+def _page(picture: ElementTree.Element, title: str) -> bytes:
+    page = ElementTree.Element("html")
+    head = ElementTree.SubElement(page, "head")
+    ElementTree.SubElement(head, "meta", charset="utf-8")
+    ElementTree.SubElement(head, "title").text = title
+    ElementTree.SubElement(page, "body").append(picture)
+    return b"<!doctype html>\n" + ElementTree.tostring(page, encoding="utf-8", method="html")
+
+
+_LINE, _CHARACTER, _GAP = 15.0, 6.6, 28.0
+
+
+def _rows(boxes: Sequence[Box], rankdir: str, title: str, display_lrm: bool) -> ElementTree.Element:
+    """Draws boxes without Graphviz: each in a row below the last of its sources, lines straight from box to box."""
+    lines = [box.lines(display_lrm) for box in boxes]
+    sizes = [(16 + _CHARACTER * max(map(len, each)), 10 + _LINE * len(each)) for each in lines]
+    centres, (width, height) = _centres(boxes, sizes, rankdir)
+    picture = ElementTree.Element(f"{{{_SVG}}}svg", width=f"{width:.0f}", height=f"{height:.0f}")
+    picture.attrib |= {"font-family": "Helvetica, Arial, sans-serif", "font-size": "11", "text-anchor": "middle"}
+    ElementTree.SubElement(picture, f"{{{_SVG}}}title").text = title
+    for index, box in enumerate(boxes):
+        for source in box.sources:
+            (x1, y1), (x2, y2) = centres[source], centres[index]
+            path = f"M{x1:.1f},{y1:.1f} L{x2:.1f},{y2:.1f}"
+            ElementTree.SubElement(picture, f"{{{_SVG}}}path", d=path, stroke="#8899aa")
+    for index, (box, (w, h)) in enumerate(zip(boxes, sizes, strict=True)):
+        x, y = centres[index]
+        frame = {"x": x - w / 2, "y": y - h / 2, "width": w, "height": h}
+        style = {"rx": "4", "fill": box.colour, "stroke": "#556677"}
+        ElementTree.SubElement(picture, f"{{{_SVG}}}rect", {k: f"{v:.1f}" for k, v in frame.items()} | style)
+        for row, text in enumerate(lines[index]):
+            place = {"x": f"{x:.1f}", "y": f"{y - h / 2 + 5 + _LINE * (row + 0.75):.1f}"}
+            ElementTree.SubElement(picture, f"{{{_SVG}}}text", place).text = text
+    return picture
+
+
+def _centres(
+    boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], rankdir: str
+) -> tuple[dict[int, tuple[float, float]], tuple[float, float]]:
+    """Returns the centre (x, y) of each box, and the picture's width and height."""
+    is_flat = rankdir in ("LR", "RL")
+    ranks: list[int] = []
+    for box in boxes:
+        ranks.append(1 + max((ranks[source] for source in box.sources), default=-1))
+    rows = [[i for i, rank in enumerate(ranks) if rank == k] for k in range(max(ranks, default=-1) + 1)]
+    spans = [sum(sizes[i][is_flat] + _GAP for i in row) for row in rows]
+    extent, position = max(spans, default=0) + _GAP, _GAP
+    centres = {}
+    for row, span in zip(rows, spans, strict=True):
+        depth = max(sizes[i][not is_flat] for i in row)
+        edge = (extent - span + _GAP) / 2
+        for i in row:
+            centres[i] = (edge + sizes[i][is_flat] / 2, position + depth / 2)
+            edge += sizes[i][is_flat] + _GAP
+        position += depth + _GAP
+    if rankdir in ("BT", "RL"):
+        centres = {i: (across, position - along) for i, (across, along) in centres.items()}
+    if is_flat:
+        return {i: (along, across) for i, (across, along) in centres.items()}, (position, extent)
+    return centres, (extent, position)
