@@ -46,7 +46,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains."""
-    from pyscratchdet.cli.console import console
     from pyscratchdet.devices import parse_gpus
     from pyscratchdet.solver.distributed import is_launched
     from pyscratchdet.solver.launch import TrainSettings, spawn, train
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         metrics=args.metrics,
         tensorboard=args.tensorboard,
     )
-    train(settings, console(stderr=True) if sys.stderr.isatty() else None)
+    train(settings, shows_progress=sys.stderr.isatty())
     if is_launched():
         # All is written. Threads of PyTorch's process group may still run, and now and then abort the process while
         # Python goes down; torchrun would then end the other processes as well.

@@ -19,11 +19,12 @@ import torch
 
 from pyscratchdet.devices import choose_device
 from pyscratchdet.errors import SolverError, UsageError
+from pyscratchdet.progress import Progress
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import logging_to
-from pyscratchdet.solver.metrics import MetricsFile, TensorBoard, TrainingProgress
+from pyscratchdet.solver.metrics import LinesAboveProgress, MetricsFile, TensorBoard, TrainingProgress
 from pyscratchdet.solver.signals import SignalHandler
 from pyscratchdet.solver.snapshot import kept_seed, latest_snapshot
 from pyscratchdet.solver.solver import Solver, read_solver
@@ -75,12 +76,12 @@ class TrainSettings:
     tensorboard: str = ""
 
 
-def train(settings: TrainSettings, console: Any = None) -> None:
+def train(settings: TrainSettings, shows_progress: bool = False) -> None:
     """Trains as the settings say.
 
     Args:
         settings: What to do.
-        console: A rich console on stderr for a progress line; None for plain lines.
+        shows_progress: Whether a progress bar stands below the log on stderr.
 
     Raises:
         UsageError: Settings that do not go together.
@@ -93,11 +94,11 @@ def train(settings: TrainSettings, console: Any = None) -> None:
     with ExitStack() as stack:
         device = _device(settings.gpu, param)
         world = stack.enter_context(_world(device))
-        bar = TrainingProgress(console, param.max_iter) if console is not None and world.is_root else None
-        if bar is not None:
-            stack.callback(bar.close)
+        bar = None
+        if shows_progress and world.is_root:
+            bar = stack.enter_context(Progress(param.max_iter, "iterations"))
         level = logging.INFO if world.is_root else logging.ERROR
-        stack.enter_context(logging_to(_log_paths(settings, world), bar.handler if bar else None, level))
+        stack.enter_context(logging_to(_log_paths(settings, world), LinesAboveProgress(bar) if bar else None, level))
         signals = stack.enter_context(
             SignalHandler(settings.sigint_effect, settings.sighup_effect, is_patient=world.size > 1)
         )
@@ -176,7 +177,7 @@ def _make(
     )
 
 
-def _attach(solver: Solver, settings: TrainSettings, bar: TrainingProgress | None, stack: ExitStack) -> None:
+def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack: ExitStack) -> None:
     if not solver.world.is_root:
         return
     listeners: list[Any] = []
@@ -186,7 +187,7 @@ def _attach(solver: Solver, settings: TrainSettings, bar: TrainingProgress | Non
         listeners.append(TensorBoard(settings.tensorboard))
     for listener in listeners:
         stack.callback(listener.close)
-    solver.listeners += listeners + ([bar] if bar else [])
+    solver.listeners += listeners + ([TrainingProgress(bar)] if bar else [])
 
 
 def _state(settings: TrainSettings, param: caffe_pb2.SolverParameter) -> str:

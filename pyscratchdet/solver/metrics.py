@@ -1,4 +1,4 @@
-"""Listeners of a solver: metrics as CSV or JSON lines, TensorBoard, and a progress line on a terminal."""
+"""Listeners of a solver: metrics as CSV or JSON lines, TensorBoard, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from pyscratchdet.errors import FileError, UsageError
-from pyscratchdet.solver.log import GlogFormatter
+from pyscratchdet.progress import Progress
 from pyscratchdet.solver.meter import SolverEvent
 from pyscratchdet.solver.solver import Solver
 
@@ -55,12 +55,12 @@ class MetricsFile:
         if self._is_csv and self._file.tell() == 0:
             csv.writer(self._file).writerow(self._columns)
 
-    def __call__(self, report: SolverEvent) -> None:
-        """Writes a report's row; nothing for a mere step."""
-        if report.kind == "step":
+    def __call__(self, event: SolverEvent) -> None:
+        """Writes a event's row; nothing for a mere step."""
+        if event.kind == "step":
             return
         seconds = round(time.time() - self._start, 3)
-        row = {"kind": report.kind, "iteration": report.iteration, "seconds": seconds, **report.values}
+        row = {"kind": event.kind, "iteration": event.iteration, "seconds": seconds, **event.values}
         if self._is_csv:
             csv.DictWriter(self._file, self._columns, extrasaction="ignore").writerow(row)
         else:
@@ -95,10 +95,10 @@ class TensorBoard:
             ) from error
         self._writer = SummaryWriter(os.fspath(folder))
 
-    def __call__(self, report: SolverEvent) -> None:
-        """Writes a report's figures."""
-        for name, value in report.values.items():
-            self._writer.add_scalar(name, value, report.iteration)
+    def __call__(self, event: SolverEvent) -> None:
+        """Writes a event's figures."""
+        for name, value in event.values.items():
+            self._writer.add_scalar(name, value, event.iteration)
 
     def close(self) -> None:
         """Writes out what is waiting."""
@@ -106,48 +106,37 @@ class TensorBoard:
 
 
 class TrainingProgress:
-    """A line that follows the run on a terminal: iteration, loss, rate, images per second, data wait, time left.
+    """Shows on a progress bar how far the run is, with loss, rate, images per second and time spent waiting for data.
 
     Args:
-        console: A rich console on stderr.
-        total: The run's last iteration.
+        progress: The bar, which counts iterations.
     """
 
-    def __init__(self, console: Any, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._figures = ""
 
-        columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
-        self._bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
-        self._task = self._bar.add_task("training", total=total, figures="")
-        self.handler = _ConsoleHandler(self._bar.console)
-        self._bar.start()
-
-    def __call__(self, report: SolverEvent) -> None:
-        """Moves the line."""
-        if report.kind == "test":
+    def __call__(self, event: SolverEvent) -> None:
+        """Moves the bar."""
+        if event.kind == "test":
             return
-        self._bar.update(self._task, completed=report.iteration + 1)
-        if report.kind == "train":
-            v = report.values
-            figures = f"loss {v['loss']:.4g}  lr {v['lr']:.3g}  {v['images_per_second']:.1f} images/s  "
-            self._bar.update(self._task, figures=figures + f"data wait {v['data_wait']:.0%}")
-
-    def close(self) -> None:
-        """Takes the line off the terminal."""
-        self._bar.stop()
+        if event.kind == "train":
+            v = event.values
+            self._figures = f"loss {v['loss']:.4g}  lr {v['lr']:.3g}  {v['images_per_second']:.1f} images/s  "
+            self._figures += f"data wait {v['data_wait']:.0%}"
+        self._progress(event.iteration + 1, self._figures)
 
 
-class _ConsoleHandler(logging.Handler):
-    """Prints log lines above the progress line."""
+class LinesAboveProgress(logging.Handler):
+    """Prints log lines above a progress bar."""
 
-    def __init__(self, console: Any) -> None:
+    def __init__(self, progress: Progress) -> None:
         super().__init__()
-        self._console = console
-        self.setFormatter(GlogFormatter())
+        self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        """Prints one line."""
+        self._progress.print(self.format(record))
 
 
 def _open(path: str | os.PathLike[str]) -> TextIO:

@@ -318,9 +318,9 @@ class Solver:
             values |= self.meter.read()
         self._report(SolverEvent("train" if displayed is not None else "step", self.iter, values))
 
-    def _report(self, report: SolverEvent) -> None:
+    def _report(self, event: SolverEvent) -> None:
         for listener in self.listeners:
-            listener(report)
+            listener(event)
 
     # --- tests ---
 
