@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from pyscratchdet.converters.engines import Engine, PyTorchEngine
+from pyscratchdet.converters.engines import Engine, PyTorchEngine, same_shape
 from pyscratchdet.converters.onnx_export import value_keys
 from pyscratchdet.runtime import Net
 
@@ -45,7 +46,7 @@ class BlobComparison:
         own: From the reference's own bottoms, so only this layer's error is in it; None when that cannot be told.
         tolerance: What `own` may be.
         suspects: The layers that `own` cannot tell apart, since the reference shows nothing between them.
-        note: What else there is to say, such as why there is no figure.
+        note: What else there is to say: why there is no figure, how many detections there are, a known difference.
     """
 
     blob: str
@@ -57,6 +58,10 @@ class BlobComparison:
     tolerance: float
     suspects: tuple[str, ...] = ()
     note: str = ""
+
+    def add_note(self, text: str) -> None:
+        """Adds something to say; nothing where there is nothing."""
+        self.note = "; ".join(part for part in (self.note, text) if part)
 
     @property
     def drift_tolerance(self) -> float:
@@ -83,7 +88,7 @@ class Comparison:
         first, reference: Names of the engines.
         blobs: One entry per value that both show, in the net's order.
         missing: Blobs that the reference does not show.
-        remark: A known reason why the engines part, if it is one.
+        failure: Why the reference could not run the net, if it could not; nothing is compared then.
         what: What `blobs` are: "blob", "gradient" or "update".
     """
 
@@ -92,7 +97,7 @@ class Comparison:
     reference: str
     blobs: list[BlobComparison] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    remark: str = ""
+    failure: str = ""
     what: str = "blob"
 
     @property
@@ -119,6 +124,8 @@ class Comparison:
 
     def verdict(self) -> str:
         """Returns one sentence: whether and where the engines part."""
+        if self.failure:
+            return f"{self.reference} did not run, so nothing is said of it: {self.failure}"
         if not self.blobs:
             return f"Nothing to compare: {self.first} and {self.reference} show no {self.what} in common."
         culprit, worst = self.culprit, self.worst
@@ -135,10 +142,7 @@ class Comparison:
             if len(before) > 6:
                 before, more = before[:6], f" and {len(culprit.suspects) - 7} more"
             where += f" or one before it that {self.reference} shows nothing of ({', '.join(before)}{more})"
-        sentence = (
-            f"{self.first} and {self.reference} part at {self.what} {culprit.blob}, {where}: {_describe(culprit)}."
-        )
-        return f"{sentence} {self.remark}".rstrip()
+        return f"{self.first} and {self.reference} part at {self.what} {culprit.blob}, {where}: {_describe(culprit)}."
 
     def as_dict(self) -> dict[str, object]:
         """Returns everything as plain values, for JSON."""
@@ -148,10 +152,16 @@ class Comparison:
             "reference": self.reference,
             "what": self.what,
             "agrees": self.agrees,
+            "failure": self.failure,
             "verdict": self.verdict(),
             "missing": self.missing,
             "blobs": [{**asdict(blob), "agrees": blob.agrees} for blob in self.blobs],
         }
+
+
+def all_agree(comparisons: Iterable[Comparison]) -> bool:
+    """Returns whether every engine that could run the net agrees."""
+    return all(comparison.agrees for comparison in comparisons if not comparison.failure)
 
 
 def difference(array: np.ndarray, reference: np.ndarray) -> Difference:
@@ -177,16 +187,22 @@ def compare(net: Net, first: PyTorchEngine, reference: Engine, inputs: Mapping[s
         reference: The other engine.
         inputs: {input blob: float32 array}.
     """
-    return compare_blobs(net, first, first.run(inputs), reference.name, reference.run(inputs))
+    return compare_blobs(net, first, first.run(inputs), reference, reference.run(inputs))
 
 
 def compare_blobs(
-    net: Net, first: PyTorchEngine, blobs: Mapping[str, np.ndarray], reference: str, expected: Mapping[str, np.ndarray]
+    net: Net,
+    first: PyTorchEngine,
+    blobs: Mapping[str, np.ndarray],
+    reference: Engine,
+    expected: Mapping[str, np.ndarray],
 ) -> Comparison:
-    """Compares blobs that have been computed already; see `compare`."""
-    result = Comparison(net.name, first.name, reference)
-    alone = first.run_layers(expected)
+    """Compares blobs that have been computed already, ours and the reference's, from the same inputs; see `compare`."""
+    result = Comparison(net.name, first.name, reference.name)
     graph, keys = net.plan.graph, value_keys(net)
+    given = {key for i, node in enumerate(graph.nodes) if node.type == "Input" for key in keys[i]}
+    expected = {**expected, **{key: blobs[key] for key in given if key in blobs}}
+    alone = first.run_layers(expected)
     unseen: dict[int, tuple[str, ...]] = {}  # layers between the reference's nearest values and a blob
     types = {node.name: node.type for node in graph.nodes}
     for i, node in enumerate(graph.nodes):
@@ -204,28 +220,12 @@ def compare_blobs(
                 key, node.name, node.type, tuple(expected[key].shape), None, None,
                 LONG_SUM_TOLERANCE if long else LAYER_TOLERANCE, suspects,
             )  # fmt: skip
-            _fill_in(entry, blobs[key], alone.get(key), expected[key])
+            measure = _measure_detections if node.type == "DetectionOutput" else _measure
+            measure(entry, blobs[key], alone.get(key), expected[key])
+            if not entry.agrees:
+                entry.add_note(reference.known_difference(net.plan.layers[i]))
             result.blobs.append(entry)
-    result.remark = _known_difference(net, result, blobs, expected)
     return result
-
-
-def _known_difference(
-    net: Net, result: Comparison, blobs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
-) -> str:
-    culprit = result.culprit
-    if culprit is None:
-        return ""
-    param = next(node.param for node in net.plan.graph.nodes if node.name == culprit.layer)
-    if result.reference == "opencv" and culprit.layer_type == "PriorBox":
-        sizes = [*param.prior_box_param.min_size, *param.prior_box_param.max_size]
-        if any(size != int(size) for size in sizes):
-            return "Known: Caffe truncates min_size and max_size to whole pixels, OpenCV does not; Caffe is right."
-    if culprit.layer_type == "DetectionOutput":
-        scores, others = (np.sort(_real_rows(side[culprit.blob])[:, 2]) for side in (blobs, expected))
-        if scores.size == others.size and np.allclose(scores, others, rtol=0, atol=NET_TOLERANCE):
-            return "The scores are the same, so this may be the order of equal scores where keep_top_k cuts."
-    return ""
 
 
 def match_detections(rows: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,31 +257,53 @@ def _real_rows(rows: np.ndarray) -> np.ndarray:
     return rows[(rows[:, :2] >= 0).all(axis=1) & rows.any(axis=1)]
 
 
-def _fill_in(entry: BlobComparison, array: np.ndarray, alone: np.ndarray | None, expected: np.ndarray) -> None:
-    if entry.layer_type == "DetectionOutput":
-        number, wanted = len(_real_rows(array)), len(_real_rows(expected))
-        pairs = match_detections(array, expected)
-        entry.note = f"{len(pairs[0])} of {wanted} detections found again" + (f", {number} here" * (number != wanted))
-        if len(pairs[0]) == number == wanted:
-            entry.drift = difference(pairs[0][:, 2:], pairs[1][:, 2:])
-        if alone is not None and len(_real_rows(alone)) == wanted:
-            own = match_detections(alone, expected)
-            entry.own = difference(own[0][:, 2:], own[1][:, 2:]) if len(own[0]) == wanted else None
-        return
-    if array.size != expected.size:
-        entry.note = f"shape {tuple(array.shape)}, {tuple(expected.shape)} in the reference"
-        return
-    entry.drift = difference(array, expected)
-    if alone is not None and alone.size == expected.size:
-        entry.own = difference(alone, expected)
+def _measure(entry: BlobComparison, array: np.ndarray, alone: np.ndarray | None, expected: np.ndarray) -> None:
+    """Fills in the differences of an ordinary blob; a layer that makes another shape is infinitely far off."""
+    if alone is not None:
+        is_alike = same_shape(alone.shape, expected.shape)
+        entry.own = difference(alone, expected) if is_alike else Difference(math.inf, math.inf, 0.0)
+    if same_shape(array.shape, expected.shape):
+        entry.drift = difference(array, expected)
+    else:
+        entry.add_note(shapes_note(array.shape, expected.shape))
+
+
+def _measure_detections(
+    entry: BlobComparison, rows: np.ndarray, alone: np.ndarray | None, expected: np.ndarray
+) -> None:
+    """Fills in the differences of rows that stand for detections, whatever the order of equal scores."""
+    ours, theirs = _real_rows(rows), _real_rows(expected)
+    pairs = match_detections(ours, theirs)
+    other = f", {len(ours)} here" if len(ours) != len(theirs) else ""
+    entry.add_note(f"{len(pairs[0])} of {len(theirs)} detections found again{other}")
+    if padding := int((~expected.reshape(-1, 7).any(axis=1)).sum()):
+        entry.add_note(f"the reference ends in {padding} row{'s'[: padding != 1]} of zeros, which mean nothing")
+    if len(pairs[0]) == len(ours) == len(theirs):
+        entry.drift = difference(pairs[0][:, 2:], pairs[1][:, 2:])
+    if alone is not None and len(_real_rows(alone)) == len(theirs):
+        own = match_detections(alone, theirs)
+        entry.own = difference(own[0][:, 2:], own[1][:, 2:]) if len(own[0]) == len(theirs) else None
+    if not entry.agrees and len(ours) == len(theirs):
+        scores = np.sort(ours[:, 2]), np.sort(theirs[:, 2])
+        if np.allclose(*scores, rtol=0, atol=NET_TOLERANCE):
+            entry.add_note("the scores are the same, so this may be the order of equal scores where keep_top_k cuts")
+
+
+def shapes_note(shape: Sequence[int], expected: Sequence[int]) -> str:
+    """Returns what is said where shapes differ."""
+    ours, theirs = ("x".join(map(str, sizes)) or "a single value" for sizes in (shape, expected))
+    return f"shape {ours} here, {theirs} in the reference"
 
 
 def _describe(blob: BlobComparison) -> str:
     if blob.drift is None:
         return blob.note
+    text = f"relative L2 error {blob.drift.relative:.1e}"
     if blob.own is None:
-        return f"relative L2 error {blob.drift.relative:.1e} (allowed {blob.drift_tolerance:.0e})"
-    return (
-        f"relative L2 error {blob.drift.relative:.1e} from the net's inputs, {blob.own.relative:.1e} from the "
-        f"reference's own bottoms (allowed {blob.tolerance:.0e})"
-    )
+        text += f" (allowed {blob.drift_tolerance:.0e})"
+    else:
+        text += (
+            f" from the net's inputs, {blob.own.relative:.1e} from the reference's own bottoms "
+            f"(allowed {blob.tolerance:.0e})"
+        )
+    return f"{text}; {blob.note}" if blob.note else text

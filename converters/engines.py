@@ -1,14 +1,15 @@
 """Programs that can run a net: what `verify` compares.
 
-An engine takes inputs and returns every value it can show, by its Caffe blob's name; values that in-place layers
-overwrite are `<blob>@<layer>` where an engine can show them.
+An engine takes inputs and returns every value that it computes and can show, by the name of its Caffe blob; values that
+in-place layers overwrite are `<blob>@<layer>` where an engine can show them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import cv2
 import numpy as np
@@ -17,38 +18,61 @@ import torch
 from pyscratchdet.converters.merge_bn import merge_bn
 from pyscratchdet.converters.onnx_export import export_onnx, value_keys
 from pyscratchdet.errors import ConversionError, NetError, UsageError, WeightsError
-from pyscratchdet.files import open_bytes
+from pyscratchdet.files import open_bytes, read_bytes
+from pyscratchdet.layers.base import Layer, Shape
 from pyscratchdet.layers.plan import NetFile
-from pyscratchdet.runtime import Net, build_net, copy_weights, net_blobs
+from pyscratchdet.runtime import Net, build_net, copy_weights, net_blobs, net_to_proto
 from pyscratchdet.runtime.optimize import OptimizedNet
 
 Arrays = Mapping[str, np.ndarray]
 
 
-class Engine(Protocol):
-    """Something that runs a net."""
+class Engine(ABC):
+    """Something that runs a net.
+
+    Attributes:
+        name: What verdicts call it.
+    """
 
     name: str
 
+    @abstractmethod
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Returns blobs by Caffe name for {input blob: float32 array}."""
+        """Returns the blobs that it computes by Caffe name, for {input blob: float32 array}.
+
+        Raises:
+            ConversionError: It cannot run the net.
+        """
+
+    def known_difference(self, layer: Layer) -> str:
+        """Returns how the engine is known to compute this layer otherwise than Caffe does; "" where nothing is known.
+
+        Args:
+            layer: A layer whose values differ.
+        """
+        return ""
 
 
-class PyTorchEngine:
+class PyTorchEngine(Engine):
     """Our own runtime.
 
     Args:
         net: A TEST net with its weights.
         device: "cpu" or "cuda".
+
+    Raises:
+        ConversionError: There is no such device.
     """
 
     def __init__(self, net: Net, device: str = "cpu") -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConversionError("PyTorch finds no CUDA device", code="engine.missing")
         self.name = "pyscratchdet" if device == "cpu" else device
         self.device = device
         self.net = net.to(device)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Returns all values, those that in-place layers overwrite included.
+        """Returns all values, those that in-place layers overwrite and the inputs included.
 
         Raises:
             NetError, LayerError: The inputs do not fit the net.
@@ -56,44 +80,55 @@ class PyTorchEngine:
         if missing := [name for name in self.net.input_names if name not in inputs]:
             raise NetError("inputs are missing", code="net.input", expected=self.net.input_names, found=f"no {missing}")
         self.net.reshape({name: array.shape for name, array in inputs.items()})
-        tensors = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in inputs.items()}
-        return self._run({name: tensor.to(self.device) for name, tensor in tensors.items()}, {})
+        graph, keys = self.net.plan.graph, value_keys(self.net)
+        given = {
+            key: np.asarray(inputs[graph.blob_names[blob]], np.float32)
+            for i, node in enumerate(graph.nodes)
+            for blob, key in zip(node.tops, keys[i], strict=True)
+            if blob in graph.inputs and not node.bottoms
+        }
+        return {**given, **self.run_layers(given)}
 
     def run_layers(self, reference: Arrays) -> dict[str, np.ndarray]:
         """Runs every layer from the reference's bottoms and returns its tops: what the layer itself does to them.
 
-        A layer whose bottom the reference does not show is run from the nearest earlier values that it shows; what
-        depends on no value of the reference is left out.
-        """
-        return self._run({}, reference)
+        A layer whose bottom the reference does not show is run from the nearest earlier values that it shows. Left out
+        is what depends on no value of the reference, and what depends on one whose shape is not that of the net.
 
-    def _run(self, inputs: Mapping[str, torch.Tensor], reference: Arrays) -> dict[str, np.ndarray]:
-        graph = self.net.plan.graph
+        Args:
+            reference: Values by their names (`onnx_export.value_keys`), the net's inputs among them.
+        """
         keys = value_keys(self.net)
-        values: dict[int, torch.Tensor] = {}
+        values: dict[int, torch.Tensor | None] = {}
         results: dict[str, np.ndarray] = {}
         with torch.no_grad():
-            for i, (node, module) in enumerate(zip(graph.nodes, self.net.layers, strict=True)):
-                tops: list[torch.Tensor] = []
-                if node.type == "Input":
-                    tops = [inputs[key] for key in keys[i]] if inputs else []
-                elif all(blob in values for blob in node.bottoms):
-                    tops = module(*[values[blob] for blob in node.bottoms])
-                for blob, key, top in zip(node.tops, keys[i], tops, strict=False):
-                    results[key], values[blob] = top.cpu().numpy(), top
-                for blob, key in zip(node.tops, keys[i], strict=True):
+            for i, (node, module) in enumerate(zip(self.net.plan.graph.nodes, self.net.layers, strict=True)):
+                bottoms = [value for blob in node.bottoms if (value := values.get(blob)) is not None]
+                can_run = len(bottoms) == len(node.bottoms) and node.type != "Input"
+                tops = module(*bottoms) if can_run else [None] * len(node.tops)
+                for blob, key, top, shape in zip(node.tops, keys[i], tops, self.net.plan.top_shapes[i], strict=True):
+                    values[blob] = top
+                    if top is not None:
+                        results[key], shape = top.cpu().numpy(), tuple(top.shape)
                     if key in reference:
-                        values[blob] = torch.from_numpy(np.array(reference[key], np.float32)).to(self.device)
-                        values[blob] = values[blob].reshape(self._shape(results.get(key), values[blob]))
+                        values[blob] = self._fitted(reference[key], shape, module.layer)
         return results
 
-    @staticmethod
-    def _shape(ours: np.ndarray | None, given: torch.Tensor) -> tuple[int, ...]:
-        """Other engines may keep other numbers of axes (OpenCV, old recordings): same values, our shape."""
-        return tuple(ours.shape) if ours is not None and ours.size == given.numel() else tuple(given.shape)
+    def _fitted(self, array: np.ndarray, shape: Shape, layer: Layer) -> torch.Tensor | None:
+        """Returns a value of the reference in our shape, or None if it does not fit."""
+        if layer.type == "DetectionOutput":
+            shape = array.shape
+        if not same_shape(array.shape, shape):
+            return None
+        return torch.from_numpy(np.array(array, np.float32)).reshape(shape).to(self.device)
 
 
-class FastEngine:
+def same_shape(shape: Shape, other: Shape) -> bool:
+    """Returns whether two shapes are alike but for axes of size 1, which OpenCV and old recordings add or leave out."""
+    return [size for size in shape if size != 1] == [size for size in other if size != 1]
+
+
+class FastEngine(Engine):
     """Our runtime's detection mode (runtime.optimize), which shows the net's outputs only.
 
     Args:
@@ -112,7 +147,7 @@ class FastEngine:
             return {name: value.cpu().numpy() for name, value in self.net(tensors).items()}
 
 
-class FoldedEngine:
+class FoldedEngine(Engine):
     """Our runtime on the net with BatchNorm folded into convolutions (`converters.merge_bn`); shows final blobs only.
 
     Args:
@@ -132,7 +167,7 @@ class FoldedEngine:
         return {key: value for key, value in PyTorchEngine(self.net).run(inputs).items() if "@" not in key}
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Engine):
     """The net exported to ONNX, run by onnxruntime on the CPU.
 
     Raises:
@@ -152,24 +187,34 @@ class OnnxRuntimeEngine:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
         model = export_onnx(net, all_blobs=True)
-        self.session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own have no base of their own
+            raise ConversionError(f"onnxruntime refuses the net: {error}", code="engine.refused") from error
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Returns all blobs that the net's outputs depend on."""
+        """Returns all blobs that the net's outputs depend on.
+
+        Raises:
+            ConversionError: It cannot run the net on them.
+        """
         names = [output.name for output in self.session.get_outputs()]
         known = {value.name for value in self.session.get_inputs()}
         feed = {name: np.ascontiguousarray(array, np.float32) for name, array in inputs.items() if name in known}
-        return dict(zip(names, self.session.run(names, feed), strict=True))
+        try:
+            return dict(zip(names, self.session.run(names, feed), strict=True))
+        except Exception as error:
+            raise ConversionError(f"onnxruntime cannot run the net: {error}", code="engine.failed") from error
 
 
-class OpenCVEngine:
+class OpenCVEngine(Engine):
     """OpenCV 4's own Caffe importer, an independent second opinion; OpenCV 5 has none.
 
     Args:
         prototxt: Deploy net.
-        caffemodel: Weights, binary.
+        caffemodel: Weights, binary; None hands over those of `net`.
         net: The same net in our runtime, to know which layer makes which blob.
 
     Raises:
@@ -178,35 +223,78 @@ class OpenCVEngine:
 
     name = "opencv"
 
-    def __init__(self, prototxt: str | os.PathLike[str], caffemodel: str | os.PathLike[str], net: Net) -> None:
+    def __init__(self, prototxt: str | os.PathLike[str], caffemodel: str | os.PathLike[str] | None, net: Net) -> None:
         if not hasattr(cv2.dnn, "readNetFromCaffe"):
             raise ConversionError(
                 f"OpenCV {cv2.__version__} cannot read Caffe nets",
                 code="engine.missing",
                 hint='pip install "opencv-python-headless<5"',
             )
+        weights = net_to_proto(net).SerializeToString() if caffemodel is None else read_bytes(caffemodel)
         try:
-            self.net = cv2.dnn.readNetFromCaffe(os.fspath(prototxt), os.fspath(caffemodel))
+            self.net = cv2.dnn.readNetFromCaffe(_buffer(read_bytes(prototxt)), _buffer(weights))
+            self.tops = _tops_by_layer(net, set(self.net.getLayerNames()))
         except cv2.error as error:
-            raise ConversionError(f"OpenCV refuses the net: {error.err or error}", code="engine.refused") from error
+            raise ConversionError(f"OpenCV refuses the net: {_reason(error)}", code="engine.refused") from error
         self.net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
         self.net.enableFusion(False)
         if hasattr(self.net, "enableWinograd"):
             self.net.enableWinograd(False)
-        self.tops = _tops_by_layer(net, set(self.net.getLayerNames()))
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Returns the blobs whose layers OpenCV kept."""
-        for name, array in inputs.items():
-            self.net.setInput(np.ascontiguousarray(array, np.float32), name if len(inputs) > 1 else "")
+        """Returns the blobs whose layers OpenCV kept.
+
+        Raises:
+            ConversionError: It cannot run the net on them.
+        """
+        found: dict[str, np.ndarray] = {}
         try:
-            tops = self.net.forwardAndRetrieve(list(self.tops))
+            for name, array in inputs.items():
+                self.net.setInput(np.ascontiguousarray(array, np.float32), name if len(inputs) > 1 else "")
+            for layers in self._passes():
+                tops = self.net.forwardAndRetrieve(layers)
+                for layer, arrays in zip(layers, tops, strict=True):
+                    pairs = zip(self.tops[layer], arrays, strict=False)
+                    found.update({blob: array for blob, array in pairs if array is not None})
         except cv2.error as error:
-            raise ConversionError(f"OpenCV cannot run the net: {error.err or error}", code="engine.failed") from error
-        found = {}
-        for blobs, arrays in zip(self.tops.values(), tops, strict=True):
-            found.update({blob: array for blob, array in zip(blobs, arrays, strict=False) if array is not None})
-        return {**inputs, **found}
+            raise ConversionError(f"OpenCV cannot run the net: {_reason(error)}", code="engine.failed") from error
+        return found
+
+    def _passes(self) -> Iterator[list[str]]:
+        """Yields the layers to ask for in one pass, so that each of their tops is still there at its end.
+
+        OpenCV keeps the first top of every layer that it is asked for and lets later layers write over the others
+        (net_impl.cpp, Net::Impl::forward: one pin per name). A pass ends behind the last layer that it is asked for.
+        """
+        if single := [layer for layer, blobs in self.tops.items() if len(blobs) == 1]:
+            yield single
+        yield from ([layer] for layer, blobs in self.tops.items() if len(blobs) > 1)
+
+    def known_difference(self, layer: Layer) -> str:
+        """Returns what OpenCV 4's importer is known to pass over or do otherwise (modules/dnn/src)."""
+        param = layer.param
+        sizes = (*param.prior_box_param.min_size, *param.prior_box_param.max_size)
+        known = {
+            "Axpy": (True, "OpenCV computes aY + X, Caffe aX + Y"),
+            "LRN": (param.lrn_param.k != 1, "OpenCV ignores k"),
+            "PriorBox": (
+                any(size != int(size) for size in sizes),
+                "Caffe truncates min_size and max_size to whole pixels, OpenCV does not",
+            ),
+            "Slice": (not param.slice_param.slice_point, "OpenCV divides the axis among the tops that a layer reads"),
+            "DetectionOutput": (len(param.bottom) > 3, "OpenCV ignores the fourth and fifth bottom, RefineDet's ARM"),
+        }
+        applies, note = known.get(layer.type, (False, ""))
+        return note if applies else ""
+
+
+def _reason(error: cv2.error) -> str:
+    """Returns what OpenCV says, on one line."""
+    return " ".join(str(error.err or error).split())
+
+
+def _buffer(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -227,7 +315,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             ) from error
 
 
-class Recording:
+class Recording(Engine):
     """Blobs recorded elsewhere, such as inside an original Caffe by scripts/dump_caffe_blobs.py.
 
     Args:
@@ -266,15 +354,23 @@ class Recording:
                 raise UsageError(
                     f'input "{name}" differs from the recorded one', code="verify.inputs", hint="leave out --input"
                 )
-        return {**self.inputs, **self.blobs}
+        return dict(self.blobs)
 
 
 def _tops_by_layer(net: Net, known: set[str]) -> dict[str, list[str]]:
-    """Returns {layer of OpenCV: names of the values it makes}; OpenCV calls some layers after their tops."""
+    """Returns {layer of OpenCV: names of the values it makes}.
+
+    OpenCV calls some layers after their tops, and the second layer of a name `<name>_1`.
+    """
     nodes = net.plan.graph.nodes
     tops: dict[str, list[str]] = {}
+    seen: Counter[str] = Counter()
     for i, keys in value_keys(net).items():
-        name = nodes[i].name if nodes[i].name in known else next((key for key in keys if key in known), None)
-        if name is not None and nodes[i].type not in ("Input", "Split"):
-            tops[name] = keys
+        if nodes[i].index < 0 or nodes[i].type == "Input":  # an inserted Split, which OpenCV does without
+            continue
+        name = nodes[i].name + (f"_{seen[nodes[i].name]}" if seen[nodes[i].name] else "")
+        seen[nodes[i].name] += 1
+        found = name if name in known else next((key for key in keys if key in known), None)
+        if found is not None:
+            tops[found] = keys
     return tops

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from pyscratchdet.converters.compare import BlobComparison, Comparison, Difference
+from pyscratchdet.converters.compare import BlobComparison, Comparison, Difference, all_agree
 from pyscratchdet.pages import fill_page
 
 FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
@@ -17,6 +17,9 @@ FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 
 def print_table(comparison: Comparison, console: Console, *, everything: bool = False) -> None:
     """Prints the verdict and a row per blob: the worst ten and all that part, or every blob."""
+    if comparison.failure:
+        console.print(comparison.verdict(), highlight=False, style="bold yellow")
+        return
     table = Table(title=comparison.title, title_justify="left", expand=False)
     for heading in (comparison.what, "layer"):
         table.add_column(heading, overflow="fold")
@@ -46,9 +49,15 @@ def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[t
         facts: (name, value) pairs about files and versions.
     """
     ordered = sorted(comparisons, key=lambda comparison: comparison.agrees)
-    plots = [DriftPlot(comparison) for comparison in ordered]
     return fill_page(
-        __package__, "report.html", title=title, facts=facts, comparisons=ordered, plots=plots, cells=_cells
+        __package__,
+        "report.html",
+        title=title,
+        facts=facts,
+        comparisons=ordered,
+        verdict="agree" if all_agree(ordered) else "part",
+        plot_of=DriftPlot,
+        cells=_cells,
     )
 
 

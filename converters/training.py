@@ -15,16 +15,14 @@ import numpy as np
 import torch
 
 from pyscratchdet.caffe.pycaffe import Net as CaffeNet
-from pyscratchdet.converters.compare import BlobComparison, Comparison, difference
-from pyscratchdet.converters.engines import Engine, Recording
+from pyscratchdet.converters.compare import BlobComparison, Comparison, difference, shapes_note
+from pyscratchdet.converters.engines import Arrays, Engine, Recording
 from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import Net, copy_weights, load_net, net_blobs
 from pyscratchdet.solver import Precision, Solver, read_solver
-
-Arrays = Mapping[str, np.ndarray]
 
 # Wider than in the test phase: the original's own gradients move by 2e-4 with its number of threads.
 TOLERANCE = 1e-3
@@ -58,7 +56,7 @@ class Trainee:
         param = caffe_pb2.NetParameter()
         param.CopyFrom(self.file.param)
         param.force_backward = True
-        return load_net(NetFile(param, self.file.locate), self.weights, self.phase, random=CaffeRandom(self.seed))
+        return load_net(replace(self.file, param=param), self.weights, self.phase, random=CaffeRandom(self.seed))
 
     def with_inputs(self, inputs: Arrays) -> Trainee:
         """Returns the same with Input layers in place of the data layers whose tops are given, {blob: array}."""
@@ -69,10 +67,10 @@ class Trainee:
                 new = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top, include=layer.include)
                 new.input_param.shape.extend(caffe_pb2.BlobShape(dim=inputs[top].shape) for top in layer.top)
                 layer.CopyFrom(new)
-        return replace(self, file=NetFile(param, self.file.locate))
+        return replace(self, file=replace(self.file, param=param))
 
 
-class FastTraining:
+class FastTraining(Engine):
     """The fast mode of training, forward; shows the net's outputs only.
 
     Args:
@@ -325,7 +323,7 @@ def _entry(
     if array.size == expected.size:
         entry.drift = difference(array, expected)
     else:
-        entry.note = f"shape {tuple(array.shape)}, {tuple(expected.shape)} in the reference"
+        entry.add_note(shapes_note(array.shape, expected.shape))
     return entry
 
 

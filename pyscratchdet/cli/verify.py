@@ -11,7 +11,8 @@ from pyscratchdet.cli.flags import add_allow_unknown
 if TYPE_CHECKING:
     import numpy as np
 
-    from pyscratchdet.converters.engines import Arrays, Engine, Recording
+    from pyscratchdet.converters.compare import Comparison
+    from pyscratchdet.converters.engines import Arrays, Engine, PyTorchEngine, Recording
     from pyscratchdet.converters.training import Trainee
     from pyscratchdet.runtime import Net
 
@@ -48,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from pyscratchdet.cli.console import console
-    from pyscratchdet.converters.compare import compare_blobs
+    from pyscratchdet.converters.compare import all_agree
     from pyscratchdet.converters.engines import PyTorchEngine, Recording
     from pyscratchdet.converters.report import html_report, print_table
-    from pyscratchdet.converters.training import Trainee, gradient_comparison, step_comparison
+    from pyscratchdet.converters.training import Trainee
     from pyscratchdet.files import write_text
     from pyscratchdet.layers.plan import read_net_for_caller
 
@@ -60,17 +61,16 @@ def run(args: argparse.Namespace) -> int:
     for recording in recordings.values():
         trainee = trainee.with_inputs(recording.inputs)
     net = trainee.build()
-    references = [recordings.get(name) or _engine(name, args, net, trainee) for name in args.against]
+    _check_outputs(net)
     inputs = _inputs(args, net, list(recordings.values()))
     first = PyTorchEngine(net)
-    blobs = first.run(inputs)
-    comparisons = []
-    for engine in references:
-        comparisons.append(compare_blobs(net, first, blobs, engine.name, engine.run(inputs)))
-        if args.gradients:
-            comparisons.append(gradient_comparison(trainee, engine, inputs))
-        if args.step:
-            comparisons.append(step_comparison(trainee, engine, inputs, args.step))
+    blobs = first.run(inputs)  # gives the net the inputs' shapes, which the engines below take from it
+    comparisons = [
+        comparison
+        for name in args.against
+        for comparison in _compare(name, recordings.get(name), args, trainee, first, inputs, blobs)
+    ]
+    _check_that_some_ran(comparisons)
     out = console()
     for comparison in comparisons:
         print_table(comparison, out, everything=args.all)
@@ -80,7 +80,48 @@ def run(args: argparse.Namespace) -> int:
         out.print(f"report: {args.report}", highlight=False)
     if args.json:
         write_text(args.json, json.dumps([comparison.as_dict() for comparison in comparisons], indent=1))
-    return 0 if all(comparison.agrees for comparison in comparisons) else 1
+    return 0 if all_agree(comparisons) else 1
+
+
+def _compare(
+    name: str,
+    recording: Recording | None,
+    args: argparse.Namespace,
+    trainee: Trainee,
+    first: PyTorchEngine,
+    inputs: Arrays,
+    blobs: Arrays,
+) -> list[Comparison]:
+    """Compares with one engine: blobs, and what training does where that is asked for."""
+    from pyscratchdet.converters.compare import Comparison, compare_blobs
+    from pyscratchdet.converters.training import gradient_comparison, step_comparison
+    from pyscratchdet.errors import ConversionError
+
+    try:
+        engine = recording or _engine(name, args, first.net, trainee)
+        result = [compare_blobs(first.net, first, blobs, engine, engine.run(inputs))]
+    except ConversionError as error:
+        return [Comparison(first.net.name, first.name, name, failure=str(error))]
+    if args.gradients:
+        result.append(gradient_comparison(trainee, engine, inputs))
+    if args.step:
+        result.append(step_comparison(trainee, engine, inputs, args.step))
+    return result
+
+
+def _check_outputs(net: Net) -> None:
+    from pyscratchdet.errors import NetError
+
+    if not net.output_names:
+        raise NetError("the net has no outputs, so there is nothing to compare", code="verify.no-output")
+
+
+def _check_that_some_ran(comparisons: Sequence[Comparison]) -> None:
+    from pyscratchdet.errors import ConversionError
+
+    if all(comparison.failure for comparison in comparisons):
+        reasons = "; ".join(comparison.verdict() for comparison in comparisons)
+        raise ConversionError(f"nothing was compared: {reasons}", code="verify.nothing-ran")
 
 
 def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> Engine:
@@ -104,8 +145,6 @@ def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> 
         return FastEngine(net) if args.phase == "TEST" else FastTraining(trainee)
     if name == "folded":
         return FoldedEngine(trainee.file, net)
-    if not args.weights:
-        raise UsageError("opencv needs --weights", code="verify.weights")
     return OpenCVEngine(args.model, args.weights, net)
 
 
@@ -154,6 +193,7 @@ def _picture(args: argparse.Namespace, net: Net) -> Arrays:
 
 
 def _facts(args: argparse.Namespace) -> list[tuple[str, str]]:
+    import contextlib
     import platform
 
     import cv2
@@ -163,9 +203,10 @@ def _facts(args: argparse.Namespace) -> list[tuple[str, str]]:
 
     versions = f"pyscratchdet {__version__}, torch {torch.__version__}, OpenCV {cv2.__version__}"
     if "onnxruntime" in args.against:
-        import onnxruntime
+        with contextlib.suppress(ImportError):
+            import onnxruntime
 
-        versions += f", onnxruntime {onnxruntime.__version__}"
+            versions += f", onnxruntime {onnxruntime.__version__}"
     noise = f"uniform noise, seed {args.seed}"
     return [
         ("model", args.model),

@@ -17,10 +17,11 @@ from pyscratchdet.converters.compare import (
     Comparison,
     Difference,
     compare,
+    compare_blobs,
     difference,
     match_detections,
 )
-from pyscratchdet.converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
+from pyscratchdet.converters.engines import Engine, OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
 from pyscratchdet.converters.report import html_report, print_table
 from pyscratchdet.errors import ConversionError, UsageError, WeightsError, printable
 from pyscratchdet.files import write_text
@@ -33,6 +34,16 @@ ROOT = Path(__file__).parents[2]
 
 def run_verify(*arguments):
     return main(["verify", *arguments])
+
+
+class Shown(Engine):
+    """An engine that shows given blobs."""
+
+    def __init__(self, name="other"):
+        self.name = name
+
+    def run(self, inputs):
+        raise AssertionError("its blobs are given")
 
 
 @pytest.mark.parametrize("text", [NET, detector()], ids=["classifier", "detector"])
@@ -147,7 +158,7 @@ def test_pooling_that_rounds_down_is_found_by_its_shape():
     copy_weights(wrong, blobs)
     result = compare(wrong, PyTorchEngine(wrong), OnnxRuntimeEngine(right), {"data": noise((1, 3, 12, 14))})
     assert result.culprit.layer == "pool1"
-    assert "shape (1, 6, 5, 6), (1, 6, 6, 7) in the reference" in result.verdict()
+    assert "shape 1x6x5x6 here, 1x6x6x7 in the reference" in result.verdict()
 
 
 def test_command_finds_a_wrong_caffemodel(tmp_path, capsys):
@@ -220,8 +231,242 @@ def test_status_2_for_bad_arguments(tmp_path, capsys):
     deploy, caffemodel = write_net(tmp_path)
     assert run_verify("--model", deploy, "--weights", caffemodel, "--against", "tensorrt") == 2
     assert "verify.engine" in capsys.readouterr().err
-    assert run_verify("--model", deploy, "--against", "opencv") == 2
-    assert "verify.weights" in capsys.readouterr().err
+
+
+# --- OpenCV shows every value as it was made, though it reuses memory ---
+
+HEAD = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 dim: 5 dim: 7 } } }'
+CONV = """convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } }"""
+SLICED = f"""{HEAD}
+layer {{ name: "cut" type: "Slice" bottom: "data" top: "a" top: "b" top: "c"
+  slice_param {{ axis: 1 slice_point: 1 slice_point: 2 }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "a" top: "conv" {CONV} }}
+layer {{ name: "max" type: "Eltwise" bottom: "a" bottom: "b" top: "max" eltwise_param {{ operation: MAX }} }}
+layer {{ name: "rb" type: "ReLU" bottom: "c" top: "rc" }}"""
+SLICED_IN_PLACE = f"""{HEAD}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {CONV} }}
+layer {{ name: "cut" type: "Slice" bottom: "conv" top: "a" top: "b"
+  slice_param {{ axis: 1 slice_point: 1 }} }}
+layer {{ name: "rb" type: "ReLU" bottom: "b" top: "b" }}
+layer {{ name: "sb" type: "Sigmoid" bottom: "b" top: "b" }}
+layer {{ name: "again" type: "Slice" bottom: "b" top: "d" top: "e"
+  slice_param {{ axis: 2 slice_point: 1 }} }}
+layer {{ name: "re" type: "TanH" bottom: "e" top: "e" }}
+layer {{ name: "p" type: "Power" bottom: "e" top: "p" power_param {{ scale: 3 shift: 1 }} }}"""
+SPLIT = f"""{HEAD}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {CONV} }}
+layer {{ name: "two" type: "Split" bottom: "conv" top: "x" top: "y" }}
+layer {{ name: "px" type: "Power" bottom: "x" top: "px" power_param {{ scale: -2 }} }}
+layer {{ name: "py" type: "Power" bottom: "y" top: "py" power_param {{ scale: 3 shift: 1 }} }}
+layer {{ name: "qy" type: "TanH" bottom: "py" top: "qy" }}"""
+
+
+def opencv_of(tmp_path, text, weights=True):
+    deploy, caffemodel = write_net(tmp_path, text)
+    net = small_net(text)
+    return net, OpenCVEngine(deploy, caffemodel if weights else None, net)
+
+
+@pytest.mark.parametrize("text", [SLICED, SLICED_IN_PLACE, SPLIT, NET], ids=["slice", "in place", "split", "chain"])
+def test_opencv_shows_every_top(tmp_path, text):
+    net, engine = opencv_of(tmp_path, text)
+    data = noise(net.blob_shapes["data"]) / 100
+    result = compare(net, PyTorchEngine(net), engine, {"data": data})
+    assert result.agrees, result.verdict()
+    assert not result.missing
+    shown = engine.run({"data": data})
+    for layer, blobs in engine.tops.items():  # asked for one by one
+        for blob, array in zip(blobs, engine.net.forwardAndRetrieve([layer])[0], strict=True):
+            np.testing.assert_array_equal(shown[blob], array, err_msg=blob)
+
+
+def test_layers_of_one_name_are_told_apart_in_opencv(tmp_path):
+    text = f"""{HEAD}
+layer {{ name: "twin" type: "Power" bottom: "data" top: "a" power_param {{ scale: 2 }} }}
+layer {{ name: "twin" type: "Power" bottom: "a" top: "b" power_param {{ shift: 5 }} }}"""
+    net, engine = opencv_of(tmp_path, text)
+    assert engine.tops == {"twin": ["a"], "twin_1": ["b"]}
+    assert compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))}).agrees
+
+
+def test_without_weights_every_engine_gets_those_drawn(tmp_path, capsys):
+    (tmp_path / "deploy.prototxt").write_text(NET)
+    engines = ("onnxruntime", "opencv", "fast", "folded")
+    assert run_verify("--model", str(tmp_path / "deploy.prototxt"), "--against", *engines) == 0, capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(f"pyscratchdet and {engine} agree on all" in printed for engine in engines)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "opencv"])
+def test_input_of_another_size_than_the_file_says(tmp_path, engine, capsys):
+    text = NET[: NET.index('layer { name: "fc"')]
+    deploy, caffemodel = write_net(tmp_path, text)
+    np.savez(tmp_path / "in.npz", data=noise((1, 3, 15, 18)) / 100)
+    options = ("--input", str(tmp_path / "in.npz"), "--against", engine)
+    assert run_verify("--model", deploy, "--weights", caffemodel, *options) == 0, capsys.readouterr().out
+
+
+def test_layer_in_place_on_the_input(tmp_path):
+    text = f"""{HEAD}
+layer {{ name: "p" type: "Power" bottom: "data" top: "data" power_param {{ scale: 2 shift: 1 }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {CONV} }}"""
+    net, engine = opencv_of(tmp_path, text)
+    result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))})
+    assert result.agrees
+    assert [blob.blob for blob in result.blobs] == ["data", "conv"]
+    assert all(blob.own is not None for blob in result.blobs)
+
+
+# --- what is known of peers stands beside the blob ---
+
+
+def test_opencv_ignores_the_k_of_lrn(tmp_path):
+    text = f"""{HEAD}
+layer {{ name: "norm" type: "LRN" bottom: "data" top: "norm" lrn_param {{ local_size: 3 alpha: 0.01 k: 2 }} }}
+layer {{ name: "p" type: "Power" bottom: "norm" top: "p" power_param {{ scale: 2 }} }}"""
+    net, engine = opencv_of(tmp_path, text)
+    result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))})
+    assert not result.agrees
+    assert result.verdict().endswith("; OpenCV ignores k.")
+    assert [blob.note for blob in result.blobs] == ["OpenCV ignores k", ""]
+    net, engine = opencv_of(tmp_path, text.replace("k: 2", "k: 1"))
+    result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))})
+    assert result.agrees
+    assert not any(blob.note for blob in result.blobs)
+
+
+def test_opencv_scales_the_other_blob_of_axpy(tmp_path):
+    text = """layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 2 dim: 1 dim: 1 } } }
+layer { name: "x" type: "Input" top: "x" top: "y"
+  input_param { shape { dim: 1 dim: 2 dim: 3 dim: 5 } shape { dim: 1 dim: 2 dim: 3 dim: 5 } } }
+layer { name: "o" type: "Axpy" bottom: "a" bottom: "x" bottom: "y" top: "o" }"""
+    net, engine = opencv_of(tmp_path, text)
+    inputs = {name: noise(net.blob_shapes[name], seed) for seed, name in enumerate(("a", "x", "y"))}
+    assert compare(net, PyTorchEngine(net), engine, inputs).verdict().endswith("OpenCV computes aY + X, Caffe aX + Y.")
+    swapped = engine.run({"a": inputs["a"], "x": inputs["y"], "y": inputs["x"]})["o"]
+    # What the note says: with the bottoms exchanged the same sum, but for the order of rounding.
+    assert difference(swapped, PyTorchEngine(net).run(inputs)["o"]).relative < 1e-6
+
+
+def test_opencv_divides_a_slice_among_the_tops_that_are_read(tmp_path):
+    text = f"""{HEAD}
+layer {{ name: "cut" type: "Slice" bottom: "data" top: "a" top: "b" slice_param {{ axis: 1 }} }}
+layer {{ name: "p" type: "Power" bottom: "a" top: "p" }}"""
+    net, engine = opencv_of(tmp_path, text)
+    verdict = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))}).verdict()
+    assert "part at blob a, layer cut (Slice): shape 1x2x5x7 here, 1x4x5x7 in the reference" in verdict
+    assert "OpenCV divides the axis among the tops that a layer reads" in verdict
+
+
+def refinedet():
+    """Returns a detector whose DetectionOutput reads the ARM's objectness and boxes too."""
+    heads = """
+layer { name: "arm_loc" type: "Power" bottom: "mbox_loc" top: "arm_loc" power_param { scale: 0.5 shift: 0.1 } }
+layer { name: "arm_raw" type: "Reshape" bottom: "mbox_loc" top: "arm_raw"
+  reshape_param { shape { dim: 0 dim: -1 dim: 2 } } }
+layer { name: "arm_softmax" type: "Softmax" bottom: "arm_raw" top: "arm_softmax" softmax_param { axis: 2 } }
+layer { name: "arm_flat" type: "Flatten" bottom: "arm_softmax" top: "arm_flat" }
+layer { name: "arm_cut" type: "Slice" bottom: "arm_flat" top: "arm_conf" top: "arm_rest"
+  slice_param { slice_point: 4290 } }
+layer { name: "detection_out" """
+    text = detector().replace('layer { name: "detection_out" ', heads.lstrip("\n"))
+    text = text.replace('bottom: "mbox_priorbox"', 'bottom: "mbox_priorbox" bottom: "arm_conf" bottom: "arm_loc"')
+    return text.replace("confidence_threshold: 0.3", "confidence_threshold: 0.3 objectness_score: 0.4")
+
+
+def test_opencv_ignores_the_bottoms_of_refinedet(tmp_path):
+    net, engine = opencv_of(tmp_path, refinedet())
+    result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 3, 22, 26)) / 100})
+    assert result.culprit.blob == "detection_out"
+    assert "OpenCV ignores the fourth and fifth bottom, RefineDet's ARM" in result.verdict()
+    assert all(blob.agrees for blob in result.blobs if blob.blob != "detection_out")
+
+
+def test_rows_of_zeros_are_named(tmp_path):
+    net, engine = opencv_of(tmp_path, detector().replace("keep_top_k: 21", "keep_top_k: 300"))
+    result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 3, 22, 26)) / 100})
+    assert result.agrees
+    found = PyTorchEngine(net).run({"data": noise((1, 3, 22, 26)) / 100})["detection_out"].shape[2]
+    assert result.blobs[-1].note == (
+        f"{found} of {found} detections found again; the reference ends in {300 - found} rows of zeros, "
+        "which mean nothing"
+    )
+
+
+# --- engines that cannot, nets that cannot be compared ---
+
+UPSAMPLE = f"""{HEAD}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {CONV} }}
+layer {{ name: "up" type: "Upsample" bottom: "conv" top: "up" upsample_param {{ scale: 2 }} }}"""
+
+
+def test_an_engine_that_cannot_run_the_net_leaves_the_others_to_judge(tmp_path, capsys):
+    deploy, caffemodel = write_net(tmp_path, UPSAMPLE)
+    figures, report = tmp_path / "v.json", tmp_path / "v.html"
+    options = ("--against", "opencv", "onnxruntime", "--json", str(figures), "--report", str(report))
+    assert run_verify("--model", deploy, "--weights", caffemodel, *options) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "opencv did not run, so nothing is said of it: OpenCV cannot run the net: Can't create layer" in printed
+    assert "pyscratchdet and onnxruntime agree on all 2 blobs" in printed
+    opencv, onnxruntime = json.loads(figures.read_text())
+    assert opencv["failure"].endswith("[engine.failed]")
+    assert not opencv["blobs"]
+    assert onnxruntime["agrees"]
+    assert not onnxruntime["failure"]
+    body = report.read_text().split("<body>")[1]
+    assert "opencv did not run" in body
+    assert "against opencv</h2>" not in body
+    wrong = PyTorchEngine(small_net(UPSAMPLE)).run({"data": noise((1, 4, 5, 7))})
+    np.savez(tmp_path / "r.npz", **{"in:data": wrong["data"], "out:conv": wrong["conv"] + 1, "out:up": wrong["up"]})
+    options = ("--against", "opencv", str(tmp_path / "r.npz"))
+    assert run_verify("--model", deploy, "--weights", caffemodel, *options) == 1
+
+
+def test_where_no_engine_runs_nothing_is_proved(tmp_path, capsys):
+    deploy, caffemodel = write_net(tmp_path, UPSAMPLE)
+    assert run_verify("--model", deploy, "--weights", caffemodel, "--against", "opencv") == 2
+    assert "nothing was compared: opencv did not run" in capsys.readouterr().err
+
+
+def test_net_without_outputs(tmp_path, capsys):
+    (tmp_path / "deploy.prototxt").write_text(f'{HEAD} layer {{ name: "s" type: "Silence" bottom: "data" }}')
+    assert run_verify("--model", str(tmp_path / "deploy.prototxt")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pyscratchdet: the net has no outputs")
+    assert error.count("\n") == 1
+
+
+def test_first_blob_of_another_shape_is_named_with_both_shapes():
+    """Whatever comes behind it: layers that cannot take the reference's shape, and some that make the same again."""
+    text = f"""{HEAD}
+layer {{ name: "pool1" type: "Pooling" bottom: "data" top: "pool1" pooling_param {{ kernel_size: 3 stride: 2 }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "pool1" top: "conv"
+  convolution_param {{ num_output: 3 kernel_size: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+  inner_product_param {{ num_output: 6 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "pool2" type: "Pooling" bottom: "conv" top: "pool2" pooling_param {{ pool: AVE global_pooling: true }} }}
+layer {{ name: "turn" type: "Permute" bottom: "data" top: "turn"
+  permute_param {{ order: 0 order: 1 order: 3 order: 2 }} }}"""
+    net = small_net(text)
+    engine = PyTorchEngine(net)
+    blobs = engine.run({"data": noise((1, 4, 5, 7))})
+    larger = {"pool1": noise((1, 4, 3, 4)), "conv": noise((1, 3, 2, 3))}
+    assert larger["pool1"].shape != blobs["pool1"].shape
+    others = {key: value for key, value in blobs.items() if not key.endswith(("_split_0", "_split_1"))}
+    result = compare_blobs(net, engine, blobs, Shown(), {**others, **larger})
+    assert not result.agrees
+    assert result.culprit.blob == "pool1"
+    assert result.verdict() == (
+        "pyscratchdet and other part at blob pool1, layer pool1 (Pooling): "
+        "shape 1x4x2x3 here, 1x4x3x4 in the reference."
+    )
+    by_name = {blob.blob: blob for blob in result.blobs}
+    assert by_name["conv"].own is None
+    assert by_name["fc"].own is None
+    turned = compare_blobs(net, engine, blobs, Shown(), {**blobs, "turn": blobs["turn"].transpose(0, 1, 3, 2)})
+    assert "part at blob turn, layer turn (Permute): shape 1x4x7x5 here, 1x4x5x7 in" in turned.verdict()
+    flat = compare_blobs(net, engine, blobs, Shown(), {**blobs, "fc": blobs["fc"].reshape(1, 6, 1, 1)})
+    assert flat.agrees
 
 
 # --- figures ---
@@ -251,14 +496,12 @@ def test_detections_are_paired_whatever_the_order_of_ties():
 
 
 def test_a_missing_detection_is_reported(tmp_path):
-    from pyscratchdet.converters.compare import compare_blobs
-
     net = small_net(detector())
     engine = PyTorchEngine(net)
     blobs = engine.run({"data": noise((1, 3, 22, 26)) / 100})
     expected = dict(blobs, detection_out=blobs["detection_out"][:, :, :-1])
     number = blobs["detection_out"].shape[2]
-    result = compare_blobs(net, engine, blobs, "other", expected)
+    result = compare_blobs(net, engine, blobs, Shown(), expected)
     assert result.culprit.blob == "detection_out"
     assert result.culprit.note == f"{number - 1} of {number - 1} detections found again, {number} here"
 
@@ -273,13 +516,11 @@ def test_opencv_keeps_fractions_of_min_size_and_verify_says_so(tmp_path):
 
 
 def test_report_begins_with_what_parts():
-    from pyscratchdet.converters.compare import compare_blobs
-
     net = small_net()
     engine = PyTorchEngine(net)
     blobs = engine.run({"data": noise((1, 3, 11, 14))})
-    same = compare_blobs(net, engine, blobs, "same", blobs)
-    other = compare_blobs(net, engine, blobs, "other", {**blobs, "pool1": blobs["pool1"] * 1.1})
+    same = compare_blobs(net, engine, blobs, Shown("same"), blobs)
+    other = compare_blobs(net, engine, blobs, Shown(), {**blobs, "pool1": blobs["pool1"] * 1.1})
     assert same.verdict() == "pyscratchdet and same agree on all 10 blobs; all values are equal."
     body = html_report([same, other], "title", []).split("<body>")[1]
     assert body.startswith('<p class="bad">pyscratchdet and other part at blob pool1, layer pool1 (Pooling)')
@@ -291,9 +532,7 @@ def test_report_is_whole_and_escaped():
     net = small_net()
     engine = PyTorchEngine(net)
     blobs = engine.run({"data": noise((1, 3, 11, 14))})
-    from pyscratchdet.converters.compare import compare_blobs
-
-    page = html_report([compare_blobs(net, engine, blobs, "a<b", blobs)], "t&t", [("model", "<x>")])
+    page = html_report([compare_blobs(net, engine, blobs, Shown("a<b"), blobs)], "t&t", [("model", "<x>")])
     assert "a<b" not in page
     assert "a&lt;b" in page
     assert "t&amp;t" in page
