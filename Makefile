@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint proto clean help
+.PHONY: demo test lint wheel proto clean help
 
 help:
 	@echo "make demo    data, nets, training, evaluation, pictures, conversion and proof, into demo/"
 	@echo "make test    all tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make wheel   sdist and wheel into dist/, tried in an empty environment"
 	@echo "make proto   compile the Caffe schema after a change of caffe.proto"
 	@echo "make clean   remove demo/ and the environment"
 
@@ -35,9 +36,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+wheel:
+	bash scripts/check_wheel.sh dist
+
 proto: $(READY)
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	$(BIN)/python scripts/compile_proto.py
 
 clean:
-	rm -rf demo $(VENV)
+	rm -rf demo dist build $(VENV)
