@@ -123,8 +123,14 @@ class UsageError(PyScratchDetError):
     """A command line or a call whose arguments do not go together."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Returns a hint `did you mean "..."?` for a misspelt `name`, or None when nothing is close."""
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Returns a hint `did you mean "..."?` for a misspelt `name`, or None when nothing is close.
+
+    Args:
+        name: What was written.
+        known: What could be meant.
+        likeness: How close it must be, from 0 to 1 for the same letters (difflib's ratio).
+    """
     lowered = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=likeness)
     return f'did you mean "{lowered[matches[0]]}"?' if matches else None

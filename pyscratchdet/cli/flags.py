@@ -12,7 +12,7 @@ import itertools
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 _TRUE = ("true", "t", "1", "yes", "y")
@@ -85,14 +85,14 @@ def add_allow_unknown(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--allow-unknown",
         action="store_true",
-        help="pass over prototxt fields that Caffe does not have, with a warning",
+        help="pass over prototxt fields that Caffe does not have, with a warning that lists them",
     )
 
 
 @contextmanager
 def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
-    """Does what `--allow-unknown` asks for while a command runs: one line on stderr per field, however often read."""
-    if not getattr(args, "allow_unknown", False):
+    """Does what `--allow-unknown` asks for while a command runs; what is passed over in a file is said once."""
+    if not hasattr(args, "allow_unknown"):  # a command that reads no prototxt
         yield
         return
     from pyscratchdet.proto.text import UnknownFieldWarning, unknown_fields_allowed
@@ -104,7 +104,7 @@ def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
             print(f"pyscratchdet: warning: {message}", file=sys.stderr)
         shown.add(str(message))
 
-    with unknown_fields_allowed(), warnings.catch_warnings():
+    with unknown_fields_allowed() if args.allow_unknown else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("always", UnknownFieldWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield

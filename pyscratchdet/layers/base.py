@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from pyscratchdet.errors import LayerError, NetError, nearest
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.forks import type_origin
 from pyscratchdet.rng import CaffeRandom
 
 if TYPE_CHECKING:
@@ -252,10 +253,13 @@ def layer_class(name: str, layer: str | None = None) -> type[Layer]:
     """Returns the class of a Caffe layer type.
 
     Raises:
-        NetError: Nobody knows the type; the hint names the nearest known one.
+        NetError: Nobody knows the type; the hint says whose it is or which may be meant, and how to register one.
     """
     _import_layer_files()
     if name not in _TYPES:
-        hint = nearest(name, _TYPES) or f"known types: {', '.join(sorted(_TYPES))}"
+        origin = type_origin(name)
+        likely = f"{origin} has it" if origin else nearest(name, _TYPES, 0.9)
+        registering = "docs/own_layer.md shows how to register a type of your own"
+        hint = f"{likely}{'; ' if origin else ' '}{registering}" if likely else registering
         raise NetError(f'unknown layer type "{name}"', code="net.unknown-type", layer=layer, hint=hint)
     return _TYPES[name]

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyscratchdet.errors import LayerError, NetError, Position, PyScratchDetError
@@ -14,7 +14,7 @@ from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
 from pyscratchdet.net import BackwardPlan, Graph, build_graph, plan_backward
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.text import Locator, decode_text, parse
+from pyscratchdet.proto.text import Locator, PassedOver, decode_text, parse
 from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
 
 # The original counts the values of a blob in an int (blob.cpp, Blob::Reshape).
@@ -28,10 +28,12 @@ class NetFile:
     Attributes:
         param: The net in the latest format.
         locate: Index of a layer in `param` -> its position in the file, or None.
+        passed_over: What the file has that was passed over.
     """
 
     param: caffe_pb2.NetParameter
     locate: Callable[[int], Position | None] = lambda index: None
+    passed_over: list[PassedOver] = field(default_factory=list)
 
 
 @dataclass
@@ -137,7 +139,8 @@ def read_net(path: str | os.PathLike[str]) -> NetFile:
     """
     name = os.fspath(path)
     text = decode_text(read_bytes(path), name)
-    param = parse(text, caffe_pb2.NetParameter, path=name)
+    passed_over: list[PassedOver] = []
+    param = parse(text, caffe_pb2.NetParameter, path=name, passed_over=passed_over)
     inserted = num_inserted_layers(param)
     key = "layers" if param.layers else "layer"
     locator = Locator(text, name)
@@ -145,7 +148,7 @@ def read_net(path: str | os.PathLike[str]) -> NetFile:
     def locate(index: int) -> Position | None:
         return locator.position(key, index - inserted) if index >= inserted else locator.position("input")
 
-    return NetFile(upgrade_net(param, locator=locator), locate)
+    return NetFile(upgrade_net(param, locator=locator), locate, passed_over)
 
 
 def read_net_for_caller(path: str | os.PathLike[str]) -> NetFile:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from pyscratchdet.errors import Position, PrototxtError, nearest
 from pyscratchdet.files import read_bytes, write_text
+from pyscratchdet.proto.forks import field_origin, is_hint, result_changing
 
 MessageType = TypeVar("MessageType", bound=Message)
 
@@ -32,8 +33,54 @@ _REPEATED = re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.
 _ALLOW_UNKNOWN = ContextVar("allow_unknown", default=False)
 
 
+# Where in its way a layer's name and type stand: ("layer", 3, "name", 0).
+_NAMING = (("name",), ("type",))
+_SEPARATOR = re.compile(r"\s*[;,]")
+# A field of another Caffe is shown with this much of its value.
+_VALUE_LENGTH = 60
+_BOOLEANS = {"t": "true", "1": "true", "f": "false", "0": "false"}
+
+
 class UnknownFieldWarning(UserWarning):
-    """A field that the schema does not have was passed over."""
+    """Fields that the schema does not have were passed over; the message lists them."""
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A field in a text that the schema does not have and that was passed over.
+
+    Attributes:
+        position: Where it is.
+        field: Its path from the layer, or from the whole message: "pooling_param.extra".
+        value: What is written there, shortened.
+        layer: The name of the layer it belongs to; empty outside layers.
+        layer_type: That layer's type, as written.
+        is_harmless: Whether it is known to change no result.
+    """
+
+    position: Position
+    field: str
+    value: str
+    layer: str
+    layer_type: str
+    is_harmless: bool
+
+    def __str__(self) -> str:
+        owner = f'layer "{self.layer}" ({self.layer_type}): ' if self.layer or self.layer_type else ""
+        return f"line {self.position.line}: {owner}{self.field}: {self.value}"
+
+
+@dataclass
+class _Field:
+    """One value of a field in a text: its name is at `start`, and `text[value:end]` is the value.
+
+    What a list holds are values of one field with one start; the first of them is the whole list's text.
+    """
+
+    way: tuple[Any, ...]
+    start: int
+    value: int
+    end: int
 
 
 @contextmanager
@@ -46,30 +93,39 @@ def unknown_fields_allowed() -> Iterator[None]:
         _ALLOW_UNKNOWN.reset(token)
 
 
-def parse(text: str, message_class: type[MessageType], *, path: str = "<string>") -> MessageType:
+def parse(
+    text: str, message_class: type[MessageType], *, path: str = "<string>", passed_over: list[PassedOver] | None = None
+) -> MessageType:
     """Returns the message that `text` writes.
+
+    Fields of other Caffes that are known to change no result, such as `engine`, are passed over with a warning.
 
     Args:
         text: In protobuf's text format.
         message_class: A class of `caffe_pb2`.
         path: Where the text is from, for errors.
+        passed_over: Gets the fields that were passed over.
 
     Raises:
         PrototxtError: A syntax error, an unknown field (but see `unknown_fields_allowed`) or enum name, a value of a
-            wrong type; with its position.
+            wrong type, or a field of another Caffe that changes results; with its position.
     """
     _check_characters(text, path)
     _check_tokens(text, path)
-    message: MessageType = message_class()
-    allow_unknown = _ALLOW_UNKNOWN.get()
     try:
-        text_format.ParseLines(
-            text.split("\n"), message, allow_unknown_extension=allow_unknown, allow_unknown_field=allow_unknown
-        )
+        return _parsed(text, message_class)
     except text_format.ParseError as error:
-        raise _explain(error, message, text, path) from None
-    if allow_unknown:
-        _warn_unknown(text, message.DESCRIPTOR, path)
+        strange = _strange_fields(text, message_class.DESCRIPTOR, path) if _is_unknown(error) else []
+        if not strange:
+            raise _explain(error, message_class(), text, path) from None
+    try:
+        message = _parsed(_blanked(text, [field for field, _ in strange]), message_class)
+    except text_format.ParseError as error:
+        raise _explain(error, message_class(), text, path) from None
+    found = [known for _, known in strange]
+    _warn(found, path)
+    if passed_over is not None:
+        passed_over += found
     return message
 
 
@@ -137,8 +193,7 @@ class Locator:
     def __init__(self, text: str, path: str) -> None:
         self.path = path
         self._text = text
-        self._lines = text.split("\n")
-        self._places: dict[tuple[Any, ...], tuple[int, int]] | None = None
+        self._places: dict[tuple[Any, ...], int] | None = None
 
     def position(self, *keys: str | int) -> Position:
         """Returns the position of a field such as ("layer", 3, "convolution_param", 0, "num_output", 0).
@@ -146,12 +201,19 @@ class Locator:
         Where that is not in the text, the deepest part of the way that is.
         """
         if self._places is None:
-            self._places = _scan(self._text)
+            self._places = {}
+            for field in _scan(self._text):
+                self._places.setdefault(field.way[:-1], field.start)
+                self._places[field.way] = field.start
         for end in range(len(keys), 0, -1):
             if keys[:end] in self._places:
-                line, column = self._places[keys[:end]]
-                return Position(self.path, line, column, self._lines[line - 1])
+                return _position(self._text, self._places[keys[:end]], self.path)
         return Position(self.path)
+
+
+def _position(text: str, offset: int, path: str) -> Position:
+    start, end = text.rfind("\n", 0, offset) + 1, text.find("\n", offset)
+    return Position(path, text.count("\n", 0, offset) + 1, offset - start + 1, text[start : end if end >= 0 else None])
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int]]:
@@ -161,55 +223,50 @@ def _tokens(text: str) -> Iterator[tuple[str, int]]:
             yield match.group(), match.start()
 
 
-def _scan(text: str) -> dict[tuple[Any, ...], tuple[int, int]]:
-    """Returns {way to a field: (line, column)} with one pass over the tokens; the text has been parsed before."""
-    starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    places: dict[tuple[Any, ...], tuple[int, int]] = {}
+def _scan(text: str) -> list[_Field]:
+    """Returns every value of every field, with one pass over the tokens; the syntax is not checked."""
+    fields: list[_Field] = []
     counts: Counter[tuple[Any, ...]] = Counter()
     way: tuple[Any, ...] = ()
-    outer: list[tuple[tuple[Any, ...], str | None]] = []  # where each open brace returns to
+    outer: list[tuple[_Field, tuple[Any, ...], str | None, int, int]] = []  # what each open brace began and returns to
     name: str | None = None  # the field whose value comes next
-    place = (1, 1)
+    start = listed = opened = 0  # where that name is; how many fields there were before the open list, and its place
     in_list = after_string = False
+
+    def enter(offset: int, end: int) -> _Field:
+        field = (*way, name)
+        fields.append(_Field((*field, counts[field]), start, offset, end))
+        counts[field] += 1
+        return fields[-1]
+
     for token, offset in _tokens(text):
+        end = offset + len(token)
         is_string = token[0] in "\"'"
         if token in "{<":
-            outer.append((way, name if in_list else None))
-            way = _enter(way, name, place, places, counts)
-            name, in_list = None, False
+            outer.append((enter(offset, end), way, name if in_list else None, listed, opened))
+            way, name, in_list = outer[-1][0].way, None, False
         elif token in "}>":
-            way, name = outer.pop() if outer else ((), None)
+            if outer:
+                field, way, name, listed, opened = outer.pop()
+                field.end = end
             in_list = name is not None
-        elif token in "[]":
-            in_list = token == "["
-            name = name if in_list else None
+        elif token == "[":
+            in_list, listed, opened = True, len(fields), offset
+        elif token == "]":
+            for field in fields[listed : listed + 1]:
+                field.value, field.end = opened, end
+            in_list, name = False, None
         elif token in ":;,":
             pass
         elif is_string and after_string:
-            continue  # pieces of one value
+            fields[-1].end = end  # pieces of one value
         elif name is None:
-            line = bisect.bisect(starts, offset)
-            name, place = token, (line, offset - starts[line - 1] + 1)
+            name, start = token, offset
         else:
-            _enter(way, name, place, places, counts)
+            enter(offset, end)
             name = name if in_list else None
         after_string = is_string
-    return places
-
-
-def _enter(
-    way: tuple[Any, ...],
-    name: str | None,
-    place: tuple[int, int],
-    places: dict[tuple[Any, ...], tuple[int, int]],
-    counts: Counter[tuple[Any, ...]],
-) -> tuple[Any, ...]:
-    field = (*way, name)
-    index = counts[field]
-    counts[field] += 1
-    places.setdefault(field, place)
-    places[(*field, index)] = place
-    return (*field, index)
+    return fields
 
 
 def _check_characters(text: str, path: str) -> None:
@@ -232,10 +289,9 @@ def _check_tokens(text: str, path: str) -> None:
         is_wrong_number = _PYTHON_NUMBER.match(token)
         if depth <= _MAX_DEPTH and not is_wrong_number:
             continue
-        line = text.count("\n", 0, offset) + 1
-        position = Position(path, line, offset - text.rfind("\n", 0, offset), text.split("\n")[line - 1])
+        position = _position(text, offset, path)
         if is_wrong_number:
-            raise PrototxtError(f"{token} is no number", code="prototxt.syntax", position=position)
+            raise PrototxtError(f"{token} is not a number", code="prototxt.syntax", position=position)
         raise PrototxtError(
             "too many braces inside each other",
             code="prototxt.depth",
@@ -277,12 +333,16 @@ def _explain(error: text_format.ParseError, message: Message, text: str, path: s
     return PrototxtError(said.rstrip("."), code="prototxt.syntax", position=position, hint=hint)
 
 
-def _unknown_field_hint(field: str, message: Message, owner: str) -> str | None:
+def _unknown_field_hint(field: str, message: Message, owner: str) -> str:
     """A field of the outermost message inside another one shows that a brace was left open."""
-    hint = nearest(field, _field_names(message, owner))
     if owner != message.DESCRIPTOR.full_name and field in message.DESCRIPTOR.fields_by_name:
         return f'{field} belongs to {message.DESCRIPTOR.name}: is a "}}" missing before it?'
-    return hint or "a field of another fork? --allow-unknown (in Python unknown_fields_allowed) passes over it"
+    origin = field_origin(owner.removeprefix("caffe."), field)
+    passing = "--allow-unknown (in Python unknown_fields_allowed) passes over it"
+    if origin:
+        return f"{origin} has it; {passing}"
+    likely = nearest(field, _field_names(message, owner))
+    return f"{likely} If it is another Caffe's, {passing}" if likely else f"if it is another Caffe's, {passing}"
 
 
 def _open_brace(text: str, line: int) -> str | None:
@@ -313,18 +373,114 @@ def _enum_names(message: Message, full_name: str) -> list[str]:
     return list(holder.enum_types_by_name[name].values_by_name) if holder else []
 
 
-def _warn_unknown(text: str, descriptor: Any, path: str) -> None:
-    """Warns once for every field that was passed over; what is inside such a field is not mentioned again."""
-    for way, (line, column) in _scan(text).items():
-        names = [key for key in way if isinstance(key, str)]
-        if way[-1] != 0:
-            continue  # one warning however often it is repeated
-        owner = descriptor
-        for name in names[:-1]:
-            field = owner.fields_by_name.get(name) if owner else None
-            owner = field.message_type if field else None
-        if owner and names[-1] not in owner.fields_by_name:
-            position = Position(path, line, column)
-            warnings.warn(
-                f'{position}: {owner.name} has no field "{names[-1]}"; passed over', UnknownFieldWarning, stacklevel=4
-            )
+# --- fields of other Caffes ---
+
+
+def _parsed(text: str, message_class: type[MessageType]) -> MessageType:
+    message: MessageType = message_class()
+    text_format.ParseLines(text.split("\n"), message)
+    return message
+
+
+def _is_unknown(error: text_format.ParseError) -> bool:
+    return bool(_UNKNOWN_FIELD.search(str(error)) or _UNKNOWN_ENUM.search(str(error)))
+
+
+def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field, PassedOver]]:
+    """Returns the fields that may be passed over, in the text's order; those inside another one are not mentioned.
+
+    Raises:
+        PrototxtError: A field is known to change results.
+    """
+    fields = _scan(text)
+    names = {field.way: text[field.value : field.end].strip("\"'") for field in fields if field.way[2:3] in _NAMING}
+    messages = {(): descriptor}
+    found: list[tuple[_Field, PassedOver]] = []
+    for field in fields:
+        owner, name = messages.get(field.way[:-2]), field.way[-2]
+        if owner is None or name is None:  # inside another one; or a brace without a name
+            continue
+        known = owner.fields_by_name.get(name)
+        value = text[field.value : field.end]
+        if known is not None and known.message_type is not None:
+            messages[field.way] = known.message_type
+        if _is_known(known, owner.name, value) or (found and found[-1][0].start == field.start):  # once for a list
+            continue
+        place = _passed_over(field, owner.name, value, names, _position(text, field.start, path))
+        if place.is_harmless or _ALLOW_UNKNOWN.get():
+            found.append((field, place))
+    return found
+
+
+def _is_known(field: Any, owner: str, value: str) -> bool:
+    """Returns whether the schema has a field and, where that only chooses an implementation, its value."""
+    if field is None or field.enum_type is None or not is_hint(owner, field.name):
+        return field is not None
+    return value in field.enum_type.values_by_name or value.isdecimal()
+
+
+def _passed_over(
+    field: _Field, owner: str, value: str, names: dict[tuple[Any, ...], str], position: Position
+) -> PassedOver:
+    """Returns what is known of a field that the schema does not have.
+
+    Raises:
+        PrototxtError: It changes results.
+    """
+    path = [key for key in field.way if isinstance(key, str)]
+    layer, kind = "", ""
+    if path[0] in ("layer", "layers"):
+        layer, kind = (names.get((*field.way[:2], part, 0), "") for part in ("name", "type"))
+        path = path[1:]
+    change = result_changing(owner, path[-1])
+    is_neutral = change is not None and change.neutral is not None and _is_same(value, change.neutral)
+    if change and not is_neutral:
+        raise PrototxtError(
+            f"{'.'.join(path)} changes results and is not implemented",
+            code="prototxt.fork-field",
+            position=position,
+            layer=layer or None,
+            layer_type=kind or None,
+            expected=change.neutral,
+            found=_shortened(value),
+            hint=f"{change.origin} has it",
+        )
+    return PassedOver(position, ".".join(path), _shortened(value), layer, kind, is_neutral or is_hint(owner, path[-1]))
+
+
+def _shortened(value: str) -> str:
+    words = " ".join(value.split())
+    return words if len(words) <= _VALUE_LENGTH else words[:_VALUE_LENGTH] + "..."
+
+
+def _is_same(value: str, neutral: str) -> bool:
+    value = value.strip("\"'")
+    try:
+        return float(value) == float(neutral)
+    except ValueError:
+        return _BOOLEANS.get(value.lower(), value.lower()) == neutral.lower()
+
+
+def _blanked(text: str, fields: Sequence[_Field]) -> str:
+    """Returns the text with spaces in place of these fields and of a separator behind them, so that positions stay."""
+    pieces, place = [], 0
+    for field in fields:
+        separator = _SEPARATOR.match(text, field.end)
+        end = separator.end() if separator else field.end
+        pieces += [text[place : field.start], re.sub(r"[^\n]", " ", text[field.start : end])]
+        place = end
+    return "".join([*pieces, text[place:]])
+
+
+def _warn(found: Sequence[PassedOver], path: str) -> None:
+    harmless = sorted({entry.field.rpartition(".")[2] for entry in found if entry.is_harmless})
+    if harmless:
+        _say(f"{path}: passed over fields that change no result: {', '.join(harmless)}")
+    others = [entry for entry in found if not entry.is_harmless]
+    if others:
+        lines = "".join(f"\n  {entry}" for entry in others)
+        _say(f"{path}: passed over {len(others)} unknown fields; results may differ from those of its own Caffe{lines}")
+
+
+def _say(message: str) -> None:
+    warnings.warn(message, UnknownFieldWarning, stacklevel=4)

@@ -35,9 +35,19 @@ def test_nearest_names_what_was_meant():
     assert nearest("zzz", ["Convolution"]) is None
 
 
-def test_unknown_layer_type_names_the_nearest():
-    with pytest.raises(NetError, match='unknown layer type "RelU"; did you mean "ReLU"'):
-        layer_class("RelU")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("RelU", 'did you mean "ReLU"? docs/own_layer.md'),
+        ("InnerProdukt", 'did you mean "InnerProduct"? docs/own_layer.md'),
+        ("PSROIPooling", "zhaoweicai/cascade-rcnn has it; docs/own_layer.md"),
+        ("Pooling3D", "docs/own_layer.md"),
+    ],
+)
+def test_unknown_layer_type_names_what_is_meant_or_whose_it_is_and_how_to_register_one(name, says):
+    with pytest.raises(NetError) as caught:
+        layer_class(name)
+    assert caught.value.hint == f"{says} shows how to register a type of your own"
 
 
 def test_registering_twice_is_refused():

@@ -1,6 +1,7 @@
 """Prototxt text: positions, hints, floats, unknown fields, and that printing and parsing are inverses."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 from google.protobuf import text_format
@@ -94,9 +95,9 @@ state { stage: "s" }
         ("[a.b]: 3", (1, 4), "syntax", "does not have extensions"),
         ('\nname: "a"\x01', (2, 0), "encoding", "control character 0x01"),
         ("\n" + "layer { " * 3000, (2, 807), "depth", "too many braces"),
-        ("input_dim: 4\n input_dim: 1_0", (2, 13), "syntax", "1_0 is no number"),
-        ("layer { power_param { scale: +5 } }", (1, 30), "syntax", "is no number"),
-        ("input_dim: 0b11", (1, 12), "syntax", "0b11 is no number"),
+        ("input_dim: 4\n input_dim: 1_0", (2, 13), "syntax", "1_0 is not a number"),
+        ("layer { power_param { scale: +5 } }", (1, 30), "syntax", "is not a number"),
+        ("input_dim: 0b11", (1, 12), "syntax", "0b11 is not a number"),
     ],
 )
 def test_error_has_position_line_and_hint(source, place, code, says):
@@ -122,12 +123,77 @@ def test_unknown_fields_can_be_passed_over_with_a_warning_each():
     with pytest.warns(text.UnknownFieldWarning, match="passed over") as caught, text.unknown_fields_allowed():
         net = text.parse(source, caffe_pb2.NetParameter, path="n")
     assert net == caffe_pb2.NetParameter(layer=[{"name": "a", "relu_param": {}}])
-    assert [str(warning.message).partition("; ")[0] for warning in caught] == [
-        'n:1:1: NetParameter has no field "foo"',
-        'n:1:8: NetParameter has no field "bar"',
-        'n:2:19: LayerParameter has no field "foo"',
-        'n:2:44: ReLUParameter has no field "negative"',
+    assert [str(warning.message) for warning in caught] == [
+        "n: passed over 4 unknown fields; results may differ from those of its own Caffe\n"
+        "  line 1: foo: 3\n"
+        "  line 1: bar: { x: 1 y { z: 2 } }\n"
+        '  line 2: layer "a" (): foo: [1, 2]\n'
+        '  line 2: layer "a" (): relu_param.negative: 2'
     ]
+
+
+def test_fields_that_only_choose_an_implementation_are_passed_over_with_one_line():
+    source = """default_forward_type: FLOAT16, eltwise_mem_sharing: false
+layer { name: "c" type: "Convolution" engine: "MKL2017:CAFFE" forward_math: FLOAT
+  convolution_param { num_output: 2 engine: MKL2017 conv_algos_override: [1, 2, 3]; kernel_size: 3 } }
+layer { type: "Dropout" dropout_param { scale_train: TRUE } batch_norm_param { engine: 1 scale_bias: 0 } }
+"""
+    passed = []
+    with pytest.warns(text.UnknownFieldWarning) as caught:
+        net = text.parse(source, caffe_pb2.NetParameter, path="n", passed_over=passed)
+    assert net == caffe_pb2.NetParameter(
+        layer=[
+            {"name": "c", "type": "Convolution", "convolution_param": {"num_output": 2, "kernel_size": [3]}},
+            {"type": "Dropout", "dropout_param": {}, "batch_norm_param": {}},
+        ]
+    )
+    assert [str(warning.message) for warning in caught] == [
+        "n: passed over fields that change no result: conv_algos_override, default_forward_type, eltwise_mem_sharing, "
+        "engine, forward_math, scale_bias, scale_train"
+    ]
+    assert all(entry.is_harmless for entry in passed)
+    assert [
+        (entry.position.line, entry.layer, entry.layer_type, entry.field, entry.value) for entry in passed[2:6]
+    ] == [
+        (2, "c", "Convolution", "engine", '"MKL2017:CAFFE"'),
+        (2, "c", "Convolution", "forward_math", "FLOAT"),
+        (3, "c", "Convolution", "convolution_param.engine", "MKL2017"),
+        (3, "c", "Convolution", "convolution_param.conv_algos_override", "[1, 2, 3]"),
+    ]
+
+
+@pytest.mark.parametrize("allow", [False, True])
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        (
+            "pooling_param { avg_include_pad: false }",
+            "pooling_param.avg_include_pad changes results and is not implemented",
+        ),
+        ("dropout_param { scale_train: false }", "expected true and found false; Faster R-CNN has it"),
+        ("transform_param { random_resize_param { min_size: 3 } }", "found { min_size: 3 }; intel/caffe has it"),
+    ],
+)
+def test_a_field_that_changes_results_is_refused_by_name(field, says, allow):
+    source = f'layer {{ name: "p" type: "Pooling"\n {field} }}'
+    with text.unknown_fields_allowed() if allow else nullcontext():
+        error = parse_error(source)
+    assert (error.code, error.position.line, error.layer) == ("prototxt.fork-field", 2, "p")
+    assert says in str(error)
+
+
+def test_the_hint_names_the_option_beside_what_may_be_meant():
+    passing = "--allow-unknown (in Python unknown_fields_allowed) passes over it"
+    assert parse_error("layer { tip: 3 }").hint == f'did you mean "top"? If it is another Caffe\'s, {passing}'
+    assert parse_error("layer { surprise: 3 }").hint == f"if it is another Caffe's, {passing}"
+    assert parse_error("layer { psroi_pooling_param { } }").hint == f"zhaoweicai/cascade-rcnn has it; {passing}"
+
+
+def test_an_error_behind_fields_that_are_passed_over_keeps_its_place():
+    error = parse_error('layer { engine: "MKL"\n debug: true convolution_param { engine: X nam: 3 } }')
+    assert (error.code, error.position.line, error.position.column) == ("prototxt.unknown-field", 2, 44)
+    error = parse_error('layer { engine: "MKL"\n name: 3 }')
+    assert (error.code, error.position.line, error.position.column) == ("prototxt.syntax", 2, 8)
 
 
 def strategy(descriptor, depth):
