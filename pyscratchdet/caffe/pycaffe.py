@@ -18,6 +18,7 @@ from pyscratchdet.caffe.mode import current_device, global_random
 from pyscratchdet.errors import NetError, UsageError
 from pyscratchdet.layers.base import layer_types
 from pyscratchdet.layers.python_layer import UserLayer as Layer
+from pyscratchdet.layers.python_layer import python_layers_allowed
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import LayerModule, build_net, copy_weights, save_weights, share_weights
 from pyscratchdet.runtime.net import Net as RuntimeNet
@@ -60,7 +61,8 @@ class Net:
         check_file(network_file)
         if weights is not None:
             check_file(weights)
-        net = build_net(network_file, phase, level, list(stages or []), random=global_random())
+        with python_layers_allowed():
+            net = build_net(network_file, phase, level, list(stages or []), random=global_random(), writes=True)
         self._adopt(net)
         if weights is not None:
             self.copy_from(weights)

@@ -10,6 +10,7 @@ from torch import Tensor
 from pyscratchdet.caffe.mode import current_device, global_random
 from pyscratchdet.caffe.pycaffe import Net
 from pyscratchdet.errors import SolverError
+from pyscratchdet.layers.python_layer import python_layers_allowed
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.upgrade import upgrade_solver
 from pyscratchdet.runtime import share_weights
@@ -35,7 +36,10 @@ class Solver:
         param = upgrade_solver(read_solver(file))
         if self._type is not None:
             param.type = self._type
-        self._solver = RuntimeSolver(param, random=global_random(), device=current_device(), stop_when_diverged=False)
+        with python_layers_allowed():
+            self._solver = RuntimeSolver(
+                param, random=global_random(), device=current_device(), stop_when_diverged=False
+            )
         self.net = Net.wrap(self._solver.net)
         self.test_nets = [Net.wrap(net) for net in self._solver.test_nets]
         self._solver.forward_backward = self._forward_backward

@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
     stages = [stage for stage in args.stage.split(",") if stage]
     with logging_to():
         say_device(device)
-        net = load_net(args.model, args.weights, "TEST", level=args.level, stages=stages)
+        net = load_net(args.model, args.weights, "TEST", level=args.level, stages=stages, writes=True)
         score(Precision().prepare(net.to(device), device), args.iterations)
     return 0

@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.converters.report import html_report, print_table
     from pyscratchdet.converters.training import Trainee
     from pyscratchdet.files import write_text
-    from pyscratchdet.layers.plan import read_net_for_caller
+    from pyscratchdet.layers.plan import read_net
 
-    trainee = Trainee(read_net_for_caller(args.model), args.weights, args.phase, args.seed)
+    trainee = Trainee(read_net(args.model), args.weights, args.phase, args.seed)
     recordings = {name: Recording(name) for name in args.against if name.endswith(".npz")}
     for recording in recordings.values():
         trainee = trainee.with_inputs(recording.inputs)

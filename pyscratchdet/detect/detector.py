@@ -15,7 +15,6 @@ import torch
 from pyscratchdet.data.label_map import label_to_name, read_label_map
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, LayerError, NetError, UsageError
-from pyscratchdet.layers.plan import read_net_for_caller
 from pyscratchdet.runtime import Net, load_net
 
 SSD_MEAN = (104.0, 117.0, 123.0)
@@ -118,7 +117,7 @@ class Detector:
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        self.net: Net = load_net(read_net_for_caller(model), weights, "TEST", optimize=True).to(self.device)
+        self.net: Net = load_net(model, weights, "TEST", optimize=True).to(self.device)
         self.preparation = preparation or Preparation()
         self.batch_size = batch_size
         self.input_name, self.channels, declared = picture_input(self.net)

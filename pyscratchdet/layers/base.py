@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
+import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pyscratchdet.lazy import Tensor
 
 Shape = tuple[int, ...]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,14 @@ class Context:
         random: Caffe's random stream: fillers, dropout, data.
         root: Folder that relative paths in the net are resolved against.
         options: Runtime choices by name, e.g. {"workers": 2}; a layer reads those it knows.
+        writes: Whether layers may write the files that the net names (HDF5Output, `save_output_param`).
     """
 
     phase: int = caffe_pb2.TEST
     random: CaffeRandom = field(default_factory=CaffeRandom)
     root: str = "."
     options: dict[str, Any] = field(default_factory=dict)
+    writes: bool = False
 
     @property
     def is_train(self) -> bool:
@@ -143,6 +149,7 @@ class Layer(ABC):
         self.context = context
         self.blobs: list[BlobSpec] = []
         self.num_tops = len(param.top)
+        self._said_unwritten = False
 
     def setup(self, bottoms: Sequence[Shape]) -> None:  # noqa: B027 - a hook that many types do without
         """Checks parameters against the bottoms' shapes and declares `self.blobs`; called once.
@@ -182,6 +189,13 @@ class Layer(ABC):
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Returns the multiply-accumulates of one forward pass; 0 where there are none worth counting."""
         return 0
+
+    def may_write(self, path: str | os.PathLike[str]) -> bool:
+        """Returns whether the net may write a file that it names; where it may not, one line per layer says so."""
+        if not self.context.writes and not self._said_unwritten:
+            _log.warning('layer "%s" (%s): %s is not written here', self.name, self.type, os.fspath(path))
+            self._said_unwritten = True
+        return self.context.writes
 
     def fail(self, message: str, rule: str, **details: Any) -> LayerError:
         """Returns a LayerError about this layer with code `layer.<rule>`, ready to be raised."""

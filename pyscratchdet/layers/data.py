@@ -250,7 +250,8 @@ class VideoData(TransformedData):
 
     def _own_setup(self) -> None:
         param = self.param.video_data_param
-        self._source = param.video_file if param.video_type == param.VIDEO else param.device_id
+        # Without its folder, OpenCV would take a name such as "http://..." for an address and connect to it.
+        self._source = os.path.abspath(param.video_file) if param.video_type == param.VIDEO else param.device_id
         self._capture: cv2.VideoCapture | None = None
 
     def _is_ready(self) -> bool:

@@ -35,8 +35,9 @@ class DetectionOutput(Layer):
     xmax, ymax, ordered by image, label, score; boxes are normalised and not clipped. Without any detection, one row
     (image, -1, -1, -1, -1, -1, -1) per image. Before the first forward pass S is 1.
 
-    With `save_output_param` results go to files each time `num_test_image` pictures are through; its files are read
-    and its folder is made when they are needed, not when the net is built. `visualize` draws nothing here (the command
+    With `save_output_param` results go to files each time `num_test_image` pictures are through, where the caller lets
+    the net write (`Context.writes`); its files are read and its folder is made when they are needed, not when the net
+    is built. `visualize` draws nothing here (the command
     `detect` does); a fourth bottom that is then the picture is left alone.
     """
 
@@ -90,7 +91,7 @@ class DetectionOutput(Layer):
 
         num_images = len(bottoms[0])
         detections = detect(self._predictions(bottoms), self.rule())
-        if self.saves:
+        if self.saves and self.may_write(self.output_param.save_output_param.output_directory):
             self._result_files().add(detections, num_images)
         if len(detections.label):
             return [detections.table()[None, None]]

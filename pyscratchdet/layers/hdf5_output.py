@@ -15,8 +15,9 @@ from pyscratchdet.lazy import Tensor
 class HDF5Output(Layer):
     """Writes its two bottoms to `hdf5_output_param.file_name` as float32 datasets `data` and `label` of 4 axes.
 
-    The file is written whole by the first forward pass. The original cannot write a second batch to it either; that
-    ends in a LayerError, a file that cannot be written in a FileError.
+    The file is written whole by the first forward pass, where the caller lets the net write (`Context.writes`). The
+    original cannot write a second batch to it either; that ends in a LayerError, a file that cannot be written in a
+    FileError.
     """
 
     bottoms = exactly(2)
@@ -38,6 +39,8 @@ class HDF5Output(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         import h5py
 
+        if not self.may_write(self.path):
+            return []
         if self.is_written:
             raise self.fail(
                 f"{self.path} holds a batch already",

@@ -151,19 +151,6 @@ def read_net(path: str | os.PathLike[str]) -> NetFile:
     return NetFile(upgrade_net(param, locator=locator), locate, passed_over)
 
 
-def read_net_for_caller(path: str | os.PathLike[str]) -> NetFile:
-    """Reads a net whose detections go to the caller alone: it writes no result files (save_output_param).
-
-    Raises:
-        FileError, PrototxtError: As from `read_net`.
-    """
-    net = read_net(path)
-    for layer in net.param.layer:
-        if layer.type == "DetectionOutput":
-            layer.detection_output_param.ClearField("save_output_param")
-    return net
-
-
 def plan_net(
     net: NetFile | caffe_pb2.NetParameter | str | os.PathLike[str],
     phase: int = caffe_pb2.TEST,

@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,18 @@ import numpy as np
 from pyscratchdet.layers.base import BlobSpec, Layer, Shape, at_least, register
 from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
+
+_ALLOWED = ContextVar("python_layers_allowed", default=False)
+
+
+@contextmanager
+def python_layers_allowed() -> Iterator[None]:
+    """Within it, nets that are built import the modules that their Python layers name; elsewhere those are refused."""
+    token = _ALLOWED.set(True)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
 
 
 class BlobShape(ABC):
@@ -142,7 +156,9 @@ class UserLayer:
 class Python(Layer):
     """Runs a user's class on host copies of the bottoms; what it raises itself comes through unchanged.
 
-    The module is found as any import is: beside the script, in the working folder of `python -m`, on PYTHONPATH.
+    A net file alone runs nobody's code: the layer is refused where its caller has not allowed it
+    (`python_layers_allowed`, `--allow-python`; pycaffe's Net and solvers allow it, as the original does). The module is
+    found as any import is: beside the script, in the working folder of `python -m`, on PYTHONPATH.
     """
 
     bottoms = at_least(0)
@@ -173,12 +189,14 @@ class Python(Layer):
 
         return python_call(self, bottoms, blobs)
 
-    def run_forward(self, bottoms: Sequence[np.ndarray], blobs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Lets the user's class compute the tops."""
+    def run_forward(
+        self, bottoms: Sequence[np.ndarray], blobs: Sequence[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Lets the user's class compute the tops; returns them and the weights as it leaves them."""
         self._show(bottoms, blobs)
         self.user.reshape(self.bottom_blobs, self.top_blobs)
         self.user.forward(self.bottom_blobs, self.top_blobs)
-        return [blob.data.copy() for blob in self.top_blobs]
+        return [blob.data.copy() for blob in self.top_blobs], [blob.data for blob in self.user.blobs]
 
     def run_backward(
         self,
@@ -206,6 +224,12 @@ class Python(Layer):
         param = self.param.python_param
         if not param.module or not param.layer:
             raise self.fail("python_param needs module and layer", "python", found=f'"{param.module}", "{param.layer}"')
+        if not _ALLOWED.get():
+            raise self.fail(
+                f'the net would import and run the Python module "{param.module}"',
+                "python-refused",
+                hint="where you trust it: --allow-python (in Python, python_layers_allowed)",
+            )
         try:
             module = importlib.import_module(param.module)
         except ImportError as error:
@@ -216,7 +240,7 @@ class Python(Layer):
         cls = getattr(module, param.layer, None)
         if not (isinstance(cls, type) and issubclass(cls, UserLayer)):
             raise self.fail(
-                f'"{param.module}.{param.layer}" is no layer class',
+                f'"{param.module}.{param.layer}" is not a layer class',
                 "python",
                 expected="a class derived from caffe.Layer",
                 found=cls if cls is None else type(cls).__name__ if not isinstance(cls, type) else cls.__name__,

@@ -43,6 +43,7 @@ def load_net(
     random: CaffeRandom | None = None,
     options: Mapping[str, object] | None = None,
     optimize: bool = False,
+    writes: bool = False,
 ) -> Net:
     """Builds a net from a prototxt and fills it from a caffemodel.
 
@@ -58,13 +59,14 @@ def load_net(
         random: Stream that fillers, dropout and data layers draw from.
         options: Runtime choices for layers.
         optimize: Detection mode (`runtime.optimize`): faster, for the output blobs of a TEST net alone.
+        writes: Whether layers may write the files that the net names (HDF5Output, `save_output_param`).
 
     Raises:
         FileError, PrototxtError, NetError, LayerError, WeightsError: One of the files is missing or not sound.
     """
     blobs = {} if weights is None else read_weights(weights).blobs
     # Draws for values that the file has matter only to who goes on with the stream.
-    net = build_net(model, phase, level, stages, random, options, given=blobs if random is None else ())
+    net = build_net(model, phase, level, stages, random, options, blobs if random is None else (), writes)
     if weights is not None:
         report = copy_weights(net, blobs, os.fspath(weights))
         if report.ignored or report.untouched:

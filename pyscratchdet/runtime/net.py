@@ -283,6 +283,7 @@ def build_net(
     random: CaffeRandom | None = None,
     options: Mapping[str, object] | None = None,
     given: Collection[str] = (),
+    writes: bool = False,
 ) -> Net:
     """Builds a net with freshly filled weights.
 
@@ -294,12 +295,13 @@ def build_net(
         random: Stream that fillers, dropout and data layers draw from; the same seed gives Caffe's weights.
         options: Runtime choices for layers, e.g. {"workers": 2} for data layers.
         given: Layers whose weights the caller sets next: nothing is drawn for them.
+        writes: Whether layers may write the files that the net names (HDF5Output, `save_output_param`).
 
     Raises:
         PrototxtError, NetError, LayerError: The net is not sound.
     """
     phase_number = caffe_pb2.Phase.Value(phase) if isinstance(phase, str) else phase
-    context = Context(phase=phase_number, random=random or CaffeRandom(), options=dict(options or {}))
+    context = Context(phase=phase_number, random=random or CaffeRandom(), options=dict(options or {}), writes=writes)
     modules: list[LayerModule] = []
     made: list[Layer] = []
 

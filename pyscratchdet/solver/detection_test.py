@@ -81,7 +81,8 @@ def run_detection_test(
         NetError: The net is not sound or has no DetectionEvaluate layer.
     """
     choice = test.net
-    net = load_net(choice.net, weights, choice.phase, level=choice.level, stages=choice.stages).to(device)
+    net = load_net(choice.net, weights, choice.phase, level=choice.level, stages=choice.stages, writes=True)
+    net.to(device)
     if not any(module.layer_type == "DetectionEvaluate" for module in net.layers):
         raise NetError(
             f"{choice.source}: not a detection test net",

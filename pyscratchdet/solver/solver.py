@@ -435,7 +435,7 @@ class Solver:
 
     def _build(self, choice: NetChoice, what: str) -> Net:
         _log.info(f"{what}{choice.source}")
-        net = build_net(choice.net, choice.phase, choice.level, choice.stages, self.random, self._options)
+        net = build_net(choice.net, choice.phase, choice.level, choice.stages, self.random, self._options, writes=True)
         return self.precision.prepare(net.to(self.device), self.device)
 
 

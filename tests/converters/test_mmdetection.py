@@ -11,7 +11,6 @@ from pyscratchdet.cli import main
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.mmdetection import convert_mmdetection
 from pyscratchdet.errors import ConversionError
-from pyscratchdet.layers.plan import read_net_for_caller
 from pyscratchdet.proto.text import to_text
 from pyscratchdet.runtime import load_net
 
@@ -132,7 +131,7 @@ def test_heads_answer_as_the_modules_did(size, tmp_path):
     """A BGR picture here, the same as RGB there; the mean is taken away on both sides."""
     module = write_checkpoint(tmp_path, size)
     blobs = convert_mmdetection(tmp_path / "epoch.pth", tmp_path / "deploy.prototxt", tmp_path / "w.caffemodel")
-    net = load_net(read_net_for_caller(tmp_path / "deploy.prototxt"), tmp_path / "w.caffemodel")
+    net = load_net(tmp_path / "deploy.prototxt", tmp_path / "w.caffemodel")
     assert set(blobs) == set(net.params)
     inputs = noise((1, 3, size, size)) / 40
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """The other data layers: what they hand out, in which order, and what they draw."""
 
 import json
+import socket
 
 import h5py
 import numpy as np
@@ -197,6 +198,18 @@ def test_video_data_faults(video, tmp_path):
     with pytest.raises(DataError) as caught:
         make(video_text(tmp_path / "none.avi")).reshape([])
     assert caught.value.code == "data.video"
+
+
+def test_video_data_opens_no_address():
+    """Whoever listens would see the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        port = server.getsockname()[1]
+        with pytest.raises(DataError) as caught:
+            make(video_text(f"tcp://127.0.0.1:{port}/a.avi")).forward([], [])
+        assert caught.value.code == "data.video"
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

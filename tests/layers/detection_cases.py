@@ -39,7 +39,7 @@ def run(layer, bottoms):
 def make(text, root="."):
     """Returns the layer that `text` (the inside of a layer message) describes."""
     param = parse(f'name: "layer" {text}', caffe_pb2.LayerParameter)
-    return layer_class(param.type)(param, Context(root=str(root)))
+    return layer_class(param.type)(param, Context(root=str(root), writes=True))
 
 
 def prior_blob(boxes, variances=(0.1, 0.1, 0.2, 0.2)):

@@ -34,7 +34,7 @@ def build_layer(
 ) -> tuple[Layer, list[tuple[int, ...]]]:
     """Returns a layer, set up and reshaped, and its top shapes; made-up tops are counted as the net does."""
     cls = layer_class(param.type)
-    layer = cls(param, Context(phase=phase, random=CaffeRandom(seed)))
+    layer = cls(param, Context(phase=phase, random=CaffeRandom(seed), writes=True))
     if cls.auto_tops:
         layer.num_tops = max(layer.num_tops, cls.tops.low)
     assert len(bottoms) in cls.bottoms

@@ -185,6 +185,16 @@ def test_what_saving_needs(tmp_path):
         cases.run(made, bottoms(SCORES))
 
 
+def test_nothing_is_saved_unasked(tmp_path, caplog):
+    made = saving(tmp_path, "VOC")
+    made.context.writes = False
+    cases.run(made, bottoms(SCORES))
+    made.forward(bottoms(SCORES), [])
+    assert len(caplog.records) == 1
+    assert "out/deep is not written here" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.prototxt", "sizes.txt"]
+
+
 def test_without_a_label_map_nothing_is_saved(tmp_path):
     made = layer(f'{CODE} save_output_param {{ output_directory: "out" output_format: "VOC" }}', tmp_path)
     cases.run(made, bottoms(SCORES))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pyscratchdet.errors import FileError, LayerError
-from pyscratchdet.layers.python_layer import ArrayBlob, UserLayer
+from pyscratchdet.layers.python_layer import ArrayBlob, UserLayer, python_layers_allowed
 from pyscratchdet.proto import caffe_pb2
 
 
@@ -86,7 +86,8 @@ def python(name, shapes, tops=("t0",), param_str="", phase=caffe_pb2.TRAIN, modu
     names = bottoms or [f"b{i}" for i in range(len(shapes))]
     blobs = "".join(f' bottom: "{name}"' for name in names) + "".join(f' top: "{top}"' for top in tops)
     param = f'python_param {{ module: "{module}" layer: "{name}" param_str: "{param_str}" }}'
-    return harness.make_layer(f'name: "l" type: "Python"{blobs} {param}', shapes, phase)
+    with python_layers_allowed():
+        return harness.make_layer(f'name: "l" type: "Python"{blobs} {param}', shapes, phase)
 
 
 @pytest.mark.parametrize("bottoms", [["b0"], ["t0"]], ids=["own top", "in place"])
@@ -154,6 +155,18 @@ def test_class_that_cannot_be_used(name, module, message):
     assert caught.value.code == "layer.python"
 
 
+def test_refused_where_nobody_allowed_it(tmp_path, monkeypatch):
+    """The module is not even looked for: importing it would write a file."""
+    (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = 'name: "l" type: "Python" top: "t0" python_param { module: "hostile" layer: "Times" }'
+    with pytest.raises(LayerError, match=r'"hostile".*--allow-python') as caught:
+        harness.make_layer(text, [])
+    assert caught.value.code == "layer.python-refused"
+    assert "hostile" not in sys.modules
+    assert [path.name for path in tmp_path.iterdir()] == ["hostile.py"]
+
+
 def test_blob():
     blob = ArrayBlob(2, 3)
     blob.data[...] = np.arange(6).reshape(2, 3)
@@ -186,6 +199,17 @@ def test_hdf5_output(tmp_path):
         layer.forward([data, torch.tensor([7.0, 8.0])], [])
     assert caught.value.code == "layer.written"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_hdf5_output_is_not_written_unasked(tmp_path, caplog):
+    layer = hdf5_output(tmp_path / "out.h5", [(2, 3), (2,)])
+    layer.context.writes = False
+    for _ in range(2):
+        assert layer.forward([torch.ones(2, 3), torch.ones(2)], []) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f'layer "l" (HDF5Output): {tmp_path}/out.h5 is not written here'
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hdf5_output_refused(tmp_path):

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from pyscratchdet.layers.python_layer import Python
+
+class HostLayer(Protocol):
+    """A layer that computes on arrays."""
+
+    num_tops: int
+
+    def run_forward(
+        self, bottoms: Sequence[np.ndarray], blobs: Sequence[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Returns the tops, and the weights as the pass leaves them."""
+
+    def run_backward(
+        self,
+        bottoms: Sequence[np.ndarray],
+        blobs: Sequence[np.ndarray],
+        tops: Sequence[np.ndarray],
+        top_diffs: Sequence[np.ndarray],
+        propagate_down: Sequence[bool],
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Returns the gradients of bottoms and weights."""
 
 
-def python_call(layer: Python, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+def python_call(layer: HostLayer, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
     """Returns the tops of a Python layer, whose gradient its class's `backward` gives."""
     if layer.num_tops == 0:
         _run(layer, bottoms, blobs)
@@ -21,18 +39,18 @@ def python_call(layer: Python, bottoms: Sequence[Tensor], blobs: Sequence[Tensor
     return list(_PythonCall.apply(layer, len(bottoms), *bottoms, *blobs))
 
 
-def _run(layer: Python, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[np.ndarray]:
-    """Runs the user's `forward`; what it writes into its weights goes back into the blobs."""
-    tops = layer.run_forward([_array(bottom) for bottom in bottoms], [_array(blob) for blob in blobs])
-    for blob, written in zip(blobs, layer.user.blobs, strict=True):
-        if not np.array_equal(_array(blob), written.data):
-            blob.data.copy_(torch.from_numpy(written.data))
+def _run(layer: HostLayer, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[np.ndarray]:
+    """Runs `forward`; what it writes into its weights goes back into the blobs."""
+    tops, weights = layer.run_forward([_array(bottom) for bottom in bottoms], [_array(blob) for blob in blobs])
+    for blob, written in zip(blobs, weights, strict=True):
+        if not np.array_equal(_array(blob), written):
+            blob.data.copy_(torch.from_numpy(written))
     return tops
 
 
 class _PythonCall(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layer: Python, num_bottoms: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, layer: HostLayer, num_bottoms: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         tops = _run(layer, tensors[:num_bottoms], tensors[num_bottoms:])
         device = tensors[0].device if tensors else "cpu"
         results = tuple(torch.from_numpy(top).to(device) for top in tops)
