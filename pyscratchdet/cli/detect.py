@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyscratchdet.detect.detector import Detector
-    from pyscratchdet.detect.export import Run
-    from pyscratchdet.detect.media import Frame, Source
+    from pyscratchdet.detect.export import DetectionRun
+    from pyscratchdet.detect.media import Frame, MediaSource
     from pyscratchdet.detect.tables import ImageDetections
 
 _EPILOG = """\
@@ -46,14 +46,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detects."""
-    from pyscratchdet.detect.media import find_sources
+    from pyscratchdet.cli.console import count, warn
+    from pyscratchdet.detect.media import find_media
 
     formats = _parse_formats(args.format)
-    sources = find_sources(args.inputs)
+    media = find_media(args.inputs)
+    if media.left_out:
+        warn(f"{count(media.left_out.total(), 'file')} left out, not pictures or videos: {media.describe_left_out()}")
     detector = make_detector(args)
     if args.benchmark:
-        return _benchmark(detector, sources)
-    return _detect(args, detector, sources, formats)
+        return _benchmark(detector, media.sources)
+    return _detect(args, detector, media.sources, formats)
 
 
 def _parse_formats(text: str) -> list[str]:
@@ -91,15 +94,15 @@ def _wanted_labels(detector: Detector, text: str | None) -> list[int] | None:
     return wanted
 
 
-def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source], formats: list[str]) -> int:
-    from pyscratchdet.detect.export import Record, Run, write_run
+def _detect(args: argparse.Namespace, detector: Detector, sources: list[MediaSource], formats: list[str]) -> int:
+    from pyscratchdet.detect.export import DetectionRun, FrameDetections, write_run
     from pyscratchdet.detect.media import count_frames, read_frames
     from pyscratchdet.detect.output import PictureWriter
     from pyscratchdet.progress import Progress
 
     wanted = _wanted_labels(detector, args.classes)
     settings = {"model": args.model, "weights": args.weights, "threshold": args.threshold}
-    run = Run(detector.names, settings=settings)
+    run = DetectionRun(detector.names, settings=settings)
     live = any(source.kind == "camera" for source in sources)
     with (
         Progress(count_frames(sources, args.max_frames)) as progress,
@@ -111,7 +114,7 @@ def _detect(args: argparse.Namespace, detector: Detector, sources: list[Source],
                 results = detector.detect([frame.image for frame in batch], args.threshold)  # type: ignore[misc]
                 for frame, found in zip(batch, results, strict=True):
                     chosen = _of_classes(found, wanted)
-                    run.records.append(Record.of(frame, chosen))
+                    run.records.append(FrameDetections.of(frame, chosen))
                     pictures.add(frame, chosen)
                 progress(len(run.records))
         except KeyboardInterrupt:
@@ -128,7 +131,7 @@ def _of_classes(found: ImageDetections, wanted: list[int] | None) -> ImageDetect
     return found if wanted is None else found.select(np.isin(found.labels, wanted))
 
 
-def _batches(frames: Iterator[Frame], size: int, run: Run) -> Iterator[list[Frame]]:
+def _batches(frames: Iterator[Frame], size: int, run: DetectionRun) -> Iterator[list[Frame]]:
     """Yields the readable frames in batches; the others are reported."""
     from pyscratchdet.cli.console import warn
 
@@ -146,7 +149,7 @@ def _batches(frames: Iterator[Frame], size: int, run: Run) -> Iterator[list[Fram
         yield batch
 
 
-def _sum_up(folder: str, run: Run) -> int:
+def _sum_up(folder: str, run: DetectionRun) -> int:
     from pyscratchdet.cli.console import count, say
     from pyscratchdet.errors import DataError
 
@@ -167,7 +170,7 @@ def _sum_up(folder: str, run: Run) -> int:
     return 0
 
 
-def _benchmark(detector: Detector, sources: list[Source]) -> int:
+def _benchmark(detector: Detector, sources: list[MediaSource]) -> int:
     from rich.table import Table
 
     from pyscratchdet.cli.console import console

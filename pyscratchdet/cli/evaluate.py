@@ -173,10 +173,13 @@ def detect_set(
     resume: str | None = None,
 ) -> DetectionTable:
     """Runs the net of the arguments over a set."""
+    import hashlib
+
     import numpy as np
 
     from pyscratchdet.detect.runner import Detect, run_set
     from pyscratchdet.errors import DataError, UsageError
+    from pyscratchdet.files import map_bytes
     from pyscratchdet.progress import Progress
 
     if not args.model or not args.weights:
@@ -200,6 +203,8 @@ def detect_set(
         detect = many.detect
     settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
     settings["multi_scale"] = multi_scale
+    if resume:  # files of the same names may have other contents
+        settings["sha256"] = [hashlib.sha256(map_bytes(path)).hexdigest() for path in (args.model, args.weights)]
     with Progress(len(truth.names)) as progress:
         found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress)
     truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or have wrong

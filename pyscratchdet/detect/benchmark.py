@@ -9,14 +9,16 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from pyscratchdet.detect.detector import Detector, Seconds
-from pyscratchdet.detect.media import Source, read_picture
+from pyscratchdet.detect.detector import Detector, StageSeconds
+from pyscratchdet.detect.media import MediaSource, read_picture
 from pyscratchdet.errors import DataError
 
 STAGES = ("decode", "pre", "forward", "nms", "post")
 
 
-def benchmark(detector: Detector, sources: Sequence[Source], batch_size: int, num_images: int = 32) -> dict[str, float]:
+def benchmark(
+    detector: Detector, sources: Sequence[MediaSource], batch_size: int, num_images: int = 32
+) -> dict[str, float]:
     """Times pictures through a detector, one warm-up batch first.
 
     Args:
@@ -42,7 +44,7 @@ def benchmark(detector: Detector, sources: Sequence[Source], batch_size: int, nu
     saved, detector.batch_size = detector.batch_size, batch_size
     try:
         detector.detect(images[:batch_size])
-        detector.seconds = Seconds()
+        detector.seconds = StageSeconds()
         detector.detect(images)
         spent = replace(detector.seconds)
     finally:

@@ -21,7 +21,7 @@ SSD_MEAN = (104.0, 117.0, 123.0)
 
 
 @dataclass
-class Seconds:
+class StageSeconds:
     """Time spent by stage: `pre` (resize, mean), `forward` (the net without its DetectionOutput), `nms`, `post`."""
 
     pre: float = 0.0
@@ -129,7 +129,7 @@ class Detector:
         self.background = param.background_label_id
         self.confidence_threshold: float = param.confidence_threshold
         self.names = self._class_names(labelmap)
-        self.seconds = Seconds()
+        self.seconds = StageSeconds()
         self._nms_started = 0.0
         self._output_layer.register_forward_pre_hook(self._before_nms)
 

@@ -6,21 +6,22 @@ import csv
 import io
 import json
 import os
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from pyscratchdet.detect.media import Frame
 from pyscratchdet.detect.tables import ImageDetections
+from pyscratchdet.errors import printable
 from pyscratchdet.files import write_text
 
 FORMATS = ("json", "voc", "coco", "csv")
 
 
 @dataclass
-class Record:
+class FrameDetections:
     """One picture or frame with what was found in it.
 
     Attributes:
@@ -40,7 +41,7 @@ class Record:
     found: ImageDetections
 
     @classmethod
-    def of(cls, frame: Frame, found: ImageDetections) -> Record:
+    def of(cls, frame: Frame, found: ImageDetections) -> FrameDetections:
         """Returns the record of a frame."""
         assert frame.image is not None
         height, width = frame.image.shape[:2]
@@ -48,7 +49,7 @@ class Record:
 
 
 @dataclass
-class Run:
+class DetectionRun:
     """Everything one run of a detector found.
 
     Attributes:
@@ -59,12 +60,12 @@ class Run:
     """
 
     names: Mapping[int, str]
-    records: list[Record] = field(default_factory=list)
+    records: list[FrameDetections] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
 
 
-def write_run(run: Run, folder: str | os.PathLike[str], formats: Sequence[str]) -> list[Path]:
+def write_run(run: DetectionRun, folder: str | os.PathLike[str], formats: Sequence[str]) -> list[Path]:
     """Writes detections.json, detections.csv, coco.json, and Annotations/<name>.xml, as `formats` say.
 
     Raises:
@@ -85,12 +86,12 @@ def write_run(run: Run, folder: str | os.PathLike[str], formats: Sequence[str]) 
     return written
 
 
-def record_name(record: Record) -> str:
+def record_name(record: FrameDetections) -> str:
     """Returns the name of a record's own files: frames are numbered."""
     return record.name if record.frame < 0 else f"{record.name}_{record.frame:06d}"
 
 
-def _rows(record: Record, names: Mapping[int, str]) -> list[dict[str, Any]]:
+def _rows(record: FrameDetections, names: Mapping[int, str]) -> list[dict[str, Any]]:
     return [
         {
             "label": label,
@@ -104,7 +105,7 @@ def _rows(record: Record, names: Mapping[int, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _json(run: Run) -> str:
+def _json(run: DetectionRun) -> str:
     images = []
     for record in run.records:
         entry: dict[str, object] = {"name": record.name, "path": record.path}
@@ -121,7 +122,7 @@ def _json(run: Run) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _csv(run: Run) -> str:
+def _csv(run: DetectionRun) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "frame", "label", "class", "score", "xmin", "ymin", "xmax", "ymax"])
@@ -132,7 +133,7 @@ def _csv(run: Run) -> str:
     return text.getvalue()
 
 
-def _coco(run: Run) -> str:
+def _coco(run: DetectionRun) -> str:
     """COCO instances with a `score` in each annotation, so that annotation tools read it and results can be cut out."""
     annotations: list[dict[str, object]] = []
     for number, record in enumerate(run.records, start=1):
@@ -158,32 +159,30 @@ def _coco(run: Run) -> str:
     return json.dumps({"images": images, "categories": categories, "annotations": annotations}) + "\n"
 
 
-def _file_name(record: Record) -> str:
+def _file_name(record: FrameDetections) -> str:
     return Path(record.path).name if record.frame < 0 else f"{record_name(record)}.jpg"
 
 
-def _xml(record: Record, names: Mapping[int, str]) -> str:
-    lines = [
-        "<annotation>",
-        f"\t<filename>{escape(_file_name(record))}</filename>",
-        "\t<size>",
-        f"\t\t<width>{record.width}</width>",
-        f"\t\t<height>{record.height}</height>",
-        "\t\t<depth>3</depth>",
-        "\t</size>",
-    ]
+def _xml(record: FrameDetections, names: Mapping[int, str]) -> str:
+    root = ElementTree.Element("annotation")
+    _add(root, "filename", _file_name(record))
+    size = _add(root, "size")
+    for tag, number in (("width", record.width), ("height", record.height), ("depth", 3)):
+        _add(size, tag, number)
     for row in _rows(record, names):
-        corners = zip(("xmin", "ymin", "xmax", "ymax"), row["box"], strict=True)
-        lines += [
-            "\t<object>",
-            f"\t\t<name>{escape(str(row['class']))}</name>",
-            "\t\t<pose>Unspecified</pose>",
-            "\t\t<truncated>0</truncated>",
-            "\t\t<difficult>0</difficult>",
-            f"\t\t<score>{row['score']}</score>",
-            "\t\t<bndbox>",
-            *(f"\t\t\t<{tag}>{value:.0f}</{tag}>" for tag, value in corners),
-            "\t\t</bndbox>",
-            "\t</object>",
-        ]
-    return "\n".join([*lines, "</annotation>", ""])
+        thing = _add(root, "object")
+        for tag, value in (("name", row["class"]), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
+            _add(thing, tag, value)
+        _add(thing, "score", row["score"])
+        box = _add(thing, "bndbox")
+        for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), row["box"], strict=True):
+            _add(box, tag, round(corner))
+    ElementTree.indent(root, "\t")
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _add(parent: ElementTree.Element, tag: str, value: object = None) -> ElementTree.Element:
+    """Adds an element; XML has no control characters, so their escapes stand for them."""
+    element = ElementTree.SubElement(parent, tag)
+    element.text = None if value is None else printable(value)
+    return element

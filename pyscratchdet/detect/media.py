@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +22,7 @@ VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".m
 
 
 @dataclass(frozen=True)
-class Source:
+class MediaSource:
     """One input.
 
     Attributes:
@@ -48,7 +48,7 @@ class Frame:
         fps: Of the video; 0 for pictures.
     """
 
-    source: Source
+    source: MediaSource
     index: int = -1
     image: np.ndarray | None = None
     error: PyScratchDetError | None = None
@@ -65,14 +65,31 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     return decode_image(read_bytes(path), name=os.fspath(path))
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
+@dataclass
+class FoundMedia:
+    """What the inputs of a command are.
+
+    Attributes:
+        sources: Pictures, videos and cameras, in order.
+        left_out: {ending: how many} of the other files in the folders, such as {".gif": 2}.
+    """
+
+    sources: list[MediaSource] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def describe_left_out(self) -> str:
+        """Returns such as "2 .gif, 1 .txt"."""
+        return ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in self.left_out.most_common())
+
+
+def find_media(inputs: Sequence[str]) -> FoundMedia:
     """Sorts command-line inputs into pictures, videos and cameras; folders give the pictures and videos in them.
 
     Raises:
         FileError: An input does not exist.
         DataError: A folder has neither pictures nor videos.
     """
-    sources: list[Source] = []
+    found = FoundMedia()
     taken: set[str] = set()
 
     def add(path: Path | str, name: str, kind: str) -> None:
@@ -80,15 +97,22 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
         while unique in taken:
             unique, number = f"{name}_{number}", number + 1
         taken.add(unique)
-        sources.append(Source(str(path), unique, kind))
+        found.sources.append(MediaSource(str(path), unique, kind))
 
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in PICTURES | VIDEOS]
-            if not files:
-                raise DataError(f"{path}: no pictures or videos in this folder", code="detect.empty-folder")
-            for file in files:
+            files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+            known = [file for file in files if file.suffix.lower() in PICTURES | VIDEOS]
+            found.left_out.update(file.suffix.lower() for file in set(files) - set(known))
+            if not known:
+                raise DataError(
+                    f"{path}: no pictures or videos in this folder",
+                    code="detect.empty-folder",
+                    expected=", ".join(sorted(PICTURES | VIDEOS)),
+                    found=found.describe_left_out() or "nothing",
+                )
+            for file in known:
                 add(file, str(file.relative_to(path).with_suffix("")), _kind(file))
         elif path.is_file():
             add(path, path.stem, _kind(path))
@@ -96,14 +120,14 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
             add(text, f"camera{text}", "camera")
         else:
             raise FileError(f"no file or folder {path}", code="file.read", hint="a number means a camera")
-    return sources
+    return found
 
 
 def _kind(path: Path) -> str:
     return "video" if path.suffix.lower() in VIDEOS else "picture"
 
 
-def count_frames(sources: Sequence[Source], max_frames: int | None = None) -> int | None:
+def count_frames(sources: Sequence[MediaSource], max_frames: int | None = None) -> int | None:
     """Returns how many frames `read_frames` will give, as far as the videos say; None where a camera is among them."""
     total = 0
     for source in sources:
@@ -127,17 +151,17 @@ def _video_length(path: str) -> int:
         capture.release()
 
 
-def read_frames(sources: Sequence[Source], max_frames: int | None = None, workers: int = 2) -> Iterator[Frame]:
+def read_frames(sources: Sequence[MediaSource], max_frames: int | None = None, workers: int = 2) -> Iterator[Frame]:
     """Yields every picture and frame in order, decoding pictures ahead in threads.
 
     Args:
-        sources: As `find_sources` returns them.
+        sources: As `find_media` finds them.
         max_frames: Of each video and camera.
         workers: Threads that decode.
     """
     with ThreadPoolExecutor(workers) as pool:
         remaining = iter(sources)
-        waiting: deque[Source | Future[Frame]] = deque()
+        waiting: deque[MediaSource | Future[Frame]] = deque()
 
         def refill() -> None:
             for source in islice(remaining, max(0, 4 * workers - len(waiting))):
@@ -153,14 +177,14 @@ def read_frames(sources: Sequence[Source], max_frames: int | None = None, worker
             refill()
 
 
-def _read_still(source: Source) -> Frame:
+def _read_still(source: MediaSource) -> Frame:
     try:
         return Frame(source, image=read_picture(source.path))
     except PyScratchDetError as error:
         return Frame(source, error=error)
 
 
-def _read_video(source: Source, max_frames: int | None) -> Iterator[Frame]:
+def _read_video(source: MediaSource, max_frames: int | None) -> Iterator[Frame]:
     capture = cv2.VideoCapture(int(source.path) if source.kind == "camera" else source.path)
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)

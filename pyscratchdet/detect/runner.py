@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 
 from pyscratchdet.detect.media import read_picture
 from pyscratchdet.detect.tables import DetectionTable, ImageDetections
-from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.files import atomic_path, read_bytes, write_text
+from pyscratchdet.errors import DataError, FileError, PyScratchDetError
+from pyscratchdet.files import atomic_path, check_unpacked, is_unfinished, open_bytes, read_bytes, write_text
 
 Detect = Callable[[Sequence[np.ndarray]], Sequence[ImageDetections]]
 _CHUNK = 32
+_COLUMNS = ("image", "label", "score", "boxes_px")
 
 
 def run_set(
@@ -38,11 +40,11 @@ def run_set(
         on_done: Called with the number of pictures done.
 
     Returns:
-        The detections, and the pictures' (num_images, 2) width and height in pixels; 0 where a finished part was read.
+        The detections, and the pictures' (num_images, 2) width and height in pixels.
 
     Raises:
         FileError, DataError: A picture is missing or damaged: unlike in `detect`, an evaluation cannot leave it out.
-        DataError: The folder to resume from holds parts of another run.
+        DataError: The folder to resume from holds parts of another run, or damaged ones.
     """
     store = Path(resume) if resume is not None else None
     if store is not None:
@@ -53,13 +55,14 @@ def run_set(
             rows = range(start, min(start + _CHUNK, len(names)))
             part = store / f"part_{start:07d}.npz" if store is not None else None
             if part is not None and part.is_file():
-                parts.append(_load_part(part))
+                table, sizes[start : rows.stop] = _load_part(part, rows)
             else:
                 images = list(pool.map(read_picture, [paths[row] for row in rows]))
                 sizes[start : rows.stop] = [image.shape[1::-1] for image in images]
-                parts.append(to_table(detect(images), start))
+                table = to_table(detect(images), start)
                 if part is not None:
-                    _save_part(part, parts[-1])
+                    _save_part(part, table, sizes[start : rows.stop])
+            parts.append(table)
             if on_done:
                 on_done(rows.stop)
     return DetectionTable.join(parts), sizes
@@ -84,22 +87,37 @@ def _check_store(store: Path, settings: dict[str, object]) -> None:
             raise DataError(
                 f"{store}: holds parts of a run with other settings", code="evaluate.resume", hint="give another folder"
             )
-    elif store.is_dir() and any(store.iterdir()):
-        raise FileError(f"{store} exists already and is no run to go on with", code="file.exists")
+    elif store.is_dir() and any(not is_unfinished(file) for file in store.iterdir()):
+        raise FileError(f"{store} exists already and does not hold parts of a run", code="file.exists")
     else:
         write_text(path, text)
 
 
-def _save_part(path: Path, part: DetectionTable) -> None:
+def _save_part(path: Path, table: DetectionTable, sizes: np.ndarray) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, image=part.image, label=part.label, score=part.score, boxes_px=part.boxes_px)
+        np.savez(stream, sizes=sizes, **{name: getattr(table, name) for name in _COLUMNS})
 
 
-def _load_part(path: Path) -> DetectionTable:
+def _load_part(path: Path, rows: range) -> tuple[DetectionTable, np.ndarray]:
+    """Reads detections and sizes of the pictures `rows`."""
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            return DetectionTable(saved["image"], saved["label"], saved["score"], saved["boxes_px"])
-    except (OSError, ValueError, KeyError) as error:
+        with open_bytes(path) as stream:
+            with zipfile.ZipFile(stream) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            check_unpacked(unpacked, path.stat().st_size, path)
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as saved:
+                table, sizes = DetectionTable(*(saved[name] for name in _COLUMNS)), saved["sizes"]
+        found = [sizes.shape, *(getattr(table, name).shape for name in _COLUMNS)]
+        number = len(table.image)
+        if found != [(len(rows), 2), (number,), (number,), (number,), (number, 4)]:
+            raise ValueError(f"arrays of {found}")
+        if not np.isin(table.image, rows).all():
+            raise ValueError("detections of other pictures")
+    except PyScratchDetError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib have many for damaged files
         raise DataError(
             f"{path}: damaged part of a run: {error}", code="evaluate.resume", hint="remove the file"
         ) from None
+    return table, sizes

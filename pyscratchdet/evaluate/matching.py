@@ -11,7 +11,7 @@ from pyscratchdet.evaluate.tables import GroundTruthTable
 
 
 @dataclass
-class Match:
+class Judgement:
     """The outcome for every detection, in the table's own order.
 
     Attributes:
@@ -99,7 +99,7 @@ def best_overlaps(
 
 def judge_detections(
     detections: DetectionTable, truth: GroundTruthTable, threshold: float = 0.5, ignore: np.ndarray | None = None
-) -> Match:
+) -> Judgement:
     """Matches as VOC's devkit does: each detection looks only at its best object, which the highest score gets.
 
     Args:
@@ -120,4 +120,4 @@ def judge_detections(
     tp[claims[first]] = True
     found = np.zeros(len(truth.image), bool)
     found[best[tp]] = True
-    return Match(order, best, overlap, tp, ignored, found)
+    return Judgement(order, best, overlap, tp, ignored, found)

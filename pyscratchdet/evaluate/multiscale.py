@@ -19,7 +19,7 @@ VOTE_OVERLAP = 0.45
 
 
 @dataclass(frozen=True)
-class Pass:
+class ScalePass:
     """One look at a picture.
 
     Attributes:
@@ -39,26 +39,26 @@ class Pass:
 
 # RefineDet's tables for inputs of 320 (and below 512) and of 512, in their order.
 PASSES_320 = (
-    Pass(),
-    Pass(short=0.6),
-    Pass(0.6, above=32),
-    Pass(1.2, below=160),
-    Pass(1.4, below=128),
-    Pass(1.6, below=96),
-    Pass(1.8, below=64),
-    Pass(2.2, below=32),
-    Pass(2.0, below=48, coco_only=True),
+    ScalePass(),
+    ScalePass(short=0.6),
+    ScalePass(0.6, above=32),
+    ScalePass(1.2, below=160),
+    ScalePass(1.4, below=128),
+    ScalePass(1.6, below=96),
+    ScalePass(1.8, below=64),
+    ScalePass(2.2, below=32),
+    ScalePass(2.0, below=48, coco_only=True),
 )
 PASSES_512 = (
-    Pass(),
-    Pass(short=0.75),
-    Pass(0.5),
-    Pass(0.75),
-    Pass(1.75, below=128),
-    Pass(1.5, below=192),
-    Pass(1.25, below=224, coco_only=True),
-    Pass(2.0, below=96, coco_only=True),
-    Pass(2.25, below=64, coco_only=True),
+    ScalePass(),
+    ScalePass(short=0.75),
+    ScalePass(0.5),
+    ScalePass(0.75),
+    ScalePass(1.75, below=128),
+    ScalePass(1.5, below=192),
+    ScalePass(1.25, below=224, coco_only=True),
+    ScalePass(2.0, below=96, coco_only=True),
+    ScalePass(2.25, below=64, coco_only=True),
 )
 
 
@@ -74,7 +74,7 @@ class MultiScaleDetector:
         passes: By default RefineDet's for the input's size.
     """
 
-    def __init__(self, detector: Detector, coco: bool = False, passes: Sequence[Pass] | None = None) -> None:
+    def __init__(self, detector: Detector, coco: bool = False, passes: Sequence[ScalePass] | None = None) -> None:
         table = PASSES_512 if min(detector.size) >= 512 else PASSES_320
         self._passes = tuple(step for step in table if coco or not step.coco_only) if passes is None else tuple(passes)
         self._detector = detector
@@ -82,7 +82,7 @@ class MultiScaleDetector:
         self._sizes = {wide: [self._input_size(step, wide) for step in self._passes] for wide in (True, False)}
 
     @property
-    def passes(self) -> tuple[Pass, ...]:
+    def passes(self) -> tuple[ScalePass, ...]:
         """The passes, each of which looks at the picture and at its mirror image."""
         return self._passes
 
@@ -101,7 +101,9 @@ class MultiScaleDetector:
                     looks[row] += both
         return [self._merge(parts) for parts in looks]
 
-    def _look(self, images: Sequence[np.ndarray], step: Pass, size: tuple[int, int]) -> list[list[ImageDetections]]:
+    def _look(
+        self, images: Sequence[np.ndarray], step: ScalePass, size: tuple[int, int]
+    ) -> list[list[ImageDetections]]:
         """Returns, per picture, what a pass keeps of it and of its mirror image, in the picture's own frame."""
         views = [view for image in images for view in (image, np.ascontiguousarray(image[:, ::-1]))]
         found = self._detector.detect_at(views, size, resize_first=False)
@@ -128,7 +130,7 @@ class MultiScaleDetector:
         order = np.argsort(-rows[:, 4], kind="stable")
         return ImageDetections(label_of[order], rows[order, 4], rows[order, :4])
 
-    def _input_size(self, step: Pass, wide: bool) -> tuple[int, int]:
+    def _input_size(self, step: ScalePass, wide: bool) -> tuple[int, int]:
         height, width = self._detector.size
         scales = (step.scale, step.scale) if step.short is None else (step.short, 1.0) if wide else (1.0, step.short)
         return (
@@ -143,7 +145,7 @@ class MultiScaleDetector:
         return next(side for side in nearest if side == own or (side > 0 and self._detector.fits(size(side))))
 
 
-def _kept(boxes: np.ndarray, step: Pass) -> np.ndarray:
+def _kept(boxes: np.ndarray, step: ScalePass) -> np.ndarray:
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     keep = np.ones(len(boxes), bool)
     if step.above is not None:

@@ -28,8 +28,8 @@ class GroundTruthTable:
         label: (N,) from 1.
         boxes_px: (N, 4) float64 xmin, ymin, xmax, ymax in the annotation's own pixel frame.
         difficult: (N,) objects that do not count (VOC's difficult, COCO's iscrowd).
-        image_ids: COCO's number of each image; the index where the set has none.
-        category_ids: COCO's number of each class; the label where the set has none.
+        image_ids: COCO's number of each image; its index + 1 where the set has none.
+        category_ids: COCO's number of each class; its label where the set has none.
     """
 
     names: list[str]

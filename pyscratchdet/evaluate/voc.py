@@ -8,7 +8,7 @@ import numpy as np
 
 from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import UsageError
-from pyscratchdet.evaluate.matching import Match, judge_detections
+from pyscratchdet.evaluate.matching import Judgement, judge_detections
 from pyscratchdet.evaluate.tables import GroundTruthTable, check_labels
 
 METRICS = ("11point", "area")
@@ -46,13 +46,13 @@ class VocResult:
         classes: One result per class, in label order.
         metric: "11point" (VOC 2007) or "area" (VOC 2010 and later).
         overlap_threshold: As asked.
-        match: Which detection found what.
+        judgement: Which detection found what.
     """
 
     classes: list[ClassResult]
     metric: str
     overlap_threshold: float
-    match: Match = field(repr=False)
+    judgement: Judgement = field(repr=False)
 
     @property
     def mean_ap(self) -> float:
@@ -130,7 +130,7 @@ def _in_range(boxes: np.ndarray, low: float, high: float) -> np.ndarray:
 def _class_results(
     truth: GroundTruthTable,
     detections: DetectionTable,
-    found: Match,
+    found: Judgement,
     positives: np.ndarray,
     considered: np.ndarray,
     metric: str,

@@ -11,6 +11,8 @@ import pytest
 
 from pyscratchdet.cli import main
 from pyscratchdet.data.shapes import ShapeObject, annotation_xml
+from pyscratchdet.detect.export import DetectionRun, FrameDetections, write_run
+from pyscratchdet.detect.tables import ImageDetections
 
 
 @pytest.fixture
@@ -66,6 +68,48 @@ def test_every_format(folder, flags, tmp_path, capsys):
     assert crop[8, 12, 2] > 230
     drawn = cv2.imread(str(out / "a.jpg"))
     assert drawn.shape == (64 * 4, 144 * 4, 3)
+
+
+def test_xml_coordinates_are_rounded_and_names_are_text(tmp_path):
+    """A class, a path or a file name may hold anything; what XML cannot hold stands there as its escape."""
+    name = "<b>&amp;\x1b\udc80"
+    box = np.array([[10.4, 10.6, 20.51, 30.49]], np.float32)
+    found = ImageDetections(np.array([1]), np.array([0.5], np.float32), box)
+    run = DetectionRun({1: name}, [FrameDetections("sub/a", f"in/{name}.png", -1, 60, 40, found)])
+    (path,) = write_run(run, tmp_path, ["voc"])
+    assert path == tmp_path / "Annotations" / "sub" / "a.xml"
+    root = ElementTree.parse(path).getroot()
+    assert [root.findtext(f"object/bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")] == [
+        "10",
+        "11",
+        "21",
+        "30",
+    ]
+    assert root.findtext("object/name") == "<b>&amp;\\x1b\\udc80"
+    assert root.findtext("filename") == f"{root.findtext('object/name')}.png"
+    assert [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")] == ["60", "40", "3"]
+    assert path.read_text().startswith("<annotation>\n\t<filename>")
+    assert len(write_run(run, tmp_path, ["json", "csv", "coco"])) == 3
+
+
+def test_names_reach_the_terminal_as_text(folder, flags, tmp_path, capsys):
+    (folder / "x.gif").write_bytes(b"GIF89a")
+    (folder / "\x1b[2J[b].png").write_bytes(b"no picture")
+    labels = (tmp_path / "labels.prototxt").absolute()
+    names = ("background", "[/b]\\033[31m../../x", "red")
+    items = (f'item {{ name: "{k}" label: {k} display_name: "{name}" }}' for k, name in enumerate(names))
+    labels.write_text("\n".join(items))
+    arguments = [*flags[:4], "--labelmap", str(labels), *flags[6:], "--crops", "-o", str(tmp_path / "a" / "o")]
+    assert main(["detect", str(folder), *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "[/b]\\x1b[31m../../x: 2" in out
+    assert "\\x1b[2J[b].png" in err
+    assert "1 file left out, not pictures or videos: 1 .gif" in err
+    assert [path.name for path in (tmp_path / "a" / "o" / "crops").iterdir() if path.name != "red"] == [
+        "[_b]_[31m.._.._x"
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "in", "labels.prototxt"}
 
 
 def test_filters(folder, flags, tmp_path, capsys):
@@ -165,6 +209,38 @@ def test_evaluate_voc_prints_a_table(devkit, flags, capsys):
     assert "blue" in printed
     assert "mAP = " in printed
     assert "multi-scale, each also mirrored: 32x48, 19x48, 19x28, 38x57, " in told
+
+
+def test_a_hostile_tree(devkit, flags, tmp_path, capsys):
+    """A class named as a path, markup and mathematics: nothing is written elsewhere, and there is no traceback."""
+    for path in (devkit / "VOC2007" / "Annotations").iterdir():
+        path.write_text(
+            path.read_text().replace("<name>red</name>", "<name>z/../../../x [/b] $y$ &lt;script&gt;</name>")
+        )
+    labels = devkit / "labelmap.prototxt"
+    labels.write_text(
+        labels.read_text().replace('display_name: "red"', 'display_name: "z/../../../x [/b] $y$ <script>"')
+    )
+    before = set(tmp_path.rglob("*"))
+    out = tmp_path / "p" / "q" / "r" / "out"
+    arguments = ["evaluate", "voc", "--data", str(devkit), *flags[:4], "--labelmap", str(labels), *flags[6:]]
+    assert main([*arguments, "-o", str(out)]) == 0
+    assert "z/../../../x [/b] $y$ <script>" in capsys.readouterr().out
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert {path.parent for path in new} == {out}
+    assert main([*arguments[:4], "--labelmap", str(labels), "--results", str(out)]) == 0
+
+
+def test_resuming_with_other_weights_of_the_same_name_is_refused(devkit, flags, tmp_path, capsys):
+    weights = tmp_path / "net.caffemodel"
+    shutil.copy(flags[3], weights)
+    arguments = ["evaluate", "voc", "--data", str(devkit), *flags[:3], str(weights), *flags[4:]]
+    arguments += ["--resume", str(tmp_path / "parts")]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    weights.write_bytes(weights.read_bytes() + b"\x0a\x01x")  # a second name, which wins
+    assert main(arguments) == 2
+    assert "parts of a run with other settings" in capsys.readouterr().err
 
 
 def test_evaluate_coco(devkit, flags, tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet.detect.detector import Detector, Preparation
-from pyscratchdet.detect.media import find_sources
+from pyscratchdet.detect.media import find_media
 from pyscratchdet.errors import DataError, NetError, UsageError
 
 SURE = 1 / (1 + np.exp(-10))  # softmax of (0, 10, -10), whose last term is 2e-9
@@ -45,6 +45,10 @@ def test_threshold_and_order(detector, picture):
     np.testing.assert_array_equal(found.labels, [1, 2])
     np.testing.assert_allclose(found.scores, [SURE, less_sure], rtol=1e-4)
     np.testing.assert_array_equal(detector.detect([image], threshold=0.9)[0].labels, [1])
+    # A score equal to the threshold is kept; the next float32 above it is not reached.
+    border = found.scores[1]
+    assert len(detector.detect([image], threshold=float(border))[0]) == 2
+    assert len(detector.detect([image], threshold=float(np.nextafter(border, np.float32(1))))[0]) == 1
 
 
 def test_grey_alpha_and_channel_order(block_model, picture):
@@ -139,7 +143,7 @@ def test_benchmark_counts_every_stage(detector, tmp_path, picture):
     from pyscratchdet.detect.benchmark import STAGES, benchmark
 
     cv2.imwrite(str(tmp_path / "one.png"), picture((0, 1, 1)))
-    seconds = benchmark(detector, find_sources([str(tmp_path)]), 3, num_images=4)
+    seconds = benchmark(detector, find_media([str(tmp_path)]).sources, 3, num_images=4)
     assert tuple(seconds) == STAGES
     assert all(value > 0 for value in seconds.values())
     assert detector.batch_size == 2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
-from pyscratchdet.detect.media import count_frames, find_sources, read_frames
+from pyscratchdet.detect.media import count_frames, find_media, read_frames
 from pyscratchdet.detect.runner import run_set
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, FileError
@@ -23,7 +23,7 @@ def test_sources_have_unique_names_and_kinds(tmp_path):
     (tmp_path / "in" / "sub").mkdir(parents=True)
     for name in ("b.JPG", "a.png", "sub/a.png", "note.txt", "clip.mp4"):
         (tmp_path / "in" / name).write_bytes(b"x")
-    sources = find_sources([str(tmp_path / "in"), str(tmp_path / "in" / "a.png"), "0"])
+    sources = find_media([str(tmp_path / "in"), str(tmp_path / "in" / "a.png"), "0"]).sources
     assert [(s.name, s.kind) for s in sources] == [
         ("a", "picture"),
         ("b", "picture"),
@@ -34,9 +34,9 @@ def test_sources_have_unique_names_and_kinds(tmp_path):
     ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"detect\.empty-folder"):
-        find_sources([str(tmp_path / "empty")])
+        find_media([str(tmp_path / "empty")])
     with pytest.raises(FileError, match="no file or folder"):
-        find_sources([str(tmp_path / "none")])
+        find_media([str(tmp_path / "none")])
 
 
 def test_frames_come_in_order_and_bad_ones_carry_their_error(tmp_path):
@@ -46,7 +46,7 @@ def test_frames_come_in_order_and_bad_ones_carry_their_error(tmp_path):
     (tmp_path / "p04.png").write_bytes(b"no picture")
     write_video(tmp_path / "p055.mp4", 4)
     (tmp_path / "p06.mp4").write_bytes(b"no video")
-    frames = list(read_frames(find_sources([str(tmp_path)]), max_frames=3))
+    frames = list(read_frames(find_media([str(tmp_path)]).sources, max_frames=3))
     assert [(f.source.name, f.index) for f in frames] == [
         *((f"p{k:02d}", -1) for k in range(6)),
         ("p055", 0),
@@ -67,10 +67,10 @@ def test_frames_are_counted_beforehand(tmp_path):
     write_video(tmp_path / "clip.mp4", 7)
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((4, 5, 3), np.uint8))
-    sources = find_sources([str(tmp_path)])
+    sources = find_media([str(tmp_path)]).sources
     assert count_frames(sources) == 9
     assert count_frames(sources, 3) == 5
-    camera = find_sources(["0"])
+    camera = find_media(["0"]).sources
     assert count_frames([*sources, *camera]) is None
     assert count_frames([*sources, *camera], 3) == 8
 
@@ -107,11 +107,12 @@ def test_interrupted_runs_go_on(truth, tmp_path):
         run_set(truth.names, truth.paths, Counting(fail_at=40), tmp_path / "parts", {"model": "m"})
     second = Counting()
     done = []
-    again, _ = run_set(truth.names, truth.paths, second, tmp_path / "parts", {"model": "m"}, done.append)
+    again, sizes_again = run_set(truth.names, truth.paths, second, tmp_path / "parts", {"model": "m"}, done.append)
     assert second.seen == 71 - 32
     assert done == [32, 64, 71]
     for name in ("image", "label", "score", "boxes_px"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    np.testing.assert_array_equal(sizes_again, sizes)
     third = Counting()
     run_set(truth.names, truth.paths, third, tmp_path / "parts", {"model": "m"})
     assert third.seen == 0
@@ -121,9 +122,6 @@ def test_parts_of_another_run_are_refused(truth, tmp_path):
     run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
     with pytest.raises(DataError, match=r"evaluate\.resume"):
         run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "other"})
-    next((tmp_path / "parts").glob("*.npz")).write_bytes(b"PK nothing")
-    with pytest.raises(DataError, match="damaged part"):
-        run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(FileError, match=r"file\.exists"):
@@ -135,3 +133,73 @@ def test_an_evaluation_needs_every_picture(truth, tmp_path):
     moved.paths[3] = tmp_path / "gone.jpg"
     with pytest.raises(FileError, match=r"gone\.jpg"):
         run_set(moved.names, moved.paths, Counting())
+
+
+def test_a_run_killed_before_its_first_part_goes_on(truth, tmp_path):
+    """What a kill leaves behind while `run.json` is written is not somebody else's file."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / ".run.json.abc.tmp").write_text("{")
+    found, _ = run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
+    assert len(found) == 71
+
+
+def _changed(**columns):
+    def change(path):
+        with np.load(path) as saved:
+            np.savez(path, **{**saved, **columns})
+
+    return change
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+
+
+def _bomb(path):
+    np.savez_compressed(path, image=np.zeros(1 << 26))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"PK nothing"),
+        _cut,
+        _flipped,
+        _bomb,
+        _changed(score=np.zeros(3)),
+        _changed(image=np.full(32, 40)),
+        _changed(sizes=np.zeros((31, 2))),
+        _changed(label=np.array([{}] * 32)),
+    ],
+    ids=["empty", "no zip", "cut", "a bit", "bomb", "short", "other pictures", "sizes", "objects"],
+)
+def test_damaged_parts_are_refused(truth, tmp_path, damage):
+    """By one message that names the file, and removing it is all that is needed."""
+    whole, _ = run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
+    part = tmp_path / "parts" / "part_0000000.npz"
+    damage(part)
+    with pytest.raises((DataError, FileError), match=r"part_0000000\.npz: .*\[(evaluate\.resume|file\.unpacked)\]"):
+        run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
+    part.unlink()
+    again, _ = run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
+    np.testing.assert_array_equal(again.boxes_px, whole.boxes_px)
+
+
+def test_other_files_of_a_folder_are_counted(tmp_path):
+    for name in ("a.png", "b.gif", "c.GIF", "d.txt", "README", "sub/e.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    media = find_media([str(tmp_path)])
+    assert [source.name for source in media.sources] == ["a"]
+    assert media.left_out == {".gif": 3, ".txt": 1, "": 1}
+    assert media.describe_left_out().startswith("3 .gif, ")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"expected .*\.png.* and found 3 \.gif, .*detect\.empty-folder"):
+        find_media([str(tmp_path)])

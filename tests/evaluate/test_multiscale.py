@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from pyscratchdet.detect.tables import ImageDetections
-from pyscratchdet.evaluate.multiscale import PASSES_320, PASSES_512, MultiScaleDetector, Pass, box_vote, soft_box_vote
+from pyscratchdet.evaluate.multiscale import (
+    PASSES_320,
+    PASSES_512,
+    MultiScaleDetector,
+    ScalePass,
+    box_vote,
+    soft_box_vote,
+)
 
 
 class Recorder:
@@ -46,10 +53,10 @@ def test_the_passes_of_320():
 @pytest.mark.parametrize(
     ("step", "kept"),
     [
-        (Pass(), [20, 33, 60, 100]),
-        (Pass(above=32), [33, 60, 100]),  # longer side, borders included, above 32
-        (Pass(below=61), [20, 33, 60]),
-        (Pass(below=60), [20, 33]),
+        (ScalePass(), [20, 33, 60, 100]),
+        (ScalePass(above=32), [33, 60, 100]),  # longer side, borders included, above 32
+        (ScalePass(below=61), [20, 33, 60]),
+        (ScalePass(below=60), [20, 33]),
     ],
 )
 def test_each_pass_keeps_its_sizes(step, kept):
@@ -60,9 +67,25 @@ def test_each_pass_keeps_its_sizes(step, kept):
     assert sides.tolist() == kept
 
 
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (ScalePass(above=32), [(20, 33), (33, 20), (60, 90)]),  # by the longer side
+        (ScalePass(below=33), [(20, 33), (33, 20), (15, 30)]),  # by the shorter side
+        (ScalePass(above=33, below=61), [(60, 90)]),
+    ],
+)
+def test_sizes_of_boxes_that_are_not_square(step, kept):
+    sides = [(20, 33), (33, 20), (15, 30), (60, 90)]
+    recorder = Recorder((300, 300), [(10, 10, 10 + width - 1, 10 + height - 1) for width, height in sides])
+    for found in look(recorder, step, 300, 400):
+        widths, heights = (found.boxes_px[:, 2:] - found.boxes_px[:, :2] + 1).T.astype(int).tolist()
+        assert list(zip(widths, heights, strict=True)) == kept
+
+
 def test_mirrored_boxes_come_back():
     recorder = Recorder((300, 300), [(10, 20, 50, 60)])
-    plain, mirrored = look(recorder, Pass(), 100, 200)
+    plain, mirrored = look(recorder, ScalePass(), 100, 200)
     np.testing.assert_array_equal(plain.boxes_px, [[10, 20, 50, 60]])
     np.testing.assert_array_equal(mirrored.boxes_px, [[150, 20, 190, 60]])
 
@@ -117,7 +140,7 @@ def test_voting_by_hand():
 def test_on_a_real_net(detector, picture):
     """Blue and red blocks are still found, once each, near where they are."""
     image = picture((0, 1, 2), (2, 3, 5), height=128, width=192)
-    passes = [Pass(), Pass(short=0.5, above=8), Pass(2.0, below=200)]
+    passes = [ScalePass(), ScalePass(short=0.5, above=8), ScalePass(2.0, below=200)]
     detector.size = (32, 32)
     found = MultiScaleDetector(detector, passes=passes).detect([image, image[:0:-1].copy()])
     assert len(found) == 2

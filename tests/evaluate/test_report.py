@@ -125,10 +125,29 @@ def test_colours_differ():
     assert distance.min() > 20
 
 
+def test_pictures_with_most_errors_are_chosen(tmp_path):
+    """Of five pictures with 0, 3, 1, 2 and 0 errors, in their own order; wrong ones and missed ones count alike."""
+    cv2.imwrite(str(tmp_path / "picture.png"), np.full((40, 60, 3), 90, np.uint8))
+    box, far = [5.0, 6.0, 30.0, 25.0], [40.0, 30.0, 50.0, 38.0]
+    truth = GroundTruthTable(
+        list("abcde"), ("x",), np.tile([60, 40], (5, 1)), [tmp_path / "picture.png"] * 5,
+        np.arange(5), np.ones(5, int), np.array([box] * 5), np.zeros(5, bool),
+    )  # fmt: skip
+    images = [0, 1, 1, 2, 3, 4]  # b: two wrong and one missed; c: missed; d: wrong and missed; a and e: found
+    places = [box, far, far, box, far, box]
+    scores = [0.9, 0.8, 0.7, 0.2, 0.8, 0.9]  # c's is below the threshold
+    table = DetectionTable(np.array(images), np.ones(6, int), np.array(scores), np.array(places))
+    for number, chosen in ((1, ["b"]), (2, ["b", "d"]), (3, ["b", "c", "d"])):
+        page = EvaluationReport("x", truth, table, evaluate_voc(truth, table), max_pictures=number)
+        text = write_report(page, tmp_path / "out").read_text()
+        data = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL).group(1)
+        assert [picture["name"] for picture in json.loads(data)["pictures"]] == chosen
+
+
 HOSTILE = (
     "</script><script>document.title='ran'</script>",
     "<!--<script>",
-    "$x$ [/b] {{7*7}}",
+    "$\\x$ [/b] {{7*7}}",
     "\x1b[2J\udc80",
     "a\\$b$",
 )

@@ -71,7 +71,7 @@ def test_difficult_duplicates_and_strict_threshold():
     assert first.ap == pytest.approx(0.5 * 1 + 0.5 * 0.5)
     assert second.ap == 0
     assert result.mean_ap == pytest.approx(first.ap / 2)
-    np.testing.assert_array_equal(result.match.found, [True, False, True, False])
+    np.testing.assert_array_equal(result.judgement.found, [True, False, True, False])
 
 
 def test_a_class_without_truth_stays_out_of_the_mean():
