@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pyscratchdet.converters.onnx_import import OnnxNode
+from pyscratchdet.converters.onnx_node import OnnxNode
 
 
 def _conv(n: OnnxNode) -> str:
@@ -132,7 +131,7 @@ def _resize(n: OnnxNode) -> str:
     """Resize, and Upsample of older opsets: nearest neighbours by a whole factor."""
     if n.text("mode", "nearest") != "nearest":
         raise n.refuse(f"mode {n.text('mode', '')}; only nearest has an exact layer")
-    if n.node.op_type == "Resize" and n.importer.opset > 10:
+    if n.node.op_type == "Resize" and n.graph.opset > 10:
         place = n.text("coordinate_transformation_mode", "half_pixel")
         rounding = n.text("nearest_mode", "round_prefer_floor")
         halves = place in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round_prefer")
@@ -144,7 +143,7 @@ def _resize(n: OnnxNode) -> str:
     elif "scales" in n.attributes:
         factors = [float(value) for value in n.attributes["scales"]]
     else:
-        index = 2 if n.node.op_type == "Resize" and n.importer.opset > 10 else 1
+        index = 2 if n.node.op_type == "Resize" and n.graph.opset > 10 else 1
         factors = [float(value) for value in n.floats(index).ravel()]
     if len(shape) != 4 or len(factors) != 4 or factors[:2] != [1, 1] or any(f < 1 or f % 1 for f in factors):
         raise n.refuse(f"factors {factors}; only whole ones over height and width have a layer")
@@ -222,9 +221,9 @@ def _transpose(n: OnnxNode) -> str:
 
 def _softmax(n: OnnxNode) -> str:
     rank = n.rank()
-    axis = n.axis(-1 if n.importer.opset >= 13 else 1)
-    if n.importer.opset < 13 and any(size != 1 for size in n.net.shapes[n.blob()][axis + 1 :]):
-        raise n.refuse(f"a Softmax of opset {n.importer.opset} over axes {axis} to {rank - 1} together")
+    axis = n.axis(-1 if n.graph.opset >= 13 else 1)
+    if n.graph.opset < 13 and any(size != 1 for size in n.net.shapes[n.blob()][axis + 1 :]):
+        raise n.refuse(f"a Softmax of opset {n.graph.opset} over axes {axis} to {rank - 1} together")
     return n.net.add("Softmax", n.name, [n.blob()], softmax_param={"axis": axis})[0]
 
 
@@ -243,7 +242,7 @@ def _lrn(n: OnnxNode) -> str:
 def _identity(n: OnnxNode) -> str:
     if len(n.outputs) > 1 and n.outputs[1]:
         raise n.refuse("the mask of a Dropout")
-    if n.name in {value.name for value in n.importer.graph.output}:  # an output must carry its own name
+    if n.name in n.graph.outputs:  # an output must carry its own name
         return n.net.add("Power", n.name, [n.blob()])[0]
     return n.blob()
 

@@ -38,7 +38,7 @@ def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "ne
     except Exception as error:  # whatever the user's forward or the tracer raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConversionError(f"torch.export cannot follow the module: {reason}", code="import.export") from error
-    return _Importer(program, name).run(tuple(shape))
+    return _TorchGraph(program, name).run(tuple(shape))
 
 
 def torchvision_model(name: str, weights: str | None = None, **options: Any) -> torch.nn.Module:
@@ -73,7 +73,7 @@ def torchvision_model(name: str, weights: str | None = None, **options: Any) -> 
     return model  # type: ignore[no-any-return]
 
 
-class _Importer:
+class _TorchGraph:
     def __init__(self, program: torch.export.ExportedProgram, name: str) -> None:
         self.program = program
         self.net = NetBuilder(name)
@@ -128,7 +128,7 @@ class _Importer:
 class _Call:
     """One operation with its arguments by name."""
 
-    def __init__(self, importer: _Importer, node: torch.fx.Node, kind: str) -> None:
+    def __init__(self, importer: _TorchGraph, node: torch.fx.Node, kind: str) -> None:
         self.importer, self.node, self.kind = importer, node, kind
         self.net = importer.net
         schema = node.target._schema.arguments  # type: ignore[union-attr]

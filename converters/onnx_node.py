@@ -1,0 +1,175 @@
+"""One ONNX node as the operators' functions see it: its blobs, constants and attributes, with errors that name it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from pyscratchdet.converters.build import NetBuilder
+from pyscratchdet.converters.weights import onnx_array
+from pyscratchdet.errors import ConversionError
+
+# What may be computed beforehand from constants alone.
+_FOLDABLE = {"Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reciprocal", "Reshape"}
+_FOLDABLE |= {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+
+
+@dataclass
+class OnnxValues:
+    """The values of a graph that is being converted.
+
+    Attributes:
+        net: The net in the making.
+        path: The file.
+        opset: Version of the standard operators.
+        outputs: Names of the graph's outputs.
+        constants: Values known beforehand.
+        blobs: ONNX value -> our blob.
+    """
+
+    net: NetBuilder
+    path: str
+    opset: int
+    outputs: set[str]
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    blobs: dict[str, str] = field(default_factory=dict)
+
+
+class OnnxNode:
+    """One node on its way into the net: what it reads, and the error that names it."""
+
+    def __init__(self, graph: OnnxValues, node: onnx.NodeProto) -> None:
+        self.graph = graph
+        self.net = graph.net
+        self.node = node
+        self.inputs = list(node.input)
+        self.outputs = list(node.output)
+        self.name: str = self.outputs[0]
+        self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+    def refuse(self, reason: str) -> ConversionError:
+        """Returns the error that names the node, its operator and the reason."""
+        return self.net.refuse(self.node.name or self.name, self.node.op_type, reason)
+
+    # --- reading the node ---
+
+    def blob(self, index: int = 0) -> str:
+        """The blob at an input."""
+        name = self.inputs[index] if index < len(self.inputs) else ""
+        if name in self.graph.constants:
+            raise self.refuse(f'"{name}" is a constant where Caffe needs a blob')
+        if name not in self.graph.blobs:
+            raise self.refuse(f'"{name}" is computed by nothing before it')
+        return self.graph.blobs[name]
+
+    def rank(self) -> int:
+        """The number of axes of the first input."""
+        return len(self.net.shapes[self.blob()])
+
+    def is_constant(self, index: int) -> bool:
+        """Whether an input is known beforehand."""
+        return index < len(self.inputs) and self.inputs[index] in self.graph.constants
+
+    def weight(self, index: int) -> np.ndarray:
+        """The constant at an input, of any type."""
+        if not self.is_constant(index):
+            raise self.refuse(f"input {index} is no constant")
+        return self.graph.constants[self.inputs[index]]
+
+    def floats(self, index: int) -> np.ndarray:
+        """The constant at an input, as float32."""
+        return self.weight(index).astype(np.float32)
+
+    def optional(self, index: int, attribute: str) -> list[int] | None:
+        """Integers that older opsets give as an attribute and newer ones as an input."""
+        if attribute in self.attributes:
+            return [int(value) for value in np.atleast_1d(self.attributes[attribute])]
+        if index < len(self.inputs) and self.inputs[index]:
+            return [int(value) for value in self.weight(index).ravel()]
+        return None
+
+    def get(self, name: str, default: Any) -> Any:
+        """An attribute."""
+        return self.attributes.get(name, default)
+
+    def number(self, index: int) -> float:
+        """The constant at an input, of one entry."""
+        if self.weight(index).size != 1:
+            raise self.refuse(f"input {index} of shape {self.weight(index).shape} where one number is expected")
+        return float(self.floats(index).ravel()[0])
+
+    def text(self, name: str, default: str) -> str:
+        """An attribute that is a word."""
+        value = self.get(name, default)
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+    def axis(self, default: int) -> int:
+        """The attribute `axis`, counted from the front."""
+        return self.canonical(int(self.get("axis", default)))
+
+    def canonical(self, axis: int) -> int:
+        """An axis of the first input, counted from the front."""
+        rank = self.rank()
+        if not -rank <= axis < rank:
+            raise self.refuse(f"axis {axis} of a blob of {rank} axes")
+        return axis % rank
+
+    def pair(self, name: str, default: int = 1) -> tuple[int, int]:
+        """An attribute of two numbers of at least 1, for height and width."""
+        values = tuple(int(value) for value in self.get(name, (default, default)))
+        if len(values) != 2:
+            raise self.refuse(f"{name} over {len(values)} axes; two are supported")
+        if min(values) < 1:
+            raise self.refuse(f"{name} of {list(values)}")
+        return values
+
+    def pads(self) -> tuple[int, int, int, int]:
+        """The padding: top, left, bottom, right."""
+        auto = self.text("auto_pad", "NOTSET")
+        if auto not in ("NOTSET", "VALID"):
+            raise self.refuse(f"auto_pad {auto}; give the padding in numbers")
+        values = tuple(int(value) for value in self.get("pads", (0, 0, 0, 0)))
+        if len(values) != 4 or min(values) < 0:
+            raise self.refuse(f"padding {values}")
+        return values
+
+    # --- constants ---
+
+    def fold(self) -> bool:
+        """Works the node out beforehand if it depends on constants and shapes alone; True when it did."""
+        constants, kind = self.graph.constants, self.node.op_type
+        if kind == "Constant":
+            value = next((v for v in self.attributes.values()), None)
+            is_tensor = isinstance(value, onnx.TensorProto)
+            array = onnx_array(value, self.graph.path) if is_tensor else np.asarray(value)
+            constants[self.name] = array
+            return True
+        if kind == "Shape" and not self.is_constant(0):
+            constants[self.name] = np.array(self.net.shapes[self.blob()], np.int64)
+            return True
+        given = [name for name in self.inputs if name]
+        if kind not in _FOLDABLE or not given or any(name not in constants for name in given):
+            return False
+        constants[self.name] = self._evaluate(given)
+        return True
+
+    def _evaluate(self, given: list[str]) -> np.ndarray:
+        from onnx.reference import ReferenceEvaluator
+
+        feed = {name: self.graph.constants[name] for name in given}
+        types = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in feed.items()
+        ]
+        body = helper.make_graph([self.node], "constant", types, [onnx.ValueInfoProto(name=self.name)])
+        model = helper.make_model(body, opset_imports=[helper.make_opsetid("", self.graph.opset)])
+        try:
+            with np.errstate(all="ignore"):
+                results: Any = ReferenceEvaluator(model).run(None, feed)
+                return np.asarray(results[0])
+        except Exception as error:  # the evaluator answers bad shapes and values with all kinds
+            raise self.refuse(f"its constants cannot be worked out: {error}") from error
