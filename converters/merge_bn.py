@@ -1,26 +1,26 @@
 """Folding BatchNorm, Scale and Bias into the convolution or inner product before them, for deployment.
 
 y = scale * (W x + b - mean) / sqrt(variance + eps) + shift is one convolution. Sums are in float64, so results differ
-from the unfolded net by float32 rounding alone. What follows no convolution (pre-activation) stays as it is.
+from the unfolded net by float32 rounding alone. What follows no convolution (pre-activation) stays as it is, and so
+does what shares weights or has other readers.
 """
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pyscratchdet.converters.weights import Bundle, Names, read_bundle, write_bundle
-from pyscratchdet.errors import ConversionError, UsageError
-from pyscratchdet.files import write_text
-from pyscratchdet.layers.plan import NetFile, plan_net
+from pyscratchdet.errors import ConversionError
+from pyscratchdet.layers.base import Layer
+from pyscratchdet.layers.plan import NetPlan, plan_net
+from pyscratchdet.net import Node
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.text import to_text
+from pyscratchdet.proto.upgrade import upgrade_net
 
-HOSTS = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution", "Deconvolution", "InnerProduct")
 Blobs = dict[str, list[np.ndarray]]
 
 
@@ -33,117 +33,117 @@ class Folded:
         blobs: Its weights by layer.
         folded: Names of the layers that are gone.
         kept: BatchNorms that are still there.
+        left_out: Layers with weights that are none of the TEST net's.
     """
 
     param: caffe_pb2.NetParameter
     blobs: Blobs
     folded: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def merge_bn(net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[np.ndarray]]) -> Folded:
-    """Returns the net for the TEST phase without the BatchNorms, Scales and Biases that follow a convolution.
+    """Returns the net of the TEST phase without the BatchNorms, Scales and Biases that follow a convolution.
 
     Args:
-        net: A deploy net in the latest format.
+        net: A net; layers that are not in its TEST phase are left out.
         blobs: Its weights by layer.
 
     Raises:
         NetError, LayerError: The net is not sound.
-        ConversionError: Weights of a layer that is folded are missing.
+        ConversionError: Weights of a layer that is folded are missing, or do not fit.
     """
+    net = upgrade_net(net)
     plan = plan_net(net, caffe_pb2.TEST)
-    result = Folded(caffe_pb2.NetParameter(), {name: list(arrays) for name, arrays in blobs.items()})
-    result.param.CopyFrom(net)
-    layers = {layer.name: layer for layer in result.param.layer}
-    nodes = plan.graph.nodes
-    for i, node in enumerate(nodes):
-        if node.type not in HOSTS or any(spec.name for spec in node.param.param):
-            continue  # weights that are shared by name belong to others too
-        host, blob = layers[node.name], node.tops[0]
-        for j in range(i + 1, len(nodes)):
-            follower = nodes[j]
+    folding = _Folding(plan, blobs)
+    for index in range(len(plan.layers)):
+        folding.fill(index)
+    param = caffe_pb2.NetParameter()
+    param.CopyFrom(net)
+    del param.layer[:]
+    for index, node in enumerate(plan.graph.nodes):
+        if node.index >= 0 and index not in folding.gone:
+            param.layer.add().CopyFrom(net.layer[node.index])
+            if index in folding.tops:
+                layer = param.layer[-1]
+                layer.top[:] = folding.tops[index]
+                getattr(layer, plan.layers[index].settings).bias_term = True
+    names = {layer.name for layer in param.layer}
+    gone = [plan.layers[index].name for index in sorted(folding.gone)]
+    return Folded(
+        param,
+        {name: arrays for name, arrays in folding.blobs.items() if name in names},
+        folded=gone,
+        kept=[layer.name for layer in param.layer if layer.type == "BatchNorm"],
+        left_out=[name for name in blobs if name not in names and name not in gone],
+    )
+
+
+class _Folding:
+    """The layers of a net on their way into the ones before them.
+
+    Attributes:
+        blobs: Weights by layer.
+        gone: Indices of the layers that were folded.
+        tops: Index of a layer that took some in -> its tops.
+    """
+
+    def __init__(self, plan: NetPlan, blobs: Mapping[str, Sequence[np.ndarray]]) -> None:
+        self.plan = plan
+        self.blobs: Blobs = {name: list(arrays) for name, arrays in blobs.items()}
+        self.gone: set[int] = set()
+        self.tops: dict[int, list[str]] = {}
+        self._names = Counter(node.name for node in plan.graph.nodes)
+
+    def fill(self, index: int) -> None:
+        """Folds into a layer all that follows it, if it is one that takes something in."""
+        node, layer = self.plan.graph.nodes[index], self.plan.layers[index]
+        if not layer.settings or not self._is_free(node):
+            return
+        blob = node.tops[0]
+        arrays: list[np.ndarray] | None = None
+        for j in range(index + 1, len(self.plan.layers)):
+            follower = self.plan.graph.nodes[j]
             if blob not in follower.bottoms:
                 continue
-            affine = _affine(follower.param, follower.bottoms, result.blobs)
+            affine = self._affine(j)
             if affine is None:
-                break
-            _fold(host, result.blobs, *affine)
-            host.top[:] = layers[follower.name].top
-            result.param.layer.remove(layers[follower.name])
-            result.blobs.pop(follower.name, None)
-            result.folded.append(follower.name)
+                return
+            arrays = layer.fold(arrays or self._arrays(layer), *affine)
+            if arrays is None:
+                return
+            self.blobs[node.name] = [array.astype(np.float32) for array in arrays]
+            self.gone.add(j)
+            self.tops[index] = list(follower.param.top)
             blob = follower.tops[0]
-    result.kept = [layer.name for layer in result.param.layer if layer.type == "BatchNorm"]
-    return result
 
+    def _is_free(self, node: Node) -> bool:
+        """Whether a layer's one top is no loss, and its weights are its own: found by its name, shared with nobody.
 
-def convert_folded(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    model: str | os.PathLike[str] | None,
-    prototxt: str | os.PathLike[str] | None,
-    **choices: Any,
-) -> Blobs:
-    """Folds a net and writes it: weights to `target`, the net to `prototxt` (not needed for ONNX).
+        A top with several readers is read by a Split alone, and so ends a fold by itself.
+        """
+        one_each = len(node.bottoms) == len(node.tops) == 1 and not any(node.loss_weights)
+        return one_each and self._names[node.name] == 1 and not any(spec.name for spec in node.param.param)
 
-    Raises:
-        UsageError: `model` or `prototxt` is missing.
-        FileError, WeightsError, ConversionError: See `convert_weights`.
-    """
-    if model is None or (prototxt is None and not os.fspath(target).lower().endswith(".onnx")):
-        raise UsageError("folding reads a net and writes one", code="convert.fold", expected="--model and --prototxt")
-    names = Names(model)
-    assert names.file is not None
-    folded = merge_bn(names.file.param, read_bundle(source, names).blobs)
-    write_bundle(target, Bundle(folded.blobs), Names(NetFile(folded.param)), **choices)
-    if prototxt is not None:
-        write_text(prototxt, to_text(folded.param))
-    return folded.blobs
-
-
-def _affine(
-    layer: caffe_pb2.LayerParameter, bottoms: Sequence[int], blobs: Mapping[str, list[np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns (factor, shift) per channel if the layer is such a map with constants of its own, else None."""
-    if layer.type not in ("BatchNorm", "Scale", "Bias") or len(bottoms) != 1:
-        return None
-    if layer.type != "BatchNorm":
-        param = layer.scale_param if layer.type == "Scale" else layer.bias_param
-        if param.axis != 1 or param.num_axes != 1:
+    def _affine(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns factor and summand of a layer that may be folded, else None."""
+        layer, node = self.plan.layers[index], self.plan.graph.nodes[index]
+        if not self._is_free(node):
             return None
-    elif layer.batch_norm_param.HasField("use_global_stats") and not layer.batch_norm_param.use_global_stats:
-        return None
-    if layer.name not in blobs:
-        raise ConversionError(
-            "its weights are missing", code="convert.missing", layer=layer.name, layer_type=layer.type
-        )
-    arrays = [array.astype(np.float64).ravel() for array in blobs[layer.name]]
-    if layer.type == "Bias":
-        return np.ones_like(arrays[0]), arrays[0]
-    if layer.type == "Scale":
-        return arrays[0], arrays[1] if len(arrays) > 1 else np.zeros_like(arrays[0])
-    mean, variance, count = arrays
-    inverse = 0.0 if count[0] == 0 else 1 / count[0]
-    factor = 1 / np.sqrt(variance * inverse + float(np.float32(layer.batch_norm_param.eps)))
-    return factor, -mean * inverse * factor
+        (bottom,) = self.plan.bottom_shapes(index)
+        if layer.affine(bottom, [np.zeros(spec.shape) for spec in layer.blobs]) is None:
+            return None  # whatever its weights, which it may do without
+        return layer.affine(bottom, self._arrays(layer))
 
-
-def _fold(layer: caffe_pb2.LayerParameter, blobs: Blobs, factor: np.ndarray, shift: np.ndarray) -> None:
-    if layer.name not in blobs:
-        raise ConversionError(
-            "its weights are missing", code="convert.missing", layer=layer.name, layer_type=layer.type
-        )
-    weight, *rest = blobs[layer.name]
-    bias = rest[0].astype(np.float64).ravel() if rest else np.zeros(factor.size)
-    if layer.type == "Deconvolution":  # (in, out / group, kh, kw)
-        group = layer.convolution_param.group
-        grouped = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
-        wide = grouped * factor.reshape(group, 1, -1, *(1,) * (weight.ndim - 2))
-    elif layer.type == "InnerProduct" and layer.inner_product_param.transpose:
-        wide = weight * factor
-    else:
-        wide = weight.reshape(factor.size, -1) * factor[:, None]
-    blobs[layer.name] = [wide.reshape(weight.shape).astype(np.float32), (bias * factor + shift).astype(np.float32)]
-    param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
-    param.bias_term = True
+    def _arrays(self, layer: Layer) -> list[np.ndarray]:
+        details: dict[str, Any] = {"layer": layer.name, "layer_type": layer.param.type}
+        arrays, shapes = self.blobs.get(layer.name), [spec.shape for spec in layer.blobs]
+        if not arrays:
+            raise ConversionError("its weights are missing", code="convert.missing", **details)
+        if [array.size for array in arrays] != [int(np.prod(shape)) for shape in shapes]:
+            found = [array.shape for array in arrays]
+            raise ConversionError(
+                "its weights do not fit", code="convert.shape", expected=shapes, found=found, **details
+            )
+        return [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]

@@ -175,9 +175,10 @@ def _weights(args: argparse.Namespace) -> str:
 
 
 def _fold(args: argparse.Namespace) -> str:
-    from pyscratchdet.converters.merge_bn import convert_folded
+    from pyscratchdet.converters.fold import convert_folded
 
-    return _written(convert_folded(args.source, args.target, args.model, args.prototxt, **_choices(args)), args)
+    result = convert_folded(args.source, args.target, args.model, args.prototxt, **_choices(args))
+    return "\n".join([_written(result.folded.blobs, args), *result.lines()])
 
 
 def _coco_to_voc(args: argparse.Namespace) -> str:

@@ -131,6 +131,7 @@ class Layer(ABC):
         is_loss: True when the first top has loss weight 1 by default.
         no_gradient: Indices of bottoms that never get a gradient (labels, priors).
         is_source: True when the layer makes data itself: `forward` gets no bottoms and returns a new batch each call.
+        settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
         fills_at_setup: True when tops have values from set-up on, and those of constant fillers stay (DummyData).
     """
 
@@ -142,6 +143,7 @@ class Layer(ABC):
     no_gradient: ClassVar[frozenset[int]] = frozenset()
     is_source: ClassVar[bool] = False
     fills_at_setup: ClassVar[bool] = False
+    settings: ClassVar[str] = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:
         self.param = param
@@ -185,6 +187,43 @@ class Layer(ABC):
         raise ConversionError(
             "this layer type has no ONNX form", code="onnx.unsupported", layer=self.name, layer_type=self.type
         )
+
+    def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns factor and summand, float64 (C,), where the layer is factor * x + summand per channel, else None.
+
+        Args:
+            bottom: The shape of its only bottom; channels are axis 1.
+            blobs: Its weights.
+        """
+        return None
+
+    def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
+        """Returns the weight that makes channel k (axis 1) of the top `factor[k]` times as large, its bias apart.
+
+        Args:
+            weight: The first blob.
+            factor: float64 (C,), as the result is.
+
+        Returns:
+            None where the type has no such weight.
+        """
+        return None
+
+    def fold(self, blobs: Sequence[np.ndarray], factor: np.ndarray, summand: np.ndarray) -> list[np.ndarray] | None:
+        """Returns weight and bias, float64, that make the top factor * top + summand per channel.
+
+        Args:
+            blobs: The present weight and, where there is one, bias.
+            factor: float64 (C,), as from `affine`.
+            summand: Likewise.
+
+        Returns:
+            None where the type cannot take them in.
+        """
+        weight = self.scaled_weight(blobs[0], factor) if blobs else None
+        if weight is None:
+            return None
+        return [weight, summand + (blobs[1].astype(factor.dtype) * factor if len(blobs) > 1 else 0)]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Returns the multiply-accumulates of one forward pass; 0 where there are none worth counting."""

@@ -54,6 +54,14 @@ class BatchNorm(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         return [self.normalize(bottoms[0], blobs)]
 
+    def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+        if not self.use_global_stats:
+            return None
+        mean, variance, scale_factor = (blob.astype(np.float64) for blob in blobs)
+        inverse = np.divide(1, scale_factor, out=np.zeros(1), where=scale_factor != 0)
+        factor = 1 / np.sqrt(variance * inverse + self.eps)
+        return factor, -mean * inverse * factor
+
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         if not self.use_global_stats:
             raise ConversionError(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, at_least, register
 from pyscratchdet.lazy import F, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Window:
@@ -70,6 +73,7 @@ class _Convolution(Layer):
 
     bottoms: ClassVar[Count] = at_least(1)
     tops: ClassVar[Count] = at_least(1)
+    settings: ClassVar[str] = "convolution_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.convolution_param
@@ -137,6 +141,9 @@ class _Convolution(Layer):
             "group": self.group,
         }
         return [graph.node(self._onnx_type, [bottom, *blobs], **attributes)[0] for bottom in bottoms]
+
+    def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
+        return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1)) if self.channel_axis == 1 else None
 
     def _convolve_at_axis(self, bottom: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """All axes before `axis` are independent inputs; without spatial axes one of size 1 is added."""
@@ -216,6 +223,13 @@ class Deconvolution(_Convolution):
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(math.prod(bottom) for bottom in bottoms) * math.prod(self.blobs[0].shape[1:])
+
+    def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
+        """The output channels of a group lie along axis 1 of that group's rows."""
+        if self.channel_axis != 1:
+            return None
+        grouped = weight.reshape(self.group, -1, *weight.shape[1:])
+        return (grouped * factor.reshape(self.group, 1, -1, *(1,) * (weight.ndim - 2))).reshape(weight.shape)
 
     def _weight_shape(self) -> Shape:
         return (self.channels, self.num_output // self.group, *self.window.kernel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class InnerProduct(Layer):
 
     The weight is (num_output, K), or (K, num_output) with `transpose`.
     """
+
+    settings: ClassVar[str] = "inner_product_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.inner_product_param
@@ -39,6 +42,11 @@ class InnerProduct(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         weight = blobs[0].t() if self.transpose else blobs[0]
         return [F.linear(bottoms[0].flatten(self.first), weight, blobs[1] if len(blobs) > 1 else None)]
+
+    def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
+        if self.first != 1:  # outputs are the last axis, channels are axis 1
+            return None
+        return weight * (factor if self.transpose else factor[:, None])
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         if self.first == 1:

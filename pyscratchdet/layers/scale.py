@@ -36,6 +36,15 @@ class _Broadcast(Layer):
             raise self.fail("the operand does not fit the bottom", "shape", expected=expected, found=operand)
         self.view = (*operand, *(1,) * (len(bottom) - start - len(operand)))
 
+    def _channel_values(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """Returns the blobs as float64 (C,), where the operand is a blob with one value for all or one per channel."""
+        if len(self.param.bottom) != 1 or len(bottom) < 2:
+            return None
+        operand = self.blobs[0].shape
+        if operand and (operand != bottom[1:2] or len(self.view) != len(bottom) - 1):
+            return None
+        return [np.broadcast_to(blob, bottom[1:2]).astype(np.float64) for blob in blobs]
+
     def _view_as_operand(self, operand: Tensor, bottom: Tensor) -> Tensor:
         """Returns the operand under the shape that broadcasts, in the bottom's precision: the top keeps it."""
         return operand.reshape(self.view).to(bottom.dtype)
@@ -69,6 +78,10 @@ class Scale(_Broadcast):
             raise self.fail("the scale does not fit the bias", "shape", expected=expected, found=found)
         return [bottoms[0]]
 
+    def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+        values = self._channel_values(bottom, blobs)
+        return None if values is None else (values[0], values[1] if self.bias_term else np.zeros_like(values[0]))
+
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         scale = self._view_as_operand(bottoms[1] if len(bottoms) > 1 else blobs[0], bottoms[0])
         if not self.bias_term:
@@ -96,6 +109,10 @@ class Bias(_Broadcast):
         operand = bottoms[1] if len(bottoms) > 1 else self.blobs[0].shape
         self._set_view(bottoms[0], operand, self.param.bias_param.axis)
         return [bottoms[0]]
+
+    def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+        values = self._channel_values(bottom, blobs)
+        return None if values is None else (np.ones_like(values[0]), values[0])
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         return [bottoms[0] + self._view_as_operand(bottoms[1] if len(bottoms) > 1 else blobs[0], bottoms[0])]

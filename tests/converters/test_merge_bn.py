@@ -10,16 +10,19 @@ from small_nets import NET, detector, noise, small_net, write_net
 
 from pyscratchdet.cli import main
 from pyscratchdet.converters.compare import difference
+from pyscratchdet.converters.fold import check_folded
 from pyscratchdet.converters.merge_bn import merge_bn
 from pyscratchdet.converters.solver_state import state_from_torch, state_to_torch
 from pyscratchdet.errors import ConversionError, SolverError
 from pyscratchdet.files import write_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import parse
+from pyscratchdet.proto.weights import write_caffemodel
 from pyscratchdet.runtime import build_net, copy_weights, load_net, net_blobs
 from pyscratchdet.solver.snapshot import SolverState, read_state, state_bytes
 
-# Folding rounds the weights once more.
+# Relative L2: folding rounds each weight once more, half a unit in the last place of float32 (6e-8), and sums of up to
+# 54 products differ in their rounding.
 TOLERANCE = 2e-6
 
 
@@ -112,6 +115,148 @@ def test_other_axes_and_other_readers_end_a_fold():
     param = parse(text, caffe_pb2.NetParameter)
     param.layer[-1].scale_param.axis = 0
     assert merge_bn(param, net_blobs(build_net(param))).folded == []
+
+
+INPUTS = """
+layer { name: "data" type: "Input" top: "a" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 5 } } }
+layer { name: "more" type: "Input" top: "b" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 5 } } }
+"""
+CONV = "convolution_param { num_output: 4 kernel_size: 3 bias_term: false }"
+NORM = 'layer { name: "bn" type: "BatchNorm" bottom: "c" top: "n" }'
+SCALE = 'layer { name: "sc" type: "Scale" bottom: "n" top: "n" scale_param { bias_term: true } }'
+# A net, and the layers that are folded; what is left must compute the same.
+NETS = {
+    "a BatchNorm for each phase": (
+        f'layer {{ name: "c" type: "Convolution" bottom: "a" top: "c" {CONV} }}'
+        'layer { name: "bn" type: "BatchNorm" bottom: "c" top: "n" include { phase: TRAIN }'
+        " batch_norm_param { use_global_stats: false } }"
+        'layer { name: "bn" type: "BatchNorm" bottom: "c" top: "n" include { phase: TEST }'
+        " batch_norm_param { use_global_stats: true } }" + SCALE,
+        ["bn", "sc"],
+    ),
+    "two tops": (
+        f'layer {{ name: "c" type: "Convolution" bottom: "a" bottom: "b" top: "c" top: "d" {CONV} }}{NORM}{SCALE}'
+        'layer { name: "sum" type: "Eltwise" bottom: "n" bottom: "d" top: "sum" }',
+        [],
+    ),
+    "an inner product along the last axis": (
+        'layer { name: "c" type: "InnerProduct" bottom: "a" top: "c" inner_product_param { num_output: 7 axis: 3 } }'
+        + NORM,
+        [],
+    ),
+    "an inner product along the last of two axes": (
+        'layer { name: "flat" type: "Reshape" bottom: "a" top: "f" reshape_param { shape { dim: 6 dim: 30 } } }'
+        'layer { name: "c" type: "InnerProduct" bottom: "f" top: "c" inner_product_param { num_output: 7 axis: -1 } }'
+        + NORM
+        + SCALE,
+        ["bn", "sc"],
+    ),
+    "a convolution along another axis": (
+        'layer { name: "c" type: "Convolution" bottom: "a" top: "c"'
+        " convolution_param { num_output: 3 kernel_size: 2 axis: 2 } }" + NORM,
+        [],
+    ),
+    "a scale that another layer shares": (
+        f'layer {{ name: "c" type: "Convolution" bottom: "a" top: "c" {CONV} }}'
+        'layer { name: "s" type: "Scale" bottom: "c" top: "n" param { name: "s" } }'
+        f'layer {{ name: "d" type: "Convolution" bottom: "b" top: "d" {CONV} }}'
+        'layer { name: "relu" type: "ReLU" bottom: "d" top: "d" }'
+        'layer { name: "t" type: "Scale" bottom: "d" top: "t" param { name: "s" } }',
+        [],
+    ),
+    "storage that a Reshape shares": (
+        f'layer {{ name: "c" type: "Convolution" bottom: "a" top: "c" {CONV} }}'
+        'layer { name: "view" type: "Reshape" bottom: "c" top: "v" reshape_param { shape { dim: 0 dim: 4 dim: -1 } } }'
+        'layer { name: "sc" type: "Scale" bottom: "v" top: "v" }',
+        [],
+    ),
+    "a scale along another axis, by its negative number": (
+        f'layer {{ name: "c" type: "Convolution" bottom: "a" top: "c" {CONV} }}'
+        'layer { name: "s" type: "Scale" bottom: "c" top: "s" scale_param { axis: -3 } }'
+        'layer { name: "t" type: "Scale" bottom: "s" top: "t" scale_param { axis: -1 } }',
+        ["s"],
+    ),
+    "one factor for all": (
+        f'layer {{ name: "c" type: "Convolution" bottom: "a" top: "c" {CONV} }}'
+        'layer { name: "s" type: "Scale" bottom: "c" top: "s" scale_param { axis: 0 num_axes: 0 } }',
+        ["s"],
+    ),
+    "a training loss beside it": (
+        f'layer {{ name: "c" type: "Convolution" bottom: "a" top: "c" {CONV} }}{NORM}{SCALE}'
+        'layer { name: "aux" type: "InnerProduct" bottom: "n" top: "aux" include { phase: TRAIN }'
+        " inner_product_param { num_output: 2 } }",
+        ["bn", "sc"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NETS)
+def test_folding_follows_the_net_of_the_test_phase(case, tmp_path, capsys):
+    text, expected = NETS[case]
+    deploy, caffemodel = write_net(tmp_path, INPUTS + text)
+    names = [str(tmp_path / name) for name in ("f.caffemodel", "f.prototxt")]
+    assert main(["convert", caffemodel, names[0], "--fold", "--model", deploy, "--prototxt", names[1]]) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(expected)} layers folded" in printed
+    assert "run against the unfolded net on noise: blob" in printed
+    before, after = load_net(deploy, caffemodel), load_net(names[1], names[0])
+    assert [name for name in before.layer_names if name not in after.layer_names] == expected
+    inputs = {"a": torch.from_numpy(noise((2, 3, 6, 5))), "b": torch.from_numpy(noise((2, 3, 6, 5), 6))}
+    with torch.no_grad():
+        wanted, found = before(inputs), after(inputs)
+    assert list(found) == list(wanted)
+    for name in wanted:
+        assert difference(found[name].numpy(), wanted[name].numpy()).relative < TOLERANCE
+
+
+def test_weights_of_other_phases_are_named(tmp_path, capsys):
+    deploy, caffemodel = write_net(tmp_path, INPUTS + NETS["a training loss beside it"][0])
+    blobs = dict(net_blobs(load_net(deploy, caffemodel)))
+    structure = caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name=name) for name in (*blobs, "aux")])
+    write_caffemodel(caffemodel, structure, {**blobs, "aux": [np.ones((2, 3), "f4")]})
+    names = [str(tmp_path / name) for name in ("f.caffemodel", "f.prototxt")]
+    assert main(["convert", caffemodel, names[0], "--fold", "--model", deploy, "--prototxt", names[1]]) == 0
+    assert "left out: aux" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gone", ["conv1", "bn1", "conv2"])
+def test_a_layer_without_weights_is_an_error(tmp_path, capsys, gone):
+    deploy, caffemodel = write_net(tmp_path)
+    blobs = dict(net_blobs(load_net(deploy, caffemodel)))
+    del blobs[gone]
+    structure = caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name=name) for name in blobs])
+    write_caffemodel(caffemodel, structure, blobs)
+    names = [str(tmp_path / name) for name in ("f.caffemodel", "f.prototxt")]
+    assert main(["convert", caffemodel, names[0], "--fold", "--model", deploy, "--prototxt", names[1]]) == 2
+    assert f'layer "{gone}"' in (message := capsys.readouterr().err)
+    assert message.endswith("[convert.missing]\n")
+    assert not (tmp_path / "f.caffemodel").exists()
+
+
+def test_a_batch_norm_of_five_blobs_is_one_message(tmp_path, capsys):
+    """NVCaffe keeps scale and bias in it; without the fork's field our layer has three blobs."""
+    deploy, caffemodel = write_net(tmp_path)
+    blobs = dict(net_blobs(load_net(deploy, caffemodel)))
+    blobs["bn1"] += [np.ones(6, "f4"), np.ones(6, "f4")]
+    structure = caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name=name) for name in blobs])
+    write_caffemodel(caffemodel, structure, blobs)
+    names = [str(tmp_path / name) for name in ("f.caffemodel", "f.prototxt")]
+    assert main(["convert", caffemodel, names[0], "--fold", "--model", deploy, "--prototxt", names[1]]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('pyscratchdet: layer "bn1" (BatchNorm): its weights do not fit, expected [(6,), (6,)')
+
+
+def test_a_folded_net_that_computes_something_else_is_refused(tmp_path):
+    net = small_net()
+    param, blobs = parse(NET, caffe_pb2.NetParameter), net_blobs(net)
+    folded = merge_bn(param, blobs)
+    worst = check_folded(param, blobs, folded)
+    assert worst is not None
+    assert worst.drift is not None
+    assert worst.drift.relative < TOLERANCE
+    folded.blobs["conv1"][0] = folded.blobs["conv1"][0] * np.float32(1.001)
+    with pytest.raises(ConversionError, match="folding changes blob"):
+        check_folded(param, blobs, folded)
 
 
 def test_missing_weights_are_named():
