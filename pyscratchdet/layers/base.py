@@ -131,6 +131,9 @@ class Layer(ABC):
         is_loss: True when the first top has loss weight 1 by default.
         no_gradient: Indices of bottoms that never get a gradient (labels, priors).
         is_source: True when the layer makes data itself: `forward` gets no bottoms and returns a new batch each call.
+        copies_bottom: True when in TEST every top is the first bottom.
+        moves_values: True when the tops are the bottoms' values in another order or shape.
+        reads_shapes: True when the tops depend on nothing but the bottoms' shapes.
         settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
         fills_at_setup: True when tops have values from set-up on, and those of constant fillers stay (DummyData).
     """
@@ -143,6 +146,9 @@ class Layer(ABC):
     no_gradient: ClassVar[frozenset[int]] = frozenset()
     is_source: ClassVar[bool] = False
     fills_at_setup: ClassVar[bool] = False
+    copies_bottom: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = False
+    reads_shapes: ClassVar[bool] = False
     settings: ClassVar[str] = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:

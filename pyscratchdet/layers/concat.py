@@ -28,6 +28,7 @@ def _axis(layer: Layer, old: int | None, axis: int, rank: int) -> int:
 class Concat(Layer):
     """Bottoms one after another along `axis` (default 1)."""
 
+    moves_values: ClassVar[bool] = True
     bottoms: ClassVar[Count] = at_least(1)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -56,6 +57,7 @@ class Concat(Layer):
 class Slice(Layer):
     """Parts of the bottom along `axis` (default 1): equal ones, or cut before each `slice_point`."""
 
+    moves_values: ClassVar[bool] = True
     tops: ClassVar[Count] = at_least(1)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
 from pyscratchdet.lazy import F, Tensor, torch
@@ -14,6 +15,8 @@ class Dropout(Layer):
 
     On the CPU the mask is the one the original draws from the net's random stream; elsewhere PyTorch draws it.
     """
+
+    copies_bottom: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio

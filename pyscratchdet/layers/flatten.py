@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class Flatten(Layer):
 
     As in the original an `end_axis` just before `axis` flattens nothing and puts an axis of size 1 there.
     """
+
+    moves_values: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.refuse_in_place()

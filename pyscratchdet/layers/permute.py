@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
 from pyscratchdet.lazy import Tensor
@@ -11,6 +12,8 @@ from pyscratchdet.lazy import Tensor
 @register("Permute")
 class Permute(Layer):
     """Top axis i is bottom axis `order[i]`; axes that are not named follow in their own order."""
+
+    moves_values: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rank, order = len(bottoms[0]), list(self.param.permute_param.order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class PriorBox(Layer):
     where `img_size` is not given. Top: (1, 2, H * W * K * 4), normalised corners in the first channel and variances in
     the second. No gradient.
     """
+
+    reads_shapes: ClassVar[bool] = True
 
     bottoms = exactly(2)
     no_gradient = frozenset({0, 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from pyscratchdet.lazy import Tensor
 @register("Reshape")
 class Reshape(Layer):
     """`shape` replaces `num_axes` axes (-1: all) from `axis` on; a dim 0 is copied, one -1 is worked out."""
+
+    moves_values: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.refuse_in_place()

@@ -3,44 +3,38 @@
 What happens to the net (`_make_steps`, `_absorb`, `Program`):
 
 - Split, Dropout and Silence vanish; what is left of the others are steps from values to values.
-- BatchNorm by stored statistics, Scale and Bias per channel become one factor and one summand.
-- Steps move into the convolution (or the factor and summand) before them where nobody else reads what lies between:
-  factor and summand into its weights, in float64; a sum with an earlier value, and then ReLU, into its own loop.
+- BatchNorm by stored statistics, Scale and Bias per channel become one factor and one summand (`Layer.affine`).
+- Steps move into the convolution, inner product, or factor and summand before them where nobody else reads what lies
+  between: factor and summand into its weights, in float64 (`Layer.fold`); a sum with an earlier value, and then ReLU,
+  into the memory of its top.
 - ReLU works in place where nobody else reads its bottom.
 - What depends on nothing but shapes (PriorBox and what follows it) is computed once per input shape.
 
 Blobs of four axes are channels_last, in which Permute and Flatten of the heads are views. On a CPU, 3x3 convolutions of
-many channels go the way of `winograd`, and with oneDNN the other weights are kept as its kernels read them.
+many channels are computed by `winograd`. Weights kept as oneDNN's kernels read them, and torch.compile with freezing,
+gained less than 5 % each: benchmarks/results/2026-11-28-detection-mode.md.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyscratchdet.errors import NetError
 from pyscratchdet.layers.base import Shape
-from pyscratchdet.layers.batch_norm import BatchNorm
-from pyscratchdet.layers.convolution import Convolution, Deconvolution
 from pyscratchdet.layers.eltwise import SUM, Eltwise
-from pyscratchdet.layers.prior_box import PriorBox
 from pyscratchdet.layers.relu import ReLU
-from pyscratchdet.layers.scale import Bias, Scale
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import winograd
 from pyscratchdet.runtime.layer_module import LayerModule
 from pyscratchdet.runtime.net import Inputs, Net
 
-# In TEST these give back what they got.
-_PASSED_THROUGH = ("Split", "Dropout")
-# Layers of constants are constants themselves.
-_PURE = ("Concat", "Flatten", "Permute", "Reshape", "Slice")
 # Input shapes whose constants are kept.
 _MAX_SHAPES = 16
 
@@ -115,17 +109,23 @@ class Step:
 
 @dataclass
 class Affine(Step):
-    """factor * x + summand per channel (axis 1), float64 (C,) each: BatchNorm, Scale, Bias; then ReLU."""
+    """factor * x + summand per channel (axis 1): BatchNorm, Scale, Bias; then ReLU.
 
-    factor: Tensor
-    summand: Tensor
+    Attributes:
+        factor, summand: float64 (C,).
+        relu: Whether ReLU follows.
+    """
+
+    factor: np.ndarray
+    summand: np.ndarray
     relu: bool = False
 
     def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
         """Returns the top."""
         bottom = bottoms[0]
         view = (-1, *(1,) * (bottom.dim() - 2))
-        top = torch.addcmul(self.summand.view(view), bottom, self.factor.view(view))
+        factor, summand = self._values
+        top = torch.addcmul(summand.view(view), bottom, factor.view(view))
         return [top.relu_() if self.relu else top]
 
     def absorb(self, after: Step) -> bool:
@@ -140,8 +140,7 @@ class Affine(Step):
 
     def finish(self) -> None:
         """Rounds to the net's precision."""
-        dtype = self.module.blobs[0].dtype
-        self.factor, self.summand = self.factor.to(dtype), self.summand.to(dtype)
+        self._values = [_tensor(array, self.module.blobs[0]) for array in (self.factor, self.summand)]
 
     @property
     def is_fresh(self) -> bool:
@@ -150,38 +149,29 @@ class Affine(Step):
 
 
 @dataclass
-class Convolve(Step):
-    """A convolution over two axes, or its transpose, with what it absorbed: Affine, a sum with a second bottom, ReLU.
+class Weighted(Step):
+    """A convolution or inner product, with what it absorbed: Affine, a sum with a second bottom, ReLU.
 
     Attributes:
-        weight: float64, in Caffe's layout, until `finish`.
-        bias: Likewise, (num_output,).
-        bottom_shape: Present shape of the first bottom; the packed weights suit it best.
+        arrays: Weight, float64 once something was folded in, and bias if any; in Caffe's layout.
+        relu: Whether ReLU follows.
+        is_transformed: Whether `winograd` computes it.
     """
 
-    weight: Tensor
-    bias: Tensor | None
-    bottom_shape: Shape
+    arrays: list[np.ndarray]
     relu: bool = False
-    is_packed: bool = field(default=False, init=False)
     is_transformed: bool = field(default=False, init=False)
 
     def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
         """Returns the top."""
-        if self.is_packed:
-            return [self._run_packed(bottoms)]
-        layer: Any = self.module.layer
-        if self.is_transformed:
-            top = winograd.convolve(bottoms[0], self.weight, self.bias, layer.window.pad)
-        else:
-            top = layer.forward(bottoms[:1], [self.weight] if self.bias is None else [self.weight, self.bias])[0]
+        top = self._compute(bottoms[0])
         if self.adds:
             top = top.add_(bottoms[1])
         return [top.relu_() if self.relu else top]
 
     @property
     def adds(self) -> bool:
-        """Whether a second bottom is added to what is convolved."""
+        """Whether a second bottom is added to what is computed."""
         return len(self.bottoms) > 1
 
     def absorb(self, after: Step) -> bool:
@@ -189,8 +179,9 @@ class Convolve(Step):
         if self.relu:
             return False
         if isinstance(after, Affine) and not self.adds:
-            self._scale(after.factor, after.summand)
-            return True
+            arrays = self.module.layer.fold(self.arrays, after.factor, after.summand)
+            self.arrays = self.arrays if arrays is None else arrays
+            return arrays is not None
         if _is_plain_sum(after) and not self.adds:
             self.bottoms += [value for value in after.bottoms if value not in self.tops]
             return True
@@ -198,45 +189,20 @@ class Convolve(Step):
         return self.relu
 
     def finish(self) -> None:
-        """Rounds to the net's precision, and packs."""
-        layer: Any = self.module.layer
-        dtype = self.module.blobs[0].dtype
-        is_plain = isinstance(layer, Convolution) and dtype == torch.float32
-        self.bias = None if self.bias is None else self.bias.to(dtype)
-        if is_plain and winograd.suits(self.weight, layer.window, layer.group):
-            self.weight = winograd.transform(self.weight).to(dtype)
-            self.is_transformed = True
-            return
-        self.weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        if is_plain and _has_onednn(self.weight.device):
-            self._geometry = [*map(list, (layer.window.pad, layer.window.stride, layer.window.dilation)), layer.group]
-            shape = list(self.bottom_shape)
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry, shape)
-            self.is_packed = True
+        """Rounds to the net's precision, and chooses how to compute."""
+        layer, like = self.module.layer, self.module.blobs[0]
+        faster = (
+            winograd.faster(layer, self.arrays) if like.device.type == "cpu" and like.dtype == torch.float32 else None
+        )
+        self.is_transformed = faster is not None
+        blobs = [_channels_last(_tensor(array, like)) for array in self.arrays]
+        self._compute: Callable[[Tensor], Tensor] = faster or (lambda bottom: layer.forward([bottom], blobs)[0])
+        self.arrays = []
 
     @property
     def is_fresh(self) -> bool:
         """True."""
         return True
-
-    def _scale(self, factor: Tensor, summand: Tensor) -> None:
-        """Makes the convolution give factor * top + summand."""
-        layer: Any = self.module.layer
-        if isinstance(layer, Deconvolution):  # (in, out / group, kernel): output channels of one group at a time
-            grouped = self.weight.reshape(layer.group, -1, *self.weight.shape[1:])
-            self.weight = (grouped * factor.view(layer.group, 1, -1, 1, 1)).flatten(0, 1)
-        else:
-            self.weight = self.weight * factor.view(-1, 1, 1, 1)
-        self.bias = summand if self.bias is None else self.bias * factor + summand
-
-    def _run_packed(self, bottoms: Sequence[Tensor]) -> Tensor:
-        # What torch.compile makes of such a step: oneDNN adds and cuts while it writes.
-        convolve = torch.ops.mkldnn._convolution_pointwise
-        relu = "relu" if self.relu else None
-        if self.adds:
-            after: Any = ("add", 1.0, relu, [], None)
-            return convolve.binary(*bottoms, self.weight, self.bias, *self._geometry, *after)
-        return convolve(bottoms[0], self.weight, self.bias, *self._geometry, relu or "none", [], "")
 
 
 @dataclass
@@ -304,8 +270,9 @@ class Program:
         values: dict[int, Tensor] = {}
         for step in self._constant_steps:
             layer = step.module.layer
-            if isinstance(layer, PriorBox):
-                tops = [torch.from_numpy(layer.priors(self.plan.bottom_shapes(step.index))).to(device)]
+            if layer.reads_shapes:
+                anything = torch.empty((), device=device)
+                tops = step.run([anything.expand(shape) for shape in self.plan.bottom_shapes(step.index)])
             else:
                 tops = step.run([values[value] for value in step.bottoms])
             values.update(zip(step.tops, tops, strict=True))
@@ -325,7 +292,7 @@ def _make_steps(net: Net) -> tuple[list[Step], dict[str, int], dict[str, int]]:
     for index, module in enumerate(net.layers):
         node = module.node
         bottoms = [number[blob] for blob in node.bottoms]
-        if node.type in _PASSED_THROUGH:
+        if module.layer.copies_bottom:
             number.update(dict.fromkeys(node.tops, bottoms[0]))
             continue
         tops = list(range(num_values, num_values + len(node.tops)))
@@ -340,43 +307,26 @@ def _make_steps(net: Net) -> tuple[list[Step], dict[str, int], dict[str, int]]:
 
 def _make_step(net: Net, index: int, bottoms: list[int], tops: list[int]) -> Step:
     module = net.layers[index]
-    layer: Any = module.layer
-    if isinstance(layer, PriorBox):
-        return Step(index, module, [], tops)  # shapes are all it reads
-    if len(bottoms) != 1 or len(tops) != 1:
+    layer = module.layer
+    if layer.reads_shapes:
+        return Step(index, module, [], tops)
+    if len(bottoms) != 1 or len(tops) != 1 or not module.roles:
         return Step(index, module, bottoms, tops)
-    shape = net.plan.top_shapes[index][0]
-    if affine := _affine(module, shape):
+    arrays = [_array(blob) for blob in module.blobs]
+    if affine := layer.affine(net.plan.bottom_shapes(index)[0], arrays):
         return Affine(index, module, bottoms, tops, *affine)
-    if isinstance(layer, (Convolution, Deconvolution)) and (layer.channel_axis, layer.num_spatial) == (1, 2):
-        blobs = [blob.detach().double() for blob in module.blobs]
-        bias = blobs[1] if len(blobs) > 1 else None
-        return Convolve(index, module, bottoms, tops, blobs[0], bias, net.plan.bottom_shapes(index)[0])
+    if layer.settings:
+        return Weighted(index, module, bottoms, tops, arrays)
     return Step(index, module, bottoms, tops)
 
 
-def _affine(module: LayerModule, shape: Shape) -> tuple[Tensor, Tensor] | None:
-    """Returns factor and summand, float64 (C,), of a layer that is no more than that."""
-    layer = module.layer
-    if len(shape) < 2:
-        return None
-    blobs = [blob.detach().double() for blob in module.blobs]
-    if isinstance(layer, BatchNorm) and layer.use_global_stats:
-        mean, variance, scale = blobs
-        mean, variance = (torch.where(scale == 0, 0.0, blob / scale) for blob in (mean, variance))
-        factor = (variance + layer.eps).rsqrt()
-        return factor, -mean * factor
-    if not isinstance(layer, (Scale, Bias)):
-        return None
-    param: Any = layer.param.scale_param if isinstance(layer, Scale) else layer.param.bias_param
-    if any(blob.shape not in ((), (shape[1],)) for blob in blobs) or (
-        blobs[0].dim() and layer.axis(param.axis, len(shape)) != 1
-    ):
-        return None
-    blobs = [blob.expand(shape[1]) for blob in blobs]
-    if isinstance(layer, Bias):
-        return torch.ones_like(blobs[0]), blobs[0]
-    return blobs[0], blobs[1] if len(blobs) > 1 else torch.zeros_like(blobs[0])
+def _array(blob: Tensor) -> np.ndarray:
+    array: np.ndarray = (blob.float() if blob.dtype == torch.bfloat16 else blob).detach().cpu().numpy()
+    return array
+
+
+def _tensor(array: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(array).to(like.device, like.dtype)
 
 
 def _needed(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
@@ -426,9 +376,8 @@ def _split_constants(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
     constants: set[int] = set()
     parts: tuple[list[Step], list[Step]] = ([], [])
     for step in steps:
-        is_constant = isinstance(step.module.layer, PriorBox) or (
-            step.module.layer_type in _PURE and constants.issuperset(step.bottoms)
-        )
+        layer = step.module.layer
+        is_constant = layer.reads_shapes or (layer.moves_values and constants.issuperset(step.bottoms))
         if is_constant:
             constants.update(step.tops)
         parts[0 if is_constant else 1].append(step)
@@ -457,14 +406,3 @@ def _is_plain_sum(step: Step) -> bool:
 
 def _channels_last(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-
-
-def _has_onednn(device: torch.device) -> bool:
-    mkldnn = torch.backends.mkldnn
-    return (
-        device.type == "cpu"
-        and mkldnn.is_available()
-        and bool(mkldnn.enabled)
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
-    )

@@ -8,11 +8,16 @@ back (matrix A). The points are 0, 1, -1, 2, -2 and infinity. Errors are several
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyscratchdet.layers.convolution import Window
+from pyscratchdet.layers.base import Layer
+from pyscratchdet.layers.convolution import Convolution
 
 MIN_CHANNELS = 128
 
@@ -25,18 +30,29 @@ _TO_COEFFICIENTS = torch.kron(torch.tensor(_B), torch.tensor(_B)).float()
 _FROM_COEFFICIENTS = torch.kron(torch.tensor(_A), torch.tensor(_A)).float()
 
 
-def suits(weight: Tensor, window: Window, group: int) -> bool:
-    """Whether this way is possible, and faster than the direct one on a CPU."""
-    one = (1, 1)
-    is_plain = (window.kernel, window.stride, window.dilation, group) == ((3, 3), one, one, 1)
-    return is_plain and min(weight.shape[:2]) >= MIN_CHANNELS and weight.device.type == "cpu"
+def faster(layer: Layer, arrays: Sequence[np.ndarray]) -> Callable[[Tensor], Tensor] | None:
+    """Returns bottom -> top for a convolution that this way computes faster than the direct sum on a CPU, else None.
+
+    Args:
+        layer: The layer.
+        arrays: Its weight and, where there is one, bias; float32 or float64.
+    """
+    if not isinstance(layer, Convolution) or layer.channel_axis != 1:
+        return None
+    window, one = layer.window, (1, 1)
+    is_plain = (window.kernel, window.stride, window.dilation, layer.group) == ((3, 3), one, one, 1)
+    if not is_plain or min(arrays[0].shape[:2]) < MIN_CHANNELS:
+        return None
+    weight, *bias = (torch.from_numpy(array) for array in arrays)
+    values = bias[0].float() if bias else None
+    return functools.partial(convolve, coefficients=transform(weight).float(), bias=values, pad=window.pad)
 
 
 def transform(weight: Tensor) -> Tensor:
-    """Returns the coefficients (36, C, num_output) of kernels (num_output, C, 3, 3)."""
+    """Returns the coefficients (36, C, num_output), float64, of kernels (num_output, C, 3, 3)."""
     points = torch.tensor(_G, dtype=torch.float64) / 24
     coefficients = torch.einsum("ai,bj,kcij->abck", points, points, weight.double())
-    return coefficients.flatten(0, 1).to(weight.dtype).contiguous()
+    return coefficients.flatten(0, 1).contiguous()
 
 
 def convolve(bottom: Tensor, coefficients: Tensor, bias: Tensor | None, pad: tuple[int, ...]) -> Tensor:
