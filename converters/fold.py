@@ -94,7 +94,7 @@ def check_folded(net: caffe_pb2.NetParameter, blobs: Blobs, folded: Folded) -> B
     expected = ours.run(inputs)
     # What an in-place layer overwrites is another value where the layers before it are gone.
     found = {key: value for key, value in theirs.run(inputs).items() if "@" not in key}
-    comparison = compare_blobs(ours.net, ours, expected, "folded", found)
+    comparison = compare_blobs(ours.net, ours, expected, theirs, found)
     entries = [blob for blob in comparison.blobs if blob.layer_type != "DetectionOutput"]
     worst = max(entries, key=_error, default=None)
     if worst is not None and not _error(worst) <= NET_TOLERANCE:
