@@ -124,7 +124,6 @@ def circles(imports):
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="the solver, the ONNX import and the Python layer have one each")
 def test_no_circle_between_modules():
     """Imports inside functions and for annotations count too: two modules that need each other are one."""
     files = module_files()
