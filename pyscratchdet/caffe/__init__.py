@@ -28,7 +28,7 @@ _LAZY: dict[str, str] = {
     ),
     "Classifier": "classifier",
     "Detector": "detector",
-    **dict.fromkeys(("draw", "io", "model_libs", "net_spec", "proto", "pycaffe"), ""),
+    **dict.fromkeys(("_caffe", "draw", "io", "model_libs", "net_spec", "proto", "pycaffe"), ""),
 }
 
 TRAIN, TEST = 0, 1

@@ -112,6 +112,10 @@ class ParameterBlob(Blob):
         return grad
 
 
+class BlobVec(list[ParameterBlob]):
+    """A layer's weights."""
+
+
 def _plain(value: Tensor) -> Tensor:
     return value.to(torch.float32).contiguous()
 

@@ -188,8 +188,10 @@ def get_pydot_graph(
         label = _quoted("\n".join(box.lines(display_lrm)))
         graph.add_node(pydot.Node(f"n{index}", label=label, fillcolor=box.colour))
         for source in box.sources:
-            labels = {"label": _quoted(boxes[source].size)} if label_edges and boxes[source].size else {}
-            graph.add_edge(pydot.Edge(f"n{source}", f"n{index}", **labels))
+            edge = pydot.Edge(f"n{source}", f"n{index}")
+            if label_edges and boxes[source].size:
+                edge.set("label", _quoted(boxes[source].size))
+            graph.add_edge(edge)
     return graph
 
 

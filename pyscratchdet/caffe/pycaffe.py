@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyscratchdet.caffe.blob import Blob, ParameterBlob
+from pyscratchdet.caffe.blob import Blob, BlobVec, ParameterBlob
 from pyscratchdet.caffe.missing import check_file
 from pyscratchdet.caffe.mode import current_device, global_random
 from pyscratchdet.errors import NetError, UsageError
@@ -32,7 +32,7 @@ class LayerView:
     def __init__(self, module: LayerModule) -> None:
         self.type = module.layer_type
         pairs = zip(module.roles, module.blobs, strict=True)
-        self.blobs = [ParameterBlob(module.blob(role), tuple(blob.shape)) for role, blob in pairs]
+        self.blobs = BlobVec(ParameterBlob(module.blob(role), tuple(blob.shape)) for role, blob in pairs)
 
 
 class Net:
@@ -148,7 +148,7 @@ class Net:
         return OrderedDict(zip(self._blob_names, self._blobs, strict=True))
 
     @property
-    def params(self) -> OrderedDict[str, list[ParameterBlob]]:
+    def params(self) -> OrderedDict[str, BlobVec]:
         """Weight blobs by layer name."""
         return OrderedDict(
             (name, layer.blobs) for name, layer in zip(self._layer_names, self.layers, strict=True) if layer.blobs

@@ -19,14 +19,16 @@ import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from pyscratchdet.caffe import model_libs, net_spec, python2
+from pyscratchdet.caffe.missing import MissingFileError
 from pyscratchdet.caffe.model_libs.fork import FORKS
 from pyscratchdet.errors import FileError, Position, PyScratchDetError
 from pyscratchdet.files import read_bytes
@@ -84,10 +86,10 @@ def run_script(path: str, arguments: Sequence[str], fork: str | None, tools: Too
     source = read_bytes(path).decode("utf-8", "replace")
     tree = python2.parse(source, path)
     is_python3 = python2.is_python3(tree)
-    fork = fork or guess_fork(tree)
     code = python2.compile_tree(tree, path)
-    print(f"pyscratchdet.caffe: model_libs as {fork} published it", file=sys.stderr)
-    install(fork, os.path.dirname(os.path.abspath(path)), tools)
+    folder = os.path.dirname(os.path.abspath(path))
+    finder = _CaffeFinder(fork or guess_fork(tree), [] if fork else [os.path.join(folder, "python"), "python"])
+    install(finder, folder, tools)
 
     module = ModuleType("__main__")
     module.__file__ = path
@@ -95,13 +97,23 @@ def run_script(path: str, arguments: Sequence[str], fork: str | None, tools: Too
         vars(module).update(python2.list_names())
     sys.modules["__main__"] = module
     sys.argv = [path, *arguments]
-    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    sys.path[0] = folder
     try:
         exec(code, vars(module))
     except SystemExit as end:
         return _status(end)
+    except PyScratchDetError as error:
+        error.position = error.position or _place(error, path)
+        if isinstance(error, MissingFileError):
+            error.hint = _hint(error.filename)
+        raise
     except FileNotFoundError as error:
-        raise _missing_file(error, path) from error
+        raise FileError(
+            f"no such file: {error.filename}",
+            code="script.missing-file",
+            position=_place(error, path),
+            hint=_hint(error.filename),
+        ) from error
     return 0
 
 
@@ -112,13 +124,16 @@ def _status(end: SystemExit) -> int:
     return 1
 
 
-def _missing_file(error: FileNotFoundError, path: str) -> FileError:
-    """Returns the error about a file that the script opens, in the script's line."""
+def _place(error: Exception, path: str) -> Position:
+    """Returns the line of the script in which an error came up."""
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    position = Position(path, lines[-1].lineno or 0, text=lines[-1].line or "") if lines else Position(path)
-    found = "" if os.path.isabs(str(error.filename)) else f" from {os.getcwd()}, where the original has its Caffe root"
-    hint = f"paths are relative: looked{found}" if found else None
-    return FileError(f"no such file: {error.filename}", code="script.missing-file", position=position, hint=hint)
+    return Position(path, lines[-1].lineno or 0, text=lines[-1].line or "") if lines else Position(path)
+
+
+def _hint(file: object) -> str | None:
+    if os.path.isabs(str(file)):
+        return None
+    return f"paths are relative: looked from {os.getcwd()}, where the original has its Caffe root"
 
 
 def guess_fork(tree: ast.AST) -> str:
@@ -128,9 +143,9 @@ def guess_fork(tree: ast.AST) -> str:
     return next((fork for fork, names in _TELLTALES.items() if names & used), "ssd")
 
 
-def install(fork: str, folder: str, tools: Tools) -> None:
+def install(finder: _CaffeFinder, folder: str, tools: Tools) -> None:
     """Makes this process look like one with Caffe: modules, built-in names, and its programs."""
-    model_libs.use_fork(fork)
+    model_libs.use_fork(finder.fork)
     model_libs.check_if_exist = _check_if_exist
     vars(builtins).update(python2.names())
     os.environ.setdefault("HOME", os.path.expanduser("~"))
@@ -139,7 +154,7 @@ def install(fork: str, folder: str, tools: Tools) -> None:
         vars(sys.modules["caffe"])["set_mode_gpu"] = lambda: None
     sys.modules["caffe.layers"] = net_spec.layers  # type: ignore[assignment]
     sys.modules["caffe.params"] = net_spec.params  # type: ignore[assignment]
-    sys.meta_path[:0] = [_CaffeFinder(), _ScriptFinder(folder)]
+    sys.meta_path[:0] = [finder, _ScriptFinder(folder)]
     subprocess.Popen = tools.popen_class()  # type: ignore[misc,assignment]
     os.system = tools.system  # type: ignore[assignment]
 
@@ -153,14 +168,37 @@ def _check_if_exist(path: str) -> bool:
 
 
 class _CaffeFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """`caffe.x` is `pyscratchdet.caffe.x`, the same module object."""
+    """`caffe.x` is `pyscratchdet.caffe.x`, the same module object, or the module of a fork's own python/caffe.
+
+    A fork's own are its model_libs, which each fork changes, and modules that this package lacks.
+
+    Args:
+        fork: Whose published model_libs stand in where there is no other.
+        folders: Where to look for a fork's package `caffe`, behind sys.path; empty to look nowhere.
+    """
+
+    def __init__(self, fork: str, folders: Sequence[str]) -> None:
+        self.fork = fork
+        self._folders = folders
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        return importlib.machinery.ModuleSpec(name, self) if name.startswith("caffe.") else None
+        if not name.startswith("caffe."):
+            return None
+        is_model_libs = name == "caffe.model_libs"
+        if self._folders and (is_model_libs or not _is_found(_real_name(name))) and (file := self._file(name)):
+            print(f"pyscratchdet.caffe: {name} is {file}", file=sys.stderr)
+            return importlib.util.spec_from_file_location(name, file, loader=_ScriptLoader(name, file))
+        if is_model_libs:
+            print(f"pyscratchdet.caffe: model_libs as {self.fork} published it", file=sys.stderr)
+        return importlib.machinery.ModuleSpec(name, self)
+
+    def _file(self, name: str) -> str | None:
+        parts = name.split(".")
+        files = (os.path.join(folder, *parts) + ".py" for folder in (*sys.path, *self._folders))
+        return next((os.path.abspath(file) for file in files if os.path.isfile(file)), None)
 
     def create_module(self, spec: Any) -> ModuleType:
-        real = "pyscratchdet.proto.caffe_pb2" if spec.name == "caffe.proto.caffe_pb2" else f"pyscratchdet.{spec.name}"
-        module = importlib.import_module(real)
+        module = importlib.import_module(_real_name(spec.name))
         self._spec = module.__spec__
         return module
 
@@ -168,28 +206,68 @@ class _CaffeFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__spec__ = self._spec
 
 
+def _real_name(name: str) -> str:
+    return "pyscratchdet.proto.caffe_pb2" if name == "caffe.proto.caffe_pb2" else f"pyscratchdet.{name}"
+
+
+def _is_found(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+# What is installed is Python 3.
+_INSTALLED = tuple({folder + os.sep for folder in sysconfig.get_paths().values()})
+
+
 class _ScriptFinder(importlib.abc.MetaPathFinder):
-    """Modules beside the script are read as the script itself is."""
+    """Modules beside the script, or in folders that it adds to sys.path, are read as the script itself is.
+
+    Modules in other folders, such as those of PYTHONPATH, are Python 3 unless Python 3 cannot parse them.
+    """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder + os.sep
+        self._folder = folder
+        self._known = set(sys.path)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        origin = spec.origin if spec else None
-        if spec is None or not origin or not origin.endswith(".py") or "site-packages" in origin:
+        spec = None if name.startswith("pyscratchdet.") else importlib.machinery.PathFinder.find_spec(name, path)
+        origin = os.path.abspath(spec.origin) if spec and spec.origin else ""
+        if spec is None or not origin.endswith(".py") or origin.startswith(_INSTALLED) or "-packages" in origin:
             return None
-        if os.path.abspath(origin).startswith(self._folder):
-            spec.loader = _ScriptLoader(name, origin)
-            return spec
-        return None
+        own = [self._folder, *(os.path.abspath(folder) for folder in sys.path if folder not in self._known)]
+        is_own = origin.startswith(tuple(folder + os.sep for folder in own))
+        spec.loader = _ScriptLoader(name, origin, is_own)
+        return spec
 
 
 class _ScriptLoader(importlib.machinery.SourceFileLoader):
-    def get_code(self, fullname: str) -> CodeType:
-        source = self.get_data(self.path).decode("utf-8", "replace")
-        code: CodeType = python2.compile_source(source, self.path)
-        return code
+    """Reads a module as Python 2, where it is not clearly Python 3.
+
+    Args:
+        name: The module.
+        path: Its file.
+        is_own: Whether it is the script's; others are Python 2 only where Python 3 cannot parse them.
+    """
+
+    def __init__(self, name: str, path: str, is_own: bool = True) -> None:
+        super().__init__(name, path)
+        self._is_own = is_own
+
+    def exec_module(self, module: ModuleType) -> None:
+        if not self._is_own:
+            try:
+                code = self.get_code(module.__name__)
+            except SyntaxError:
+                code = None
+            if code is not None:
+                exec(code, vars(module))
+                return
+        tree = python2.parse(self.get_data(self.path).decode("utf-8", "replace"), self.path)
+        if not python2.is_python3(tree):
+            vars(module).update(python2.list_names())
+        exec(python2.compile_tree(tree, self.path), vars(module))
 
 
 class Tools:

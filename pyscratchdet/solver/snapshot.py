@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyscratchdet.errors import FileError, PyScratchDetError, SolverError
+from pyscratchdet.errors import FileError, PyScratchDetError, SolverError, WeightsError
 from pyscratchdet.files import atomic_path, read_bytes, write_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import write_hdf5
-from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message, write_message
+from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message, read_weights, write_message
 from pyscratchdet.runtime import Net, net_blobs, net_to_proto, save_weights
 
 RESUME_FORMAT = 2
@@ -70,8 +70,36 @@ def read_state(path: str | os.PathLike[str]) -> SolverState:
 
     Raises:
         FileError: The file cannot be read.
-        SolverError: It is no solver state.
+        SolverError, WeightsError: It is not a solver state.
     """
+    try:
+        return _read_state(path)
+    except (SolverError, WeightsError) as error:
+        if _holds_weights(path):
+            raise SolverError(
+                f"{os.fspath(path)} holds weights, not a solver state",
+                code="solver.state",
+                hint="--weights starts from weights; --snapshot goes on from a .solverstate",
+            ) from error
+        raise
+
+
+def holds_state(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a file is a solver state."""
+    try:
+        return bool(_read_state(path))
+    except PyScratchDetError:
+        return False
+
+
+def _holds_weights(path: str | os.PathLike[str]) -> bool:
+    try:
+        return bool(read_weights(path).blobs)
+    except PyScratchDetError:
+        return False
+
+
+def _read_state(path: str | os.PathLike[str]) -> SolverState:
     if os.fspath(path).endswith(".h5"):
         return _read_hdf5_state(path)
     message = read_message(path, caffe_pb2.SolverState)
@@ -308,7 +336,7 @@ def _read_hdf5_state(path: str | os.PathLike[str]) -> SolverState:
                 int(np.ravel(file["iter_last_event"])[0]) if "iter_last_event" in file else 0,
             )
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise _damaged(path, "it is no solver state") from error
+        raise _damaged(path, "it is not a solver state") from error
 
 
 def _digest(path: str | os.PathLike[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import partial
@@ -14,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyscratchdet.errors import FileError, SolverError
-from pyscratchdet.files import write_bytes
+from pyscratchdet.errors import FileError, SolverError, WeightsError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import read, to_text
 from pyscratchdet.proto.upgrade import upgrade_solver
 from pyscratchdet.rng import CaffeRandom
-from pyscratchdet.runtime import Net, build_net, copy_weights, share_weights
+from pyscratchdet.runtime import CopyReport, Net, build_net, copy_weights, share_weights
 from pyscratchdet.solver import snapshot, testing
 from pyscratchdet.solver.debug import debug_info
 from pyscratchdet.solver.distributed import World
@@ -420,11 +420,16 @@ class Solver:
             _log.info(f"The snapshot is of {len(processes)} processes: with {self.world.size} the data begin anew")
 
     def copy_weights(self, paths: str) -> None:
-        """Starts from weights of one or more comma-separated files, in all nets (caffe.cpp: CopyLayers)."""
+        """Starts from weights of one or more comma-separated files, in all nets (caffe.cpp: CopyLayers).
+
+        Raises:
+            FileError, WeightsError: A file is missing, damaged or does not fit the net.
+            SolverError: A file is a solver state.
+        """
         for path in paths.split(","):
             _log.info(f"Finetuning from {path}")
             for net in (self.net, *self.test_nets):
-                report = copy_weights(net, path)
+                report = _copy(net, path)
                 for layer in report.ignored:
                     _log.info(f"Ignoring source layer {layer}")
                 if net is self.net:
@@ -471,6 +476,19 @@ def check_settings(param: caffe_pb2.SolverParameter) -> None:
         )
 
 
+def _copy(net: Net, path: str) -> CopyReport:
+    try:
+        return copy_weights(net, path)
+    except WeightsError as error:
+        if not snapshot.holds_state(path):
+            raise
+        raise SolverError(
+            f"{path} holds a solver state, not weights",
+            code="solver.weights",
+            hint="--snapshot goes on from it; --weights starts from the .caffemodel beside it",
+        ) from error
+
+
 def _learnable(net: Net) -> list[dict[str, Any]]:
     return [
         {"params": entry.parameter, "lr_mult": entry.lr_mult, "decay_mult": entry.decay_mult} for entry in net.learnable
@@ -479,13 +497,14 @@ def _learnable(net: Net) -> list[dict[str, Any]]:
 
 def _probe(prefix: str) -> None:
     """Finds out before the training, not at its first snapshot, whether snapshots can be written."""
-    path = snapshot.snapshot_path(prefix, 0, ".tempfile")
+    folder, stem = os.path.split(prefix)
     try:
-        write_bytes(path, b"")
-        os.unlink(path)
-    except (FileError, OSError) as error:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f"{stem}_iter_0.", suffix=".tempfile", dir=folder or "."):
+            pass  # a new name: whatever is there already stays as it is
+    except OSError as error:
         raise FileError(
-            f'cannot write to snapshot prefix "{prefix}": {getattr(error, "message", error)}',
+            f'cannot write to snapshot prefix "{prefix}": {error.strerror or error}',
             code="solver.snapshot-prefix",
             hint="the folder must be writable",
         ) from error

@@ -49,14 +49,14 @@ print("status", subprocess.call(job_file, shell=True))
 """
 
 
-def run(folder, *arguments, script=SCRIPT):
+def run(folder, *arguments, script=SCRIPT, path=""):
     (folder / "script.py").write_text(script)
     return subprocess.run(
         [sys.executable, "-m", "pyscratchdet.caffe", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *([path] if path else [])])},
         check=False,
     )
 
@@ -106,9 +106,79 @@ sys.exit(3)
     assert made.returncode == 3
 
 
+@pytest.mark.parametrize("folder", ["python/caffe", "caffe"])
+def test_a_forks_own_modules_are_used(tmp_path, folder):
+    """DSOD, TextBoxes++ and RRC live by their own python/caffe/model_libs.py."""
+    (tmp_path / folder).mkdir(parents=True)
+    body = "import caffe\nfrom caffe import layers as L\ndef MyBody(net):\n    print 'mine', 7 / 2, range(2) + [5]\n"
+    (tmp_path / folder / "model_libs.py").write_text(body)
+    (tmp_path / folder / "anchors.py").write_text("sizes = [3 / 2]")
+    (tmp_path / folder / "net_spec.py").write_text("raise SystemExit('ours stands in')")
+    script = "import caffe, caffe.net_spec\nfrom caffe.model_libs import *\nfrom caffe.anchors import sizes\n"
+    script += "MyBody(caffe.NetSpec())\nprint(sizes)\n"
+    made = run(tmp_path, "script.py", script=script)
+    assert made.stdout == "mine 3 [0, 1, 5]\n[1]\n", made.stderr
+    assert f"caffe.model_libs is {tmp_path / folder / 'model_libs.py'}" in made.stderr
+    published = run(tmp_path, "--fork", "ssd", "script.py", script="from caffe.model_libs import *\nVGGNetBody")
+    assert published.returncode == 0, published.stderr
+    assert "model_libs as ssd published it" in published.stderr
+
+
+@pytest.mark.parametrize(("inserted", "half"), [(True, "3"), (False, "3.5")])
+def test_python2_modules_on_the_path_are_read_as_such(tmp_path, inserted, half):
+    """A folder that the script adds is the script's own; elsewhere a module is Python 2 where Python 3 refuses it."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "helper_py2.py").write_text("def greet():\n    print 'hello from', 7 / 2\n")
+    (library / "helper.py").write_text("half = 7 / 2\n")
+    script = "import helper, helper_py2\nhelper_py2.greet()\nprint(helper.half)\n"
+    if inserted:
+        script = f"import sys\nsys.path.insert(0, '../library')\n{script}"
+    (tmp_path / "scripts").mkdir()
+    made = run(tmp_path / "scripts", "script.py", script=script, path="" if inserted else str(library))
+    assert made.stdout == f"hello from 3\n{half}\n", made.stderr
+
+
+def test_scripts_that_look_into_the_compiled_module(tmp_path):
+    """Published merge_bn.py scripts tell a layer's weights by their type."""
+    (tmp_path / "net.prototxt").write_text("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 4 } }
+    """)
+    script = """
+import caffe
+from caffe._caffe import SGDSolver
+net = caffe.Net("net.prototxt", caffe.TEST)
+print [key for key in net.params.iterkeys() if type(net.params[key]) is caffe._caffe.BlobVec], len(net.params["fc"])
+print type(net.layers[1].blobs) is caffe._caffe.BlobVec, isinstance(net, caffe._caffe.Net)
+"""
+    made = run(tmp_path, "script.py", script=script)
+    assert made.stdout == "['fc'] 2\nTrue True\n", made.stderr
+
+
+def test_draw_net_as_bvlcs_script_calls_it(tmp_path):
+    script = """
+import caffe.draw
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+net = caffe_pb2.NetParameter()
+text_format.Merge('layer { name: "a" type: "Input" top: "a" }', net)
+caffe.draw.draw_net_to_file(net, "a.svg", "LR", None, True)
+"""
+    made = run(tmp_path, "script.py", script=script)
+    assert made.returncode == 0, made.stderr
+    assert "svg" in (tmp_path / "a.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
+        (
+            "import caffe\ncaffe.Net('no.prototxt', 'no.caffemodel', 1)",
+            "script.py:2: Could not open file no.prototxt: No",
+        ),
+        ("import caffe\ncaffe.Net(None, caffe.TEST)", "script.py:2: not a path, expected the path of a file"),
+        ("import caffe\ncaffe.get_solver('no.prototxt')", "script.py:2: cannot read no.prototxt: No such file"),
         ("x = 1\nopen('data/labelmap_voc.prototxt')", r"script.py:2: no such file: data/labelmap_voc.prototxt"),
         ("import caffe\ncaffe.layers.Convolutoin()", 'script.py:2: unknown layer type "Convolutoin"'),
         ("def f(:", "script.py:1:7: cannot read this as Python 2 or 3"),

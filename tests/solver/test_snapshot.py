@@ -150,6 +150,32 @@ def test_prefix_that_cannot_be_written_is_refused_at_once(toy, tmp_path):
     assert caught.value.code == "solver.snapshot-prefix"
 
 
+def test_the_first_check_of_the_prefix_touches_no_file(toy, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "out/toy_iter_0.tempfile").write_text("mine")
+    (tmp_path / "out/toy_iter_1.tempfile").symlink_to(tmp_path / "elsewhere")
+    Solver(toy())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["toy_iter_0.tempfile", "toy_iter_1.tempfile"]
+    assert {path.read_text() for path in (tmp_path / "out").iterdir()} == {"mine"}
+
+
+@pytest.mark.parametrize("more", ["", HDF5])
+def test_weights_and_states_that_are_exchanged_are_told_apart(toy, tmp_path, more):
+    end = ".h5" if more else ""
+    Solver(toy(more)).step(7)
+    weights, state = (tmp_path / f"out/toy_iter_7.{kind}{end}" for kind in ("caffemodel", "solverstate"))
+    with pytest.raises(SolverError, match="holds weights, not a solver state; --weights starts from") as caught:
+        Solver(toy(more)).restore(weights)
+    assert caught.value.code == "solver.state"
+    with pytest.raises(SolverError, match="holds a solver state, not weights; --snapshot goes on from it") as caught:
+        Solver(toy(more)).copy_weights(str(state))
+    assert caught.value.code == "solver.weights"
+    (tmp_path / "text").write_text("neither")
+    with pytest.raises(PyScratchDetError, match="not a SolverState"):
+        Solver(toy(more)).restore(tmp_path / "text")
+
+
 def test_resume_file_is_plain_json(toy, tmp_path):
     Solver(toy()).step(7)
     kept = json.loads((tmp_path / "out/toy_iter_7.resume").read_text())

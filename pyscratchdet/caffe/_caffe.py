@@ -1,0 +1,46 @@
+"""`caffe._caffe`, the compiled half of pycaffe, which some scripts look into (_caffe.cpp).
+
+Its vectors are lists here; `BlobVec` is a type of its own, by which scripts tell a layer's weights from other values.
+"""
+
+from pyscratchdet.caffe.blob import Blob, BlobVec
+from pyscratchdet.caffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from pyscratchdet.caffe.pycaffe import Layer, Net, layer_type_list
+from pyscratchdet.caffe.solvers import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
+    get_solver,
+)
+
+BoolVec = DtypeVec = IntVec = LayerVec = NetVec = StringVec = list
+
+__all__ = [
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "Blob",
+    "BlobVec",
+    "BoolVec",
+    "DtypeVec",
+    "IntVec",
+    "Layer",
+    "LayerVec",
+    "NesterovSolver",
+    "Net",
+    "NetVec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Solver",
+    "StringVec",
+    "get_solver",
+    "layer_type_list",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+]
