@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import re
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pyscratchdet.errors import FileError, UsageError
+from pyscratchdet.errors import DataError, FileError, Position, UsageError
 
 # What a small file may hold when unpacked, in MiB; a larger one may hold this many times its own size.
 UNPACKED_VARIABLE, _UNPACKED_MIB, _UNPACKED_TIMES = "PYSCRATCHDET_MAX_UNPACKED_MIB", 256, 100
@@ -86,6 +87,30 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", code="file.read") from error
+
+
+def read_json(path: str | os.PathLike[str], what: str, code: str) -> Any:
+    """Returns the content of a JSON file.
+
+    Args:
+        path: The file.
+        what: What it should be, for the error: "not <what>".
+        code: Of the error.
+
+    Raises:
+        FileError: There is no such file, or it cannot be read.
+        DataError: It is not JSON, or nested deeper than Python can follow.
+    """
+    data, position = read_bytes(path), Position(os.fspath(path))
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        position = Position(os.fspath(path), error.lineno, error.colno)
+        raise DataError(f"not {what}: {error.msg}", code=code, position=position) from error
+    except RecursionError as error:
+        raise DataError(f"not {what}: nested too deeply", code=code, position=position) from error
+    except ValueError as error:
+        raise DataError(f"not {what}: {error}", code=code, position=position) from error
 
 
 @contextmanager

@@ -130,14 +130,16 @@ def _run_voc(args: argparse.Namespace) -> int:
 def _run_coco(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from pyscratchdet.data.coco import read_coco
     from pyscratchdet.evaluate.coco import evaluate_coco
     from pyscratchdet.evaluate.results import read_coco_results, write_coco_results
-    from pyscratchdet.evaluate.sets import load_coco_json, read_coco_truth
+    from pyscratchdet.evaluate.sets import coco_truth
     from pyscratchdet.evaluate.voc import evaluate_voc
 
-    truth = read_coco_truth(args.data, args.images, class_names(args))
+    coco = read_coco(args.data)
+    truth = coco_truth(coco, args.images, class_names(args))
     detections = _detections(args, truth, read_coco_results)
-    result = evaluate_coco(truth, detections, load_coco_json(args.data), args.engine)
+    result = evaluate_coco(truth, detections, coco.content, args.engine)
     if args.json:
         _print_json({**result.figures, "classes": result.class_ap, "classes50": result.class_ap50})
     else:

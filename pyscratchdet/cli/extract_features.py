@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.cli.detector_options import positive
     from pyscratchdet.devices import choose_device
     from pyscratchdet.errors import UsageError
-    from pyscratchdet.evaluate.features import extract_features
+    from pyscratchdet.runtime.features import extract_features
 
     blobs, databases = args.blobs.split(","), args.databases.split(",")
     if len(blobs) != len(databases):

@@ -20,8 +20,9 @@ def run(args: argparse.Namespace) -> int:
     """Writes the sizes."""
     import os
 
-    from pyscratchdet.data.annoset import read_list, size_line
+    from pyscratchdet.data.annoset import size_line
     from pyscratchdet.data.images import decode_image
+    from pyscratchdet.data.lists import read_list
     from pyscratchdet.errors import DataError
     from pyscratchdet.files import read_bytes, write_text
 

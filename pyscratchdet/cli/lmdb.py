@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from pyscratchdet.data.annoset import read_list
+    from pyscratchdet.data.lists import read_list
 
     root, list_file, database = args.words
     _write(root, read_list(list_file), database, _options(args))
@@ -191,7 +191,7 @@ def _show_samples(args: argparse.Namespace, names: dict[int, str]) -> int:
     """Draws one page of augmented samples."""
     import cv2
 
-    from pyscratchdet.evaluate.samples import sample_page
+    from pyscratchdet.detect.samples import sample_page
     from pyscratchdet.files import write_bytes
     from pyscratchdet.layers.plan import read_net
 

@@ -20,12 +20,11 @@ from pyscratchdet.data import images
 from pyscratchdet.data.annotations import AnnotationReader
 from pyscratchdet.data.database import DatabaseWriter, resumable_database
 from pyscratchdet.data.label_map import name_to_label, read_label_map
-from pyscratchdet.errors import DataError, FileError, Position, UsageError
+from pyscratchdet.data.lists import Entry
+from pyscratchdet.errors import DataError, FileError, UsageError
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
-
-Entry = tuple[str, str]
 
 # Entries between two lines of the journal: what an interruption costs at most.
 _PART = 1000
@@ -97,20 +96,6 @@ class Summary:
                 times = "once" if count == 1 else f"{count} times"
                 text.append(f"  {title} {times}: {reason} ({', '.join(names[:examples])}{more})")
         return text
-
-
-def read_list(path: str | os.PathLike[str]) -> list[Entry]:
-    """Returns the (picture, annotation file or label) pairs of a list file, two words to a pair.
-
-    Raises:
-        FileError: It cannot be read.
-        DataError: It is empty, or its last picture has no partner.
-    """
-    words = read_bytes(path).decode(errors="surrogateescape").split()
-    if not words or len(words) % 2:
-        message = "an empty list" if not words else "a picture without an annotation file or label"
-        raise DataError(message, code="data.list", position=Position(os.fspath(path)), found=words[-1:] or None)
-    return list(zip(words[::2], words[1::2], strict=True))
 
 
 def write_annoset(
@@ -344,4 +329,4 @@ def _class_label(picture: str, word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise DataError(f"the label of {picture} is no number", code="data.list", found=word) from None
+        raise DataError(f"the label of {picture} is not a number", code="data.list", found=word) from None

@@ -1,22 +1,22 @@
 """Annotation files as convert_annoset reads them: VOC XML, COCO json of one image, plain text (io.cpp).
 
 All three give the same records: groups by label in the order of first appearance, instances counted within a group,
-boxes divided by the image size in float32. What the original only warns about is kept, and reported as a remark.
+boxes divided by the image size in float32. Most of what the original only warns about is kept, and reported as a
+remark. Where it reads a missing or malformed coordinate as 0, or keeps corners that are reversed, the file is refused.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pyscratchdet.data.label_map import unknown_class
+from pyscratchdet.data.voc_xml import number, read_voc_xml, whole_number
 from pyscratchdet.errors import DataError, Position
-from pyscratchdet.files import read_bytes
+from pyscratchdet.files import read_bytes, read_json
 from pyscratchdet.proto import caffe_pb2
 
 Groups = list[caffe_pb2.AnnotationGroup]
@@ -28,8 +28,8 @@ class AnnotationReader:
 
     Attributes:
         labels: Label of each class name (of each category id as text, for json).
-        skip_bad: Leave out, and remark on, objects that are unknown or have no area; otherwise an unknown class is an
-            error, and a box without area is kept as in the original.
+        skip_bad: Leave out, and remark on, objects that are unknown or have no area; otherwise an unknown class and
+            reversed corners are errors, and a box of no width or height is kept as in the original.
         remarks: (file, what) of everything odd seen so far.
     """
 
@@ -50,62 +50,50 @@ class AnnotationReader:
             FileError: It cannot be read.
             DataError: It is damaged, or names an unknown class.
         """
-        data = read_bytes(path)
-        try:
-            groups = _Groups(self, path)
-            getattr(self, f"_read_{kind}")(data, groups, height, width)
-            return groups.finish()
-        except (ElementTree.ParseError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise DataError(f"damaged annotation: {error}", code="data.annotation", position=Position(path)) from error
+        groups = _Groups(self, path)
+        {"xml": _read_xml, "json": _read_json, "txt": _read_txt}[kind](path, groups, height, width)
+        return groups.finish()
 
-    def _read_xml(self, data: bytes, groups: _Groups, height: int, width: int) -> None:
-        root = ElementTree.fromstring(data)
-        if root.tag != "annotation":
-            raise groups.error("no annotation", f"<{root.tag}>")
-        size = [_integer(_text(root.find(f"size/{side}"))) for side in ("height", "width")]
-        groups.size(size[0], size[1], height, width)
-        for element in root.iterfind("object"):
-            self._read_object(element, groups)
 
-    def _read_object(self, element: ElementTree.Element, groups: _Groups) -> None:
-        """Fields count in their order: `difficult` only for a box that follows it."""
-        annotation, difficult = None, False
-        for part in element:
-            if part.tag == "name":
-                annotation = groups.add(_text(part))
-                if annotation is None:
-                    return
-            elif part.tag == "difficult":
-                difficult = _text(part) == "1"
-            elif part.tag == "bndbox":
-                if annotation is None:
-                    raise groups.error("an object whose bndbox comes before its name")
-                corners = [_number(_text(part.find(name))) for name in ("xmin", "ymin", "xmax", "ymax")]
-                groups.box(annotation, np.array([corner or 0 for corner in corners], np.float32), difficult)
+def _read_xml(path: str, groups: _Groups, height: int, width: int) -> None:
+    content = read_voc_xml(path)
+    groups.size(content.size, height, width)
+    for thing in content.objects:
+        annotation = groups.add(thing.name)
+        if annotation is not None:
+            groups.box(annotation, np.array(thing.box_px, np.float32), thing.is_difficult_to_caffe, thing.name)
 
-    def _read_json(self, data: bytes, groups: _Groups, height: int, width: int) -> None:
-        content = json.loads(data)
-        try:
-            image = content.get("image", {})
-            groups.size(_integer(str(image.get("height"))), _integer(str(image.get("width"))), height, width)
-            for entry in content["annotation"]:
-                annotation = groups.add(str(entry["category_id"]))
-                if annotation is None:
-                    continue
-                x, y, w, h = (np.float32(value) for value in entry["bbox"])
-                groups.box(annotation, np.array([x, y, x + w, y + h]), bool(entry.get("iscrowd", 0)))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise groups.error(f"damaged annotation: {type(error).__name__}: {error}") from error
 
-    def _read_txt(self, data: bytes, groups: _Groups, height: int, width: int) -> None:
-        groups.size(height, width, height, width)
-        tokens = data.decode().split()
-        for start in range(0, len(tokens), 5):
-            row = [_number(token) for token in tokens[start : start + 5]]
-            label = _integer(tokens[start])
-            if label is None or len(row) < 5 or None in row:
-                raise groups.error("rows must be: label xmin ymin xmax ymax", " ".join(tokens[start : start + 5]))
-            groups.box(groups.add_label(label), np.array(row[1:], np.float32), difficult=False)
+def _read_json(path: str, groups: _Groups, height: int, width: int) -> None:
+    content = read_json(path, "a COCO annotation", "data.annotation")
+    try:
+        image = content.get("image", {})
+        stated = whole_number(str(image.get("width"))), whole_number(str(image.get("height")))
+        groups.size(None if None in stated else stated, height, width)  # type: ignore[arg-type]
+        for entry in content["annotation"]:
+            name = str(entry["category_id"])
+            annotation = groups.add(name)
+            if annotation is not None:
+                groups.box(annotation, _corners(entry["bbox"]), bool(entry.get("iscrowd", 0)), name)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise groups.error(f"damaged annotation: {type(error).__name__}: {error}") from error
+
+
+def _corners(box: Any) -> np.ndarray:
+    x, y, width, height = (np.float32(value) for value in box)
+    return np.array([x, y, x + width, y + height])
+
+
+def _read_txt(path: str, groups: _Groups, height: int, width: int) -> None:
+    groups.size((width, height), height, width)
+    words = [(word, line) for line, text in enumerate(read_bytes(path).decode(errors="replace").split("\n"), 1)
+             for word in text.split()]  # fmt: skip
+    for start in range(0, len(words), 5):
+        row = [word for word, _ in words[start : start + 5]]
+        label, box = whole_number(row[0]), [number(word) for word in row[1:]]
+        if label is None or len(box) < 4 or None in box:
+            raise groups.error("rows must be: label xmin ymin xmax ymax", " ".join(row), words[start][1])
+        groups.box(groups.add_label(label), np.array(box, np.float32), False, row[0])
 
 
 class _Groups:
@@ -117,13 +105,13 @@ class _Groups:
         self._groups: dict[int, caffe_pb2.AnnotationGroup] = {}
         self._empty: list[caffe_pb2.Annotation] = []
 
-    def size(self, height: int | None, width: int | None, real_height: int, real_width: int) -> None:
-        """Takes the size that the file states, or the picture's where it does not."""
-        if height is None or width is None:
+    def size(self, stated: tuple[int, int] | None, height: int, width: int) -> None:
+        """Takes the width and height that the file states, or the picture's where it does not."""
+        if stated is None:
             self._remark("states no image size")
-            height, width = real_height, real_width
-        elif (height, width) != (real_height, real_width):
+        elif stated != (width, height):
             self._remark("image size differs from the picture's")
+        width, height = stated or (width, height)
         if height == 0 or width == 0:
             raise self.error("no valid image size", f"{width} x {height}")
         self._scale = np.array([width, height, width, height], np.float32)
@@ -144,10 +132,14 @@ class _Groups:
         instance = group.annotation[-1].instance_id + 1 if group.annotation else 0
         return group.annotation.add(instance_id=instance)
 
-    def box(self, annotation: caffe_pb2.Annotation, corners: np.ndarray, difficult: bool) -> None:
-        """Sets an object's box from corners in pixels."""
+    def box(self, annotation: caffe_pb2.Annotation, corners: np.ndarray, difficult: bool, name: str) -> None:
+        """Sets the box of an object of a class from corners in pixels."""
         if not np.isfinite(corners).all():
-            raise self.error("a box that is not a number", corners.tolist())
+            raise self.error(f'the box of object "{name}" is not a number', corners.tolist())
+        if (corners[2:] < corners[:2]).any() and not self._reader.skip_bad:
+            raise self.error(
+                f'the corners of object "{name}" are reversed', corners.tolist(), hint="--skip_bad leaves it out"
+            )
         if (corners < 0).any() or (corners > self._scale).any():
             self._remark("box exceeds the picture")
         if (corners[2:] <= corners[:2]).any():
@@ -170,30 +162,9 @@ class _Groups:
                 kept.append(caffe_pb2.AnnotationGroup(group_label=group.group_label, annotation=annotations))
         return kept
 
-    def error(self, message: str, found: object = None) -> DataError:
-        return DataError(message, code="data.annotation", position=Position(self._path), found=found)
+    def error(self, message: str, found: object = None, line: int = 0, hint: str | None = None) -> DataError:
+        """Returns the error about something in the file."""
+        return DataError(message, code="data.annotation", position=Position(self._path, line), found=found, hint=hint)
 
     def _remark(self, text: str) -> None:
         self._reader.remarks.append((self._path, text))
-
-
-def _text(element: ElementTree.Element | None) -> str:
-    """Returns an element's own text, as boost's property tree keeps it: untrimmed, without the children's."""
-    if element is None:
-        return ""
-    return (element.text or "") + "".join(child.tail or "" for child in element)
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else math.nan
-
-
-def _integer(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None

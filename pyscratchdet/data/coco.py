@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyscratchdet.data.annoset import Entry
 from pyscratchdet.data.label_map import BACKGROUND, make_label_map
+from pyscratchdet.data.lists import Entry
 from pyscratchdet.errors import DataError, Position
-from pyscratchdet.files import read_bytes, write_text
+from pyscratchdet.files import read_json, write_text
 from pyscratchdet.proto import caffe_pb2
 
 
@@ -25,16 +26,23 @@ class CocoSet:
         images: By id.
         annotations: Of each image id, in the file's order.
         categories: As in the file.
+        content: The file as it is.
     """
 
     path: str
     images: dict[int, dict[str, Any]]
     annotations: dict[int, list[dict[str, Any]]]
     categories: list[dict[str, Any]]
+    content: dict[str, Any]
+
+    @property
+    def ordered_categories(self) -> list[dict[str, Any]]:
+        """The categories by their id: the order of the labels from 1 on."""
+        return sorted(self.categories, key=lambda category: (isinstance(category["id"], str), category["id"]))
 
     def label_map(self) -> caffe_pb2.LabelMap:
         """Returns labels from 1 on in the order of the categories; names are category ids, as annotations have them."""
-        ordered = sorted(self.categories, key=lambda category: category["id"])
+        ordered = self.ordered_categories
         entries = [(str(category["id"]), label, category["name"]) for label, category in enumerate(ordered, 1)]
         return make_label_map([BACKGROUND, *entries])
 
@@ -44,26 +52,69 @@ def read_coco(path: str | os.PathLike[str]) -> CocoSet:
 
     Raises:
         FileError: It cannot be read.
-        DataError: It is no such json.
+        DataError: It is not such a json, has no images, names one outside of the pictures' folder, or an annotation
+            belongs to no image.
     """
-    position = Position(os.fspath(path))
-    data = read_bytes(path)
-    try:
-        content = json.loads(data)
-        images = {image["id"]: image for image in content["images"]}
-        annotations: dict[int, list[dict[str, Any]]] = {identity: [] for identity in images}
-        for annotation in content.get("annotations", []):
-            annotations.setdefault(annotation["image_id"], []).append(annotation)
-        categories = list(content.get("categories", []))
-        assert all("file_name" in image for image in images.values()), "an image without file_name"
-        assert all("id" in category and "name" in category for category in categories), "a category without id or name"
-        strangers = annotations.keys() - images.keys()
-        assert not strangers, f"annotations of images that are not listed, such as {min(strangers)}"
-    except KeyError as error:
-        raise DataError(f"not a COCO json: {error} is missing", code="data.coco", position=position) from error
-    except (ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
-        raise DataError(f"not a COCO json: {error}", code="data.coco", position=position) from error
-    return CocoSet(os.fspath(path), images, annotations, categories)
+    content = read_json(path, "a COCO json", "data.coco")
+    fault = _fault(content)
+    if fault:
+        raise DataError(f"not a COCO json: {fault}", code="data.coco", position=Position(os.fspath(path)))
+    images = {image["id"]: image for image in content["images"]}
+    annotations: dict[int, list[dict[str, Any]]] = {identity: [] for identity in images}
+    for annotation in content.get("annotations", []):
+        annotations[annotation["image_id"]].append(annotation)
+    return CocoSet(os.fspath(path), images, annotations, content.get("categories", []), content)
+
+
+# What each table's rows must have.
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": (int, str), "file_name": (str,)},
+    "annotations": {"image_id": (int, str), "category_id": (int, str), "bbox": (list,)},
+    "categories": {"id": (int, str), "name": (str,)},
+}
+
+
+def _fault(content: Any) -> str | None:
+    """Returns what is wrong with a json; None where nothing is."""
+    if not isinstance(content, dict) or "images" not in content:
+        return "'images' is missing"
+    for table, fields in _FIELDS.items():
+        rows = content.get(table, [])
+        if not isinstance(rows, list):
+            return f"'{table}' is not a list"
+        for number, row in enumerate(rows):
+            if fault := _row_fault(row, fields):
+                return f"{table}[{number}] {fault}"
+        identities = [row["id"] for row in rows if table != "annotations"]
+        if len(set(identities)) < len(identities):
+            twice = next(identity for identity, count in Counter(identities).items() if count > 1)
+            return f"'{table}' has the id {twice} twice"
+    if not content["images"]:
+        return "no images"
+    outside = [name for image in content["images"] if not _is_inside(name := image["file_name"])]
+    if outside:
+        return f"file_name {outside[0]!r} is not a path within the pictures' folder"
+    strangers = {row["image_id"] for row in content.get("annotations", [])} - {row["id"] for row in content["images"]}
+    return f"annotations of images that are not listed, such as {min(strangers, key=str)}" if strangers else None
+
+
+def _row_fault(row: Any, fields: dict[str, tuple[type, ...]]) -> str | None:
+    if not isinstance(row, dict):
+        return "is not an object"
+    for field, kinds in fields.items():
+        if field not in row:
+            return f"without {field}"
+        value = row[field]
+        is_right = isinstance(value, kinds) and not isinstance(value, bool)
+        if field == "bbox" and is_right:
+            is_right = len(value) == 4 and all(isinstance(number, int | float) for number in value)
+        if not is_right:
+            return f"with a wrong {field}: {str(value)[:60]}"
+    return None
+
+
+def _is_inside(name: str) -> bool:
+    return not os.path.isabs(name) and ".." not in name.split("/") and "\0" not in name and bool(name.strip())
 
 
 def split_coco(
@@ -88,7 +139,7 @@ def split_coco(
         for identity, image in coco.images.items():
             if identity in excluded:
                 continue
-            file = Path(annotations) / f"{Path(image['file_name']).stem}.json"
+            file = (Path(annotations) / image["file_name"]).with_suffix(".json")
             write_text(file, json.dumps({"image": image, "annotation": coco.annotations[identity]}))
             entries.append((_picture(coco, image, Path(root)), os.path.relpath(file, root)))
     if not entries:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from google.protobuf import text_format
-
-from pyscratchdet.errors import DataError, Position, nearest
-from pyscratchdet.files import read_bytes, write_text
-from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.errors import DataError, Position, PrototxtError, nearest
+from pyscratchdet.proto import caffe_pb2, text
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -75,7 +72,7 @@ def coco_voc_map() -> dict[int, int]:
 
 
 def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
-    """Reads a label map prototxt.
+    """Reads a label map prototxt; unknown fields as `text.parse` treats them.
 
     `voc` and `coco` name the maps that are known here, unless a file has that name.
 
@@ -86,15 +83,15 @@ def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
     known = known_label_map(path)
     if known is not None:
         return known
-    position = Position(os.fspath(path))
-    text = read_bytes(path)
-    label_map = caffe_pb2.LabelMap()
     try:
-        text_format.Parse(text.decode(), label_map)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise DataError(f"not a label map: {error}", code="data.label-map", position=position) from error
+        label_map = text.read(path, caffe_pb2.LabelMap)
+    except PrototxtError as error:
+        raise DataError(
+            f"not a label map: {error.message}", code="data.label-map", position=error.position,
+            expected=error.expected, found=error.found, hint=error.hint,
+        ) from error  # fmt: skip
     if not label_map.item:
-        raise DataError("the label map has no items", code="data.label-map", position=position)
+        raise DataError("the label map has no items", code="data.label-map", position=Position(os.fspath(path)))
     return label_map
 
 
@@ -106,7 +103,7 @@ def known_label_map(name: str | os.PathLike[str]) -> caffe_pb2.LabelMap | None:
 
 def write_label_map(path: str | os.PathLike[str], label_map: caffe_pb2.LabelMap) -> None:
     """Writes a label map prototxt."""
-    write_text(path, text_format.MessageToString(label_map))
+    text.write(path, label_map)
 
 
 def name_to_label(label_map: caffe_pb2.LabelMap, strict: bool = False) -> dict[str, int]:
@@ -148,7 +145,7 @@ def label_map_from_lines(
         delimiter: Any of these characters separates fields.
 
     Raises:
-        DataError: Lines with different numbers of fields, more than 3, or a label that is no number.
+        DataError: Lines with different numbers of fields, more than 3, or a label that is not a number.
     """
     entries = [BACKGROUND] if include_background else []
     count = 0
@@ -179,5 +176,5 @@ def _label(fields: list[str], default: int, number: int) -> int:
         return int(fields[1])
     except ValueError:
         raise DataError(
-            f"line {number} of the label file has no number as label", code="data.label-file", found=fields[1]
+            f"line {number} of the label file has a label that is not a number", code="data.label-file", found=fields[1]
         ) from None

@@ -13,11 +13,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 
+from pyscratchdet.data.label_map import BACKGROUND, make_label_map, write_label_map
+from pyscratchdet.data.voc_xml import VocObject, voc_xml
 from pyscratchdet.errors import FileError, UsageError
 
 DEVKIT, YEAR = "VOCdevkit", "VOC2007"
@@ -26,31 +27,12 @@ _HUES = dict(zip(CLASSES, (8, 38, 68, 98, 128, 158), strict=True))  # OpenCV's h
 _SUPERSAMPLE = 4
 
 
-@dataclass(frozen=True)
-class ShapeObject:
-    """One drawn object.
-
-    Attributes:
-        name: Class name.
-        box_px: xmin, ymin, xmax, ymax of its visible pixels, VOC's convention: integers from 1, borders included.
-        difficult: Tiny or mostly hidden; devkits leave such objects out of the count.
-        truncated: It reaches beyond the picture.
-        occluded: Another object covers a part of it.
-    """
-
-    name: str
-    box_px: tuple[int, int, int, int]
-    difficult: bool
-    truncated: bool
-    occluded: bool
-
-
 @dataclass
 class Scene:
     """One picture (height, width, 3), uint8 BGR, and what is in it."""
 
     image: np.ndarray
-    objects: list[ShapeObject] = field(default_factory=list)
+    objects: list[VocObject] = field(default_factory=list)
 
 
 def make_shapes(
@@ -254,7 +236,7 @@ def _paint(random: np.random.Generator, region: np.ndarray, alpha: np.ndarray, n
     region += alpha[..., None] * (np.clip(colour * shade, 0, 255) - region)
 
 
-def _describe(owner: np.ndarray, index: int, name: str, area: int, size: int) -> ShapeObject | None:
+def _describe(owner: np.ndarray, index: int, name: str, area: int, size: int) -> VocObject | None:
     rows, columns = np.nonzero(owner == index)
     if len(rows) < 8:
         return None  # nothing that anybody could recognise
@@ -263,7 +245,7 @@ def _describe(owner: np.ndarray, index: int, name: str, area: int, size: int) ->
     hidden = 1 - len(rows) / area
     tiny = max(box[2] - box[0], box[3] - box[1]) + 1 < 0.085 * size
     partly = hidden > 0.04
-    return ShapeObject(name, box, tiny or hidden > 0.5, partly and at_border, partly and not at_border)  # type: ignore[arg-type]
+    return VocObject(name, box, tiny or hidden > 0.5, partly and at_border, partly and not at_border)  # type: ignore[arg-type]
 
 
 def _write_tree(
@@ -272,7 +254,7 @@ def _write_tree(
     base = root / DEVKIT / YEAR
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (base / folder).mkdir(parents=True)
-    found: dict[str, list[ShapeObject]] = {}
+    found: dict[str, list[VocObject]] = {}
     for number in range(1, num_train + num_test + 1):
         # The two sets have streams of their own, so the test pictures stay when the number to train on changes.
         in_test = number > num_train
@@ -284,7 +266,8 @@ def _write_tree(
         name = f"{number:06d}"
         encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         (base / "JPEGImages" / f"{name}.jpg").write_bytes(encoded.tobytes())
-        (base / "Annotations" / f"{name}.xml").write_text(annotation_xml(name, width, height, scene.objects))
+        xml = voc_xml(f"{name}.jpg", width, height, scene.objects, database="pyscratchdet shapes")
+        (base / "Annotations" / f"{name}.xml").write_text(xml)
         found[name] = scene.objects
         if on_image:
             on_image(number)
@@ -295,10 +278,11 @@ def _write_tree(
         ("test", names[num_train:]),
     ):
         _write_sets(base / "ImageSets" / "Main", set_name, members, found)
-    (root / "labelmap.prototxt").write_text(label_map_text(CLASSES))
+    entries = [(name, label, name) for label, name in enumerate(CLASSES, 1)]
+    write_label_map(root / "labelmap.prototxt", make_label_map([BACKGROUND, *entries]))
 
 
-def _write_sets(folder: Path, set_name: str, members: Sequence[str], found: dict[str, list[ShapeObject]]) -> None:
+def _write_sets(folder: Path, set_name: str, members: Sequence[str], found: dict[str, list[VocObject]]) -> None:
     (folder / f"{set_name}.txt").write_text("".join(f"{name}\n" for name in members))
     for label in CLASSES:
         lines = []
@@ -307,48 +291,3 @@ def _write_sets(folder: Path, set_name: str, members: Sequence[str], found: dict
             # VOC: 1 for present, 0 for difficult only, -1 for absent.
             lines.append(f"{name} {-1 if not mine else 0 if all(mine) else 1:2d}\n")
         (folder / f"{label}_{set_name}.txt").write_text("".join(lines))
-
-
-def annotation_xml(name: str, width: int, height: int, objects: Sequence[ShapeObject]) -> str:
-    """Returns VOC's XML of one picture, `name` without its suffix."""
-    lines = [
-        "<annotation>",
-        f"\t<folder>{YEAR}</folder>",
-        f"\t<filename>{escape(name)}.jpg</filename>",
-        "\t<source>",
-        "\t\t<database>pyscratchdet shapes</database>",
-        "\t</source>",
-        "\t<size>",
-        f"\t\t<width>{width}</width>",
-        f"\t\t<height>{height}</height>",
-        "\t\t<depth>3</depth>",
-        "\t</size>",
-        "\t<segmented>0</segmented>",
-    ]
-    for thing in objects:
-        corners = zip(("xmin", "ymin", "xmax", "ymax"), thing.box_px, strict=True)
-        lines += [
-            "\t<object>",
-            f"\t\t<name>{escape(thing.name)}</name>",
-            "\t\t<pose>Unspecified</pose>",
-            f"\t\t<truncated>{int(thing.truncated)}</truncated>",
-            f"\t\t<occluded>{int(thing.occluded)}</occluded>",
-            f"\t\t<difficult>{int(thing.difficult)}</difficult>",
-            "\t\t<bndbox>",
-            *(f"\t\t\t<{tag}>{value}</{tag}>" for tag, value in corners),
-            "\t\t</bndbox>",
-            "\t</object>",
-        ]
-    return "\n".join([*lines, "</annotation>", ""])
-
-
-def label_map_text(names: Sequence[str]) -> str:
-    """Returns a LabelMap prototxt as SSD's: background 0, then the classes from 1."""
-    items = [
-        ("none_of_the_above", 0, "background"),
-        *((name, label, name) for label, name in enumerate(names, start=1)),
-    ]
-    return "".join(
-        f'item {{\n  name: "{name}"\n  label: {label}\n  display_name: "{display}"\n}}\n'
-        for name, label, display in items
-    )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyscratchdet.data.annoset import Entry
+from pyscratchdet.data.lists import Entry, read_image_set
 from pyscratchdet.errors import DataError
-from pyscratchdet.files import read_bytes
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
 
 
 def voc_entries(root: str | os.PathLike[str], splits: Sequence[str], years: Sequence[str] = ()) -> list[Entry]:
@@ -27,7 +27,8 @@ def voc_entries(root: str | os.PathLike[str], splits: Sequence[str], years: Sequ
     entries = []
     for split in splits:
         for folder, name in _lists(Path(root), split, years):
-            entries += [_entry(Path(root), folder, image) for image in _names(Path(root) / _list(folder, name))]
+            listed = read_image_set(Path(root) / _list(folder, name))
+            entries += [_entry(Path(root), folder, image) for image, is_absent in listed if not is_absent]
     if not entries:
         raise DataError(f"the lists {', '.join(splits)} of {os.fspath(root)} are empty", code="data.voc")
     return entries
@@ -66,15 +67,15 @@ def _list(folder: str, split: str) -> str:
     return f"{folder}/ImageSets/Main/{split}.txt"
 
 
-def _names(path: Path) -> list[str]:
-    """Returns the first word of each line; a class's list has a second, -1 where the class is absent."""
-    rows = (line.split() for line in read_bytes(path).decode().splitlines())
-    return [row[0] for row in rows if row and row[1:2] != ["-1"]]
-
-
 def _entry(root: Path, folder: str, image: str) -> Entry:
-    for suffix in _SUFFIXES:
-        picture = f"{folder}/JPEGImages/{image}{suffix}"
-        if (root / picture).is_file():
-            return picture, f"{folder}/Annotations/{image}.xml"
-    raise DataError(f"no picture {folder}/JPEGImages/{image}.jpg in {root}", code="data.voc")
+    picture = find_picture(root / folder / "JPEGImages", image)
+    if picture is None:
+        others = sorted(path.name for path in (root / folder / "JPEGImages").glob(f"{glob.escape(image)}.*"))
+        hint = f"{', '.join(others)} is of a kind that is not taken" if others else None
+        raise DataError(f"no picture {folder}/JPEGImages/{image}.jpg in {root}", code="data.voc", hint=hint)
+    return f"{folder}/JPEGImages/{picture.name}", f"{folder}/Annotations/{image}.xml"
+
+
+def find_picture(folder: Path, name: str) -> Path | None:
+    """Returns the picture of a name without suffix; None where there is none."""
+    return next((path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)

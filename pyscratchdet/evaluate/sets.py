@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pyscratchdet.errors import DataError, FileError, nearest
+from pyscratchdet.data.coco import CocoSet
+from pyscratchdet.data.lists import read_image_set
+from pyscratchdet.data.voc import find_picture
+from pyscratchdet.data.voc_xml import VocObject, read_voc_xml
+from pyscratchdet.errors import DataError, FileError, Position, nearest
 from pyscratchdet.evaluate.tables import GroundTruthTable
-from pyscratchdet.files import read_bytes
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def find_voc(root: str | os.PathLike[str], year: str | None = None) -> Path:
@@ -59,38 +60,39 @@ def read_voc_truth(
         DataError: The set is empty, an annotation is damaged, or has a class that `classes` lacks.
     """
     base = Path(folder)
-    names = read_image_set(base, image_set)
-    objects: list[tuple[int, str, list[float], bool]] = []
+    names = image_names(base, image_set)
+    objects: list[tuple[int, VocObject]] = []
     sizes, paths = np.zeros((len(names), 2), np.int64), []
     for index, name in enumerate(names):
-        size, found = _read_annotation(base / "Annotations" / f"{name}.xml")
-        objects += [(index, *thing) for thing in found]
-        paths.append(_picture(base / "JPEGImages", name))
-        sizes[index] = size
+        annotation = read_voc_xml(base / "Annotations" / f"{name}.xml")
+        objects += [(index, replace(thing, name=thing.name.strip())) for thing in annotation.objects]
+        paths.append(find_picture(base / "JPEGImages", name) or base / "JPEGImages" / f"{name}.jpg")
+        sizes[index] = annotation.size or (0, 0)
     if classes is None:
-        classes = sorted({name for _, name, _, _ in objects})
+        classes = sorted({thing.name for _, thing in objects})
     labels = {name: label for label, name in enumerate(classes, start=1)}
-    for index, name, _, _ in objects:
-        if name not in labels:
+    for index, thing in objects:
+        if thing.name not in labels:
             raise DataError(
-                f'{names[index]}: class "{name}" is not in the label map',
+                f'class "{thing.name}" is not in the label map',
                 code="evaluate.label-map",
+                position=Position(str(base / "Annotations" / f"{names[index]}.xml")),
                 expected=", ".join(classes),
-                hint=nearest(name, classes) or "is this the label map of this data set?",
+                hint=nearest(thing.name, classes) or "is this the label map of this data set?",
             )
     return GroundTruthTable(
         names,
         tuple(classes),
         sizes,
         paths,
-        np.array([index for index, _, _, _ in objects], np.int64),
-        np.array([labels[name] for _, name, _, _ in objects], np.int64),
-        np.array([box for _, _, box, _ in objects], np.float64).reshape(-1, 4),
-        np.array([difficult for _, _, _, difficult in objects], bool),
+        np.array([index for index, _ in objects], np.int64),
+        np.array([labels[thing.name] for _, thing in objects], np.int64),
+        np.array([thing.box_px for _, thing in objects], np.float64).reshape(-1, 4),
+        np.array([thing.difficult for _, thing in objects], bool),
     )
 
 
-def read_image_set(base: Path, image_set: str) -> list[str]:
+def image_names(base: Path, image_set: str) -> list[str]:
     """Returns the image names of `ImageSets/Main/<image_set>.txt`.
 
     Raises:
@@ -104,108 +106,72 @@ def read_image_set(base: Path, image_set: str) -> list[str]:
         raise FileError(
             f"no image set {path}", code="evaluate.image-set", hint=f"there are: {', '.join(known) or 'none'}"
         )
-    names = [line.split()[0] for line in read_bytes(path).decode(errors="replace").splitlines() if line.strip()]
+    names = [name for name, _ in read_image_set(path)]
     if not names:
         raise DataError(f"{path}: the image set is empty", code="evaluate.empty-set")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f'{path}: image "{twice}" stands there twice', code="evaluate.duplicate-image")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f'{path}: image "{twice[0]}" stands there twice', code="evaluate.duplicate-image")
     return names
 
 
-def _picture(folder: Path, name: str) -> Path:
-    return next(
-        (path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), folder / f"{name}.jpg"
-    )
-
-
-def _read_annotation(path: Path) -> tuple[tuple[int, int], list[tuple[str, list[float], bool]]]:
-    data = read_bytes(path)
-    try:
-        root = ElementTree.fromstring(data)
-        size = (int(root.findtext("size/width", "0")), int(root.findtext("size/height", "0")))
-        found = []
-        for thing in root.iter("object"):
-            box = [float(thing.findtext(f"bndbox/{tag}", "")) for tag in ("xmin", "ymin", "xmax", "ymax")]
-            found.append((thing.findtext("name", "").strip(), box, thing.findtext("difficult", "0").strip() == "1"))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{path}: not a VOC annotation: {error}", code="evaluate.annotation") from None
-    return size, found
-
-
-def read_coco_truth(
-    annotations: str | os.PathLike[str],
-    pictures: str | os.PathLike[str] | None = None,
-    classes: Sequence[str] | None = None,
+def coco_truth(
+    coco: CocoSet, pictures: str | os.PathLike[str] | None = None, classes: Sequence[str] | None = None
 ) -> GroundTruthTable:
-    """Reads a COCO instances json.
+    """Returns a COCO set as a table.
 
     Args:
-        annotations: The json file.
+        coco: As `read_coco` returns it.
         pictures: Folder of the pictures; beside the json by default.
         classes: Class names in label order; by default the categories by their number, as SSD's label map has them.
 
     Raises:
-        FileError: The file cannot be read.
-        DataError: It is not COCO instances, or `classes` lacks a category.
+        DataError: It has no categories, `classes` lacks one, or an annotation is of another.
     """
-    data = load_coco_json(annotations)
-    categories = sorted(data["categories"], key=lambda category: category["id"])
+    position = Position(coco.path)
+    if not coco.categories:
+        raise DataError("no categories", code="data.coco", position=position)
+    categories = coco.ordered_categories
     if classes is not None:
         by_name = {category["name"]: category for category in categories}
         lacking = [name for name in classes if name not in by_name] + [name for name in by_name if name not in classes]
         if lacking:
             raise DataError(
-                f"{os.fspath(annotations)}: label map and categories differ in {', '.join(lacking[:5])}",
+                f"label map and categories differ in {', '.join(lacking[:5])}",
                 code="evaluate.label-map",
+                position=position,
                 hint="is this the label map of this data set?",
             )
         categories = [by_name[name] for name in classes]
     labels = {category["id"]: label for label, category in enumerate(categories, start=1)}
-    images = data["images"]
-    index = {image["id"]: number for number, image in enumerate(images)}
-    folder = Path(pictures) if pictures else Path(annotations).parent
-    try:
-        rows = [row for row in data["annotations"] if row["image_id"] in index]
-        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
-        return GroundTruthTable(
-            [Path(image["file_name"]).stem for image in images],
-            tuple(category["name"] for category in categories),
-            np.array([(image.get("width", 0), image.get("height", 0)) for image in images], np.int64).reshape(-1, 2),
-            [folder / image["file_name"] for image in images],
-            np.array([index[row["image_id"]] for row in rows], np.int64),
-            np.array([labels[row["category_id"]] for row in rows], np.int64),
-            np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
-            np.array([bool(row.get("iscrowd", 0)) for row in rows], bool),
-            [image["id"] for image in images],
-            [category["id"] for category in categories],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{os.fspath(annotations)}: not COCO instances: {error!r}", code="evaluate.coco-annotations"
-        ) from None
+    images = list(coco.images.values())
+    rows = [(index, row) for index, image in enumerate(images) for row in coco.annotations[image["id"]]]
+    if strangers := {row["category_id"] for _, row in rows} - labels.keys():
+        message = f"annotations of categories that are not listed, such as {min(strangers, key=str)}"
+        raise DataError(message, code="data.coco", position=position)
+    folder = Path(pictures) if pictures else Path(coco.path).parent
+    boxes = np.array([row["bbox"] for _, row in rows], np.float64).reshape(-1, 4)
+    return GroundTruthTable(
+        [Path(image["file_name"]).stem for image in images],
+        tuple(category["name"] for category in categories),
+        np.array([_size(image, position) for image in images], np.int64).reshape(-1, 2),
+        [folder / image["file_name"] for image in images],
+        np.array([index for index, _ in rows], np.int64),
+        np.array([labels[row["category_id"]] for _, row in rows], np.int64),
+        np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
+        np.array([bool(row.get("iscrowd", 0)) for _, row in rows], bool),
+        [image["id"] for image in images],
+        [category["id"] for category in categories],
+    )
 
 
-def load_coco_json(path: str | os.PathLike[str]) -> dict[str, list[dict[str, Any]]]:
-    """Reads a COCO instances json as it is.
-
-    Raises:
-        FileError: The file cannot be read.
-        DataError: It is not COCO instances, or has no images.
-    """
-    text = read_bytes(path)
-    try:
-        data: dict[str, list[dict[str, Any]]] = json.loads(text)
-        lacking = [key for key in ("images", "annotations", "categories") if not isinstance(data.get(key), list)]
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{os.fspath(path)}: not COCO instances: {error}", code="evaluate.coco-annotations") from None
-    if lacking:
-        raise DataError(
-            f"{os.fspath(path)}: not COCO instances: no {', '.join(lacking)}", code="evaluate.coco-annotations"
-        )
-    if not data["images"]:
-        raise DataError(f"{os.fspath(path)}: no images", code="evaluate.empty-set")
-    return data
+def _size(image: dict[str, Any], position: Position) -> tuple[int, int]:
+    """Returns width and height of an image; 0 where they are not said."""
+    width, height = image.get("width", 0), image.get("height", 0)
+    if not isinstance(width, int) or not isinstance(height, int):
+        found = f"{str(width)[:20]} x {str(height)[:20]}"
+        raise DataError(f'image "{image["file_name"]}" has a wrong size', code="data.coco", position=position,
+                        found=found)  # fmt: skip
+    return width, height
 
 
 def coco_from_truth(truth: GroundTruthTable) -> dict[str, list[dict[str, Any]]]:

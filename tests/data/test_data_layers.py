@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from pyscratchdet.data.annoset import AnnosetOptions, read_list, write_annoset
+from pyscratchdet.data.annoset import AnnosetOptions, write_annoset
+from pyscratchdet.data.lists import read_list
 from pyscratchdet.errors import DataError, LayerError
 from pyscratchdet.layers.base import Context, layer_class
 from pyscratchdet.proto import caffe_pb2

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from pyscratchdet.cli import main
-from pyscratchdet.data.annoset import AnnosetOptions, read_list, write_annoset
+from pyscratchdet.data.annoset import AnnosetOptions, write_annoset
 from pyscratchdet.data.database import Database
 from pyscratchdet.data.label_map import coco_label_map, coco_voc_map, label_to_name, voc_label_map, write_label_map
+from pyscratchdet.data.lists import read_list
 from pyscratchdet.data.records import annotated_of, datum_of
 from pyscratchdet.errors import DataError, FileError, UsageError
 
@@ -51,7 +52,8 @@ def test_redo_replaces(voc, tmp_path):
 
 
 def test_a_writer_that_fails_leaves_nothing(voc, tmp_path):
-    (tmp_path / "bad.xml").write_text("<annotation><object><name>griffin</name></object></annotation>")
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    (tmp_path / "bad.xml").write_text(f"<annotation><object><name>griffin</name>{box}</object></annotation>")
     entries = [
         *read_list(voc / "list.txt")[:3],
         ("VOC2007/JPEGImages/000001.jpg", os.path.relpath(tmp_path / "bad.xml", voc)),
@@ -216,8 +218,16 @@ def test_coco_and_back(voc, tmp_path):
         ("{", "Expecting"),
         ("{}", "'images' is missing"),
         ('{"images": [{"id": 1}]}', "without file_name"),
-        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 7}]}', "not listed, such as 7"),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg"}],'
+            '"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}]}',
+            "not listed, such as 7",
+        ),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}]}', "no picture a.jpg"),
+        ('{"images": [{"id": [1], "file_name": "a.jpg"}]}', "images[0] with a wrong id: [1]"),
+        ('{"images": [{"id": 1, "file_name": "../a.jpg"}]}', "within the pictures' folder"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]}', "the id 1 twice"),
+        ("[" * 200_000, "nested too deeply"),
     ],
 )
 def test_coco_faults(text, message, tmp_path, capsys):

@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 from pyscratchdet.data import annoset
-from pyscratchdet.data.annoset import AnnosetOptions, read_list, write_annoset
+from pyscratchdet.data.annoset import AnnosetOptions, write_annoset
 from pyscratchdet.data.database import Database, Journal, resumable_database
+from pyscratchdet.data.lists import read_list
 from pyscratchdet.errors import DataError, FileError
 
 OPTIONS = AnnosetOptions(anno_type="detection", label_map_file="voc", encoded=True, encode_type="jpg", skip_bad=True)
 KILLED = """
 import os, sys
-from pyscratchdet.data import annoset
+from pyscratchdet.data import annoset, lists
 annoset._PART = 5
 root, database = sys.argv[1:]
 options = annoset.AnnosetOptions(anno_type="detection", label_map_file="voc", encoded=True, encode_type="jpg",
                                  skip_bad=True)
 end = lambda done: os._exit(9) if done == 13 else None
-annoset.write_annoset(f"{root}/", annoset.read_list(f"{root}/list.txt"), database, options, end)
+annoset.write_annoset(f"{root}/", lists.read_list(f"{root}/list.txt"), database, options, end)
 """
 
 

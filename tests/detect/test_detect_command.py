@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet.cli import main
-from pyscratchdet.data.shapes import ShapeObject, annotation_xml
+from pyscratchdet.data.voc_xml import VocObject, voc_xml
 from pyscratchdet.detect.export import DetectionRun, FrameDetections, write_run
 from pyscratchdet.detect.tables import ImageDetections
 
@@ -177,12 +177,10 @@ def devkit(tmp_path, picture, block_model):
     for number, blocks in enumerate(scenes):
         cv2.imwrite(str(base / f"JPEGImages/{number}.png"), picture(*blocks))
         objects = [
-            ShapeObject(
-                "red" if channel else "blue", (24 * c + 1, 16 * r + 1, 24 * c + 24, 16 * r + 16), False, False, False
-            )
+            VocObject("red" if channel else "blue", (24 * c + 1, 16 * r + 1, 24 * c + 24, 16 * r + 16))
             for channel, r, c in blocks
         ]
-        (base / f"Annotations/{number}.xml").write_text(annotation_xml(str(number), 144, 64, objects))
+        (base / f"Annotations/{number}.xml").write_text(voc_xml(f"{number}.jpg", 144, 64, objects))
     (base / "ImageSets/Main/test.txt").write_text("0\n1\n2\n3\n")
     shutil.copy(block_model[2], tmp_path / "kit" / "labelmap.prototxt")
     return tmp_path / "kit"

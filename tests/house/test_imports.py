@@ -20,7 +20,7 @@ ROOMS = {
     "boxes": {"proto"},
     "data": {"proto", "boxes"},
     "layers": {"proto", "net", "boxes", "data"},
-    "runtime": _RUNTIME - {"data"},
+    "runtime": _RUNTIME,
     "detect": _RUNTIME,
     "evaluate": _RUNTIME | {"detect"},
     "solver": _RUNTIME | {"detect", "evaluate"},

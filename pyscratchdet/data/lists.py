@@ -1,0 +1,79 @@
+"""Text files of one picture a line: list files of (picture, partner) pairs and VOC's image sets."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Iterator
+
+from pyscratchdet.errors import DataError, Position
+from pyscratchdet.files import read_bytes
+
+Entry = tuple[str, str]
+"""A picture and its annotation file or label."""
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the lines of a list without a byte-order mark; file names may be bytes that are not UTF-8.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It is UTF-16, as some editors save text.
+    """
+    data = read_bytes(path)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError("a list in UTF-16", code="data.list", position=Position(os.fspath(path), 1),
+                        hint="save it as UTF-8")  # fmt: skip
+    text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    return text.replace("\r\n", "\n").split("\n")
+
+
+def read_list(path: str | os.PathLike[str]) -> list[Entry]:
+    """Returns the (picture, annotation file or label) pairs of a list file, two words to a pair.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It is empty, or its last picture has no partner, or a line has a third word.
+    """
+    entries = [entry for _, entry in _pairs(os.fspath(path))]
+    if not entries:
+        raise DataError("an empty list", code="data.list", position=Position(os.fspath(path)))
+    return entries
+
+
+def list_position(path: str | os.PathLike[str], entry: Entry) -> Position:
+    """Returns where in a list file an entry stands."""
+    line = next((line for line, found in _pairs(os.fspath(path)) if found == entry), 0)
+    return Position(os.fspath(path), line)
+
+
+def _pairs(path: str) -> Iterator[tuple[int, Entry]]:
+    """Yields (line, pair); a pair may continue on the next line, as the original reads words."""
+    picture, start = None, 0
+    for line, text in enumerate(read_lines(path), 1):
+        words = text.split()
+        if len(words) % 2 and len(words) > 1:
+            raise DataError(
+                f"{len(words)} words, where a picture has one partner", code="data.list",
+                position=Position(path, line, text=text), hint="names cannot have blanks",
+            )  # fmt: skip
+        for word in words:
+            if picture is None:
+                picture, start = word, line
+            else:
+                yield line, (picture, word)
+                picture = None
+    if picture is not None:
+        raise DataError("a picture without an annotation file or label", code="data.list",
+                        position=Position(path, start), found=picture)  # fmt: skip
+
+
+def read_image_set(path: str | os.PathLike[str]) -> list[tuple[str, bool]]:
+    """Returns the image names of one of VOC's lists; a class's list says for each whether the class is absent.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It is UTF-16.
+    """
+    rows = (line.split() for line in read_lines(path))
+    return [(row[0], row[1:2] == ["-1"]) for row in rows if row]
