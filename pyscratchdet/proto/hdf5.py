@@ -1,15 +1,20 @@
-"""Caffe's HDF5 form of weights: data/<layer>/<index> (net.cpp, Net::ToHDF5 and CopyTrainedLayersFromHDF5)."""
+"""HDF5: Caffe's form of weights, data/<layer>/<index> (net.cpp, ToHDF5 and CopyTrainedLayersFromHDF5), and reading it.
+
+A stranger's HDF5 file may point into other files (external links, external and virtual storage), link a group to itself
+or load a filter's program: only what lies in the file itself and needs none but HDF5's own filters is read.
+"""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pyscratchdet.errors import WeightsError
-from pyscratchdet.files import atomic_path
+from pyscratchdet.errors import PyScratchDetError, WeightsError
+from pyscratchdet.files import atomic_path, check_unpacked, open_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.layer_arrays import MAX_COUNT, WeightLayer, Weights, as_float32
 
@@ -17,29 +22,153 @@ HDF5_MARK = b"\x89HDF\r\n\x1a\n"
 # A layer has few blobs, and names with few slashes.
 _MAX_BLOBS = 1000
 _MAX_DEPTH = 32
+# Filters of HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scale and offset, lzf.
+_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+
+
+def read_datasets(
+    path: str | os.PathLike[str], error: type[PyScratchDetError], code: str, names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the data sets of an HDF5 file by their names, such as "data/conv1/0".
+
+    Args:
+        path: The file.
+        error: What to raise where it is damaged or lacks a name, or where what is asked for lies in another file or is
+            not numbers or text.
+        code: Of that error.
+        names: Which to read; all of them where it is None.
+
+    Raises:
+        FileError: The file cannot be read, or would become far more than its size suggests.
+    """
+    import h5py
+
+    reader = _Reader(os.fspath(path), error, code)
+    with open_bytes(path):  # one clear error for what is missing or not readable
+        pass
+    try:
+        with h5py.File(path, "r") as file:
+            found = dict(reader.walk(file, "") if names is None else reader.find(file, names))
+            for name, dataset in found.items():
+                reader.check(dataset, name)
+            num_bytes = sum(math.prod(dataset.shape) * dataset.dtype.itemsize for dataset in found.values())
+            check_unpacked(num_bytes, os.path.getsize(path), path)
+            return {name: np.asarray(dataset[()]) for name, dataset in found.items()}
+    except PyScratchDetError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as reason:  # what h5py makes of damage
+        raise reader.refused(f"damaged HDF5 file: {reason}") from reason
+
+
+class _Reader:
+    """Finds data sets in an open file."""
+
+    def __init__(self, path: str, error: type[PyScratchDetError], code: str) -> None:
+        self._path = path
+        self._error = error
+        self._code = code
+        self._visited: set[int] = set()
+
+    def refused(self, message: str, **details: Any) -> PyScratchDetError:
+        return self._error(f"{self._path}: {message}", code=self._code, **details)
+
+    def walk(self, group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Yields (name, data set) of a group and of those in it, each group once."""
+        import h5py
+
+        address = h5py.h5o.get_info(group.id).addr
+        if address in self._visited:
+            raise self.refused("a group that is linked twice", found=group.name)
+        self._visited.add(address)
+        if prefix.count("/") > _MAX_DEPTH:
+            raise self.refused("groups too deep inside each other", found=prefix[:80])
+        for name in group:
+            item = self._own(group, name)
+            if isinstance(item, h5py.Group):
+                yield from self.walk(item, f"{prefix}{name}/")
+            elif isinstance(item, h5py.Dataset):
+                yield f"{prefix}{name}", item
+
+    def find(self, file: Any, names: Collection[str]) -> Iterator[tuple[str, Any]]:
+        """Yields (name, data set) of the names."""
+        import h5py
+
+        for name in names:
+            item = file
+            for part in name.split("/"):
+                item = self._own(item, part) if isinstance(item, h5py.Group) else None
+            if not isinstance(item, h5py.Dataset):
+                raise self.refused(f'no data set "{name}" in it')
+            yield name, item
+
+    def _own(self, group: Any, name: str) -> Any:
+        """Returns what a group itself holds under a name; None where it has none."""
+        import h5py
+
+        link = group.get(name, getlink=True)
+        if link is None or isinstance(link, h5py.HardLink):
+            return group.get(name)
+        to = f"{getattr(link, 'filename', '')}:{link.path}"
+        raise self.refused("a link to another place, which is not followed", found=f"{group.name}/{name} -> {to}")
+
+    def check(self, dataset: Any, name: str) -> None:
+        """Refuses a data set that is not numbers or text, or not in the file."""
+        import h5py
+
+        what = f'data set "{name}"'
+        if dataset.shape is None or (dataset.dtype.kind not in "fiuS" and not h5py.check_string_dtype(dataset.dtype)):
+            raise self.refused(f"{what} is not numbers or text", found=dataset.dtype)
+        properties = dataset.id.get_create_plist()
+        if dataset.is_virtual or properties.get_external_count():
+            raise self.refused(f"{what} lies in another file, which is not read")
+        filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
+        if not filters <= _FILTERS:
+            raise self.refused(f"{what} needs a filter that is not HDF5's own", found=min(filters - _FILTERS))
+        if not _is_whole(dataset):
+            raise self.refused(f"{what} is not all in the file", expected=dataset.shape)
+
+
+def _is_whole(dataset: Any) -> bool:
+    """Returns whether every value is stored: a file can claim any size, and what is left out is read as zeros."""
+    if dataset.chunks:
+        pieces = zip(dataset.shape, dataset.chunks, strict=True)
+        return bool(dataset.id.get_num_chunks() == math.prod(-(-size // chunk) for size, chunk in pieces))
+    return bool(dataset.id.get_storage_size() == math.prod(dataset.shape) * dataset.id.get_type().get_size())
 
 
 def read_hdf5(path: str) -> Weights:
     """Reads a .caffemodel.h5.
 
     Raises:
-        WeightsError: It is damaged, or values are missing, or no floats.
+        FileError: It cannot be read, or would become far more than its size suggests.
+        WeightsError: It is damaged or not one, values are missing, not floats or in another file.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            data = file.get("data")
-            if not isinstance(data, h5py.Group):
-                raise WeightsError(f"{path}: no group data/ in it", code="weights.hdf5")
-            layers = [WeightLayer(name, "", arrays) for name, arrays in _hdf5_layers(data, "", path) if arrays]
-    except WeightsError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py makes of damage
-        raise WeightsError(f"{path}: damaged HDF5 file: {error}", code="weights.damaged") from error
+    layers: dict[str, dict[int, np.ndarray]] = {}
+    for name, values in read_datasets(path, WeightsError, "weights.damaged").items():
+        root, _, rest = name.partition("/")
+        layer, _, index = rest.rpartition("/")
+        if root == "data" and layer and index.isdecimal():
+            layers.setdefault(layer, {})[int(index)] = values
     if not layers:
-        raise WeightsError(f"{path}: no layers in it", code="weights.empty")
-    return Weights(layers)
+        raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="they are the groups of data/")
+    return Weights([WeightLayer(layer, "", _layer_arrays(blobs, path, layer)) for layer, blobs in layers.items()])
+
+
+def _layer_arrays(blobs: Mapping[int, np.ndarray], path: str, layer: str) -> list[np.ndarray | None]:
+    """Returns a layer's blobs by index, None for one that its owner holds."""
+    number = max(blobs) + 1
+    if number > _MAX_BLOBS:
+        raise WeightsError(f"{path}: no layer has so many blobs", code="weights.hdf5", layer=layer, found=number)
+    for values in blobs.values():
+        if values.dtype.kind != "f" or values.size > MAX_COUNT:
+            raise WeightsError(
+                f"{path}: not the values of a blob",
+                code="weights.hdf5",
+                layer=layer,
+                expected=f"at most {MAX_COUNT} floats",
+                found=f"{values.size} of {values.dtype}",
+            )
+    return [as_float32(blobs[index], path, layer) if index in blobs else None for index in range(number)]
 
 
 def write_hdf5(
@@ -79,38 +208,3 @@ def _hdf5_group(data: Any, layer: str) -> Any:
         raise WeightsError(
             f"{error}", code="weights.hdf5-name", layer=layer, hint="rename the layer or write a .caffemodel"
         ) from error
-
-
-def _hdf5_layers(group: Any, prefix: str, path: str) -> Iterator[tuple[str, list[np.ndarray | None]]]:
-    """Yields (layer, arrays); a slash in a layer's name nests groups."""
-    import h5py
-
-    if prefix.count("/") > _MAX_DEPTH:
-        raise WeightsError(f"{path}: groups too deep inside each other", code="weights.hdf5", found=prefix[:80])
-    for name in group:
-        item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-        if not isinstance(item, h5py.Group):
-            continue
-        layer = f"{prefix}{name}"
-        datasets = {int(key): item[key] for key in item if key.isdecimal() and isinstance(item[key], h5py.Dataset)}
-        number = max(datasets, default=-1) + 1
-        if number > _MAX_BLOBS:
-            raise WeightsError(f"{path}: no layer has so many blobs", code="weights.hdf5", layer=layer, found=number)
-        yield layer, [_hdf5_array(datasets.get(i), path, layer) for i in range(number)]
-        yield from _hdf5_layers(item, f"{layer}/", path)
-
-
-def _hdf5_array(dataset: Any, path: str, layer: str) -> np.ndarray | None:
-    if dataset is None:
-        return None
-    if dataset.dtype.kind != "f":
-        raise WeightsError(
-            f"{path}: values are no floats", code="weights.hdf5", layer=layer, expected="float32", found=dataset.dtype
-        )
-    # A file can claim any size; what is not compressed must be there.
-    is_whole = dataset.compression is not None or dataset.id.get_storage_size() == dataset.size * dataset.dtype.itemsize
-    if dataset.size > MAX_COUNT or not is_whole:
-        raise WeightsError(
-            f"{path}: a blob's values are not in the file", code="weights.count", layer=layer, expected=dataset.shape
-        )
-    return as_float32(np.asarray(dataset[()]), path, layer)

@@ -21,7 +21,7 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import HDF5_MARK, read_hdf5
 from pyscratchdet.proto.layer_arrays import MAX_COUNT, WeightLayer, Weights, as_float32
 from pyscratchdet.proto.upgrade import v1_type_name
-from pyscratchdet.proto.wire import BYTES, Field, WireError, header, join_fields, read_fields
+from pyscratchdet.proto.wire import BYTES, FIXED32, FIXED64, Field, WireError, header, join_fields, read_fields
 
 MessageType = TypeVar("MessageType", bound=Message)
 Arrays = Sequence[np.ndarray]
@@ -39,6 +39,8 @@ def _number(message_class: type[Message], name: str) -> int:
 
 # Array fields of BlobProto by number, and the type of their values; blob.cpp, Blob::FromProto, prefers doubles.
 _VALUES = {_number(caffe_pb2.BlobProto, "double_data"): "<f8", _number(caffe_pb2.BlobProto, "data"): "<f4"}
+# The wire types of values that are written one by one.
+_SINGLE = {number: FIXED64 if kind == "<f8" else FIXED32 for number, kind in _VALUES.items()}
 _DIFFS = {_number(caffe_pb2.BlobProto, name) for name in ("diff", "double_diff")}
 _DATA = _number(caffe_pb2.BlobProto, "data")
 # Fields of NetParameter that hold layers, and of layers that hold blobs.
@@ -260,6 +262,7 @@ def _find_blobs(data: memoryview, layer: Field, message_class: type[Message], pa
     if message_class is caffe_pb2.V1LayerParameter:  # may hold a V0LayerParameter, which then counts
         old = [field for field in fields if field.kind == BYTES and field.number == _V0_LAYER]
         if old:
+            _parse(message_class, join_fields(data, (field for field in fields if field not in old)), path)
             message_class = caffe_pb2.V0LayerParameter
             fields = [field for part in old for field in read_fields(data, part.payload, part.end)]
     number = _number(message_class, "blobs")
@@ -278,11 +281,11 @@ def _find_values(data: memoryview, start: int, end: int, path: str) -> _Blob:
     found: dict[int, Field] = {}
     rest = []
     for field in read_fields(data, start, end):
-        if field.number in _VALUES:
-            if field.kind != BYTES or field.number in found:
-                raise _Scattered
+        if field.number in _VALUES and field.kind == BYTES and field.number not in found:
             found[field.number] = field
-        elif field.number not in _DIFFS:
+        elif field.number in _VALUES and field.kind in (BYTES, _SINGLE[field.number]):
+            raise _Scattered
+        elif field.number not in _DIFFS:  # with values of another wire type, which are an unknown field to protobuf
             rest.append(field)
     message = _parse(caffe_pb2.BlobProto, join_fields(data, rest), path)
     for number, kind in _VALUES.items():
@@ -311,8 +314,9 @@ def _weight_layer(data: memoryview, layer: _Layer, path: str) -> WeightLayer:
     name, kind = layer.message.name, layer.message.type
     if isinstance(kind, int):  # V1 names its types by an enum
         kind = v1_type_name(kind)
-    if isinstance(name, bytes) or isinstance(kind, bytes):  # what protobuf gives where text is not UTF-8
-        raise WeightsError(f"{path}: a layer's name is not UTF-8 text", code="weights.damaged", found=name)
+    for what, text in (("name", name), ("type", kind)):
+        if isinstance(text, bytes):  # what protobuf gives where text is not UTF-8
+            raise WeightsError(f"{path}: a layer's {what} is not UTF-8 text", code="weights.damaged", found=text)
     return WeightLayer(name, kind, [_array(data, blob, path, name, kind) for blob in layer.blobs])
 
 

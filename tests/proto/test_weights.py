@@ -4,6 +4,7 @@ import random
 import re
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet import files
-from pyscratchdet.errors import PyScratchDetError, WeightsError
+from pyscratchdet.errors import FileError, PyScratchDetError, WeightsError
 from pyscratchdet.proto import caffe_pb2, hdf5, weights
 
 
@@ -67,6 +68,9 @@ WIRE_FORMS = {
     "doubles one by one": SHAPE + b"".join(varint(8 << 3 | 1) + struct.pack("<d", value) for value in VALUES),
     "diffs beside": SHAPE + chunk(6, FLOATS[::-1]) + chunk(5, FLOATS),
     "unknown field": SHAPE + chunk(5, FLOATS) + chunk(77, b"vendor"),
+    "values of another wire type": SHAPE + varint(5 << 3) + b"\1" + chunk(5, FLOATS) + varint(8 << 3 | 5) + b"four",
+    "two pieces and another wire type": SHAPE + chunk(5, FLOATS[:8]) + varint(5 << 3) + b"\1" + chunk(5, FLOATS[8:]),
+    "shape in two pieces": chunk(7, chunk(1, b"\2")) + chunk(5, FLOATS) + chunk(7, chunk(1, b"\3")),
 }
 
 
@@ -81,7 +85,7 @@ def test_every_wire_form_is_read(form, tmp_path):
     skeleton, found = weights.take_apart(data)
     back = weights.join_pieces(weights.put_together(skeleton, found.layers[0].arrays))
     assert weights.take_apart(back)[1].layers[0].arrays[0].tolist() == array.tolist()
-    if "one by one" not in form.replace("dimensions one by one", "") and form != "two pieces":
+    if "one by one" not in form.replace("dimensions one by one", "") and not form.startswith("two pieces"):
         assert back == data
 
 
@@ -273,15 +277,93 @@ def groups_in_a_circle(file):
     group["again"] = group
 
 
-@pytest.mark.parametrize(
-    "make", [no_data, data_is_no_group, whole_numbers, values_left_out, index_out_of_reach, groups_in_a_circle]
-)
-def test_foreign_hdf5_is_refused(make, tmp_path):
+def groups_linked_twice_a_level(file):
+    group = file.create_group("data")
+    for _ in range(20):
+        group["b"] = group.create_group("a")
+        group = group["a"]
+    group["0"] = [1.0]
+
+
+def group_in_another_file(file):
+    file["data"] = h5py.ExternalLink("other.h5", "/data")
+
+
+def blob_behind_a_soft_link(file):
+    file["kept"] = [1.0]
+    file["data/a/0"] = h5py.SoftLink("/kept")
+
+
+def values_in_another_file(file):
+    file.create_dataset("data/a/0", (2,), "f4", external=[("secret", 0, 8)])
+
+
+def values_by_another_dataset(file):
+    layout = h5py.VirtualLayout((2,), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "kept", (2,))
+    file.create_virtual_dataset("data/a/0", layout)
+
+
+def filter_by_a_plugin(file):
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((2,))
+    properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+    space = h5py.h5s.create_simple((2,))
+    h5py.h5d.create(file.create_group("data/a").id, b"0", h5py.h5t.NATIVE_FLOAT, space, properties)
+
+
+def text_for_values(file):
+    file["data/a/0"] = [b"one"]
+
+
+FOREIGN = {
+    no_data: "no layers in it",
+    data_is_no_group: "no layers in it",
+    whole_numbers: "not the values of a blob",
+    values_left_out: "is not all in the file",
+    index_out_of_reach: "no layer has so many blobs",
+    groups_in_a_circle: "a group that is linked twice",
+    groups_linked_twice_a_level: "a group that is linked twice",
+    group_in_another_file: "a link to another place, which is not followed, found //data -> other.h5:/data",
+    blob_behind_a_soft_link: "a link to another place, which is not followed, found /data/a/0 -> :/kept",
+    values_in_another_file: "lies in another file",
+    values_by_another_dataset: "lies in another file",
+    filter_by_a_plugin: "a filter that is not HDF5's own, found 32015",
+    text_for_values: "not the values of a blob",
+}
+
+
+@pytest.mark.parametrize(("make", "says"), FOREIGN.items())
+def test_foreign_hdf5_is_refused(make, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_bytes(bytes(8))
+    with h5py.File("other.h5", "w") as file:
+        file["data/a/0"] = file["kept"] = np.ones(2, np.float32)
+    with h5py.File("net.h5", "w") as file:
+        make(file)
+    with pytest.raises(WeightsError, match=r"net\.h5") as caught:
+        weights.read_weights("net.h5")
+    assert says in str(caught.value)
+
+
+def test_hdf5_that_would_become_gigabytes_is_refused(tmp_path):
     path = tmp_path / "net.h5"
     with h5py.File(path, "w") as file:
-        make(file)
-    with pytest.raises(WeightsError, match=r"net\.h5"):
+        for index in range(3):
+            blob = file.create_dataset(f"data/a/{index}", (2**26,), "f4", compression="gzip", chunks=(2**26,))
+            blob.id.write_direct_chunk((0,), zlib.compress(bytes(2**20)))  # as if it held all of it
+    with pytest.raises(FileError, match=r"bytes that would become 768 MiB, expected at most 256 MiB") as caught:
         weights.read_weights(path)
+    assert caught.value.code == "file.unpacked"
+
+
+def test_chunks_compressed_or_not_are_read(tmp_path):
+    path = tmp_path / "net.h5"
+    values = np.arange(35, dtype=np.float32).reshape(5, 7)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data/a/0", data=values, chunks=(2, 4))
+        file.create_dataset("data/a/1", data=values, chunks=(2, 4), compression="gzip", shuffle=True, fletcher32=True)
+    assert all((array == values).all() for array in weights.read_weights(path).blobs["a"])
 
 
 def test_damaged_hdf5_reads_or_raises_a_typed_error(tmp_path):
