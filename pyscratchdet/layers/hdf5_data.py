@@ -10,6 +10,7 @@ import numpy as np
 from pyscratchdet.errors import DataError, Position
 from pyscratchdet.layers.base import Count, Layer, Shape, at_least, exactly, register
 from pyscratchdet.lazy import Tensor, torch
+from pyscratchdet.proto.hdf5 import read_datasets
 from pyscratchdet.rng import LibcRandom
 
 
@@ -68,13 +69,11 @@ class HDF5Data(Layer):
         return [array[row] for array in self._arrays]
 
     def _load(self) -> None:
-        import h5py
-
         path = self._files[self._file]
+        found = read_datasets(path, DataError, "data.hdf5", list(self.param.top))
         try:
-            with h5py.File(path, "r") as file:
-                self._arrays = [np.asarray(file[name][...], np.float32) for name in self.param.top]
-        except (OSError, KeyError, ValueError, TypeError) as error:
+            self._arrays = [np.asarray(found[name], np.float32) for name in self.param.top]
+        except (ValueError, TypeError) as error:  # text
             raise DataError(f"cannot read {path}: {error}", code="data.hdf5") from error
         lengths = [len(array) if array.ndim else 0 for array in self._arrays]
         if len(set(lengths)) != 1 or not lengths[0]:

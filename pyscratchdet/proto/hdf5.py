@@ -133,7 +133,9 @@ def _is_whole(dataset: Any) -> bool:
     if dataset.chunks:
         pieces = zip(dataset.shape, dataset.chunks, strict=True)
         return bool(dataset.id.get_num_chunks() == math.prod(-(-size // chunk) for size, chunk in pieces))
-    return bool(dataset.id.get_storage_size() == math.prod(dataset.shape) * dataset.id.get_type().get_size())
+    stored, size = dataset.id.get_storage_size(), math.prod(dataset.shape)
+    # Text of any length is stored elsewhere, and only where it begins is here.
+    return bool(stored >= size if dataset.dtype.kind == "O" else stored == size * dataset.dtype.itemsize)
 
 
 def read_hdf5(path: str) -> Weights:
