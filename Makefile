@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint wheel proto clean help
+.PHONY: demo test lint wheel proto clean help soak
 
 help:
 	@echo "make demo    data, nets, training, evaluation, pictures, conversion and proof, into demo/"
 	@echo "make test    all tests"
+	@echo "make soak    kill training, an LMDB and an evaluation N=200 times; all go on and end alike"
 	@echo "make lint    ruff and mypy"
 	@echo "make wheel   sdist and wheel into dist/, tried in an empty environment"
 	@echo "make proto   compile the Caffe schema after a change of caffe.proto"
@@ -29,6 +30,9 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+soak: $(READY)
+	$(BIN)/python tests/soak/soak.py $(or $(N),200)
 
 lint: $(READY)
 	$(BIN)/python -m pip install --quiet -e ".[dev]"

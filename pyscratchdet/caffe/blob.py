@@ -39,7 +39,7 @@ class Blob(BlobShape):
         return tuple(self._data.shape)
 
     def reshape(self, *shape: int) -> None:
-        """Gives the blob a new shape; values stay as far as they fit, as in Caffe."""
+        """Gives the blob a new shape; values that still fit stay, as in Caffe."""
         self.flush()
         self._data = _resized(self._data, shape)
         self._diff = None if self._diff is None else _resized(self._diff, shape)

@@ -16,7 +16,7 @@ from pyscratchdet.errors import DataError, UsageError
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
 
-# skimage's spline orders, as far as OpenCV has them.
+# skimage's spline orders, where OpenCV has them.
 _INTERPOLATION = {0: cv2.INTER_NEAREST, 1: cv2.INTER_LINEAR, 3: cv2.INTER_CUBIC}
 
 
@@ -183,7 +183,7 @@ class Transformer:
 
     def _check(self, name: str) -> None:
         if name not in self.inputs:
-            raise UsageError(f'"{name}" is no input', code="io.input", expected=list(self.inputs))
+            raise UsageError(f'"{name}" is not an input', code="io.input", expected=list(self.inputs))
 
 
 def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarray:
@@ -191,7 +191,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
 
     Raises:
         MissingFileError: There is no such file; an IOError too.
-        DataError: It is no picture.
+        DataError: It is not a picture.
     """
     check_file(filename)
     data = np.frombuffer(read_bytes(filename), np.uint8)

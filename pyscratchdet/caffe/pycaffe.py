@@ -156,7 +156,7 @@ class Net:
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """Loss weight of each blob, 0 for what is no loss."""
+        """Loss weight of each blob, 0 for blobs that are not losses."""
         return OrderedDict(zip(self._blob_names, self._blob_loss_weights, strict=True))
 
     @property

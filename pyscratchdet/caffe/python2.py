@@ -38,7 +38,7 @@ At = Callable[[tuple[int, int]], int]
 
 
 class ScriptError(PrototxtError):
-    """A script that is neither Python 3 nor Python 2 as far as we read it."""
+    """A script that can be read neither as Python 3 nor as Python 2."""
 
 
 def compile_source(source: str, path: str) -> Any:
@@ -294,7 +294,7 @@ class _Python2(ast.NodeTransformer):
 
 _ORDERINGS = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 
-# Methods that returned lists, or that are gone; __method__ looks at the object first.
+# Methods that returned lists, or no longer exist; __method__ looks at the object first.
 _METHODS = ("has_key", "items", "iteritems", "iterkeys", "itervalues", "keys", "values")
 
 

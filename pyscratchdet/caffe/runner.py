@@ -2,7 +2,7 @@
 
 The script sees this package as `caffe`. Where it starts `build/tools/caffe` (SSD's scripts write a job file and call
 it), the same command of `pyscratchdet` runs in its place. Paths in scripts are relative to the folder it is run in,
-the Caffe root of the original.
+which is the Caffe root for the original.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def install(finder: _CaffeFinder, folder: str, tools: Tools) -> None:
 
 
 def _check_if_exist(path: str) -> bool:
-    """The published check, which nobody looks at the result of: say what is missing."""
+    """The published check, whose result no script uses: says what is missing."""
     if os.path.exists(path):
         return True
     print(f"pyscratchdet.caffe: {path} does not exist in {os.getcwd()} (yet)", file=sys.stderr)

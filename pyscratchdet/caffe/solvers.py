@@ -29,7 +29,7 @@ class Solver:
         test_nets: The test nets.
     """
 
-    # The type that a class stands for; None takes the file's.
+    # The type of a class; None takes the one in the file.
     _type: str | None = None
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
@@ -98,7 +98,7 @@ class Solver:
 
 
 class SGDSolver(Solver):
-    """Stochastic gradient descent with momentum; the type of the file, where it names another, is passed over."""
+    """Stochastic gradient descent with momentum; a type that the file names is ignored."""
 
     _type = "SGD"
 

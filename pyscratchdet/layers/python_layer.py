@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pyscratchdet.errors import Position
 from pyscratchdet.layers.base import BlobSpec, Layer, Shape, at_least, register
 from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
@@ -237,6 +238,13 @@ class Python(Layer):
             if error.name == "caffe":
                 hint = "run the script with python -m pyscratchdet.caffe, or import pyscratchdet.caffe as caffe"
             raise self.fail(f'cannot import "{param.module}": {error}', "python", hint=hint) from error
+        except SyntaxError as error:
+            where = Position(error.filename or param.module, error.lineno or 0, error.offset or 0)
+            raise self.fail(
+                f'cannot import "{param.module}": {error.msg} ({where})',
+                "python",
+                hint="if it is Python 2, run the script with python -m pyscratchdet.caffe, which reads that",
+            ) from error
         cls = getattr(module, param.layer, None)
         if not (isinstance(cls, type) and issubclass(cls, UserLayer)):
             raise self.fail(

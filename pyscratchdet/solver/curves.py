@@ -75,12 +75,12 @@ def read_curves(path: str | os.PathLike[str]) -> Curves:
 
 
 def plot(runs: Sequence[Curves], output: str | os.PathLike[str], *, title: str = "", log_scale: bool = False) -> None:
-    """Draws loss, learning rate, mAP and gradient norm, one panel each, as far as the runs have them.
+    """Draws loss, learning rate, mAP and gradient norm, one panel for each that the runs have.
 
     A gradient norm is the mean between two displays, its fluctuation the standard deviation.
 
     Raises:
-        UsageError: The output's suffix is no picture format.
+        UsageError: The output's suffix is not a picture format.
         FileError: It cannot be written.
     """
     import matplotlib
@@ -151,7 +151,7 @@ def _read_metrics(curves: Curves, text: str, is_csv: bool, path: str) -> None:
             iteration = int(row["iteration"])
             numbers = {name: float(value) for name, value in row.items() if name not in ("kind", "iteration") and value}
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is no metrics file", code="plot.metrics") from error
+            raise DataError(f"{path} is not a metrics file", code="plot.metrics") from error
         for name, value in numbers.items():
             curves.add(name, iteration, value)
 
@@ -163,5 +163,5 @@ def _json_rows(text: str, path: str) -> Iterator[dict[str, str]]:
         except ValueError:
             if number == len(text.splitlines()):
                 return  # a run that was killed while it wrote
-            raise DataError(f"{path}:{number}: no JSON", code="plot.metrics") from None
+            raise DataError(f"{path}:{number}: not JSON", code="plot.metrics") from None
         yield {name: value for name, value in row.items() if value is not None}

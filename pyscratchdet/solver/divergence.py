@@ -1,4 +1,4 @@
-"""A loss that is no number any more: where it began and what to try."""
+"""A loss that is not finite any more: where it began and what to try."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def _first_bad_weights(net: Net) -> tuple[int, str] | None:
     for index, module in enumerate(net.layers):
         for role, blob in zip(module.roles, module.blobs, strict=True):
             if not torch.isfinite(blob).all():
-                return index, f"it began here: {role} of this layer has values that are no numbers"
+                return index, f"it began here: {role} of this layer has values that are not finite"
     return None
 
 
 def _first_bad_top(net: Net, blobs: Mapping[str, Tensor]) -> tuple[int, str] | None:
     for index, name, top in _tops(net, blobs):
         if not torch.isfinite(top).all():
-            return index, f'it began here: blob "{name}" has values that are no numbers'
+            return index, f'it began here: blob "{name}" has values that are not finite'
     return None
 
 
 def _largest(net: Net, blobs: Mapping[str, Tensor]) -> tuple[int, str] | None:
-    """Finds the layer whose values stand out most: all are numbers still, but too large ones."""
+    """Finds the layer whose values stand out most: all are still finite, but too large."""
     sizes = [(float(top.abs().max()), index, name) for index, name, top in _tops(net, blobs) if top.numel()]
     losses = net.loss_weights
     inner = [entry for entry in sizes if entry[2] not in losses] or sizes

@@ -59,14 +59,14 @@ class LearningRate:
             smoothed_loss: The displayed loss, which `plateau` watches.
 
         Raises:
-            SolverError: The settings give no number (poly beyond max_iter).
+            SolverError: The settings do not give a number (poly beyond max_iter).
         """
         rate = float(
             np.float32(self.param.base_lr * getattr(self, f"_{self.param.lr_policy}")(iteration, smoothed_loss))
         )
         if not math.isfinite(rate):
             raise SolverError(
-                f"the learning rate of iteration {iteration} is no number",
+                f"the learning rate of iteration {iteration} is not a number",
                 code="solver.rate",
                 found=rate,
                 hint="poly ends at max_iter",

@@ -63,7 +63,7 @@ class Solver:
         precision: Reference arithmetic or the fast mode.
         world: The processes that train together.
         feed: Gives the arrays of Input layers before each pass.
-        stop_when_diverged: Whether a loss that is no number ends the run, before its update is made.
+        stop_when_diverged: Whether a loss that is NaN or infinite, or explodes, ends the run before its update is made.
         keep: How many snapshots to keep; 0 keeps all.
 
     Attributes:
@@ -449,7 +449,7 @@ def read_solver(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
 
     Raises:
         FileError: The file cannot be read.
-        PrototxtError: It is no solver.
+        PrototxtError: It is not a solver.
     """
     return read(path, caffe_pb2.SolverParameter)
 

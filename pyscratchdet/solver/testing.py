@@ -77,7 +77,7 @@ def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
 
     Raises:
         UsageError: iterations is not above 0.
-        NetError: The net has inputs that nobody fills, or its outputs change their shapes between batches.
+        NetError: The net has inputs that nothing fills, or its outputs change their shapes between batches.
     """
     _check(net, iterations)
     _log.info(f"Running for {iterations} iterations.")

@@ -154,7 +154,7 @@ def test_forward_from_one_layer_to_another(net):
     # Sums of 80 products in float32.
     np.testing.assert_allclose(part["fc"], np.tile(weight.sum(1) + bias, (2, 1)), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(net.blobs["conv"].data, np.ones((2, 4, 5, 4)))
-    assert net._forward(0, 5) == pytest.approx(3 * float(whole["loss"]), rel=1e-6)
+    assert net._forward(0, 5) == pytest.approx(3 * float(whole["loss"]), rel=1e-6)  # float32 rounding
     np.testing.assert_array_equal(net.blobs["fc"].data, whole["fc"])
 
 
@@ -162,7 +162,7 @@ def test_forward_with_arrays(net):
     data, target = np.ones((2, 3, 7, 6)), np.zeros((2, 5))
     out = net.forward(data=data, target=target)
     assert (net.blobs["data"].data == 1).all()
-    np.testing.assert_allclose(out["loss"], (net.blobs["fc"].data ** 2).sum() / 4, rtol=1e-6)
+    np.testing.assert_allclose(out["loss"], (net.blobs["fc"].data ** 2).sum() / 4, rtol=1e-6)  # sums of 10 in float32
     with pytest.raises(NetError, match="do not match net inputs"):
         net.forward(data=data)
     with pytest.raises(NetError, match="not batch sized"):
@@ -199,7 +199,7 @@ def test_diffs_of_weights_add_up_and_those_of_blobs_do_not(net):
     assert net.blobs["loss"].diff == 3
     net.blobs["loss"].diff[...] = 6
     net.backward()
-    np.testing.assert_allclose(net.params["conv"][0].diff, 2 * weight, rtol=1e-6)
+    np.testing.assert_allclose(net.params["conv"][0].diff, 2 * weight, rtol=1e-6)  # float32 rounding
 
 
 def test_backward_in_part_and_from_given_diffs(net):
@@ -209,7 +209,7 @@ def test_backward_in_part_and_from_given_diffs(net):
     found = net.backward(start="fc", end="fc", diffs=["conv"])
     assert set(found) == {"fc", "conv"}
     expected = (diff @ net.params["fc"][0].data).reshape(2, 4, 5, 4)
-    np.testing.assert_allclose(found["conv"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["conv"], expected, rtol=1e-5, atol=1e-5)  # sums of 5 in float32
     assert not net.blobs["data"].diff.any()
     with pytest.raises(NetError, match="do not match net outputs"):
         net.backward(fc=diff)
@@ -219,7 +219,7 @@ def test_backward_without_forward_goes_by_the_blobs(net):
     net.blobs["conv"].data[...] = 1
     net.blobs["fc"].diff[...] = 1
     net.backward(start="fc", end="fc")
-    np.testing.assert_allclose(net.params["fc"][0].diff, np.full((5, 80), 2), rtol=1e-6)
+    np.testing.assert_allclose(net.params["fc"][0].diff, np.full((5, 80), 2), rtol=1e-6)  # float32 rounding
 
 
 def test_forward_in_pieces_then_backward(net):
@@ -264,7 +264,7 @@ def test_forward_reshapes_by_itself(write):
     net.blobs["data"].reshape(5, 2)
     net.blobs["data"].data[...] = 1
     assert net.forward()["prob"].shape == (5, 4)
-    np.testing.assert_allclose(net.blobs["prob"].data.sum(1), np.ones(5), rtol=1e-6)
+    np.testing.assert_allclose(net.blobs["prob"].data.sum(1), np.ones(5), rtol=1e-6)  # sums of 4 in float32
 
 
 def test_values_stay_when_a_blob_is_reshaped(write):
@@ -320,7 +320,7 @@ def test_forward_all_in_batches(write):
     found = net.forward_all(data=data, blobs=["fc"])
     weight, bias = (blob.data for blob in net.params["fc"])
     assert found["prob"].shape == (7, 4)
-    np.testing.assert_allclose(found["fc"], data @ weight.T + bias, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["fc"], data @ weight.T + bias, rtol=1e-5, atol=1e-6)  # sums of 2 in another order
 
 
 def test_forward_backward_all(write):
@@ -331,6 +331,7 @@ def test_forward_backward_all(write):
     prob = outputs["prob"]
     expected = prob * (diff - (diff * prob).sum(1, keepdims=True))
     assert gradients["data"].shape == (4, 2)
+    # Softmax's gradient subtracts values that nearly cancel.
     np.testing.assert_allclose(gradients["fc"], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -396,4 +397,4 @@ def test_the_gradient_of_a_layer_in_place_on_an_input(write, layer, slope):
     net.forward()
     net.blobs["data"].diff[...] = 3
     net.backward()
-    np.testing.assert_allclose(net.blobs["data"].diff, np.multiply(3, slope), rtol=1e-6)
+    np.testing.assert_allclose(net.blobs["data"].diff, np.multiply(3, slope), rtol=1e-6)  # float32 rounding

@@ -6,7 +6,7 @@ import pytest
 
 import pyscratchdet.caffe as caffe
 from pyscratchdet.caffe.coord_map import AxisMismatchException, UndefinedMapException, coord_map_from_to, crop
-from pyscratchdet.errors import DataError, SolverError, UsageError
+from pyscratchdet.errors import DataError, LayerError, SolverError, UsageError
 
 DEPLOY = """
 layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 6 } } }
@@ -42,6 +42,7 @@ def test_transformer_goes_both_ways():
     result = transformer.preprocess("data", image)
     expected = (image[:, :, ::-1].transpose(2, 0, 1) * 255 - np.array([104, 117, 123])[:, None, None]) * 0.5
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)  # float32 at values around 100
+    # There and back in float32.
     np.testing.assert_allclose(transformer.deprocess("data", result), image, rtol=1e-5, atol=1e-6)
     assert transformer.preprocess("data", picture(8, 9)).shape == (3, 4, 6)
     for refused in (
@@ -61,12 +62,13 @@ def test_pictures_and_messages(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), colours)
     image = caffe.io.load_image(tmp_path / "a.png")
     assert image.shape == (2, 3, 3)
-    np.testing.assert_allclose(image[0, 1], [0.2, 0, 1], rtol=1e-6)
+    np.testing.assert_allclose(image[0, 1], [0.2, 0, 1], rtol=1e-6)  # 51 / 255 in float32
     assert caffe.io.load_image(tmp_path / "a.png", color=False).shape == (2, 3, 1)
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"b\.png"):
         caffe.io.load_image(tmp_path / "b.png")
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((2, 3), 13107, np.uint16))
+    # 13107 / 65535 in float32.
     np.testing.assert_allclose(caffe.io.load_image(tmp_path / "deep.png"), np.full((2, 3, 3), 0.2), rtol=1e-6)
     uncompressed = (cv2.IMWRITE_TIFF_COMPRESSION, 1)  # older OpenCVs compress floats with loss
     cv2.imwrite(str(tmp_path / "float.tiff"), np.full((2, 3, 3), 0.75, np.float32), uncompressed)
@@ -93,9 +95,10 @@ def test_classifier_averages_crops_or_takes_the_centre(model):
     images = [picture(7, 9, seed) for seed in range(3)]
     centre = classifier.predict(images, oversample=False)
     expected = [image[1:5, 1:7, ::-1].mean((0, 1)) * 255 @ WEIGHT.T for image in images]
-    np.testing.assert_allclose(centre, expected, rtol=1e-5)
+    np.testing.assert_allclose(centre, expected, rtol=1e-5)  # sums of 3 in float32
     crops = [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)]
     means = [np.mean([image[t : t + 4, left : left + 6].mean((0, 1)) for t, left in crops], 0) for image in images]
+    # Means and sums of 3 in float32.
     np.testing.assert_allclose(classifier.predict(images), np.array(means)[:, ::-1] * 255 @ WEIGHT.T, rtol=1e-5)
 
 
@@ -106,8 +109,8 @@ def test_detector_scores_windows(model, tmp_path):
     detector = caffe.Detector(*model, raw_scale=255)
     found = detector.detect_windows([(str(tmp_path / "a.png"), [(0, 0, 4, 6), (4, 2, 8, 8)])])
     assert [entry["window"] for entry in found] == [(0, 0, 4, 6), (4, 2, 8, 8)]
-    np.testing.assert_allclose(found[0]["prediction"], WEIGHT @ [30, 20, 10], rtol=1e-5)
-    np.testing.assert_allclose(found[1]["prediction"], WEIGHT @ [100, 100, 100], rtol=1e-5)
+    np.testing.assert_allclose(found[0]["prediction"], WEIGHT @ [30, 20, 10], rtol=1e-5)  # sums of 3 in float32
+    np.testing.assert_allclose(found[1]["prediction"], WEIGHT @ [100, 100, 100], rtol=1e-5)  # sums of 3 in float32
     assert detector.detect_windows([]) == []
     with pytest.raises(UsageError, match="outside the picture"):
         detector.detect_windows([(str(tmp_path / "a.png"), [(9, 0, 12, 6)])])
@@ -143,8 +146,9 @@ def test_solver_steps_by_the_rule(solver_file):
     solver.add_callback(lambda: called.append("start"), lambda: called.append(solver.net.params["fc"][1].diff.copy()))
     solver.step(1)
     error = before.sum(1) + 2  # each of four equal items gives a quarter
-    np.testing.assert_allclose(called[1], error, rtol=1e-5)
-    np.testing.assert_allclose(bias, -0.1 * error, rtol=1e-5)
+    np.testing.assert_allclose(called[1], error, rtol=1e-5)  # a difference in float32
+    np.testing.assert_allclose(bias, -0.1 * error, rtol=1e-5)  # float32 rounding
+    # Float32 rounding.
     np.testing.assert_allclose(weight, before - 0.1 * np.tile(error[:, None], 3), rtol=1e-5, atol=1e-6)
     assert (called[0], solver.iter) == ("start", 1)
     solver.solve()
@@ -206,6 +210,19 @@ class Times(caffe.Layer):
     net.blobs["x"].data[...] = 4
     assert net.forward()["y"].tolist() == [[10] * 3] * 2
     assert net.backward(y=np.full((2, 3), 3))["x"].tolist() == [[7.5] * 3] * 2
+
+
+def test_a_python_layer_that_is_not_python3_is_one_error(tmp_path, monkeypatch):
+    (tmp_path / "old_layer.py").write_text("import sys\nprint 'hello'\n")
+    (tmp_path / "net.prototxt").write_text("""
+        input: "x" input_shape { dim: 2 dim: 3 }
+        layer { name: "t" type: "Python" bottom: "x" top: "y" python_param { module: "old_layer" layer: "Old" } }
+    """)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LayerError, match=r'cannot import "old_layer": Missing paren.*old_layer\.py:2:1') as caught:
+        caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    assert caught.value.layer == "t"
+    assert "python -m pyscratchdet.caffe" in caught.value.hint
 
 
 def test_crop_finds_the_offset():

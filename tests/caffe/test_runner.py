@@ -139,6 +139,26 @@ def test_python2_modules_on_the_path_are_read_as_such(tmp_path, inserted, half):
     assert made.stdout == f"hello from 3\n{half}\n", made.stderr
 
 
+def test_python2_layers_run(tmp_path):
+    (tmp_path / "old_layer.py").write_text("""
+import caffe
+class Half(caffe.Layer):
+    def setup(self, bottom, top):
+        print 'half of', len(bottom)
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data * (7 / 2)
+""")
+    (tmp_path / "net.prototxt").write_text("""
+        input: "x" input_shape { dim: 1 dim: 1 }
+        layer { name: "t" type: "Python" bottom: "x" top: "y" python_param { module: "old_layer" layer: "Half" } }
+    """)
+    script = "import caffe\nnet = caffe.Net('net.prototxt', caffe.TEST)\nnet.blobs['x'].data[...] = 2\n"
+    made = run(tmp_path, "script.py", script=script + "print net.forward()['y'].tolist()")
+    assert made.stdout == "half of 1\n[[6.0]]\n", made.stderr
+
+
 def test_scripts_that_look_into_the_compiled_module(tmp_path):
     """Published merge_bn.py scripts tell a layer's weights by their type."""
     (tmp_path / "net.prototxt").write_text("""

@@ -220,6 +220,7 @@ def test_synchronized_batchnorm_is_that_of_the_joined_batch(toy, tmp_path):
     alone = Solver(toy("", NET.replace("dim: 5", "dim: 10"), NET_SOLVER), feed=feed)
     alone.step(4)
     for name, mine in after_four_steps(alone).items():
+        # Each process sums in an order of its own.
         np.testing.assert_allclose(first[name], second[name], rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(mine, first[name], rtol=1e-5, atol=1e-6)  # sums in another order, over four steps
 

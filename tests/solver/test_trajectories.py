@@ -57,7 +57,7 @@ def test_trajectory(case, tmp_path):
     losses = replay.record["loss"]
     for step in replay.run(len(losses)):
         # The promise is 1e-4 over 20 steps; float32 sums in another order give 1e-6 over these 12.
-        assert replay.solver.smoothed_loss == pytest.approx(float(losses[step - 1]), rel=2e-5)
+        assert replay.solver.smoothed_loss == pytest.approx(float(losses[step - 1]), rel=2e-5)  # as in test_trajectory
         assert max((error(found, wanted) for found, wanted in replay.weights(step)), default=0) < 2e-5
 
 
@@ -83,7 +83,7 @@ def test_our_snapshot_is_the_recorded_one(case, tmp_path):
     ours, theirs = read_weights(message.learned_net).blobs, read_weights(model).blobs
     assert {name: len(blobs) for name, blobs in ours.items()} == {name: len(blobs) for name, blobs in theirs.items()}
     for name, blobs in theirs.items():
-        assert all(error(a, b) < 2e-5 for a, b in zip(ours[name], blobs, strict=True))
+        assert all(error(a, b) < 2e-5 for a, b in zip(ours[name], blobs, strict=True))  # as in test_trajectory
 
 
 @pytest.mark.parametrize("end", ["", ".h5"])
@@ -117,5 +117,5 @@ def test_recorded_snapshot_is_continued(case, tmp_path):
     second.solver.restore(path)
     losses = second.record["loss"]
     for step in second.run(len(losses) - half):
-        assert second.solver.smoothed_loss == pytest.approx(float(losses[step - 1]), rel=2e-5)
+        assert second.solver.smoothed_loss == pytest.approx(float(losses[step - 1]), rel=2e-5)  # as in test_trajectory
     assert step == len(losses)
