@@ -10,7 +10,7 @@ usage: dump_caffe_blobs.py NET.prototxt MODEL.caffemodel OUTPUT.npz [INPUT.npz]
 INPUT.npz holds one array per input blob, as the net takes it; left out, the inputs are noise of a fixed seed. Data
 layers give what they read. OUTPUT.npz holds float32 arrays:
   in:<blob>             inputs, and what data layers read
-  out:<blob>            all other blobs; those that in-place layers change are recorded as they finally are
+  out:<blob>            all other blobs, and inputs that an in-place layer changes; as they finally are
 --train takes the net in the TRAIN phase.
 --gradients adds one backward pass, from the losses or, in a net without any, from noise at its outputs:
   topdiff:<blob>        that noise
@@ -43,7 +43,7 @@ def sources(net):
 
 
 def fill_inputs(net, given):
-    """Gives the inputs their arrays, or noise as wide as a picture minus its mean."""
+    """Gives the inputs their arrays, or noise as wide as a picture minus its mean, and returns copies of them."""
     noise = np.random.RandomState(1)
     for name in net.inputs:
         blob = net.blobs[name]
@@ -55,6 +55,7 @@ def fill_inputs(net, given):
         blob.reshape(*given[name].shape)
         net.reshape()
         blob.data[...] = given[name]
+    return {name: net.blobs[name].data.copy() for name in net.inputs}
 
 
 def force_backward(prototxt):
@@ -82,10 +83,15 @@ def make_net(arguments):
 
 def record_blobs(net, given):
     """Runs the net forward and returns all blobs."""
-    fill_inputs(net, given)
+    inputs = fill_inputs(net, given)
     net.forward()
     outside = sources(net)
-    return {("in:" if name in outside else "out:") + name: blob.data.copy() for name, blob in net.blobs.items()}
+    arrays = {"in:" + name: array for name, array in inputs.items()}
+    for name, blob in net.blobs.items():
+        if name not in inputs or not np.array_equal(blob.data, inputs[name]):
+            is_read = name in outside and name not in inputs  # by a data layer
+            arrays[("in:" if is_read else "out:") + name] = blob.data.copy()
+    return arrays
 
 
 def record_gradients(net):
@@ -116,11 +122,12 @@ def record_step(solver_file, model, given):
     """Returns the weights before and after the first update of a solver."""
     solver = caffe.get_solver(solver_file)
     solver.net.copy_from(model)
-    fill_inputs(solver.net, given)
+    inputs = fill_inputs(solver.net, given)
     arrays = weights(solver.net, "before", "data")
     solver.step(1)
     arrays.update(weights(solver.net, "after", "data"))
-    arrays.update(("step_in:" + name, solver.net.blobs[name].data.copy()) for name in sources(solver.net))
+    for name in sources(solver.net):
+        arrays["step_in:" + name] = inputs[name] if name in inputs else solver.net.blobs[name].data.copy()
     return arrays
 
 

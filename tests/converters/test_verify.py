@@ -32,6 +32,13 @@ from pyscratchdet.runtime import build_net, copy_weights, net_blobs
 ROOT = Path(__file__).parents[2]
 
 
+HEAD = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 dim: 5 dim: 7 } } }'
+CONV = """convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } }"""
+IN_PLACE_ON_INPUT = f"""{HEAD}
+layer {{ name: "p" type: "Power" bottom: "data" top: "data" power_param {{ scale: 2 shift: 1 }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {CONV} }}"""
+
+
 def run_verify(*arguments):
     return main(["verify", *arguments])
 
@@ -194,6 +201,18 @@ def test_recording_made_by_the_dump_script(tmp_path, capsys):
     assert "recording recorded.npz agree on all" in " ".join(capsys.readouterr().out.split())
 
 
+def test_recording_of_a_layer_in_place_on_the_input(tmp_path):
+    """The script keeps the input as it was given and as the layer leaves it."""
+    deploy, caffemodel = write_net(tmp_path, IN_PLACE_ON_INPUT)
+    target = tmp_path / "recorded.npz"
+    command = [sys.executable, "-m", "pyscratchdet.caffe", str(ROOT / "scripts" / "dump_caffe_blobs.py")]
+    done = subprocess.run([*command, deploy, caffemodel, str(target)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    arrays = np.load(target)
+    np.testing.assert_array_equal(arrays["out:data"], arrays["in:data"] * 2 + 1)
+    assert run_verify("--model", deploy, "--weights", caffemodel, "--against", str(target)) == 0
+
+
 def test_other_inputs_than_the_recorded_are_refused(tmp_path):
     path = tmp_path / "r.npz"
     np.savez(path, **{"in:data": noise((1, 3, 4, 5)), "out:a": noise((2, 7))})
@@ -235,8 +254,6 @@ def test_status_2_for_bad_arguments(tmp_path, capsys):
 
 # --- OpenCV shows every value as it was made, though it reuses memory ---
 
-HEAD = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 dim: 5 dim: 7 } } }'
-CONV = """convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } }"""
 SLICED = f"""{HEAD}
 layer {{ name: "cut" type: "Slice" bottom: "data" top: "a" top: "b" top: "c"
   slice_param {{ axis: 1 slice_point: 1 slice_point: 2 }} }}
@@ -307,10 +324,7 @@ def test_input_of_another_size_than_the_file_says(tmp_path, engine, capsys):
 
 
 def test_layer_in_place_on_the_input(tmp_path):
-    text = f"""{HEAD}
-layer {{ name: "p" type: "Power" bottom: "data" top: "data" power_param {{ scale: 2 shift: 1 }} }}
-layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {CONV} }}"""
-    net, engine = opencv_of(tmp_path, text)
+    net, engine = opencv_of(tmp_path, IN_PLACE_ON_INPUT)
     result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))})
     assert result.agrees
     assert [blob.blob for blob in result.blobs] == ["data", "conv"]
