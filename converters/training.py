@@ -240,7 +240,11 @@ def solver_step(
     place = torch.device(device)
     given = {name: torch.from_numpy(np.array(array, np.float32)).to(place) for name, array in inputs.items()}
     solver = Solver(
-        param, device=place, precision=precision, feed=lambda net: {name: given[name] for name in net.input_names}
+        param,
+        device=place,
+        precision=precision,
+        feed=lambda net: {name: given[name] for name in net.input_names},
+        writes=False,
     )
     copy_weights(solver.net, weights)
     solver.step(1)

@@ -50,6 +50,7 @@ _TOOLS = {
     "upgrade_net_proto_text": "upgrade-net",
     "upgrade_solver_proto_text": "upgrade-solver",
 }
+_BUILDERS = re.compile(r"(-m pyscratchdet\s+(?:train|test|time|extract-features))\b")
 _TOOL = re.compile(rf"[\w./$~-]*build/tools/({'|'.join(_TOOLS)})(?:\.bin)?(?=[\s\\\"']|$)")
 
 
@@ -331,5 +332,6 @@ def substitute(text: str, gpu: str | None = None) -> str:
         command = _TOOLS[match.group(1)]
         return f"{shlex.quote(sys.executable)} -m pyscratchdet {command}".rstrip()
 
-    text = _TOOL.sub(stand_in, text)
+    # Caffe's programs run Python layers; this is a script's own doing, as its imports are.
+    text = _BUILDERS.sub(r"\1 --allow-python", _TOOL.sub(stand_in, text))
     return text if gpu is None else re.sub(r"--?gpu[ =][\w,]+", f"--gpu {gpu}" if gpu else "", text)

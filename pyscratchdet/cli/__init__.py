@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from pyscratchdet.cli.console import WarningFormatter, say
-from pyscratchdet.cli.flags import HelpFormatter, unknown_fields
+from pyscratchdet.cli.flags import HelpFormatter, python_layers, unknown_fields
 from pyscratchdet.errors import PyScratchDetError, nearest
 from pyscratchdet.memory import keep_freed_memory
 
@@ -49,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:  # not called by another program: the process is this command's
         keep_freed_memory()
         arguments = sys.argv[1:]
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(WarningFormatter())
     try:
         return _dispatch(arguments)
     except PyScratchDetError as error:
@@ -76,7 +72,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     if command not in COMMANDS:
         hint = nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
-        say(f'pyscratchdet: unknown command "{command}"; {hint}', stderr=True)
+        print(f'pyscratchdet: unknown command "{command}"; {hint}', file=sys.stderr)
         return 2
     name, summary = COMMANDS[command]
     module = importlib.import_module(f"{__name__}.{name}")
@@ -85,7 +81,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     parser.set_defaults(command=command)
     module.configure(parser)
     args = parser.parse_args(arguments[1:])
-    with unknown_fields(args):
+    with unknown_fields(args), python_layers(args):
         status: int = module.run(args)
     return status
 

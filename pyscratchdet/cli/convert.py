@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.flags import HelpFormatter, add_allow_unknown
+from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_allow_unknown
 
 if TYPE_CHECKING:
     from pyscratchdet.converters.build import NetBuilder
@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "size": {"type": int, "default": 224, "help": "height and width of the model's input (default: 224)"},
 }
 _NAMES = ("command", "source", "target")
-_NET = ("model", "allow_unknown")  # where a prototxt is read
+_NET = ("model", "allow_unknown", "allow_python")  # where a prototxt is read
 _ONNX = ("half", "heads")  # how ONNX is written
 
 _CAFFE, _TORCH, _STATE = ("*.caffemodel", "*.h5"), ("*.pt", "*.pth"), ("*.solverstate", "*.solverstate.h5")
@@ -118,7 +118,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, settings in OPTIONS.items():
         parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
     add_allow_unknown(parser)
-    parser.set_defaults(allow_unknown=False)
+    add_allow_python(parser)
+    parser.set_defaults(allow_unknown=False, allow_python=False)
     parser.epilog = "\n".join(
         ["directions, and the options that each reads:"]
         + [line for direction in DIRECTIONS for line in ("", *direction.lines())]
@@ -232,7 +233,7 @@ DIRECTIONS = (
         ("*.caffemodel",),
         _torchvision_backbone,
         chosen_by=("model",),
-        takes=("weights", "size", "allow_unknown"),
+        takes=("weights", "size", *_NET),
     ),
     Direction(
         "a torchvision model as a net",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyscratchdet.cli.flags import add_allow_unknown
+from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rankdir", default="TB", choices=("TB", "LR", "BT", "RL"), help="direction (default: TB)")
     parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST", "ALL"), help="layers of one phase, or all")
     add_allow_unknown(parser)
+    add_allow_python(parser)
 
 
 def run(args: argparse.Namespace) -> int:

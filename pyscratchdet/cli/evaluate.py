@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_argument, finite, make_detector, positive
-from pyscratchdet.cli.flags import add_allow_unknown
+from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_argument, make_detector, positive
+from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to judge")
     add_gpu_argument(caffe)
     add_allow_unknown(caffe)
+    add_allow_python(caffe)
     caffe.add_argument("--json", action="store_true", help="print the figures as json")
 
 
@@ -55,7 +56,7 @@ def add_voc_arguments(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument("--set", default="test", metavar="NAME", help="image set (default: %(default)s)")
     parser.add_argument("--metric", default="11point", choices=["11point", "area"], help="VOC 2007's or 2012's AP rule")
     parser.add_argument(
-        "--overlap", type=finite, default=0.5, metavar="IOU", help="lowest IoU of a hit (default: %(default)s)"
+        "--overlap", type=float, default=0.5, metavar="IOU", help="lowest IoU of a hit (default: %(default)s)"
     )
 
 

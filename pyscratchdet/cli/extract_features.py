@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyscratchdet.cli.flags import add_allow_unknown
+from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("device", metavar="DEVICE_ID", nargs="?", default="0", help="GPU (default: 0)")
     add_allow_unknown(parser)
+    add_allow_python(parser)
 
 
 def run(args: argparse.Namespace) -> int:

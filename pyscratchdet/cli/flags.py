@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
-
-from pyscratchdet.cli.console import warn
 
 _TRUE = ("true", "t", "1", "yes", "y")
 _FALSE = ("false", "f", "0", "no", "n")
@@ -74,11 +73,12 @@ def _both_cases(value: str) -> list[list[str]]:
 
 
 def add_net_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags by which a net's layers are chosen, the device, and `--allow-unknown`."""
+    """Adds the flags by which a net's layers are chosen, the device, and what a net file may do."""
     add_flag(parser, "gpu", default="", metavar="IDS", help='device numbers such as 0,1, or "all" (default: the CPU)')
     add_flag(parser, "level", type=int, default=0, metavar="N", help="level for min_level and max_level rules")
     add_flag(parser, "stage", default="", metavar="NAME,...", help="stages for stage and not_stage rules")
     add_allow_unknown(parser)
+    add_allow_python(parser)
 
 
 def add_allow_unknown(parser: argparse._ActionsContainer) -> None:
@@ -88,6 +88,27 @@ def add_allow_unknown(parser: argparse._ActionsContainer) -> None:
         action="store_true",
         help="pass over prototxt fields that Caffe does not have, with a warning that lists them",
     )
+
+
+def add_allow_python(parser: argparse._ActionsContainer) -> None:
+    """Adds `--allow-python`, which every command that builds a net has; `python_layers` makes it true."""
+    parser.add_argument(
+        "--allow-python",
+        action="store_true",
+        help="import and run the modules that the net's Python layers name",
+    )
+
+
+@contextmanager
+def python_layers(args: argparse.Namespace) -> Iterator[None]:
+    """Does what `--allow-python` asks for while a command runs."""
+    if not getattr(args, "allow_python", False):
+        yield
+        return
+    from pyscratchdet.layers.python_layer import python_layers_allowed
+
+    with python_layers_allowed():
+        yield
 
 
 @contextmanager
@@ -102,7 +123,7 @@ def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
 
     def show(message: Warning | str, *_: object) -> None:
         if str(message) not in shown:
-            warn(message)
+            print(f"pyscratchdet: warning: {message}", file=sys.stderr)
         shown.add(str(message))
 
     with unknown_fields_allowed() if args.allow_unknown else nullcontext(), warnings.catch_warnings():

@@ -65,6 +65,7 @@ class Solver:
         feed: Gives the arrays of Input layers before each pass.
         stop_when_diverged: Whether a loss that is NaN or infinite, or explodes, ends the run before its update is made.
         keep: How many snapshots to keep; 0 keeps all.
+        writes: Whether the nets may write the files that they name (HDF5Output, `save_output_param`).
 
     Attributes:
         param: The settings, in the latest format.
@@ -100,6 +101,7 @@ class Solver:
         feed: Feed | None = None,
         stop_when_diverged: bool = True,
         keep: int = 0,
+        writes: bool = True,
     ) -> None:
         self.param = upgrade_solver(param if isinstance(param, caffe_pb2.SolverParameter) else read_solver(param))
         check_settings(self.param)
@@ -109,6 +111,7 @@ class Solver:
         self.feed = feed or (lambda net: None)
         self.stop_when_diverged = stop_when_diverged
         self.keep = keep
+        self._writes = writes
         _log.info(f"Initializing solver from parameters: \n{to_text(self.param).strip()}")
         if self.world.is_root and self.param.snapshot:
             _probe(self.param.snapshot_prefix)
@@ -440,7 +443,15 @@ class Solver:
 
     def _build(self, choice: NetChoice, what: str) -> Net:
         _log.info(f"{what}{choice.source}")
-        net = build_net(choice.net, choice.phase, choice.level, choice.stages, self.random, self._options, writes=True)
+        net = build_net(
+            choice.net,
+            choice.phase,
+            choice.level,
+            choice.stages,
+            self.random,
+            self._options,
+            writes=self._writes,
+        )
         return self.precision.prepare(net.to(self.device), self.device)
 
 

@@ -237,7 +237,9 @@ def test_the_fork_follows_from_the_functions_used(source, fork):
 def test_substitution_of_programs():
     job = './build/tools/caffe train \\\n--solver="s" --gpu 0,1 2>&1\n/opt/caffe/build/tools/get_image_size a b'
     python = f"{sys.executable} -m pyscratchdet"
-    assert substitute(job) == f'{python} train \\\n--solver="s" --gpu 0,1 2>&1\n{python} get-image-size a b'
+    assert (
+        substitute(job) == f'{python} train --allow-python \\\n--solver="s" --gpu 0,1 2>&1\n{python} get-image-size a b'
+    )
     assert "--gpu 3 2>&1" in substitute(job, "3")
     assert "--gpu" not in substitute(job, "")
     assert substitute("ls build/tools; caffe train") == "ls build/tools; caffe train"
@@ -247,4 +249,4 @@ def test_commands_that_are_not_caffes_stay():
     tools = Tools()
     assert tools.command(["ls", "-l"]) == ["ls", "-l"]
     assert tools.command("echo hello") == "echo hello"
-    assert tools.command(["./build/tools/caffe", "time"])[-2:] == ["pyscratchdet", "time"]
+    assert tools.command(["./build/tools/caffe", "time"])[-2:] == ["time", "--allow-python"]
