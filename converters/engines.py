@@ -116,7 +116,7 @@ class PyTorchEngine(Engine):
 
     def _fitted(self, array: np.ndarray, shape: Shape, layer: Layer) -> torch.Tensor | None:
         """Returns a value of the reference in our shape, or None if it does not fit."""
-        if layer.type == "DetectionOutput":
+        if layer.makes_detections:
             shape = array.shape
         if not same_shape(array.shape, shape):
             return None

@@ -72,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
         for comparison in _compare(name, recordings.get(name), args, trainee, first, inputs, blobs)
     ]
     _check_that_some_ran(comparisons)
+    passed_over = [str(entry) for entry in trainee.file.passed_over if not entry.is_harmless]
+    for comparison in comparisons:
+        comparison.passed_over = passed_over
     out = console()
     for comparison in comparisons:
         print_table(comparison, out, everything=args.all)

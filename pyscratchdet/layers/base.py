@@ -134,6 +134,8 @@ class Layer(ABC):
         copies_bottom: True when in TEST every top is the first bottom.
         moves_values: True when the tops are the bottoms' values in another order or shape.
         reads_shapes: True when the tops depend on nothing but the bottoms' shapes.
+        sums_many: True when a top's value is a sum over many terms, whose float32 rounding depends on their order.
+        makes_detections: True when the first top's rows are detections, those of equal score in any order.
         settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
         fills_at_setup: True when tops have values from set-up on, and those of constant fillers stay (DummyData).
     """
@@ -149,6 +151,8 @@ class Layer(ABC):
     copies_bottom: ClassVar[bool] = False
     moves_values: ClassVar[bool] = False
     reads_shapes: ClassVar[bool] = False
+    sums_many: ClassVar[bool] = False
+    makes_detections: ClassVar[bool] = False
     settings: ClassVar[str] = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:

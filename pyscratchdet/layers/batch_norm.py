@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class BatchNorm(Layer):
 
     With the context's option `sync_batchnorm` the batch is that of all processes that train together.
     """
+
+    sums_many: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.batch_norm_param

@@ -184,6 +184,7 @@ class Convolution(_Convolution):
 
     _onnx_type: ClassVar[str] = "Conv"
     _torch_name: ClassVar[str] = "conv"
+    sums_many: ClassVar[bool] = True
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(math.prod(top) for top in tops) * math.prod(self.blobs[0].shape[1:])
@@ -207,6 +208,8 @@ class Convolution(_Convolution):
 class DepthwiseConvolution(Convolution):
     """One filter per channel, as the MobileNet forks define it; `group` is the number of channels, given or not."""
 
+    sums_many: ClassVar[bool] = False  # a window of one channel
+
     def _group(self) -> int:
         group = self.param.convolution_param.group
         if group not in (1, self.channels):
@@ -220,6 +223,7 @@ class Deconvolution(_Convolution):
 
     _onnx_type: ClassVar[str] = "ConvTranspose"
     _torch_name: ClassVar[str] = "conv_transpose"
+    sums_many: ClassVar[bool] = True
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(math.prod(bottom) for bottom in bottoms) * math.prod(self.blobs[0].shape[1:])

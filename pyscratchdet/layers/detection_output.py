@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class DetectionOutput(Layer):
 
     bottoms = Count(3, 5)
     no_gradient = frozenset(range(5))
+    makes_detections: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.output_param = self.param.detection_output_param

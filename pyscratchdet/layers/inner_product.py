@@ -20,6 +20,7 @@ class InnerProduct(Layer):
     """
 
     settings: ClassVar[str] = "inner_product_param"
+    sums_many: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.inner_product_param

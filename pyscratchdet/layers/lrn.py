@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class LRN(Layer):
 
     WITHIN_CHANNEL: y = x / (1 + alpha * mean of x^2 over a square window, zeros outside)^beta; k is not used.
     """
+
+    sums_many: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.lrn_param

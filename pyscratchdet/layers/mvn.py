@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class MVN(Layer):
     The top has four axes, as the original's. eps stands outside the root; the gradient is the original's, which takes
     the whole divisor for the root of a variance.
     """
+
+    sums_many: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.mvn_param

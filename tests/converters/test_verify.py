@@ -442,6 +442,28 @@ def test_where_no_engine_runs_nothing_is_proved(tmp_path, capsys):
     assert "nothing was compared: opencv did not run" in capsys.readouterr().err
 
 
+def test_the_verdict_repeats_what_was_passed_over(tmp_path, capsys):
+    """Fields of an unknown Caffe; those that are known to change nothing are not worth repeating."""
+    conv = CONV.replace("kernel_size: 3", "kernel_size: 3 surprise: 7 engine: MKLDNN")
+    text = f"""{HEAD}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {conv} }}"""
+    (tmp_path / "deploy.prototxt").write_text(text)
+    figures, report = tmp_path / "v.json", tmp_path / "v.html"
+    options = ("--allow-unknown", "--against", "onnxruntime", "--json", str(figures), "--report", str(report))
+    assert run_verify("--model", str(tmp_path / "deploy.prototxt"), *options) == 0
+    said = (
+        'Of the net file, unknown fields that may change results were passed over: line 2: layer "conv" (Convolution): '
+    )
+    said += "convolution_param.surprise: 7."
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "agree on all 1 blob; worst relative L2 error" in printed
+    assert printed.endswith(f"{said} report: {report}")
+    (comparison,) = json.loads(figures.read_text())
+    assert comparison["verdict"].endswith(said)
+    assert comparison["passed_over"] == ['line 2: layer "conv" (Convolution): convolution_param.surprise: 7']
+    assert "convolution_param.surprise: 7" in report.read_text()
+
+
 def test_net_without_outputs(tmp_path, capsys):
     (tmp_path / "deploy.prototxt").write_text(f'{HEAD} layer {{ name: "s" type: "Silence" bottom: "data" }}')
     assert run_verify("--model", str(tmp_path / "deploy.prototxt")) == 2
