@@ -132,26 +132,24 @@ def _is_test(args: argparse.Namespace) -> bool:
 
 def _write(root: str, entries: list[tuple[str, str]], database: str, options: Any) -> list[Any]:
     """Writes a database, says what was skipped, and returns what was written."""
-    from rich.progress import Progress
-
-    from pyscratchdet.cli.console import console
+    from pyscratchdet.cli.console import say
     from pyscratchdet.data.annoset import write_annoset
+    from pyscratchdet.progress import Progress
 
-    terminal = console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
-        task = bar.add_task(os.path.basename(database), total=len(entries))
-        summary = write_annoset(root, entries, database, options, lambda done: bar.update(task, completed=done))
-    print(f"{database}: " + "\n".join(summary.lines()))
+    with Progress(len(entries)) as progress:
+        summary = write_annoset(root, entries, database, options, progress)
+    say(f"{database}: " + "\n".join(summary.lines()))
     return summary.written
 
 
 def _show(args: argparse.Namespace) -> int:
     from itertools import islice
 
+    from pyscratchdet.cli.console import say
     from pyscratchdet.data.database import Database
 
     database = Database(args.words[1])
-    print(f"{database.path}: {len(database)} records")
+    say(f"{database.path}: {len(database)} records")
     names = _names(args.label_map_file)
     if args.model:
         return _show_samples(args, names)
@@ -164,27 +162,28 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
     import cv2
     import numpy as np
 
+    from pyscratchdet.cli.console import say
     from pyscratchdet.data.objects import objects_of
     from pyscratchdet.data.records import annotated_of
     from pyscratchdet.data.transform import DataTransformer
     from pyscratchdet.detect.draw import draw_detections
     from pyscratchdet.detect.tables import ImageDetections
-    from pyscratchdet.files import write_bytes
+    from pyscratchdet.files import safe_file_name, write_bytes
     from pyscratchdet.proto import caffe_pb2
 
     record = annotated_of(value, f'record "{key}"')
     objects = objects_of([record], [f'record "{key}"'])
     datum = record.datum
-    print(f"{key}  {datum.width} x {datum.height}, {len(datum.data)} bytes" + ("" if datum.encoded else ", raw"))
+    say(f"{key}  {datum.width} x {datum.height}, {len(datum.data)} bytes" + ("" if datum.encoded else ", raw"))
     scale = np.array([datum.width, datum.height] * 2, np.float32)
     for label, box, difficult in zip(objects.labels, objects.boxes * scale, objects.difficult, strict=True):
         corners = " ".join(f"{value:.1f}" for value in box)
-        print(f"    {names.get(int(label), label)} {corners}" + (" difficult" if difficult else ""))
+        say(f"    {names.get(int(label), label)} {corners}" + (" difficult" if difficult else ""))
     if folder is not None:
         image = DataTransformer(caffe_pb2.TransformationParameter()).decode_datum(datum, key)
         found = ImageDetections(objects.labels, np.ones(len(objects), np.float32), objects.boxes * scale)
         data = cv2.imencode(".png", draw_detections(image, found, names))[1]
-        write_bytes(os.path.join(folder, key.replace("/", "_") + ".png"), bytes(data))
+        write_bytes(os.path.join(folder, f"{safe_file_name(key)}.png"), bytes(data))
 
 
 def _show_samples(args: argparse.Namespace, names: dict[int, str]) -> int:

@@ -7,15 +7,17 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pyscratchdet.detect.tables import DetectionTable
-from pyscratchdet.errors import DataError, FileError, Position
+from pyscratchdet.errors import DataError, FileError, Position, PyScratchDetError
 from pyscratchdet.evaluate.tables import GroundTruthTable
-from pyscratchdet.files import read_bytes, safe_file_name, write_text
+from pyscratchdet.files import read_bytes, read_json, safe_file_name, write_text
 
 VOC_PREFIX = "comp4_det_test_"
+_COCO_CODE, _COCO_ROWS = "evaluate.coco-results", "a list of image_id, category_id, bbox and score"
 
 
 def write_voc_results(
@@ -173,29 +175,29 @@ def read_coco_results(path: str | os.PathLike[str], truth: GroundTruthTable) -> 
         FileError: The file cannot be read.
         DataError: It is not a list of results, or speaks of unknown images or categories.
     """
-
-    def wrong(message: str, **details: object) -> DataError:
-        return DataError(f"{os.fspath(path)}: {message}", code="evaluate.coco-results", **details)  # type: ignore[arg-type]
-
-    text = read_bytes(path)
+    rows = read_json(path, "COCO results", _COCO_CODE)
     try:
-        rows = json.loads(text)
-        image = [row["image_id"] for row in rows]
-        category = [row["category_id"] for row in rows]
         score = np.array([row["score"] for row in rows], np.float64)
         boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
-    except (ValueError, TypeError, KeyError) as error:
-        expected = "a list of image_id, category_id, bbox and score"
-        raise wrong("not COCO results", expected=expected, found=str(error)) from None
-    image_index = {number: index for index, number in enumerate(truth.image_ids)}
-    labels = {number: label for label, number in enumerate(truth.category_ids, start=1)}
-    for numbers, known, what in ((image, image_index, "image_id"), (category, labels, "category_id")):
-        unknown = next((number for number in numbers if number not in known), None)
-        if unknown is not None:
-            raise wrong(f"{what} {unknown} is not in the set", hint="were the results made on another set?")
-    return DetectionTable(
-        np.array([image_index[number] for number in image], np.int64),
-        np.array([labels[number] for number in category], np.int64),
-        score,
-        np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
-    )
+        image = _rows_of(path, "image_id", rows, truth.image_ids)
+        category = _rows_of(path, "category_id", rows, truth.category_ids)
+    except PyScratchDetError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        message = f"{os.fspath(path)}: not COCO results"
+        raise DataError(message, code=_COCO_CODE, expected=_COCO_ROWS, found=str(error)) from None
+    return DetectionTable(image, category + 1, score, np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]))
+
+
+def _rows_of(path: str | os.PathLike[str], what: str, rows: Sequence[dict[str, Any]], known: list[int]) -> np.ndarray:
+    """Returns where the numbers of a column stand in `known`."""
+    places = {number: place for place, number in enumerate(known)}
+    numbers = [row[what] for row in rows]
+    unknown = next((number for number in numbers if number not in places), None)
+    if unknown is not None:
+        raise DataError(
+            f"{os.fspath(path)}: {what} {unknown} is not in the set",
+            code=_COCO_CODE,
+            hint="were the results made on another set?",
+        )
+    return np.array([places[number] for number in numbers], np.int64)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyscratchdet.errors import DataError, UsageError
+from pyscratchdet.errors import DataError, UsageError, printable
 from pyscratchdet.files import atomic_path, read_bytes
 
 Series = dict[int, float]
@@ -59,7 +59,7 @@ def read_curves(path: str | os.PathLike[str]) -> Curves:
         DataError: There is nothing to plot in it.
     """
     text = read_bytes(path).decode("utf-8", errors="replace")
-    curves = Curves(Path(path).stem)
+    curves = Curves(printable(Path(path).stem))
     suffix = Path(path).suffix
     if suffix in (".csv", ".json", ".jsonl"):
         _read_metrics(curves, text, suffix == ".csv", os.fspath(path))
@@ -105,10 +105,11 @@ def plot(runs: Sequence[Curves], output: str | os.PathLike[str], *, title: str =
         if log_scale and label not in ("learning rate", "mAP"):
             axis.set_yscale("log", nonpositive="mask")
     if len(runs) > 1 or any("test loss" in run.series for run in runs):
-        axes[0, 0].legend()
+        for text in axes[0, 0].legend().get_texts():
+            text.set_parse_math(False)  # "$" in a file's name is a dollar
     axes[-1, 0].set_xlabel("iteration")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)
     with atomic_path(output) as temporary:
         figure.savefig(temporary, format=suffix, dpi=120)
     pyplot.close(figure)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from pyscratchdet.data.label_map import coco_label_map, coco_voc_map, label_to_n
 from pyscratchdet.data.lists import read_list
 from pyscratchdet.data.records import annotated_of, datum_of
 from pyscratchdet.errors import DataError, FileError, UsageError
+from pyscratchdet.proto import caffe_pb2
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -265,6 +267,18 @@ def test_show_augmented_samples(tmp_path, capsys):
     (tmp_path / "train.prototxt").write_text(net.replace("TRAIN", "TEST"))
     assert main([*arguments, "--model", f"{tmp_path}/train.prototxt"]) == 2
     assert "no AnnotatedData layer for training" in capsys.readouterr().err
+
+
+def test_show_records_whose_keys_are_not_names(tmp_path, capsys):
+    """A key may hold anything: it is shown as text, and what is drawn stays in its folder."""
+    datum = caffe_pb2.AnnotatedDatum(type=caffe_pb2.AnnotatedDatum.BBOX)
+    datum.datum.width, datum.datum.height, datum.datum.channels, datum.datum.data = 5, 4, 3, bytes(60)
+    with lmdb.open(str(tmp_path / "db")) as database, database.begin(write=True) as transaction:
+        transaction.put(b"../../\x1b[2J\x00[/b]\xff", datum.SerializeToString())
+    out = tmp_path / "a" / "b" / "out"
+    assert main(["lmdb", "show", str(tmp_path / "db"), "-o", str(out)]) == 0
+    assert r"../../\x1b[2J\x00[/b]" in capsys.readouterr().out
+    assert [path.parent for path in tmp_path.rglob("*.png")] == [out]
 
 
 def test_known_label_maps(tmp_path):

@@ -17,10 +17,10 @@ def test_boxes_are_in_pixels_of_each_picture(detector, picture):
         [picture((0, 1, 2)), picture((2, 3, 5), height=32, width=60), picture(height=8, width=12)]
     )
     np.testing.assert_array_equal(first.labels, [1])
-    np.testing.assert_allclose(first.scores, [SURE], rtol=1e-5)
+    np.testing.assert_allclose(first.scores, [SURE], rtol=1e-6)  # exp of a float32 logit of 10: a few roundings
     np.testing.assert_allclose(first.boxes_px, [[48, 16, 72, 32]], atol=1e-4)  # float32 of 144 pixels
     np.testing.assert_array_equal(second.labels, [2])
-    np.testing.assert_allclose(second.boxes_px, [[50, 24, 60, 32]], atol=1e-4)
+    np.testing.assert_allclose(second.boxes_px, [[50, 24, 60, 32]], atol=1e-4)  # likewise
     assert len(third) == 0
     assert third.boxes_px.shape == (0, 4)
     assert first.boxes_px.dtype == first.scores.dtype == np.float32
@@ -41,9 +41,10 @@ def test_threshold_and_order(detector, picture):
     image = picture((0, 0, 0), (2, 2, 4))
     image[..., 2] = image[..., 2] // 255 * 140  # a less sure red: logit 20 * 140 / 255 - 10
     found = detector.detect([image])[0]
-    less_sure = 1 / (1 + np.exp(10 - 20 * 140 / 255))
+    logit = 20 * 140 / 255 - 10
+    less_sure = np.exp(logit) / (np.exp(logit) + 1 + np.exp(-10))  # against background and blue
     np.testing.assert_array_equal(found.labels, [1, 2])
-    np.testing.assert_allclose(found.scores, [SURE, less_sure], rtol=1e-4)
+    np.testing.assert_allclose(found.scores, [SURE, less_sure], rtol=1e-6)  # a few float32 roundings of logits near 10
     np.testing.assert_array_equal(detector.detect([image], threshold=0.9)[0].labels, [1])
     # A score equal to the threshold is kept; the next float32 above it is not reached.
     border = found.scores[1]
@@ -62,7 +63,7 @@ def test_grey_alpha_and_channel_order(block_model, picture):
     # Grey is both blue and red, so the two share the probability.
     both = plain.detect([image[..., 0]])[0]
     assert sorted(both.labels) == [1, 2]
-    np.testing.assert_allclose(both.scores, 0.5, rtol=1e-4)
+    np.testing.assert_allclose(both.scores, 0.5, rtol=1e-4)  # the background's exp(-10)
 
 
 def test_preparation_subtracts_the_mean_then_scales():

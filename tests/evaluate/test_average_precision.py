@@ -28,8 +28,8 @@ def test_versions_by_hand(version, expected):
 
 def test_recall_of_a_tenth_is_compared_in_double():
     # float32(0.3) is above 0.3, so the point 0.3 is reached; float32(0.7) is below 0.7, so 0.7 is not.
-    assert average_precision(np.ones(3), np.zeros(3), 10)[2] == pytest.approx(4 / 11, abs=3e-7)
-    assert average_precision(np.ones(7), np.zeros(7), 10)[2] == pytest.approx(7 / 11, abs=3e-7)
+    assert average_precision(np.ones(3), np.zeros(3), 10)[2] == pytest.approx(4 / 11, abs=3e-7)  # likewise
+    assert average_precision(np.ones(7), np.zeros(7), 10)[2] == pytest.approx(7 / 11, abs=3e-7)  # likewise
 
 
 def test_errors():

@@ -53,7 +53,9 @@ def test_voc_files_round_trip(truth, detections, tmp_path):
     assert [path.name for path in paths] == [f"comp4_det_test_{name}.txt" for name in truth.classes]
     again = read_voc_results(tmp_path, truth)
     _same(detections, again)
-    assert evaluate_voc(truth, again).mean_ap == pytest.approx(evaluate_voc(truth, detections).mean_ap, abs=1e-12)
+    assert evaluate_voc(truth, again).mean_ap == pytest.approx(
+        evaluate_voc(truth, detections).mean_ap, abs=1e-12
+    )  # float64 sums
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,10 @@ def test_voc_lines_that_are_wrong(truth, detections, tmp_path):
     [
         ("{", "not COCO results"),
         ('{"images": []}', "not COCO results"),
+        ("[" * 200_000, "not COCO results: nested too deeply"),
+        ("7", "not COCO results"),
+        ('[{"image_id": [1], "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]', "not COCO results"),
+        (f'[{{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1{"0" * 400}}}]', "not COCO results"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3], "score": 1}]', "not COCO results"),
         ('[{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]', "image_id 99 is not in the set"),
         ('[{"image_id": 1, "category_id": 9, "bbox": [1, 2, 3, 4], "score": 1}]', "category_id 9 is not in the set"),
@@ -136,10 +142,15 @@ def test_twelve_figures(truth, detections):
     perfect = DetectionTable(truth.image, truth.label, np.ones(len(truth.image)), truth.boxes_px)
     figures = evaluate_coco(truth, perfect).figures
     assert tuple(figures) == FIGURES
-    assert all(figures[name] == pytest.approx(1) for name in ("AP", "AP50", "AP75", "AR100"))
+    assert all(
+        figures[name] == pytest.approx(1, abs=1e-12) for name in ("AP", "AP50", "AP75", "AR100")
+    )  # means of ones
     result = evaluate_coco(truth, detections)
     assert 0 < result.figures["AP"] < result.figures["AP50"] < 1
-    assert result.figures["AP"] == pytest.approx(np.mean([v for v in result.class_ap.values() if v >= 0]))
+    assert result.figures["AP"] == pytest.approx(
+        np.mean([v for v in result.class_ap.values() if v >= 0]),
+        abs=1e-12,  # the same numbers, added up in another order
+    )
     nothing = evaluate_coco(truth, DetectionTable()).figures
     assert nothing["AP"] == 0
     assert nothing["AR100"] == 0

@@ -154,10 +154,11 @@ def test_time_names_every_layer(toy, tmp_path, capsys):
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_plot(toy, tmp_path, capsys, suffix):
-    log, metrics, figure = tmp_path / "a.log", tmp_path / "a.csv", tmp_path / f"a.{suffix}"
+    # A dollar in a name does not begin mathematics, of which \\x is none.
+    log, metrics, figure = tmp_path / "$\\x$.log", tmp_path / "a.csv", tmp_path / f"a.{suffix}"
     path = toy("display: 5 test_iter: 2 test_interval: 10")
     main(["train", f"--solver={path}", f"--log={log}", f"--metrics={metrics}"])
-    assert main(["plot-log", str(log), str(metrics), "-o", str(figure)]) == 0
+    assert main(["plot-log", str(log), str(metrics), "-o", str(figure), "--title", "$\\x$"]) == 0
     assert figure.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
     (tmp_path / "empty.log").write_text("nothing here\n")
     assert main(["plot-log", str(tmp_path / "empty.log"), "-o", str(figure)]) == 2
