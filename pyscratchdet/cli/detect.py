@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="what to write: json, voc, coco, csv (default: %(default)s)",
     )
-    parser.add_argument("--crops", action="store_true", help="also write every object as a picture, by class")
+    parser.add_argument("--crops", action="store_true", help="also write a crop of every object, by class")
     parser.add_argument("--no-draw", action="store_true", help="write no drawn pictures")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop a video or camera after N frames")
     parser.add_argument("--benchmark", action="store_true", help="time each stage at batch 1 and 8, and write nothing")

@@ -28,11 +28,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     voc = add("voc", "VOC devkit AP of a deploy net or of result files on a VOC tree")
     add_voc_arguments(voc)
-    voc.add_argument("--results", metavar="DIR", help="judge these comp4 result files instead of running a net")
+    voc.add_argument("--results", metavar="DIR", help="evaluate these comp4 result files instead of running a net")
     coco = add("coco", "COCO's twelve figures of a deploy net or of a result json")
     coco.add_argument("--data", required=True, metavar="JSON", help="COCO instances json")
     coco.add_argument("--images", metavar="DIR", help="folder of the pictures (default: beside the json)")
-    coco.add_argument("--results", metavar="JSON", help="judge this result file instead of running a net")
+    coco.add_argument("--results", metavar="JSON", help="evaluate this result file instead of running a net")
     coco.add_argument(
         "--engine", default="pycocotools", metavar="NAME", help="pycocotools or faster-coco-eval (default: %(default)s)"
     )
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     caffe = add("caffe", "the solver's test: a test net with DetectionEvaluate on its own data")
     add_caffe_arguments(caffe)
     caffe.add_argument("--model", metavar="PROTOTXT", help="the test net, without a solver")
-    caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to judge")
+    caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to evaluate")
     add_gpu_argument(caffe)
     add_allow_unknown(caffe)
     add_allow_python(caffe)
@@ -69,9 +69,11 @@ def add_caffe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--multi-scale", action="store_true", help="look at several sizes and mirrored, as RefineDet does"
+        "--multi-scale", action="store_true", help="test at several sizes, each also mirrored, as RefineDet does"
     )
-    parser.add_argument("--resume", metavar="DIR", help="keep finished parts here, and go on from those that are there")
+    parser.add_argument(
+        "--resume", metavar="DIR", help="keep finished parts in this folder and continue from those already there"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", help="write result files, charts and report.html")
     parser.add_argument("--json", action="store_true", help="print the figures as json")
 
@@ -161,7 +163,7 @@ def _detections(
     if bool(args.results) == bool(args.model or args.weights):
         found = "both" if args.results else "neither"
         raise UsageError(
-            "what to judge?", code="usage.option", expected="--model and --weights, or --results", found=found
+            "choose what to evaluate", code="usage.option", expected="--model and --weights, or --results", found=found
         )
     if args.results:
         return read_results(args.results, truth)
@@ -186,7 +188,7 @@ def detect_set(
     from pyscratchdet.progress import Progress
 
     if not args.model or not args.weights:
-        raise UsageError("a net needs two files", code="usage.option", expected="--model and --weights")
+        raise UsageError("a net is two files", code="usage.option", expected="--model and --weights")
     detector = make_detector(args)
     if args.labelmap is None and detector.num_classes != len(truth.classes) + 1:
         raise DataError(
@@ -240,9 +242,9 @@ def caffe_test(args: argparse.Namespace) -> DetectionTest:
     from pyscratchdet.solver.detection_test import DetectionTest
 
     if bool(args.solver) == bool(args.model):
-        raise UsageError("which net?", code="usage.option", expected="either --solver or --model")
+        raise UsageError("choose the net", code="usage.option", expected="either --solver or --model")
     if args.model and not args.iterations:
-        raise UsageError("how many batches?", code="usage.option", expected="--iterations with --model")
+        raise UsageError("the number of batches is missing", code="usage.option", expected="--iterations with --model")
     test = DetectionTest.of_solver(args.solver) if args.solver else DetectionTest.of_net(args.model)
     if args.iterations:
         test = replace(test, iterations=positive(args.iterations, "--iterations"))

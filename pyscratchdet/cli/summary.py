@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="SIZE", help="input as N,C,H,W or H,W in place of the file's")
     add_allow_unknown(parser)
     add_allow_python(parser)
-    parser.add_argument("--total", action="store_true", help="the sums alone")
+    parser.add_argument("--total", action="store_true", help="print the totals only")
 
 
 def run(args: argparse.Namespace) -> int:

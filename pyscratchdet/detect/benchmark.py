@@ -1,4 +1,4 @@
-"""End-to-end seconds per picture, by stage."""
+"""Seconds per picture from file to boxes, by stage."""
 
 from __future__ import annotations
 

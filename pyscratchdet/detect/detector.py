@@ -265,6 +265,9 @@ def _output_layer(net: Net) -> Any:
     found = [module for module in net.layers if module.layer_type == "DetectionOutput"]
     if len(found) != 1:
         raise NetError(
-            "cannot tell detections", code="detect.output", expected="one DetectionOutput layer", found=f"{len(found)}"
+            "the detections cannot be told from other outputs",
+            code="detect.output",
+            expected="one DetectionOutput layer",
+            found=f"{len(found)}",
         )
     return found[0]

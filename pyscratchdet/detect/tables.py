@@ -17,7 +17,7 @@ def _ints() -> np.ndarray:
 
 @dataclass
 class DetectionTable:
-    """What a detector said.
+    """What a detector found.
 
     Attributes:
         image: (N,) index of the image in the ground truth.

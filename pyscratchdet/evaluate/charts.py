@@ -145,7 +145,7 @@ def confusion_chart(breakdown: Breakdown, classes: Sequence[str], lowest_score: 
     _class_ticks(axes.yaxis, [*classes, "(nothing)"])
     axes.set_title(f"confusion, scores from {lowest_score:g}", fontsize=10)
     axes.set_xlabel("detected", fontsize=9)
-    axes.set_ylabel("really there", fontsize=9)
+    axes.set_ylabel("ground truth", fontsize=9)
     axes.tick_params(labelsize=8, length=0)
     figure.colorbar(image, ax=axes, shrink=0.6, label="share of the row").ax.tick_params(labelsize=7)
     return figure

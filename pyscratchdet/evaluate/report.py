@@ -106,7 +106,7 @@ def _cards(report: EvaluationReport, outcome: Breakdown) -> list[tuple[str, str]
         ("pictures", str(len(report.truth.names))),
         ("objects", str(int((~report.truth.difficult).sum()))),
         *((name, str(counts[kind])) for kind, name in KIND_NAMES.items()),
-        ("score from which errors count", f"{report.score_threshold:g}"),
+        ("score threshold for errors", f"{report.score_threshold:g}"),
     ]
 
 

@@ -173,7 +173,7 @@ def read_coco_results(path: str | os.PathLike[str], truth: GroundTruthTable) -> 
 
     Raises:
         FileError: The file cannot be read.
-        DataError: It is not a list of results, or speaks of unknown images or categories.
+        DataError: It is not a list of results, or names unknown images or categories.
     """
     rows = read_json(path, "COCO results", _COCO_CODE)
     try:

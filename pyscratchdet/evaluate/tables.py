@@ -70,4 +70,6 @@ def check_labels(detections: DetectionTable, truth: GroundTruthTable, what: str 
             hint="is this the label map that the net was trained with?",
         )
     if np.isnan(detections.score).any() or np.isnan(detections.boxes_px).any():
-        raise DataError(f"{what}: scores or boxes that are not numbers", code="evaluate.nan", hint="training diverged?")
+        raise DataError(
+            f"{what}: scores or boxes that are not numbers", code="evaluate.nan", hint="did the training diverge?"
+        )

@@ -44,7 +44,9 @@ def test_threshold_and_order(detector, picture):
     logit = 20 * 140 / 255 - 10
     less_sure = np.exp(logit) / (np.exp(logit) + 1 + np.exp(-10))  # against background and blue
     np.testing.assert_array_equal(found.labels, [1, 2])
-    np.testing.assert_allclose(found.scores, [SURE, less_sure], rtol=1e-6)  # a few float32 roundings of logits near 10
+    np.testing.assert_allclose(
+        found.scores, [SURE, less_sure], rtol=5e-6
+    )  # float32 roundings of sums near 11, each 1e-6
     np.testing.assert_array_equal(detector.detect([image], threshold=0.9)[0].labels, [1])
     # A score equal to the threshold is kept; the next float32 above it is not reached.
     border = found.scores[1]
