@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pyscratchdet.caffe.net_spec import assign_proto
 from pyscratchdet.errors import ConversionError, LayerError
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.base import Context, Shape, layer_class
+from pyscratchdet.layers.plan import check_count
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import to_text
 from pyscratchdet.proto.weights import write_caffemodel
@@ -28,7 +29,6 @@ Pads = tuple[int, int, int, int]  # top, left, bottom, right
 # Caffe's running sums are statistics * scale factor. At rest the factor is 1 / (1 - moving_average_fraction), 1000 for
 # Caffe's default; the power of two next to it keeps every bit, and a training that goes on weighs batches as it should.
 SCALE_FACTOR = 1024.0
-MAX_COUNT = 2**31  # values in a blob of Caffe's
 
 
 class NetBuilder:
@@ -38,10 +38,13 @@ class NetBuilder:
         param: Its layers.
         blobs: Their weights by layer.
         shapes: The shape of each blob.
+        check_size: Told how many bytes of weights are about to be made; may refuse what is out of proportion.
     """
 
     def __init__(self, name: str) -> None:
         self.param = caffe_pb2.NetParameter(name=name)
+        self.check_size: Callable[[int], None] = lambda num_bytes: None
+        self._padded: dict[str, tuple[str, Pads]] = {}  # blobs that are not made yet, and what of
         self.blobs: dict[str, list[np.ndarray]] = {}
         self.shapes: dict[str, Shape] = {}
 
@@ -64,6 +67,7 @@ class NetBuilder:
         Raises:
             ConversionError: The layer cannot work on these bottoms, or the weights do not fit.
         """
+        bottoms = [self.made(bottom) for bottom in bottoms]
         name = self._unique(name)
         tops = [name] if tops is None else list(tops)
         layer = self.param.layer.add(name=name, type=kind, bottom=bottoms, top=tops)
@@ -74,6 +78,8 @@ class NetBuilder:
         try:
             made.setup([self.shapes[bottom] for bottom in bottoms])
             shapes = made.reshape([self.shapes[bottom] for bottom in bottoms])
+            for shape in shapes:
+                check_count(shape, "the top")
         except LayerError as error:
             raise self.refuse(name, kind, f"Caffe's layer cannot take it: {error.message}") from error
         expected, found = [spec.shape for spec in made.blobs], [array.shape for array in weights]
@@ -114,20 +120,49 @@ class NetBuilder:
         kind = "Deconvolution" if transposed else "Convolution"
         if weight.ndim != 4:
             raise self.refuse(name, kind, f"a convolution over {weight.ndim - 2} axes; two are supported")
-        if pads[:2] != pads[2:]:
-            raise self.refuse(name, kind, f"padding that differs at the two ends, {pads}")
+        if not transposed:
+            bottom, pads = self._take_padding(name, bottom, pads)
         values = {
             "num_output": weight.shape[1] * group if transposed else weight.shape[0],
             "bias_term": bias is not None,
             "group": group,
             **_window("kernel", weight.shape[2:]),
             **_window("stride", stride),
-            **_window("pad", pads[:2]),
+            **_window("pad", pads[:2] if not transposed else _common(pads)),
         }
         if dilation != (1, 1):
             values["dilation"] = list(dilation)
         weights = [weight] if bias is None else [weight, bias]
-        return self.add(kind, name, [bottom], weights, convolution_param=values)[0]
+        top = self.add(kind, name, [bottom], weights, convolution_param=values)[0]
+        return self._crop(top, tuple(pad - _common(pads)[i % 2] for i, pad in enumerate(pads))) if transposed else top
+
+    def deconvolution(
+        self,
+        name: str,
+        bottom: str,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        *,
+        stride: Pair,
+        pads: Pads,
+        dilation: Pair,
+        group: int,
+        more: Pair = (0, 0),
+    ) -> str:
+        """Deconvolution whose top is `more` rows and columns larger at the end than padding leaves it.
+
+        They come from cutting less off; those beyond the kernel's reach, from a kernel with zeros at its end.
+        """
+        short = [max(0, extra - pad) for extra, pad in zip(more, pads[2:], strict=True)]
+        if any(short) and weight.ndim == 4:
+            zeros = [-(-size // step) for size, step in zip(short, dilation, strict=True)]
+            self.check_size(4 * math.prod(weight.shape[:2]) * math.prod(np.add(weight.shape[2:], zeros)))
+            weight = np.pad(weight, [(0, 0), (0, 0), *((0, number) for number in zeros)])
+            pads = (*pads[:2], *(p + n * d for p, n, d in zip(pads[2:], zeros, dilation, strict=True)))
+        pads = (*pads[:2], *(pad - extra for pad, extra in zip(pads[2:], more, strict=True)))
+        return self.convolution(
+            name, bottom, weight, bias, stride=stride, pads=pads, dilation=dilation, group=group, transposed=True
+        )
 
     def inner_product(self, name: str, bottom: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
         """InnerProduct over the last axis; weights (out, in)."""
@@ -170,6 +205,7 @@ class NetBuilder:
         if axes[0] == 0:
             raise self.refuse(name, kind, f"a constant of shape {array.shape}, with values for each picture of a batch")
         covered = slice(axes[0], axes[-1] + 1)
+        self.check_size(8 * math.prod(shape[covered]))
         weight = np.broadcast_to(array.reshape(full[covered]), shape[covered])
         # Scale with a factor of 1 adds exactly, and is known where Bias is not (OpenCV).
         weights = [np.ones_like(weight), weight] if kind == "Add" else [weight]
@@ -196,11 +232,13 @@ class NetBuilder:
             raise self.refuse(name, method, f"pooling of a blob of {len(shape)} axes")
         if method == "AVE" and any(pads) and not include_pad:
             raise self.refuse(name, method, "averages that leave out the padding; Caffe's count it")
+        if method == "AVE":
+            # Rounding up, no window begins in the end padding: then padding before the layer is not the layer's own.
+            bottom, pads = self._take_padding(name, self.made(bottom) if ceil else bottom, pads, kernel)
+            shape = self.shapes[bottom]
         wanted = [_pooled(shape[2 + i], kernel[i], stride[i], pads[i::2], ceil) for i in (0, 1)]
         if min(wanted) < 1:
             raise self.refuse(name, method, f"a window of {kernel} that does not fit into {shape[2:]}")
-        if method == "AVE" and pads[:2] != pads[2:]:
-            raise self.refuse(name, method, f"averages with padding that differs at the two ends, {pads}")
         values = {"pool": method, **_window("kernel", kernel), **_window("stride", stride), **_window("pad", pads[:2])}
         top = self.add("Pooling", name, [bottom], pooling_param=values)[0]
         found = self.shapes[top][2:]
@@ -208,12 +246,67 @@ class NetBuilder:
             return top
         if any(f < w for f, w in zip(found, wanted, strict=True)):
             raise self.refuse(name, method, f"{wanted} windows where Caffe has {list(found)}")
-        top = self._rename_last(f"{name}_all")
-        cuts = [(axis, size) for axis, size in zip((2, 3), wanted, strict=True) if self.shapes[top][axis] > size]
-        for axis, size in cuts:
-            last = axis == cuts[-1][0]
-            top = self.part(name if last else f"{name}_rows", top, axis, 0, size)
-        return top
+        return self._crop(top, (0, 0, *(f - w for f, w in zip(found, wanted, strict=True))))
+
+    def _crop(self, top: str, margins: Sequence[int]) -> str:
+        """Cuts rows and columns (top, left, bottom, right) off the last layer's top, which keeps its name."""
+        if not any(margins):
+            return top
+        name, blob = top, self._rename_last(f"{top}_all")
+        cuts = [axis for axis in (0, 1) if margins[axis] or margins[axis + 2]]
+        for axis in cuts:
+            size = self.shapes[blob][axis + 2]
+            part = name if axis == cuts[-1] else f"{name}_rows"
+            blob = self.part(part, blob, axis + 2, margins[axis], size - margins[axis + 2])
+        return blob
+
+    # --- padding ---
+
+    def pad(self, name: str, bottom: str, pads: Pads) -> str:
+        """Zeros around height and width; made when a layer reads them that cannot pad by itself."""
+        if not any(pads):
+            return bottom
+        shape = self.shapes[bottom]
+        if len(shape) != 4 or min(pads) < 0:
+            raise self.refuse(name, "Pad", f"padding {pads} of a blob of shape {shape}; only zeros around pictures")
+        name = self._unique(name)
+        self.shapes[name] = (*shape[:2], shape[2] + pads[0] + pads[2], shape[3] + pads[1] + pads[3])
+        self._padded[name] = (bottom, pads)
+        return name
+
+    def made(self, blob: str) -> str:
+        """Makes a blob that `pad` has promised: a Convolution by 1, channel by channel, with padding of its own."""
+        if blob not in self._padded:
+            return blob
+        bottom, pads = self._padded.pop(blob)
+        del self.shapes[blob]
+        most = [max(pads[i::2]) for i in (0, 1)]
+        channels = self.shapes[bottom][1]
+        values = {"num_output": channels, "group": channels, "bias_term": False, "kernel_size": 1}
+        weight = np.ones((channels, 1, 1, 1), np.float32)
+        frozen = [{"lr_mult": 0, "decay_mult": 0}]
+        values.update(_window("pad", most))
+        top = self.add("Convolution", blob, [bottom], [weight], convolution_param=values, param=frozen)[0]
+        return self._crop(top, tuple(most[i % 2] - pad for i, pad in enumerate(pads)))
+
+    def _take_padding(self, name: str, bottom: str, pads: Pads, kernel: Pair | None = None) -> tuple[str, Pads]:
+        """Returns what a layer with padding reads, and its padding: that of its own and of a `pad` before it in one.
+
+        Args:
+            name: The layer.
+            bottom: What it reads in the source.
+            pads: Its own padding.
+            kernel: For Pooling, whose padding is less than its kernel.
+        """
+        if bottom in self._padded:
+            before, more = self._padded[bottom]
+            both = tuple(a + b for a, b in zip(pads, more, strict=True))
+            fits = kernel is None or all(pad < size for pad, size in zip(both[:2], kernel, strict=True))
+            if both[:2] == both[2:] and fits:
+                return before, both  # type: ignore[return-value]
+        if pads[:2] == pads[2:]:
+            return bottom, pads
+        return self.made(self.pad(f"{name}_pad", self.made(bottom), pads)), (0, 0, 0, 0)
 
     def part(self, name: str, bottom: str, axis: int, start: int, end: int) -> str:
         """Keeps the entries `start` to `end` of an axis."""
@@ -250,11 +343,63 @@ class NetBuilder:
             values["coeff"] = list(coeff)
         return self.add("Eltwise", name, bottoms, eltwise_param=values)[0]
 
+    def clamp(self, name: str, bottom: str, low: float, high: float) -> str:
+        """Adds min(max(x, low), high): ReLU, ReLU6, or ReLU6 between two Powers, which every Caffe with ReLU6 has."""
+        if low == 0 and high == math.inf:
+            return self.add("ReLU", name, [bottom])[0]
+        if not -math.inf < low < high < math.inf:
+            raise self.refuse(name, "Clip", f"limits {[low, high]}; only two numbers, or 0 and infinity, have layers")
+        scale = 6 / (high - low)
+        return self.hard_sigmoid(name, bottom, scale / 6, -low * scale / 6, high - low, low)
+
+    def hard_sigmoid(
+        self, name: str, bottom: str, alpha: float, beta: float, height: float = 1, shift: float = 0
+    ) -> str:
+        """Adds shift + height * min(max(alpha * x + beta, 0), 1)."""
+        if (alpha, beta) != (1 / 6, 0):
+            values = {"scale": 6 * alpha, "shift": 6 * beta}
+            bottom = self.add("Power", f"{name}_in", [bottom], power_param=values)[0]
+        if (height, shift) == (6, 0):
+            return self.add("ReLU6", name, [bottom])[0]
+        top = self.add("ReLU6", f"{name}_relu6", [bottom])
+        return self.add("Power", name, top, power_param={"scale": height / 6, "shift": shift})[0]
+
+    def enlarge_bilinear(self, name: str, bottom: str, size: Pair, *, align_corners: bool) -> str:
+        """Bilinear resizing: Interp for `align_corners`; else, by whole factors, a Deconvolution and a Scale.
+
+        The Deconvolution takes what lies outside the picture for zeros; each of its rows and columns is divided by the
+        sum of the weights that lie inside, so the outermost pixels count for what lies beyond them.
+        """
+        if align_corners:
+            return self.add("Interp", name, [bottom], interp_param={"height": size[0], "width": size[1]})[0]
+        channels, *found = self.shapes[bottom][1:]
+        if any(wanted % have for wanted, have in zip(size, found, strict=True)):
+            raise self.refuse(name, "Deconvolution", f"{found} resized to {list(size)}, which is no whole factor")
+        factors = [wanted // have for wanted, have in zip(size, found, strict=True)]
+        rows = [_bilinear(factor) for factor in factors]
+        kernel, pad = [len(row) for row in rows], [factor // 2 for factor in factors]
+        self.check_size(4 * channels * math.prod(kernel) + 4 * math.prod(size))
+        values = {
+            "num_output": channels,
+            "group": channels,
+            "bias_term": False,
+            **_window("kernel", kernel),
+            **_window("stride", factors),
+            **_window("pad", pad),
+        }
+        weight = np.broadcast_to(np.outer(*rows), (channels, 1, *kernel))
+        frozen = [{"lr_mult": 0, "decay_mult": 0}]
+        top = self.add("Deconvolution", f"{name}_sum", [bottom], [weight], convolution_param=values, param=frozen)
+        # OpenCV folds a Scale into a Deconvolution before it, whatever its axis.
+        top = [self.reshape(f"{name}_apart", top[0], self.shapes[top[0]])]
+        inside = [_inside(*values) for values in zip(rows, found, factors, pad, strict=True)]
+        scale = {"axis": 2, "num_axes": 2}
+        return self.add("Scale", name, top, [1 / np.outer(*inside)], scale_param=scale, param=frozen)[0]
+
     def enlarge(self, name: str, bottom: str, factors: Pair) -> str:
         """Repeats each pixel in both directions: a Deconvolution of ones, which every Caffe has; it does not learn."""
-        if np.prod([*map(float, self.shapes[bottom]), *factors]) >= MAX_COUNT:
-            raise self.refuse(name, "Deconvolution", f"factors {factors} make more values than a Caffe blob holds")
         channels = self.shapes[bottom][1]
+        self.check_size(4 * channels * math.prod(factors))
         values = {
             "num_output": channels,
             "group": channels,
@@ -283,6 +428,8 @@ class NetBuilder:
         """Gives the last layer and its top another name."""
         layer = self.param.layer[-1]
         self.shapes[name] = self.shapes.pop(layer.top[0])
+        if layer.name in self.blobs:
+            self.blobs[name] = self.blobs.pop(layer.name)
         layer.name = layer.top[0] = name
         return name
 
@@ -307,3 +454,22 @@ def _pooled(size: int, kernel: int, stride: int, pads: Sequence[int], ceil: bool
     """Number of windows as PyTorch and ONNX count them: no window begins in the end padding."""
     number = (math.ceil if ceil else math.floor)((size + sum(pads) - kernel) / stride) + 1
     return number - 1 if ceil and (number - 1) * stride >= size + pads[0] else number
+
+
+def _common(pads: Sequence[int]) -> Pair:
+    """The padding that both ends have, for height and width."""
+    return min(pads[0], pads[2]), min(pads[1], pads[3])
+
+
+def _bilinear(factor: int) -> np.ndarray:
+    """The weights of a Deconvolution that enlarges an axis linearly: Caffe's bilinear filler."""
+    size = 2 * factor - factor % 2
+    return 1 - np.abs(np.arange(size) - (size - 1) / 2) / factor
+
+
+def _inside(row: np.ndarray, size: int, factor: int, pad: int) -> np.ndarray:
+    """For each place of an enlarged axis, the sum of the weights that lie on pixels of the picture."""
+    sums = np.zeros((size - 1) * factor + len(row))
+    for place in range(size):
+        sums[place * factor : place * factor + len(row)] += row
+    return sums[pad : pad + size * factor]

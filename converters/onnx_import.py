@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from pyscratchdet.converters.build import NetBuilder
-from pyscratchdet.converters.onnx_node import OnnxNode, OnnxValues
+from pyscratchdet.converters.onnx_node import EVALUATED, OnnxNode, OnnxValues
 from pyscratchdet.converters.onnx_operators import HANDLERS
 from pyscratchdet.converters.weights import onnx_array
 from pyscratchdet.errors import ConversionError, FileError, PyScratchDetError, WeightsError
@@ -58,25 +58,37 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
 def _convert(model: onnx.ModelProto, path: str) -> NetBuilder:
     graph = model.graph
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    values = OnnxValues(NetBuilder(graph.name or "net"), path, opset, {value.name for value in graph.output})
+    outputs = {value.name for value in graph.output}
+    values = OnnxValues(NetBuilder(graph.name or "net"), path, os.path.getsize(path), opset, outputs)
+    values.net.check_size = values.check_size
     values.constants.update((tensor.name, onnx_array(tensor, path)) for tensor in graph.initializer)
     for value in graph.input:
         if value.name not in values.constants:
             values.blobs[value.name] = values.net.input(value.name, _input_shape(value))
+    _check_operators(values, graph)
     for proto in graph.node:
         node = OnnxNode(values, proto)
         if not node.fold():
             values.blobs.update(zip(node.outputs, _add_layers(node), strict=False))
     if missing := sorted(values.outputs - values.blobs.keys()):
         raise ConversionError(f'output "{missing[0]}" depends on no input', code="import.output", found="a constant")
+    for name in graph.output:
+        values.net.made(values.blobs[name.name])
     return values.net
+
+
+def _check_operators(values: OnnxValues, graph: onnx.GraphProto) -> None:
+    """Refuses a graph with an operator that has no layer for that reason, whatever else is wrong before it."""
+    for proto in graph.node:
+        if proto.domain not in ("", "ai.onnx") or proto.op_type not in HANDLERS.keys() | EVALUATED:
+            raise OnnxNode(values, proto).refuse("Caffe has no layer for this operator")
 
 
 def _add_layers(node: OnnxNode) -> list[str]:
     """Adds a node's layers to the net and returns their blobs."""
-    handler = HANDLERS.get(node.node.op_type) if node.node.domain in ("", "ai.onnx") else None
+    handler = HANDLERS.get(node.node.op_type)
     if handler is None:
-        raise node.refuse("Caffe has no layer for this operator")
+        raise node.refuse("Caffe has no layer for this operator on a blob")
     try:
         with np.errstate(all="ignore"):  # weights may be infinite
             results = handler(node)

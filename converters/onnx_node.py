@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +13,14 @@ from onnx import helper
 from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.converters.weights import onnx_array
 from pyscratchdet.errors import ConversionError
+from pyscratchdet.files import check_unpacked
 
 # What may be computed beforehand from constants alone.
-_FOLDABLE = {"Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reciprocal", "Reshape"}
-_FOLDABLE |= {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+FOLDABLE = {"Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reciprocal", "Reshape"}
+FOLDABLE |= {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where", "ConstantOfShape", "Expand", "Range"}
+
+
+EVALUATED = FOLDABLE | {"Constant", "Shape"}
 
 
 @dataclass
@@ -25,6 +30,7 @@ class OnnxValues:
     Attributes:
         net: The net in the making.
         path: The file.
+        stored: Its size in bytes.
         opset: Version of the standard operators.
         outputs: Names of the graph's outputs.
         constants: Values known beforehand.
@@ -33,10 +39,21 @@ class OnnxValues:
 
     net: NetBuilder
     path: str
+    stored: int
     opset: int
     outputs: set[str]
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     blobs: dict[str, str] = field(default_factory=dict)
+    _made: int = 0  # bytes of constants that the file does not hold
+
+    def check_size(self, num_bytes: int) -> None:
+        """Counts what is about to be made beside what was made, and refuses what is out of proportion to the file.
+
+        Raises:
+            FileError: See `check_unpacked`.
+        """
+        self._made += num_bytes
+        check_unpacked(self._made, self.stored, self.path)
 
 
 class OnnxNode:
@@ -118,12 +135,12 @@ class OnnxNode:
             raise self.refuse(f"axis {axis} of a blob of {rank} axes")
         return axis % rank
 
-    def pair(self, name: str, default: int = 1) -> tuple[int, int]:
-        """An attribute of two numbers of at least 1, for height and width."""
+    def pair(self, name: str, default: int = 1, least: int = 1) -> tuple[int, int]:
+        """An attribute of two numbers, for height and width."""
         values = tuple(int(value) for value in self.get(name, (default, default)))
         if len(values) != 2:
             raise self.refuse(f"{name} over {len(values)} axes; two are supported")
-        if min(values) < 1:
+        if min(values) < least:
             raise self.refuse(f"{name} of {list(values)}")
         return values
 
@@ -152,10 +169,34 @@ class OnnxNode:
             constants[self.name] = np.array(self.net.shapes[self.blob()], np.int64)
             return True
         given = [name for name in self.inputs if name]
-        if kind not in _FOLDABLE or not given or any(name not in constants for name in given):
+        if kind not in FOLDABLE or not given or any(name not in constants for name in given):
             return False
+        try:
+            size = self._folded_size([constants[name] for name in given])
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # constants of any shape and type
+            raise self.refuse(f"its constants cannot be worked out: {error}") from error
+        self.graph.check_size(size)
         constants[self.name] = self._evaluate(given)
         return True
+
+    def _folded_size(self, inputs: list[np.ndarray]) -> int:
+        """Returns an upper bound of the bytes that a node of constants makes, before it makes them."""
+        first, last, kind = inputs[0], inputs[-1], self.node.op_type
+        itemsize = max(array.itemsize for array in inputs)
+        if kind == "Concat":
+            return sum(array.nbytes for array in inputs)
+        if kind == "Gather":
+            axis = int(self.get("axis", 0)) % max(first.ndim, 1)
+            return first.itemsize * last.size * math.prod(first.shape[:axis] + first.shape[axis + 1 :])
+        if kind == "Range":
+            start, limit, delta = (float(array.ravel()[0]) for array in inputs)
+            return int(itemsize * max(0.0, (limit - start) / delta + 1))
+        if kind in ("ConstantOfShape", "Expand"):
+            sizes = [max(int(size), 1) for size in last.ravel()]
+            return 8 * math.prod(np.broadcast_shapes(first.shape, sizes) if kind == "Expand" else sizes)
+        if kind in ("Add", "Div", "Equal", "Mul", "Sub", "Where"):
+            return itemsize * math.prod(np.broadcast_shapes(*(array.shape for array in inputs)))
+        return 8 * first.size  # the same values, or some of them, in another order or type
 
     def _evaluate(self, given: list[str]) -> np.ndarray:
         from onnx.reference import ReferenceEvaluator

@@ -14,20 +14,19 @@ def _conv(n: OnnxNode) -> str:
     weight = n.floats(1)
     if weight.ndim != 4:
         raise n.refuse(f"a convolution over {weight.ndim - 2} axes; two are supported")
-    transposed = n.node.op_type == "ConvTranspose"
-    if transposed and (any(n.get("output_padding", [0])) or "output_shape" in n.attributes):
-        raise n.refuse("output_padding or output_shape; Caffe has neither")
-    return n.net.convolution(
-        n.name,
-        n.blob(),
-        weight,
-        n.floats(2) if len(n.inputs) > 2 and n.inputs[2] else None,
-        stride=n.pair("strides"),
-        pads=n.pads(),
-        dilation=n.pair("dilations"),
-        group=int(n.get("group", 1)),
-        transposed=transposed,
-    )
+    bias = n.floats(2) if len(n.inputs) > 2 and n.inputs[2] else None
+    window: dict[str, Any] = {
+        "stride": n.pair("strides"),
+        "pads": n.pads(),
+        "dilation": n.pair("dilations"),
+        "group": int(n.get("group", 1)),
+    }
+    if n.node.op_type == "Conv":
+        return n.net.convolution(n.name, n.blob(), weight, bias, **window)
+    if "output_shape" in n.attributes:
+        raise n.refuse("output_shape; give the padding in numbers")
+    more = n.pair("output_padding", 0, least=0)
+    return n.net.deconvolution(n.name, n.blob(), weight, bias, **window, more=more)
 
 
 def _gemm(n: OnnxNode) -> str:
@@ -88,11 +87,30 @@ def _clip(n: OnnxNode) -> str:
     for index in (1, 2):
         if index < len(n.inputs) and n.inputs[index]:
             limits[index - 1] = n.number(index)
-    if limits == [0, 6]:
-        return n.net.add("ReLU6", n.name, [n.blob()])[0]
-    if limits[0] == 0 and limits[1] is None:
-        return n.net.add("ReLU", n.name, [n.blob()])[0]
-    raise n.refuse(f"limits {limits}; only 0 to 6 and 0 to infinity have layers")
+    low, high = (default if limit is None else limit for limit, default in zip(limits, (-np.inf, np.inf), strict=True))
+    return n.net.clamp(n.name, n.blob(), low, high)
+
+
+def _hard_sigmoid(n: OnnxNode) -> str:
+    return n.net.hard_sigmoid(n.name, n.blob(), float(n.get("alpha", 0.2)), float(n.get("beta", 0.5)))
+
+
+def _pad(n: OnnxNode) -> str:
+    """Pad of zeros, as an input or, up to opset 10, as attributes; dropped where it adds nothing."""
+    pads = n.optional(1, "pads") or []
+    if len(n.inputs) > 3 and n.inputs[3]:
+        given, axes = pads, [n.canonical(axis) for axis in n.optional(3, "axes") or []]
+        pads = [0] * 2 * n.rank()
+        for k, axis in enumerate(axes):
+            pads[axis], pads[axis + n.rank()] = given[k], given[k + len(axes)]
+    if not any(pads):
+        return _identity(n)
+    value = n.number(2) if len(n.inputs) > 2 and n.inputs[2] else float(n.get("value", 0.0))
+    if n.text("mode", "constant") != "constant" or value:
+        raise n.refuse(f"{n.text('mode', 'constant')} padding with {value:g}; Caffe pads with zeros")
+    if n.rank() != 4 or len(pads) != 8 or any(pads[:2] + pads[4:6]) or min(pads) < 0:
+        raise n.refuse(f"padding {pads}; only height and width can be padded")
+    return n.net.pad(n.name, n.blob(), (*pads[2:4], *pads[6:8]))  # type: ignore[arg-type]
 
 
 def _pool(method: str) -> Callable[[OnnxNode], str]:
@@ -102,8 +120,8 @@ def _pool(method: str) -> Callable[[OnnxNode], str]:
         if n.pair("dilations") != (1, 1) or n.get("storage_order", 0):
             raise n.refuse("dilated windows")
         ceil = bool(n.get("ceil_mode", 0))
-        if ceil and method == "AVE":
-            raise n.refuse("averages that round up; engines divide them differently")
+        if ceil and method == "AVE" and _rounds_up(n):
+            raise n.refuse("averages over windows that end beyond the padding; engines divide them differently")
         return n.net.pool(
             n.name,
             n.blob(),
@@ -118,6 +136,12 @@ def _pool(method: str) -> Callable[[OnnxNode], str]:
     return convert
 
 
+def _rounds_up(n: OnnxNode) -> bool:
+    """Whether a last window of a pooling does not fit."""
+    pads, kernel, stride = n.pads(), n.pair("kernel_shape"), n.pair("strides")
+    return any((n.net.shapes[n.blob()][i + 2] + sum(pads[i::2]) - kernel[i]) % stride[i] for i in (0, 1))
+
+
 def _reduce_mean(n: OnnxNode) -> str:
     axes = n.optional(1, "axes")
     if n.rank() != 4 or axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
@@ -128,26 +152,34 @@ def _reduce_mean(n: OnnxNode) -> str:
 
 
 def _resize(n: OnnxNode) -> str:
-    """Resize, and Upsample of older opsets: nearest neighbours by a whole factor."""
-    if n.text("mode", "nearest") != "nearest":
-        raise n.refuse(f"mode {n.text('mode', '')}; only nearest has an exact layer")
-    if n.node.op_type == "Resize" and n.graph.opset > 10:
-        place = n.text("coordinate_transformation_mode", "half_pixel")
-        rounding = n.text("nearest_mode", "round_prefer_floor")
-        halves = place in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round_prefer")
-        if not halves and (place, rounding) != ("asymmetric", "floor"):
-            raise n.refuse(f"{place} coordinates with {rounding}, which do not repeat each pixel alike")
+    """Resize, and Upsample of older opsets."""
+    is_newer = n.node.op_type == "Resize" and n.graph.opset > 10
+    place = n.text("coordinate_transformation_mode", "half_pixel") if is_newer else "asymmetric"
     shape = n.net.shapes[n.blob()]
     if len(n.inputs) > 3 and n.inputs[3]:
         factors = [size / have for size, have in zip(n.optional(3, "sizes") or [], shape, strict=False)]
     elif "scales" in n.attributes:
         factors = [float(value) for value in n.attributes["scales"]]
     else:
-        index = 2 if n.node.op_type == "Resize" and n.graph.opset > 10 else 1
-        factors = [float(value) for value in n.floats(index).ravel()]
-    if len(shape) != 4 or len(factors) != 4 or factors[:2] != [1, 1] or any(f < 1 or f % 1 for f in factors):
+        factors = [float(value) for value in n.floats(2 if is_newer else 1).ravel()]
+    if len(shape) != 4 or len(factors) != 4 or factors[:2] != [1, 1]:
+        raise n.refuse(f"factors {factors} of a blob of shape {shape}; only height and width have layers")
+    if n.text("mode", "nearest") == "linear" and place == "align_corners" and not n.get("antialias", 0):
+        size = [int(have * factor) for have, factor in zip(shape[2:], factors[2:], strict=True)]
+        return n.net.enlarge_bilinear(n.name, n.blob(), (size[0], size[1]), align_corners=True)
+    if any(factor < 1 or factor % 1 for factor in factors):
         raise n.refuse(f"factors {factors}; only whole ones over height and width have a layer")
-    return n.net.enlarge(n.name, n.blob(), (int(factors[2]), int(factors[3])))
+    height, width = int(factors[2]), int(factors[3])
+    halves = place in ("half_pixel", "pytorch_half_pixel")
+    if n.text("mode", "nearest") == "linear" and halves:
+        size = [shape[2] * height, shape[3] * width]
+        return n.net.enlarge_bilinear(n.name, n.blob(), (size[0], size[1]), align_corners=False)
+    if n.text("mode", "nearest") != "nearest":
+        raise n.refuse(f"mode {n.text('mode', '')} with {place} coordinates, which no layer gives")
+    rounding = n.text("nearest_mode", "round_prefer_floor") if is_newer else "floor"
+    if not (halves and rounding.startswith("round_prefer")) and (place, rounding) != ("asymmetric", "floor"):
+        raise n.refuse(f"{place} coordinates with {rounding}, which do not repeat each pixel alike")
+    return n.net.enlarge(n.name, n.blob(), (height, width))
 
 
 def _sum(n: OnnxNode) -> str:
@@ -287,6 +319,8 @@ HANDLERS: dict[str, Callable[[OnnxNode], str | list[str]]] = {
     "Log": _simple("Log"),
     "Softplus": _simple("BNLL"),
     "HardSwish": _simple("HardSwish"),
+    "HardSigmoid": _hard_sigmoid,
+    "Pad": _pad,
     **dict.fromkeys(("Neg", "Pow", "Sqrt"), _power),
     "Clip": _clip,
     "MaxPool": _pool("MAX"),

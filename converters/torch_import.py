@@ -94,6 +94,9 @@ class _TorchGraph:
                 self.blobs[node.name] = self.net.input("data", shape)
             elif node.op == "call_function":
                 self._convert(node)
+            elif node.op == "output":
+                for value in node.all_input_nodes:
+                    self.net.made(self.blobs.get(value.name, value.name))
         return self.net
 
     def _convert(self, node: torch.fx.Node) -> None:
@@ -187,20 +190,30 @@ class _Call:
 
 
 def _conv(c: _Call) -> str:
-    transposed = bool(c.args.get("transposed")) or c.kind == "conv_transpose2d"
-    if any(c.args.get("output_padding") or [0]):
-        raise c.refuse("output_padding; Caffe has none")
-    return c.net.convolution(
-        c.name,
-        c.input(),
-        c.weight("weight"),
-        c.array("bias"),
-        stride=c.pair("stride", (1, 1)),
-        pads=c.pads(),
-        dilation=c.pair("dilation", (1, 1)),
-        group=int(c.args.get("groups", 1)),
-        transposed=transposed,
-    )
+    window: dict[str, Any] = {
+        "stride": c.pair("stride", (1, 1)),
+        "pads": c.pads(),
+        "dilation": c.pair("dilation", (1, 1)),
+        "group": int(c.args.get("groups", 1)),
+    }
+    weight, bias = c.weight("weight"), c.array("bias")
+    if c.args.get("transposed") or c.kind == "conv_transpose2d":
+        return c.net.deconvolution(c.name, c.input(), weight, bias, **window, more=c.pair("output_padding", (0, 0)))
+    return c.net.convolution(c.name, c.input(), weight, bias, **window)
+
+
+def _pad(c: _Call) -> str:
+    """Zeros around height and width; PyTorch gives the last axis first."""
+    pads = [int(number) for number in c.args["pad"]]
+    mode, value = c.args.get("mode", "constant"), c.args.get("value") or 0
+    if not any(pads):
+        return c.input()
+    if mode != "constant" or value:
+        raise c.refuse(f"{mode} padding with {value:g}; Caffe pads with zeros")
+    left, right, top, bottom, *others = [*pads, 0, 0][: max(4, len(pads))]
+    if any(others):
+        raise c.refuse(f"padding {pads}; only height and width can be padded")
+    return c.net.pad(c.name, c.input(), (top, left, bottom, right))
 
 
 def _batch_norm(c: _Call) -> str:
@@ -322,10 +335,14 @@ def _nearest(c: _Call) -> str:
 
 
 def _hardtanh(c: _Call) -> str:
-    limits = float(c.args.get("min_val", -1)), float(c.args.get("max_val", 1))
-    if limits != (0, 6):
-        raise c.refuse(f"limits {limits}; only 0 to 6 has a layer")
-    return c.net.add("ReLU6", c.name, [c.input()])[0]
+    return c.net.clamp(c.name, c.input(), float(c.args.get("min_val", -1)), float(c.args.get("max_val", 1)))
+
+
+def _bilinear(c: _Call) -> str:
+    size, scales = c.args.get("output_size"), c.args.get("scale_factors") or (1, 1)
+    height, width = size or [int(have * scale) for have, scale in zip(c.shape()[2:], scales, strict=True)]
+    corners = bool(c.args.get("align_corners"))
+    return c.net.enlarge_bilinear(c.name, c.input(), (int(height), int(width)), align_corners=corners)
 
 
 def _prelu(c: _Call) -> str:
@@ -377,6 +394,9 @@ _HANDLERS: dict[str, Callable[[_Call], str | list[str]]] = {
     "transpose": _transpose,
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), _parts),
     "upsample_nearest2d": _nearest,
+    "upsample_bilinear2d": _bilinear,
+    "hardsigmoid": lambda c: c.net.hard_sigmoid(c.name, c.input(), 1 / 6, 0.5),
+    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     "softmax": lambda c: c.net.add(
         "Softmax", c.name, [c.input()], softmax_param={"axis": int(c.args["dim"]) % len(c.shape())}
     )[0],
