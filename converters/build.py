@@ -153,13 +153,14 @@ class NetBuilder:
 
         They come from cutting less off; those beyond the kernel's reach, from a kernel with zeros at its end.
         """
-        short = [max(0, extra - pad) for extra, pad in zip(more, pads[2:], strict=True)]
+        ends = pads[2:]
+        short = [max(0, extra - pad) for extra, pad in zip(more, ends, strict=True)]
         if any(short) and weight.ndim == 4:
             zeros = [-(-size // step) for size, step in zip(short, dilation, strict=True)]
             self.check_size(4 * math.prod(weight.shape[:2]) * math.prod(np.add(weight.shape[2:], zeros)))
             weight = np.pad(weight, [(0, 0), (0, 0), *((0, number) for number in zeros)])
-            pads = (*pads[:2], *(p + n * d for p, n, d in zip(pads[2:], zeros, dilation, strict=True)))
-        pads = (*pads[:2], *(pad - extra for pad, extra in zip(pads[2:], more, strict=True)))
+            ends = ends[0] + zeros[0] * dilation[0], ends[1] + zeros[1] * dilation[1]
+        pads = (*pads[:2], ends[0] - more[0], ends[1] - more[1])
         return self.convolution(
             name, bottom, weight, bias, stride=stride, pads=pads, dilation=dilation, group=group, transposed=True
         )
@@ -464,7 +465,8 @@ def _common(pads: Sequence[int]) -> Pair:
 def _bilinear(factor: int) -> np.ndarray:
     """The weights of a Deconvolution that enlarges an axis linearly: Caffe's bilinear filler."""
     size = 2 * factor - factor % 2
-    return 1 - np.abs(np.arange(size) - (size - 1) / 2) / factor
+    row: np.ndarray = 1 - np.abs(np.arange(size) - (size - 1) / 2) / factor
+    return row
 
 
 def _inside(row: np.ndarray, size: int, factor: int, pad: int) -> np.ndarray:

@@ -7,6 +7,7 @@ training (pyscratchdet.converters.build.SCALE_FACTOR).
 
 from __future__ import annotations
 
+import inspect
 import operator
 import warnings
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "ne
 
 
 def torchvision_model(name: str, weights: str | None = None, **options: Any) -> torch.nn.Module:
-    """Returns a torchvision classifier, with the weights of a state_dict file or random ones.
+    """Returns a torchvision model with the weights of a state_dict file or random ones; never uses the network.
 
     Args:
         name: Such as `vgg16_bn`, `resnet101`.
@@ -52,7 +53,7 @@ def torchvision_model(name: str, weights: str | None = None, **options: Any) -> 
     Raises:
         UsageError: There is no such model.
         WeightsError, FileError: The weights are damaged or missing.
-        ConversionError: They do not fit.
+        ConversionError: They do not fit, or the model is a detector.
     """
     from torchvision import models
 
@@ -60,6 +61,14 @@ def torchvision_model(name: str, weights: str | None = None, **options: Any) -> 
         raise UsageError(
             f'torchvision has no model "{name}"', code="import.model", hint=nearest(name, models.list_models())
         )
+    if name in models.list_models(module=models.detection):
+        raise ConversionError(
+            f"torchvision's {name} chooses its boxes in Python code, which has no layers",
+            code="import.detector",
+            hint="pyscratchdet generate --list shows SSD nets; classifiers become their backbones with --model",
+        )
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options = {"weights_backbone": None, **options}  # whose default is fetched from the network
     model = models.get_model(name, weights=None, **options)
     if weights is not None:
         from pyscratchdet.converters.weights import read_state_dict

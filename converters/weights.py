@@ -13,14 +13,15 @@ import json
 import os
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
-from pyscratchdet.files import atomic_path, map_bytes, open_bytes, read_bytes, write_pieces
+from pyscratchdet.files import atomic_path, check_unpacked, map_bytes, open_bytes, read_bytes, write_pieces
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import HDF5_MARK, write_hdf5
@@ -36,10 +37,12 @@ class Bundle:
     Attributes:
         blobs: {layer: float32 arrays in Caffe's layout}, in the net's order.
         skeleton: What a caffemodel holds besides arrays, where the weights come from one.
+        unknown: Layers that the net lacks; they are kept for the way back, and Caffe skips them.
     """
 
     blobs: dict[str, list[np.ndarray]] = field(default_factory=dict)
     skeleton: bytes | None = None
+    unknown: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def read_bundle(source: str | os.PathLike[str], names: Names) -> Bundle:
     bundle: Bundle = _by_ending(source, _READERS, "read")(os.fspath(source), names)
     if not bundle.blobs:
         raise WeightsError(f"{os.fspath(source)}: no weights in it", code="weights.empty")
+    known = {node.name for node in names.plan.graph.nodes} if names.plan else bundle.blobs.keys()
+    bundle.unknown = [layer for layer in bundle.blobs if layer not in known]
     return bundle
 
 
@@ -238,6 +243,7 @@ def load_pt(path: str) -> dict[str, Any]:
     import torch
 
     with open_bytes(path) as file, warnings.catch_warnings():
+        _check_zip(file, path)
         warnings.simplefilter("ignore")  # about pickle protocols
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -252,12 +258,28 @@ def load_pt(path: str) -> dict[str, Any]:
     return content
 
 
+def _check_zip(file: BinaryIO, path: str) -> None:
+    """Refuses an archive whose entries would become far more than the file is; other files are as large as they say.
+
+    Raises:
+        FileError: See `check_unpacked`.
+    """
+    try:
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        entries = []  # the older form, or damaged
+    check_unpacked(sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size, path)
+    file.seek(0)
+
+
 def _state(content: dict[str, Any], path: str) -> dict[str, Any]:
     import torch
 
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
+    # A tensor may name one stored value as many of its own.
+    check_unpacked(sum(4 * value.numel() for value in state.values()), os.path.getsize(path), path)
     return {str(key): value for key, value in state.items()}
 
 
@@ -327,8 +349,8 @@ def _write_hdf5(path: str, bundle: Bundle, names: Names, choices: Choices) -> No
     structure = caffe_pb2.NetParameter()
     for node in names.plan.graph.nodes if names.plan else ():
         structure.layer.add(name=node.param.name, param=node.param.param)  # which blobs are shared
-    known = {layer.name for layer in structure.layer}
-    structure.layer.extend(caffe_pb2.LayerParameter(name=layer) for layer in bundle.blobs if layer not in known)
+    others = bundle.unknown if names.plan else bundle.blobs
+    structure.layer.extend(caffe_pb2.LayerParameter(name=layer) for layer in others)
     write_hdf5(path, structure, bundle.blobs)
 
 
@@ -405,7 +427,7 @@ def _flat(bundle: Bundle, names: Names) -> dict[str, np.ndarray]:
 
 
 def _structure(bundle: Bundle, names: Names) -> caffe_pb2.NetParameter:
-    """Returns the layers of a caffemodel that is written from elsewhere: those of the net."""
+    """Returns the layers of a caffemodel that is written from elsewhere: the net's, and what it lacks by name."""
     if names.plan is None:
         raise ConversionError(
             "these weights do not come from a caffemodel, so writing one needs --model", code="convert.model"
@@ -413,11 +435,7 @@ def _structure(bundle: Bundle, names: Names) -> caffe_pb2.NetParameter:
     structure = caffe_pb2.NetParameter(name=names.plan.graph.name)
     for node in names.plan.graph.nodes:
         structure.layer.add().CopyFrom(node.param)
-    known = {layer.name for layer in structure.layer}
-    if unknown := [layer for layer in bundle.blobs if layer not in known]:
-        raise ConversionError(
-            f"the net has no layer {', '.join(unknown[:5])}", code="convert.layer", found=f"{len(unknown)} such layers"
-        )
+    structure.layer.extend(caffe_pb2.LayerParameter(name=layer) for layer in bundle.unknown)
     return structure
 
 

@@ -172,7 +172,11 @@ def _shown(name: str) -> str:
 def _weights(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.weights import convert_weights
 
-    return _written(convert_weights(args.source, args.target, args.model, **_choices(args)).blobs, args)
+    bundle = convert_weights(args.source, args.target, args.model, **_choices(args))
+    lines = [_written(bundle.blobs, args)]
+    if bundle.unknown:
+        lines.append(f"kept, though the net has no such layers: {', '.join(bundle.unknown)}")
+    return "\n".join(lines)
 
 
 def _fold(args: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ from small_nets import write_net
 
 from pyscratchdet.cli import main
 from pyscratchdet.converters.weights import convert_weights
-from pyscratchdet.errors import ConversionError, WeightsError
+from pyscratchdet.errors import ConversionError, FileError, WeightsError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import array_to_blob, read_weights
 
@@ -115,8 +115,40 @@ def test_hdf5_takes_layers_that_the_net_lacks(files):
     source = varied(folder, "foreign-layer")
     convert_weights(source, folder / "m.caffemodel.h5", deploy)
     assert read_weights(folder / "m.caffemodel.h5").blobs["of/another.net"][0].shape == (2, 3, 4, 1)
-    with pytest.raises(ConversionError, match=r"no layer of/another\.net"):
-        convert_weights(folder / "m.caffemodel.h5", folder / "back.caffemodel", deploy)
+    convert_weights(folder / "m.caffemodel.h5", folder / "back.caffemodel", deploy)
+    expected, found = read_weights(source).blobs, read_weights(folder / "back.caffemodel").blobs
+    assert found.keys() == expected.keys()
+    np.testing.assert_array_equal(found["of/another.net"][0], expected["of/another.net"][0])
+
+
+@pytest.mark.parametrize("form", ["caffemodel.h5", "safetensors", "pt"])
+def test_layers_that_the_net_lacks_are_named(files, form, capsys):
+    folder, deploy, _ = files
+    source = str(varied(folder, "foreign-layer"))
+    for path in (source, str(folder / f"m.{form}")):
+        target = str(folder / ("back.caffemodel" if path != source else f"m.{form}"))
+        assert main(["convert", path, target, "--model", deploy]) == 0
+        assert "kept, though the net has no such layers: of/another.net\n" in capsys.readouterr().out
+
+
+def test_a_tensor_of_one_value_repeated_is_refused(files):
+    """2.6 kB that say they are 4 GB: one stored number and a stride of 0."""
+    folder, _, _ = files
+    torch.save({"conv1.weight": torch.ones(1).expand(1 << 30)}, folder / "m.pt")
+    assert (folder / "m.pt").stat().st_size < 4000
+    with pytest.raises(FileError, match=r"would become 4096 MiB.*\[file.unpacked\]"):
+        convert_weights(folder / "m.pt", folder / "out.safetensors")
+
+
+def test_a_deflated_pt_is_refused(files):
+    import zipfile
+
+    folder, _, _ = files
+    with zipfile.ZipFile(folder / "m.pt", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("m/data/0", "w") as entry:
+        for _ in range(300):
+            entry.write(bytes(1 << 20))
+    with pytest.raises(FileError, match=r"would become 300 MiB"):
+        convert_weights(folder / "m.pt", folder / "out.safetensors")
 
 
 def test_keys_are_those_of_the_state_dict(files):

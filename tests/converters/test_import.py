@@ -16,7 +16,7 @@ from pyscratchdet.converters.build import SCALE_FACTOR
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.onnx_import import import_onnx
 from pyscratchdet.converters.torch_import import import_module, torchvision_model
-from pyscratchdet.errors import ConversionError, PyScratchDetError, UsageError
+from pyscratchdet.errors import ConversionError, FileError, PyScratchDetError, UsageError
 from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.runtime import load_net
 
@@ -464,6 +464,62 @@ def test_torch_operations(name, tmp_path):
     net.write(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
     (blob,) = load_net(tmp_path / "net.prototxt").output_names
     check(net, tmp_path, inputs, {blob: expected})
+
+
+@pytest.mark.parametrize("name", ["ssd300_vgg16", "fasterrcnn_resnet50_fpn"])
+def test_torchvision_detectors_are_refused_without_the_network(name, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was tried"))
+    with pytest.raises(ConversionError, match=f"{name} chooses its boxes in Python code"):
+        torchvision_model(name)
+
+
+def test_torchvision_backbones_are_not_fetched(monkeypatch):
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: pytest.fail("the network was tried"))
+    assert torchvision_model("lraspp_mobilenet_v3_large").backbone
+
+
+CHAINS = {
+    "Concat": (
+        [node("Concat", ["c"] * 40, ["a0"], axis=0)]
+        + [node("Concat", [f"a{k}"] * 40, [f"a{k + 1}"], axis=0) for k in range(4)],
+        {"c": np.ones(64, "f4")},
+        "a4",
+    ),
+    "Expand": ([node("Expand", ["c", "n"], ["a"])], {"c": np.ones(1, "f4"), "n": np.array([2**20, 2**12])}, "a"),
+    "ConstantOfShape": ([node("ConstantOfShape", ["n"], ["a"])], {"n": np.array([2**31])}, "a"),
+    "Range": (
+        [node("Range", ["lo", "hi", "by"], ["a"])],
+        {"lo": np.array(0), "hi": np.array(2**32), "by": np.array(1)},
+        "a",
+    ),
+    "Gather": (
+        [node("ConstantOfShape", ["n"], ["i"]), node("Gather", ["c", "i"], ["a"])],
+        {"n": np.array([2**20]), "c": np.ones((1, 2**10), "f4")},
+        "a",
+    ),
+    "Add": (
+        [node("ConstantOfShape", ["n"], ["p"]), node("ConstantOfShape", ["m"], ["q"]), node("Add", ["p", "q"], ["a"])],
+        {"n": np.array([2**16, 1]), "m": np.array([2**16])},
+        "a",
+    ),
+}
+
+
+@pytest.mark.parametrize("operator", CHAINS)
+def test_a_small_file_does_not_become_gigabytes(operator, tmp_path):
+    nodes, weights, last = CHAINS[operator]
+    onnx.save(model_of([*nodes, node("Add", ["x", last], ["y"])], ["y"], weights), tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").stat().st_size < 8000
+    with pytest.raises(FileError, match=r"would become \d+ MiB"):
+        import_onnx(tmp_path / "m.onnx")
+
+
+def test_a_broadcast_constant_does_not_become_gigabytes(tmp_path):
+    nodes = [node("Mul", ["x", "k"], ["y"])]
+    model = model_of(nodes, ["y"], {"k": values(3, 1, 2)}, (1, 3, 30_000_000, 2))
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(FileError, match="would become"):
+        import_onnx(tmp_path / "m.onnx")
 
 
 def test_torch_refusals():
