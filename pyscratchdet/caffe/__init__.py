@@ -13,7 +13,21 @@ from typing import Any
 _LAZY: dict[str, str] = {
     **dict.fromkeys(("NetSpec", "layers", "params", "to_proto"), "net_spec"),
     **dict.fromkeys(("Layer", "Net", "layer_type_list"), "pycaffe"),
-    **dict.fromkeys(("set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"), "mode"),
+    **dict.fromkeys(
+        (
+            "Timer",
+            "has_nccl",
+            "init_log",
+            "log",
+            "set_device",
+            "set_mode_cpu",
+            "set_mode_gpu",
+            "set_random_seed",
+            "set_solver_count",
+            "solver_count",
+        ),
+        "mode",
+    ),
     **dict.fromkeys(
         (
             "AdaDeltaSolver",

@@ -4,7 +4,18 @@ Its vectors are lists here; `BlobVec` is a type of its own, by which scripts tel
 """
 
 from pyscratchdet.caffe.blob import Blob, BlobVec
-from pyscratchdet.caffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from pyscratchdet.caffe.mode import (
+    Timer,
+    has_nccl,
+    init_log,
+    log,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_random_seed,
+    set_solver_count,
+    solver_count,
+)
 from pyscratchdet.caffe.pycaffe import Layer, Net, layer_type_list
 from pyscratchdet.caffe.solvers import (
     AdaDeltaSolver,
@@ -37,10 +48,16 @@ __all__ = [
     "SGDSolver",
     "Solver",
     "StringVec",
+    "Timer",
     "get_solver",
+    "has_nccl",
+    "init_log",
     "layer_type_list",
+    "log",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
     "set_random_seed",
+    "set_solver_count",
+    "solver_count",
 ]

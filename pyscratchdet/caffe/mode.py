@@ -1,11 +1,16 @@
-"""pycaffe's process-wide settings: device and random stream (common.cpp)."""
+"""pycaffe's process-wide settings: device, random stream, log and number of solvers (common.cpp, _caffe.cpp)."""
 
 from __future__ import annotations
+
+import logging
+import sys
+import time
 
 import torch
 
 from pyscratchdet.errors import UsageError
 from pyscratchdet.rng import CaffeRandom
+from pyscratchdet.solver.log import ROOT, GlogFormatter
 
 _device = torch.device("cpu")
 _gpu = 0
@@ -41,6 +46,79 @@ def set_device(index: int) -> None:
 def set_random_seed(seed: int) -> None:
     """Starts the stream that fillers, dropout and data layers draw from; the same seed gives Caffe's numbers."""
     _random.seed(int(seed))
+
+
+def init_log(level: int = 0) -> None:
+    """Shows the log on stderr from now on, as glog does: what solvers print, and `log`.
+
+    Args:
+        level: The least that is shown: 0 for all, 1 for warnings, 2 for errors.
+    """
+    root = logging.getLogger(ROOT)
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(GlogFormatter())
+        root.addHandler(handler)
+        root.propagate = False
+    root.setLevel((logging.INFO, logging.WARNING, logging.ERROR)[min(max(level, 0), 2)])
+
+
+def log(message: str) -> None:
+    """Adds a line to the log."""
+    logging.getLogger(f"{ROOT}.script").info(message, stacklevel=2)
+
+
+def has_nccl() -> bool:
+    """Returns False: several GPUs train as processes of `pyscratchdet train --gpu 0,1`, not by pycaffe's NCCL."""
+    return False
+
+
+def solver_count() -> int:
+    """Returns how many solvers train together in scripts: 1."""
+    return 1
+
+
+def set_solver_count(count: int) -> None:
+    """Accepts 1.
+
+    Raises:
+        UsageError: Another number.
+    """
+    if count != 1:
+        raise UsageError(
+            "scripts train on one device",
+            code="caffe.solver-count",
+            expected="a solver count of 1",
+            found=count,
+            hint="`pyscratchdet train --gpu 0,1` trains on several",
+        )
+
+
+class Timer:
+    """A stopwatch.
+
+    Attributes:
+        ms: Milliseconds between `start` and `stop`.
+    """
+
+    def __init__(self) -> None:
+        self._start = 0.0
+        self.ms = 0.0
+
+    def start(self) -> None:
+        """Starts it."""
+        _synchronize()
+        self._start = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stops it."""
+        _synchronize()
+        self.ms = 1e3 * (time.perf_counter() - self._start)
+
+
+def _synchronize() -> None:
+    if _device.type == "cuda":
+        torch.cuda.synchronize(_device)
 
 
 def current_device() -> torch.device:

@@ -1,4 +1,4 @@
-"""A loss that is not finite any more: where it began and what to try."""
+"""A loss that is no longer finite: where it began and what to try."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class MetricsFile:
             csv.writer(self._file).writerow(self._columns)
 
     def __call__(self, event: SolverEvent) -> None:
-        """Writes a event's row; nothing for a mere step."""
+        """Writes an event's row; nothing for a mere step."""
         if event.kind == "step":
             return
         seconds = round(time.time() - self._start, 3)
@@ -96,7 +96,7 @@ class TensorBoard:
         self._writer = SummaryWriter(os.fspath(folder))
 
     def __call__(self, event: SolverEvent) -> None:
-        """Writes a event's figures."""
+        """Writes an event's figures."""
         for name, value in event.values.items():
             self._writer.add_scalar(name, value, event.iteration)
 

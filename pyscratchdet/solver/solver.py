@@ -387,8 +387,8 @@ class Solver:
         """Goes on from a `.solverstate` or `.solverstate.h5` (Solver::Restore).
 
         A snapshot of this program also brings back the data layers and the random streams of each process, so that the
-        run goes on as if it had never stopped. The data start anew, as in Caffe, after one of Caffe's own snapshots and
-        where the number of processes is another.
+        run goes on as if it had never stopped. The data start over, as in Caffe, after one of Caffe's own snapshots and
+        where the number of processes differs.
 
         Raises:
             FileError: A file is missing.
@@ -420,7 +420,9 @@ class Solver:
             self.run_state.restore(processes[self.world.rank])
             self._continued = True
         else:
-            _log.info(f"The snapshot is of {len(processes)} processes: with {self.world.size} the data begin anew")
+            _log.info(
+                f"The snapshot was made by {len(processes)} process(es); with {self.world.size} the data start over"
+            )
 
     def copy_weights(self, paths: str) -> None:
         """Starts from weights of one or more comma-separated files, in all nets (caffe.cpp: CopyLayers).

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,17 @@ print type(net.layers[1].blobs) is caffe._caffe.BlobVec, isinstance(net, caffe._
 """
     made = run(tmp_path, "script.py", script=script)
     assert made.stdout == "['fc'] 2\nTrue True\n", made.stderr
+
+
+def test_the_log_is_shown_where_a_script_asks_for_it(tmp_path):
+    script = "import caffe\ntimer = caffe.Timer()\ntimer.start()\ntimer.stop()\nassert timer.ms >= 0\n"
+    script += "caffe.log('unseen')\ncaffe.init_log()\ncaffe.log('100 % seen')\ncaffe.init_log(2)\ncaffe.log('unseen')\n"
+    script += "print caffe.has_nccl(), caffe.solver_count()\ncaffe.set_solver_count(2)\n"
+    made = run(tmp_path, "script.py", script=script)
+    assert made.stdout == "False 1\n"
+    assert re.search(r"^I.* script\.py:8\] 100 % seen$", made.stderr, re.M)
+    assert "unseen" not in made.stderr
+    assert "script.py:12: scripts train on one device, expected a solver count of 1 and found 2" in made.stderr
 
 
 def test_draw_net_as_bvlcs_script_calls_it(tmp_path):

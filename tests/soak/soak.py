@@ -37,6 +37,7 @@ import pyscratchdet.evaluate.voc
 import pyscratchdet.solver.launch  # noqa: F401
 from pyscratchdet.cli import main
 from pyscratchdet.data.database import DatabaseWriter
+from pyscratchdet.progress import Progress
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import build_net, save_weights
 
@@ -354,13 +355,15 @@ def soak(num_kills: int, seed: int, folder: Path) -> int:
     moments = random.Random(seed)
     jobs = prepare(folder)
     try:
-        for number in range(num_kills):
-            job = jobs[number % len(jobs)]
-            job.kill(moments)
-            if number % 10 == 0:  # of each job in turn
-                job.fill_disk(moments)
-            if number % 20 == 5:
-                job.forbid_writing()
+        with Progress(num_kills, "kills") as progress:
+            for number in range(num_kills):
+                job = jobs[number % len(jobs)]
+                job.kill(moments)
+                if number % 10 == 0:  # of each job in turn
+                    job.fill_disk(moments)
+                if number % 20 == 5:
+                    job.forbid_writing()
+                progress(number + 1)
         for job in jobs:
             job.finish()
     finally:
