@@ -121,11 +121,28 @@ class DetectionOutput(Layer):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         """Adds decoding, NonMaxSuppression and the cuts, in standard operators.
 
-        The rows and their order are the layer's own, but: where nothing is found there are no rows at all; equal
-        scores at the cut of keep_top_k go to the lowest label and prior; exp runs in float32, since many engines have
-        no double, so that coordinates may differ in their last bit.
+        The rows and their order are the layer's own, but: among equal scores the engine's TopK chooses (onnxruntime's
+        takes the lowest label and prior); exp runs in float32, since many engines have no double, so that coordinates
+        may differ in their last bit.
         """
-        return _OnnxDetections(self, graph, bottoms[:3] if self.has_picture else bottoms).rows()
+        return [self._onnx_detections(graph, bottoms).rows()]
+
+    def onnx_fixed(self, graph: OnnxGraph, bottoms: Sequence[str]) -> list[str]:
+        """Adds the same with a number of rows that does not depend on the pictures, (1, 1, N * K, 7).
+
+        K is keep_top_k, or all that NMS can keep where that is less. Each image's rows come first; the rest are -1.
+        """
+        return [self._onnx_detections(graph, bottoms).fixed_rows()]
+
+    def onnx_boxes(self, graph: OnnxGraph, bottoms: Sequence[str]) -> list[str]:
+        """Adds decoding only: boxes (N, P, 4), or (N, P, C, 4) where classes have their own; scores (N, P, C).
+
+        Scores of priors that the ARM rejects are 1 for class 0 and 0 for all others.
+        """
+        return self._onnx_detections(graph, bottoms).boxes_and_scores()
+
+    def _onnx_detections(self, graph: OnnxGraph, bottoms: Sequence[str]) -> _OnnxDetections:
+        return _OnnxDetections(self, graph, bottoms[:3] if self.has_picture else bottoms)
 
     def _is_picture(self, bottoms: Sequence[Shape]) -> bool:
         return legacy_shape(self, bottoms[3])[2:] != (1, 1)
@@ -183,7 +200,11 @@ class DetectionOutput(Layer):
 
 
 class _OnnxDetections:
-    """Writes one DetectionOutput in ONNX operators. Shapes in comments; F classes besides the background."""
+    """Writes one DetectionOutput in ONNX operators. Shapes in comments; F classes besides the background, K rows.
+
+    Only what onnxruntime, OpenVINO, OpenCV 5, MNN and TensorRT compute alike is used: no Compress, nothing that may be
+    empty after NonMaxSuppression, no order among equal keys.
+    """
 
     def __init__(self, layer: DetectionOutput, graph: OnnxGraph, bottoms: Sequence[str]) -> None:
         self.layer, self.graph, self.bottoms = layer, graph, bottoms
@@ -191,48 +212,91 @@ class _OnnxDetections:
         self.num_priors = graph.shape(bottoms[2])[2] // 4
         self.classes = [label for label in range(self.rule.num_classes) if label != self.rule.background]
         self.shared = layer.output_param.share_location
+        self.low = graph.constant(np.array(-FLT_MAX, np.float32), "low")
+
+    def boxes_and_scores(self) -> list[str]:
+        return [self._boxes(), self._scores()]
+
+    def fixed_rows(self) -> str:
+        real, table = self._table()
+        count = self._add("Gather", self._add("Shape", real), self._scalar(0))
+        image = self._add("Range", self._scalar(0), count, self._scalar(1))
+        image = self._add("Cast", self._add("Unsqueeze", image, self._ints([1])), to=1)  # (N, 1)
+        image = self._add("Where", real, image, self._minus_one())
+        rows = self._add("Concat", self._add("Unsqueeze", image, self._ints([2])), table, axis=2)
+        return self._reshape(rows, [1, 1, -1, 7])
+
+    def rows(self) -> str:
+        real, table = self._table()
+        found = self._add("Cast", real, to=1)
+        first = np.zeros((1, self.num_rows), np.float32)
+        first[0, 0] = 1
+        nothing = self._add("Sub", self._float(1), self._add("ReduceMax", found, keepdims=1))  # (1, 1)
+        stand_in = self._add("Mul", nothing, self.graph.constant(first, "first"))
+        image, place = self._split(self._add("NonZero", self._add("Max", found, stand_in)), 2, axis=0)  # (1, S) each
+        row = self._add("Add", self._add("Mul", image, self._ints([self.num_rows])), place)
+        row = self._add("Gather", self._reshape(table, [-1, 6]), self._reshape(row, [-1]))
+        image = self._add("Cast", self._reshape(image, [-1, 1]), to=1)
+        return self._add("Unsqueeze", self._add("Concat", image, row, axis=1), self._ints([0, 1]))
+
+    def _table(self) -> tuple[str, str]:
+        """Returns which rows are detections (N, K) and label, score and box, -1 where there is none: (N, K, 6)."""
         if self.rule.eta < 1 and self.rule.nms_threshold > 0.5:
             raise self._no("NonMaxSuppression has no adaptive threshold (eta)")
         if self.rule.keep_top_k == 0 or self.rule.top_k == 0 or not self.classes:
             raise self._no("this layer never detects anything")
+        scores, boxes = self._of_classes(self._scores(), [0, 2, 1]), self._boxes()
+        if not self.shared:
+            boxes = self._of_classes(boxes, [0, 2, 1, 3])
+        score, index = self._top(self._kept(scores, boxes), self.num_rows, axis=1)
+        # NMS of some engine may keep a score at the threshold, which is none.
+        real = self._add("Greater", score, self._float(self.rule.score_threshold))
+        place, prior = self._divide(self._add("Where", real, index, self._ints([0])), self.num_priors + 1)
+        order = self._order(real, place)
+        real = self._add("Cast", self._taken(self._add("Cast", real, to=1), order), to=9)
+        score, place, prior = (self._taken(value, order) for value in (score, place, prior))
+        label = self._add("Cast", self._add("Gather", self._ints(self.classes, "classes"), place), to=1)
+        columns = [self._add("Unsqueeze", value, self._ints([2])) for value in (label, score)]
+        if not self.shared:
+            prior = self._add("Add", self._add("Mul", place, self._ints([self.num_priors])), prior)
+            boxes = self._reshape(boxes, [0, -1, 4])
+        place = self._add("Expand", self._add("Unsqueeze", prior, self._ints([2])), self._ints([1, 1, 4]))
+        table = self._add("Concat", *columns, self._taken(boxes, place), axis=2)
+        return real, self._add("Where", self._add("Unsqueeze", real, self._ints([2])), table, self._minus_one())
 
-    def rows(self) -> list[str]:
-        scores, boxes = self._scores(), self._boxes()
-        image, place, prior = self._select(scores, boxes)
-        score = self._add("GatherND", scores, self._columns(image, place, prior))
-        box = self._add("GatherND", boxes, self._columns(*([image, prior] if self.shared else [image, place, prior])))
-        order = self._order(image, place, score)
-        label = self._add("Gather", self._ints(self.classes, "classes"), place)
-        columns = [self._add("Cast", value, to=1) for value in (image, label)] + [score]
-        columns = [self._add("Unsqueeze", self._add("Gather", value, order), self._ints([1])) for value in columns]
-        table = self._add("Concat", *columns, self._add("Gather", box, order), axis=1)
-        return self.graph.node("Unsqueeze", [table, self._ints([0, 1])])
+    @property
+    def num_rows(self) -> int:
+        """K."""
+        most = len(self.classes) * (min(self.rule.top_k, self.num_priors) if self.rule.top_k > 0 else self.num_priors)
+        return min(self.rule.keep_top_k, most) if self.rule.keep_top_k > 0 else most
 
     def _scores(self) -> str:
-        """(N, F, P)."""
+        """(N, P, C)."""
         scores = self._reshape(self.bottoms[1], [0, self.num_priors, self.rule.num_classes])
-        if len(self.bottoms) > 3:
-            arm = self._reshape(self.bottoms[3], [0, self.num_priors, 2])
-            objects = self._add("Gather", arm, self._ints([1]), axis=2)
-            certain = np.zeros((1, 1, self.rule.num_classes), np.float32)
-            certain[..., 0] = 1
-            limit = np.array([self.layer.output_param.objectness_score], np.float32)
-            low = self._add("Less", objects, self.graph.constant(limit, "objectness"))
-            scores = self._add("Where", low, self.graph.constant(certain, "certain"), scores)
-        scores = self._add("Gather", scores, self._ints(self.classes, "classes"), axis=2)
-        return self._add("Transpose", scores, perm=[0, 2, 1])
+        if len(self.bottoms) < 4:
+            return scores
+        arm = self._reshape(self.bottoms[3], [0, self.num_priors, 2])
+        objects = self._add("Gather", arm, self._ints([1]), axis=2)
+        certain = np.zeros((1, 1, self.rule.num_classes), np.float32)
+        certain[..., 0] = 1
+        low = self._add("Less", objects, self._float(self.layer.output_param.objectness_score))
+        return self._add("Where", low, self.graph.constant(certain, "certain"), scores)
 
     def _boxes(self) -> str:
-        """(N, P, 4), or (N, F, P, 4) where each class has its own locations."""
+        """(N, P, 4), or (N, P, C, 4) where each class has its own locations."""
         pair = self._reshape(self.bottoms[2], [2, self.num_priors, 4])
-        priors, variances = self.graph.node("Split", [pair, self._ints([1, 1])], 2, axis=0)
+        priors, variances = self._split(pair, 2, axis=0)  # (1, P, 4)
         if len(self.bottoms) > 4:
             priors = self._decode(self._reshape(self.bottoms[4], [0, self.num_priors, 4]), priors, variances)
         if self.shared:
             return self._decode(self._reshape(self.bottoms[0], [0, self.num_priors, 4]), priors, variances)
         codes = self._reshape(self.bottoms[0], [0, self.num_priors, self.rule.num_classes, 4])
-        codes = self._add("Gather", codes, self._ints(self.classes, "classes"), axis=2)
-        return self._decode(self._add("Transpose", codes, perm=[0, 2, 1, 3]), priors, variances)
+        priors, variances = (self._add("Unsqueeze", value, self._ints([2])) for value in (priors, variances))
+        return self._decode(codes, priors, variances)
+
+    def _of_classes(self, values: str, order: list[int]) -> str:
+        """Leaves out the background's part of axis 2 and permutes the axes."""
+        return self._add("Transpose", self._add("Gather", values, self._ints(self.classes, "classes"), axis=2), perm=order)
 
     def _decode(self, codes: str, priors: str, variances: str) -> str:
         low, high = self._halves(priors)
@@ -242,63 +306,63 @@ class _OnnxDetections:
         sizes = self._add("Sub", high, low)
         if self.rule.code_type != CENTER_SIZE:
             return self._add("Add", priors, self._add("Mul", scaled, self._add("Concat", sizes, sizes, axis=-1)))
-        half = self.graph.constant(np.array([0.5], np.float32), "half")
+        half = self._float(0.5)
         offsets, logs = self._halves(scaled)
         centers = self._add("Mul", self._add("Add", low, high), half)
         centers = self._add("Add", self._add("Mul", offsets, sizes), centers)
         halves = self._add("Mul", self._add("Mul", self._add("Exp", logs), sizes), half)
         return self._add("Concat", self._add("Sub", centers, halves), self._add("Add", centers, halves), axis=-1)
 
-    def _select(self, scores: str, boxes: str) -> tuple[str, str, str]:
-        """Returns image, place of the class among the F, and prior of what NMS keeps: (S,) each."""
+    def _kept(self, scores: str, boxes: str) -> str:
+        """Returns the scores that NMS keeps among very low numbers, (N, F * (P + 1)).
+
+        The last place of each class stands for no prior: a row that points there keeps what NMS returns from being
+        empty, which some engines do not survive.
+        """
         if 0 < self.rule.top_k < self.num_priors:
-            values, index = self.graph.node("TopK", [scores, self._ints([self.rule.top_k])], 2, axis=2)
-            nothing = self.graph.constant(np.array([-np.inf], np.float32), "nothing")
-            nothing = self._add("Expand", nothing, self._add("Shape", scores))
-            scores = self._add("ScatterElements", nothing, index, values, axis=2)
+            values, index = self._top(scores, self.rule.top_k, axis=2)
+            scores = self._add("ScatterElements", self._add("Min", scores, self.low), index, values, axis=2)
         if self.rule.code_type != CENTER_SIZE:
             # NonMaxSuppression would turn boxes round whose corners are exchanged; they overlap nothing.
             low, high = self._halves(boxes)
             boxes = self._add("Concat", low, self._add("Max", low, high), axis=-1)
         if not self.shared:
-            boxes, scores = (
-                self._reshape(boxes, [-1, self.num_priors, 4]),
-                self._reshape(scores, [-1, 1, self.num_priors]),
-            )
-        limits = [min(self.rule.nms_threshold, 1.0), self.rule.score_threshold]
-        constants = [self.graph.constant(np.array([value], np.float32), "limit") for value in limits]
-        chosen = self._add("NonMaxSuppression", boxes, scores, self._ints([self.num_priors]), *constants)
-        columns = self.graph.node("Split", [chosen, self._ints([1, 1, 1])], 3, axis=1)
-        image, place, prior = (self._add("Squeeze", column, self._ints([1])) for column in columns)
-        if not self.shared:
-            number = self._ints([len(self.classes)])
-            image, place = self._add("Div", image, number), self._add("Mod", image, number)
-        return image, place, prior
+            boxes = self._reshape(boxes, [-1, self.num_priors, 4])
+            scores = self._reshape(scores, [-1, 1, self.num_priors])
+        limits = [self._float(value) for value in (min(self.rule.nms_threshold, 1.0), self.rule.score_threshold)]
+        chosen = self._add("NonMaxSuppression", boxes, scores, self._ints([self.num_priors]), *limits)
+        chosen = self._add("Concat", chosen, self._ints([[0, 0, self.num_priors]], "no_prior"), axis=0)
+        padded = self._add("Pad", scores, self._ints([0, 0, 0, 0, 0, 1], "pads"), self.low)
+        kept = self._add("GatherND", padded, chosen)
+        kept = self._add("ScatterND", self._add("Min", padded, self.low), chosen, kept)
+        return self._reshape(kept, [-1, len(self.classes) * (self.num_priors + 1)])
 
-    def _order(self, image: str, place: str, score: str) -> str:
-        """Returns which rows stay, in their order: image, label, score. TopK keeps the order of equals."""
-        order = self._sorted(score, largest=1)
-        if self.rule.keep_top_k > 0:
-            order = self._add("Gather", order, self._sorted(self._add("Gather", image, order), largest=0))
-            # One too many of an image: the row keep_top_k places before is of the same image.
-            images = self._add("Gather", image, order)
-            padding = self._ints([-1] * self.rule.keep_top_k, "padding")
-            shifted = self._add("Concat", padding, images, axis=0)
-            shifted = self._add("Slice", shifted, self._ints([0]), self._ints([-self.rule.keep_top_k]))
-            order = self._add("Compress", order, self._add("Not", self._add("Equal", images, shifted)), axis=0)
-        group = self._add("Add", self._add("Mul", image, self._ints([len(self.classes)])), place)
-        return self._add("Gather", order, self._sorted(self._add("Gather", group, order), largest=0))
+    def _order(self, real: str, place: str) -> str:
+        """Returns the order of the K rows of each image by label and score, what is none last; no two keys are equal."""
+        number = self.num_rows
+        label = self._add("Sub", self._ints([len(self.classes)]), place)
+        label = self._add("Where", real, label, self._ints([0]))
+        falling = self._ints([list(range(number - 1, -1, -1))], "ranks")
+        key = self._add("Add", self._add("Mul", label, self._ints([number])), falling)
+        return self._top(key, number, axis=1)[1]
 
-    def _sorted(self, values: str, largest: int) -> str:
-        return self.graph.node("TopK", [values, self._add("Shape", values)], 2, axis=0, largest=largest)[1]
+    def _top(self, values: str, number: int, axis: int) -> tuple[str, str]:
+        best, index = self.graph.node("TopK", [values, self._ints([number])], 2, axis=axis)
+        return best, index
 
-    def _columns(self, *values: str) -> str:
-        return self._add("Concat", *(self._add("Unsqueeze", value, self._ints([1])) for value in values), axis=1)
+    def _taken(self, values: str, index: str) -> str:
+        return self._add("GatherElements", values, index, axis=1)
 
-    def _halves(self, values: str) -> tuple[str, str]:
+    def _divide(self, values: str, number: int) -> tuple[str, str]:
+        return self._add("Div", values, self._ints([number])), self._add("Mod", values, self._ints([number]))
+
+    def _halves(self, values: str) -> list[str]:
         """Splits the last axis of 4 in two."""
-        low, high = self.graph.node("Split", [values, self._ints([2, 2])], 2, axis=-1)
-        return low, high
+        return self._split(values, 4, axis=-1)
+
+    def _split(self, values: str, size: int, axis: int) -> list[str]:
+        """Splits an axis of this size in two."""
+        return self.graph.node("Split", [values, self._ints([size // 2] * 2)], 2, axis=axis)
 
     def _reshape(self, value: str, shape: list[int]) -> str:
         return self._add("Reshape", value, self._ints(shape, "shape"))
@@ -306,8 +370,17 @@ class _OnnxDetections:
     def _add(self, op_type: str, *inputs: str, **attributes: object) -> str:
         return self.graph.node(op_type, inputs, 1, **attributes)[0]
 
-    def _ints(self, values: list[int], name: str = "ints") -> str:
+    def _ints(self, values: list[int] | list[list[int]], name: str = "ints") -> str:
         return self.graph.constant(np.array(values, np.int64), name)
+
+    def _scalar(self, value: int) -> str:
+        return self.graph.constant(np.array(value, np.int64), "scalar")
+
+    def _float(self, value: float) -> str:
+        return self.graph.constant(np.array([value], np.float32), "number")
+
+    def _minus_one(self) -> str:
+        return self._float(-1)
 
     def _no(self, message: str) -> ConversionError:
         return ConversionError(message, code="onnx.detection-output", layer=self.layer.name, layer_type=self.layer.type)
