@@ -1,6 +1,7 @@
 """From a Caffe net to ONNX: standard operators only, Caffe's blob names kept, the batch size left open.
 
-Each layer writes itself (`Layer.onnx`); this module names values, stores weights and puts the model together.
+Each layer writes itself (`Layer.onnx`); this module names values, stores weights and puts the model together. Files
+stay within what deployment engines compute alike; docs/deployment.md shows which engine takes which form.
 """
 
 from __future__ import annotations
@@ -8,20 +9,58 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from pyscratchdet import __version__
+from pyscratchdet.converters.onnx_simplify import replace, simplify
+from pyscratchdet.detect.detector import Preparation
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.files import write_bytes
 from pyscratchdet.layers.base import Shape
+from pyscratchdet.layers.detection_output import DetectionOutput
 from pyscratchdet.runtime import LayerModule, Net
 
-OPSET = 23  # operators of onnx 1.18; onnxruntime runs it since 1.23
-IR_VERSION = 11
+HEADS = ("decoded", "fixed", "boxes", "raw")
+OPSET = 17  # what engines of 2022 and later read
+OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class PictureInput:
+    """An input that is a picture, uint8 (N, height, width, channels) of any size, instead of the prepared blob.
+
+    The picture is resized as bytes, as SSD does, then comes mean and scale. Resized bytes differ from OpenCV's by 1
+    at most, since OpenCV counts in fixed point.
+
+    Attributes:
+        preparation: Mean, scale and the net's order of channels.
+        rgb: The picture has red first.
+    """
+
+    preparation: Preparation = field(default_factory=Preparation)
+    rgb: bool = False
+
+    def onnx(self, graph: OnnxGraph, value: str, shape: Shape) -> str:
+        """Adds the preparation and returns the result, float32 (N, *shape)."""
+        channels = shape[0]
+        picture = graph.node("Cast", [value], to=TensorProto.FLOAT)[0]
+        if self.rgb != self.preparation.rgb and channels == 3:
+            picture = graph.node("Gather", [picture, graph.constant(np.array([2, 1, 0]), "order")], axis=3)[0]
+        picture = graph.node("Transpose", [picture], perm=[0, 3, 1, 2])[0]
+        start, end = (graph.constant(np.array([k]), "axis") for k in (0, 1))
+        number = graph.node("Slice", [*graph.node("Shape", [picture]), start, end])[0]
+        sizes = graph.node("Concat", [number, graph.constant(np.array(shape), "size")], axis=0)[0]
+        picture = graph.node("Resize", [picture, "", "", sizes], mode="linear")[0]
+        mean = graph.constant(self.preparation.mean_of(channels).reshape(1, channels, 1, 1), "mean")
+        picture = graph.node("Sub", [*graph.node("Round", [picture]), mean])[0]
+        return graph.node("Mul", [picture, graph.constant(np.array(self.preparation.scale, np.float32), "scale")])[0]
 
 
 @dataclass
@@ -91,42 +130,80 @@ class OnnxGraph:
 
 
 def export_onnx(
-    net: Net, *, outputs: Iterable[str] | None = None, all_blobs: bool = False, dynamic_batch: bool = True
+    net: Net,
+    *,
+    outputs: Iterable[str] | None = None,
+    all_blobs: bool = False,
+    heads: str = "decoded",
+    opset: int = OPSET,
+    batch: int | None = None,
+    picture: PictureInput | None = None,
 ) -> onnx.ModelProto:
     """Returns the net as an ONNX model.
 
     Values carry the names of Caffe's blobs; where in-place layers write a blob several times, the last value has the
-    name and earlier ones are `<blob>@<layer>`.
+    name and earlier ones are `<blob>@<layer>`. What is computed from constants is a constant, and copies
+    (Split) go by the name of what they copy.
 
     Args:
         net: A TEST net with its weights.
-        outputs: Blobs to return; the net's own outputs by default. Layers that none of them needs are left out, so
-            naming `mbox_loc` and `mbox_conf_flatten` cuts a detector before its post-processing.
-        all_blobs: Return every value that the outputs depend on (`value_keys`), for comparing engines.
-        dynamic_batch: Leave the first axis of inputs open.
+        outputs: Blobs to return; the net's own outputs by default. Layers that none of them needs are left out.
+        all_blobs: Return every value that the outputs depend on (`value_keys`), for comparing engines; constants are
+            then left as they are computed.
+        heads: What a detector ends in: "decoded" rows as Caffe writes them; "fixed", the same in a number of rows that
+            does not depend on the pictures (`DetectionOutput.onnx_fixed`); "boxes", decoded boxes `<top>_boxes` and
+            scores `<top>_scores` before suppression; "raw", what DetectionOutput reads. For a net without
+            DetectionOutput "decoded" are its outputs.
+        opset: Version of the standard operators, one of OPSETS.
+        batch: The batch size, to which the net is reshaped; left out, the first axis of the inputs is open.
+        picture: Take pictures and prepare them in the graph.
 
     Raises:
-        ConversionError: A layer has no exact ONNX form, or `outputs` names no blob.
+        ConversionError: A layer has no exact ONNX form, `outputs` names no blob, or the net no DetectionOutput.
     """
+    if heads != "decoded":
+        cut = raw_heads(net)
+        outputs = cut if heads == "raw" else outputs
+    if opset not in OPSETS:
+        expected = f"{OPSETS[0]} to {OPSETS[-1]}"
+        raise ConversionError("this opset cannot be written", code="onnx.opset", expected=expected, found=opset)
+    if batch is not None:
+        net.reshape({name: (batch, *net.blob_shapes[name][1:]) for name in net.input_names})
     wanted = _wanted_blobs(net, outputs)
     graph = OnnxGraph()
     values: dict[int, str] = {}
+    halves: dict[int, list[str]] = {}  # boxes and scores instead of detections
     plan = net.plan
     needed = _needed_layers(net, wanted)
     names = plan.graph.blob_names
     keys = value_keys(net, needed)
+    inputs = []
     for i in needed:
         node, module = plan.graph.nodes[i], net.layers[i]
         if node.type == "Input":
-            results = [names[blob] for blob in node.tops]
-        else:
-            results = _export_layer(graph, module, [values[blob] for blob in node.bottoms])
+            for blob, shape in zip(node.tops, plan.top_shapes[i], strict=True):
+                inputs.append(_input(graph, names[blob], batch, shape[1:], picture))
+                values[blob], graph.shapes[names[blob]] = names[blob], shape
+            continue
+        if cut := [names[blob] for blob in node.bottoms if blob in halves]:
+            raise ConversionError(f'its bottom "{cut[0]}" is not in this form', code="onnx.heads", layer=node.name)
+        results = _export_layer(graph, module, [values[blob] for blob in node.bottoms], heads)
+        if isinstance(module.layer, DetectionOutput) and heads == "boxes":
+            halves[node.tops[0]] = _boxes_and_scores(graph, module.layer, results, names[node.tops[0]])
+            continue
         for blob, result, name, shape in zip(node.tops, results, keys[i], plan.top_shapes[i], strict=True):
-            values[blob] = result if node.type == "Input" else _named(graph, result, name, values)
+            values[blob] = _named(graph, result, name, values)
             graph.shapes[values[blob]] = shape
     graph.store_used_weights()
-    returned = [key for i in needed for key in keys[i]] if all_blobs else [values[blob] for blob in wanted]
-    return _model(net, graph, returned, needed, dynamic_batch)
+    returned = (
+        [key for i in needed for key in keys[i]]
+        if all_blobs
+        else [name for blob in wanted for name in halves.get(blob) or [values[blob]]]
+    )
+    model = _model(net, graph, inputs, returned, opset)
+    if all_blobs:
+        return onnx.shape_inference.infer_shapes(model)
+    return simplify(model, () if heads == "raw" else returned)
 
 
 def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list[str]]:
@@ -155,9 +232,12 @@ def save_onnx(
     metadata: Mapping[str, str] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
     half: bool = False,
-    **options: object,
-) -> None:
-    """Writes the net as an ONNX file, checked by onnx.checker; see `export_onnx` for options.
+    **options: Any,
+) -> onnx.ModelProto:
+    """Writes the net as an ONNX file, checked by onnx.checker with full inference of shapes.
+
+    An output that depends on no input, such as the priors among raw heads, is no output of the file: many engines
+    refuse that. It goes into `<path without .onnx>.priors.safetensors` under its blob's name.
 
     Args:
         net: A TEST net with its weights.
@@ -166,8 +246,12 @@ def save_onnx(
         weights: Arrays to keep under their names though the graph may not use them.
         half: Store weights as float16, widened by Cast operators; the arithmetic stays float32.
         **options: Of `export_onnx`.
+
+    Returns:
+        The model as written.
     """
-    model = export_onnx(net, **options)  # type: ignore[arg-type]
+    model = export_onnx(net, **options)
+    priors = _take_constant_outputs(model)
     helper.set_model_props(model, dict(metadata or {}))
     stored = {tensor.name for tensor in model.graph.initializer}
     model.graph.initializer.extend(
@@ -177,8 +261,31 @@ def save_onnx(
     )
     if half:
         _halve(model, set(net.state_dict()) | set(weights or {}))
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
     write_bytes(path, model.SerializeToString())
+    if priors:
+        write_bytes(priors_path(path), safetensors.numpy.save(priors))
+    return model
+
+
+def priors_path(path: str | os.PathLike[str]) -> Path:
+    """Returns where the priors of raw heads are, for the ONNX file beside it."""
+    return Path(path).with_suffix(".priors.safetensors")
+
+
+def _take_constant_outputs(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Takes the outputs that are constants out of the model; returns their values."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    found = {
+        value.name: numpy_helper.to_array(constants[value.name]) for value in graph.output if value.name in constants
+    }
+    replace(graph.output, [value for value in graph.output if value.name not in found])
+    used = {name for node in graph.node for name in node.input}
+    replace(
+        graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in found or tensor.name in used]
+    )
+    return found
 
 
 def raw_heads(net: Net) -> list[str]:
@@ -191,7 +298,7 @@ def raw_heads(net: Net) -> list[str]:
     ends = [node for node in graph.nodes if node.type == "DetectionOutput"]
     if not ends:
         raise ConversionError(
-            "the net has no DetectionOutput to cut off", code="onnx.heads", hint="leave out raw heads"
+            "the net has no DetectionOutput, whose form `heads` is", code="onnx.heads", hint="leave out --heads"
         )
     cut = {blob for node in ends for blob in node.tops}
     blobs = [blob for node in ends for blob in node.bottoms] + [blob for blob in graph.outputs if blob not in cut]
@@ -220,14 +327,29 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def _export_layer(graph: OnnxGraph, module: LayerModule, bottoms: Sequence[str]) -> list[str]:
+def _export_layer(graph: OnnxGraph, module: LayerModule, bottoms: Sequence[str], heads: str) -> list[str]:
     graph.scope = module.name
     graph.first_node = len(graph.nodes)
     blobs = [
         graph.weight(f"{module.name}.{role}", blob.detach().cpu().numpy())
         for role, blob in zip(module.roles, module.blobs, strict=True)
     ]
-    return module.layer.onnx(graph, bottoms, blobs)
+    layer = module.layer
+    if isinstance(layer, DetectionOutput) and heads == "fixed":
+        return layer.onnx_fixed(graph, bottoms)
+    if isinstance(layer, DetectionOutput) and heads == "boxes":
+        return layer.onnx_boxes(graph, bottoms)
+    return layer.onnx(graph, bottoms, blobs)
+
+
+def _boxes_and_scores(graph: OnnxGraph, layer: DetectionOutput, results: Sequence[str], top: str) -> list[str]:
+    names = [f"{top}_boxes", f"{top}_scores"]
+    for result, name in zip(results, names, strict=True):
+        graph.rename(result, name, graph.first_node)
+        graph.shapes[name] = (0, 0, 0)
+    if not layer.output_param.share_location:
+        graph.shapes[names[0]] = (0, 0, 0, 0)
+    return names
 
 
 def _named(graph: OnnxGraph, result: str, name: str, values: dict[int, str]) -> str:
@@ -263,27 +385,31 @@ def _needed_layers(net: Net, wanted: Iterable[int]) -> list[int]:
     return needed[::-1]
 
 
+def _input(
+    graph: OnnxGraph, name: str, batch: int | None, shape: Shape, picture: PictureInput | None
+) -> onnx.ValueInfoProto:
+    number = BATCH if batch is None else batch
+    if picture is None:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [number, *shape])
+    graph.scope, source = name, f"{name}_picture"
+    first, result = len(graph.nodes), picture.onnx(graph, source, shape)
+    graph.rename(result, name, first)
+    return helper.make_tensor_value_info(source, TensorProto.UINT8, [number, "height", "width", shape[0]])
+
+
 def _model(
-    net: Net, graph: OnnxGraph, outputs: Sequence[str], needed: Sequence[int], dynamic_batch: bool
+    net: Net, graph: OnnxGraph, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
-    plan = net.plan
-    inputs = []
-    for i in needed:
-        node = plan.graph.nodes[i]
-        for blob, shape in zip(node.tops, plan.top_shapes[i], strict=True):
-            if node.type == "Input":
-                dims: list[str | int | None] = [BATCH, *shape[1:]] if dynamic_batch else list(shape)
-                inputs.append(helper.make_tensor_value_info(plan.graph.blob_names[blob], TensorProto.FLOAT, dims))
     results = [  # of known rank; the sizes are inferred
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * len(graph.shapes[name]))
         for name in dict.fromkeys(outputs)
     ]
     body = helper.make_graph(graph.nodes, net.name or "net", inputs, results, list(graph.initializers.values()))
-    model = helper.make_model(
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(
         body,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=opsets,
         producer_name="pyscratchdet",
         producer_version=__version__,
-        ir_version=IR_VERSION,
+        ir_version=helper.find_min_ir_version_for(opsets),
     )
-    return onnx.shape_inference.infer_shapes(model)

@@ -385,7 +385,7 @@ def _write_pt(path: str, bundle: Bundle, names: Names, choices: Choices) -> None
 
 
 def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
-    from pyscratchdet.converters.onnx_export import raw_heads, save_onnx
+    from pyscratchdet.converters.onnx_export import save_onnx
     from pyscratchdet.runtime import Net, build_net, copy_weights
 
     if names.plan is None or names.file is None:
@@ -396,8 +396,7 @@ def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> No
     metadata = {"order": "\n".join(arrays)}
     if bundle.skeleton is not None:
         metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
-    outputs = raw_heads(net) if choices.heads == "raw" else None
-    save_onnx(net, path, metadata=metadata, weights=arrays, half=choices.half, outputs=outputs)
+    save_onnx(net, path, metadata=metadata, weights=arrays, half=choices.half, heads=choices.heads)
 
 
 _READERS: dict[str, Callable[[str, Names], Bundle]] = {

@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fold": {"action": "store_true", "help": "fold BatchNorm, Scale and Bias into the layers before them"},
     "half": {"action": "store_true", "default": False, "help": "store values as float16"},
     "heads": {
-        "choices": ("decoded", "raw"),
+        "choices": ("decoded", "fixed", "boxes", "raw"),
         "default": "decoded",
         "help": "ONNX of a detector ends in detections (default), or before DetectionOutput",
     },

@@ -65,14 +65,19 @@ class Preparation:
         image = _as_channels(image, channels, self.rgb)
         if resize_first:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        values = image.reshape(*image.shape[:2], channels).astype(np.float32) - self._mean(channels)
+        values = image.reshape(*image.shape[:2], channels).astype(np.float32) - self.mean_of(channels)
         if not resize_first:
             values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
                 height, width, channels
             )
         return np.ascontiguousarray(values.transpose(2, 0, 1)) * np.float32(self.scale)
 
-    def _mean(self, channels: int) -> np.ndarray:
+    def mean_of(self, channels: int) -> np.ndarray:
+        """Returns what is subtracted from each of this many channels, float32.
+
+        Raises:
+            UsageError: The mean has another number of channels.
+        """
         if channels not in self._cache:
             mean = np.array(self.mean or (0.0,), np.float32)
             if channels == 1 and self.mean == SSD_MEAN:

@@ -7,6 +7,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, at_least, register
 from pyscratchdet.lazy import F, Tensor
@@ -140,6 +142,11 @@ class _Convolution(Layer):
             "dilations": list(window.dilation),
             "group": self.group,
         }
+        if self._onnx_type == "Conv" and set(window.kernel) == {1} and any(window.pad):
+            # OpenCV 5 computes padded 1x1 convolutions wrongly.
+            pads = graph.constant(np.array(2 * [0, 0, *window.pad], np.int64), "pads")
+            bottoms = [graph.node("Pad", [bottom, pads])[0] for bottom in bottoms]
+            attributes["pads"] = [0] * (2 * self.num_spatial)
         return [graph.node(self._onnx_type, [bottom, *blobs], **attributes)[0] for bottom in bottoms]
 
     def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:

@@ -233,11 +233,10 @@ class _OnnxDetections:
         first[0, 0] = 1
         nothing = self._add("Sub", self._float(1), self._add("ReduceMax", found, keepdims=1))  # (1, 1)
         stand_in = self._add("Mul", nothing, self.graph.constant(first, "first"))
-        image, place = self._split(self._add("NonZero", self._add("Max", found, stand_in)), 2, axis=0)  # (1, S) each
-        row = self._add("Add", self._add("Mul", image, self._ints([self.num_rows])), place)
-        row = self._add("Gather", self._reshape(table, [-1, 6]), self._reshape(row, [-1]))
-        image = self._add("Cast", self._reshape(image, [-1, 1]), to=1)
-        return self._add("Unsqueeze", self._add("Concat", image, row, axis=1), self._ints([0, 1]))
+        found = self._add("Transpose", self._add("NonZero", self._add("Max", found, stand_in)), perm=[1, 0])  # (S, 2)
+        image = self._add("Cast", self._add("Gather", found, self._ints([0]), axis=1), to=1)
+        rows = self._add("Concat", image, self._add("GatherND", table, found), axis=1)
+        return self._add("Unsqueeze", rows, self._ints([0, 1]))
 
     def _table(self) -> tuple[str, str]:
         """Returns which rows are detections (N, K) and label, score and box, -1 where there is none: (N, K, 6)."""
@@ -296,7 +295,9 @@ class _OnnxDetections:
 
     def _of_classes(self, values: str, order: list[int]) -> str:
         """Leaves out the background's part of axis 2 and permutes the axes."""
-        return self._add("Transpose", self._add("Gather", values, self._ints(self.classes, "classes"), axis=2), perm=order)
+        return self._add(
+            "Transpose", self._add("Gather", values, self._ints(self.classes, "classes"), axis=2), perm=order
+        )
 
     def _decode(self, codes: str, priors: str, variances: str) -> str:
         low, high = self._halves(priors)
@@ -338,7 +339,7 @@ class _OnnxDetections:
         return self._reshape(kept, [-1, len(self.classes) * (self.num_priors + 1)])
 
     def _order(self, real: str, place: str) -> str:
-        """Returns the order of the K rows of each image by label and score, what is none last; no two keys are equal."""
+        """Returns the order of the K rows of each image by label and score, by keys that are unique."""
         number = self.num_rows
         label = self._add("Sub", self._ints([len(self.classes)]), place)
         label = self._add("Where", real, label, self._ints([0]))

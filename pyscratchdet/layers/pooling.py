@@ -115,12 +115,12 @@ class Pooling(Layer):
         if self.global_pooling and self.num_tops == 1:
             return graph.node("GlobalMaxPool" if self.method == MAX else "GlobalAveragePool", bottoms)
         after = self._pads_after()
-        attributes: dict[str, Any] = {"strides": list(self.stride), "pads": [*self.pad, *after]}
-        attributes["kernel_shape"] = list(self.kernel)
+        attributes: dict[str, Any] = {"strides": list(self.stride), "kernel_shape": list(self.kernel)}
         if self.method == MAX:
-            tops = graph.node("MaxPool", bottoms, self.num_tops, **attributes)
+            tops = graph.node("MaxPool", bottoms, self.num_tops, pads=[*self.pad, *after], **attributes)
         else:
-            tops = graph.node("AveragePool", bottoms, count_include_pad=1, **attributes)
+            # Padding as an operator of its own, since engines differ in what count_include_pad means.
+            tops = graph.node("AveragePool", [self._padded(graph, bottoms[0], after)], **attributes)
             if any(a > p for a, p in zip(after, self.pad, strict=True)):
                 tops = graph.node("Mul", [*tops, graph.constant(self._clipped_ratio())])
         if self.num_tops > 1:  # ONNX counts through the whole blob, the original through one picture
@@ -131,6 +131,12 @@ class Pooling(Layer):
             fills = [graph.constant(np.array(value, np.float32)) for value in (0, -1)]
             tops = [graph.node("Pad", [top, pads, fill])[0] for top, fill in zip(tops, fills, strict=False)]
         return tops
+
+    def _padded(self, graph: OnnxGraph, bottom: str, after: Sequence[int]) -> str:
+        if not any(self.pad) and not any(after):
+            return bottom
+        pads = graph.constant(np.array([0, 0, *self.pad, 0, 0, *after], np.int64), "pads")
+        return graph.node("Pad", [bottom, pads])[0]
 
     def _pair(self, field: str, pair: str) -> Pair:
         param = self.param.pooling_param

@@ -278,11 +278,8 @@ def test_onnx_gives_the_same_rows(name):
     made = layer(f"num_classes: {classes} {text}")
     want = cases.run(made, [torch.from_numpy(array) for array in arrays])[1][0].numpy()
     got = run_onnx(made, arrays)
-    if name == "nothing":
-        assert got.shape == (1, 1, 0, 7)  # the original gives a row of -1 per image
-        return
     assert got.shape == want.shape
-    assert want.shape[2] > 20
+    assert want.shape[2] > 20 or name == "nothing"
     assert np.array_equal(got[..., :3], want[..., :3])
     # exp in float32 instead of double; coordinates below 2.
     np.testing.assert_allclose(got[..., 3:], want[..., 3:], atol=3e-7)
