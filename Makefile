@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint wheel proto clean help soak
+.PHONY: demo test fuzz lint wheel proto clean help soak
 
 help:
 	@echo "make demo    data, nets, training, evaluation, pictures, conversion and proof, into demo/"
 	@echo "make test    all tests"
 	@echo "make soak    kill training, an LMDB and an evaluation N=200 times; all go on and end alike"
+	@echo "make fuzz    damaged files against every reader; N=1000000 for more than 50,000"
 	@echo "make lint    ruff and mypy"
 	@echo "make wheel   sdist and wheel into dist/, tried in an empty environment"
 	@echo "make proto   compile the Caffe schema after a change of caffe.proto"
@@ -33,6 +34,9 @@ test: $(READY)
 
 soak: $(READY)
 	$(BIN)/python tests/soak/soak.py $(or $(N),200)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzz/fuzz.py --number $(or $(N),50000)
 
 lint: $(READY)
 	$(BIN)/python -m pip install --quiet -e ".[dev]"

@@ -147,22 +147,30 @@ def _read_log(curves: Curves, text: str) -> None:
 
 
 def _read_metrics(curves: Curves, text: str, is_csv: bool, path: str) -> None:
-    for row in csv.DictReader(io.StringIO(text)) if is_csv else _json_rows(text, path):
+    for row in _csv_rows(text, path) if is_csv else _json_rows(text, path):
         try:
             iteration = int(row["iteration"])
             numbers = {name: float(value) for name, value in row.items() if name not in ("kind", "iteration") and value}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path} is not a metrics file", code="plot.metrics") from error
         for name, value in numbers.items():
             curves.add(name, iteration, value)
+
+
+def _csv_rows(text: str, path: str) -> Iterator[dict[str, str]]:
+    try:
+        yield from csv.DictReader(io.StringIO(text, newline=""))
+    except csv.Error as error:
+        raise DataError(f"{path}: not CSV: {error}", code="plot.metrics") from error
 
 
 def _json_rows(text: str, path: str) -> Iterator[dict[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             row = json.loads(line)
-        except ValueError:
+            entries = {name: value for name, value in row.items() if value is not None}
+        except (ValueError, AttributeError, RecursionError):
             if number == len(text.splitlines()):
                 return  # a run that was killed while it wrote
-            raise DataError(f"{path}:{number}: not JSON", code="plot.metrics") from None
-        yield {name: value for name, value in row.items() if value is not None}
+            raise DataError(f"{path}:{number}: not a JSON object", code="plot.metrics") from None
+        yield entries

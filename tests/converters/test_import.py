@@ -340,7 +340,7 @@ def test_onnx_by_command(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_damaged_onnx_graphs_end_in_typed_errors(tmp_path):
-    """Graphs of all operators, as others write them; damage.py does the same to our own exports."""
+    """Graphs of all operators, as others write them; tests/fuzz does the same to our own exports."""
     sources = [model_of(nodes, ["y"], weights).SerializeToString() for nodes, weights in CASES.values()]
     rng, refused = np.random.default_rng(4), 0
     for index in range(NUM_DAMAGED):
