@@ -154,7 +154,9 @@ def whole_number(text: str) -> int | None:
         return None
 
 
-def voc_xml(name: str, width: int, height: int, objects: Sequence[VocObject], database: str = "") -> str:
+def voc_xml(
+    name: str, width: int, height: int, objects: Sequence[VocObject], database: str = "", folder: str = "VOC2007"
+) -> str:
     """Returns the annotation file of a picture.
 
     Args:
@@ -163,9 +165,12 @@ def voc_xml(name: str, width: int, height: int, objects: Sequence[VocObject], da
         height: In pixels.
         objects: What is in it.
         database: Where the picture is from.
+        folder: Of the data set; "" for none.
     """
     root = ElementTree.Element("annotation")
-    _add(root, folder="VOC2007", filename=name)
+    if folder:
+        _add(root, folder=folder)
+    _add(root, filename=name)
     if database:
         _add(ElementTree.SubElement(root, "source"), database=database)
     _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)

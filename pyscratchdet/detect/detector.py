@@ -151,7 +151,7 @@ class Detector:
             threshold: Only scores of at least this; the net's own confidence_threshold applies before.
 
         Raises:
-            DataError: Something that is not a picture.
+            DataError: Something that is not a picture, or the net's boxes or scores are not numbers.
         """
         return self.detect_at(images, self.size, threshold)
 
@@ -211,9 +211,16 @@ class Detector:
             )
         return names
 
-    def _before_nms(self, *_: object) -> None:
+    def _before_nms(self, _: object, bottoms: Sequence[torch.Tensor]) -> None:
+        """Takes the time, and looks at what DetectionOutput would pass over in silence: "nan" is above no threshold."""
         self._synchronise()
         self._nms_started = time.perf_counter()
+        if any(bool(torch.isnan(blob).any()) for blob in bottoms):
+            raise DataError(
+                "the net's boxes or scores are not numbers",
+                code="detect.nan",
+                hint="did the training diverge, or are mean and scale those of the training?",
+            )
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":

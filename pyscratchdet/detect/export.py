@@ -6,15 +6,14 @@ import csv
 import io
 import json
 import os
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyscratchdet.data.voc_xml import VocObject, voc_xml
 from pyscratchdet.detect.media import Frame
 from pyscratchdet.detect.tables import ImageDetections
-from pyscratchdet.errors import printable
 from pyscratchdet.files import write_text
 
 FORMATS = ("json", "voc", "coco", "csv")
@@ -164,25 +163,8 @@ def _file_name(record: FrameDetections) -> str:
 
 
 def _xml(record: FrameDetections, names: Mapping[int, str]) -> str:
-    root = ElementTree.Element("annotation")
-    _add(root, "filename", _file_name(record))
-    size = _add(root, "size")
-    for tag, number in (("width", record.width), ("height", record.height), ("depth", 3)):
-        _add(size, tag, number)
-    for row in _rows(record, names):
-        thing = _add(root, "object")
-        for tag, value in (("name", row["class"]), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
-            _add(thing, tag, value)
-        _add(thing, "score", row["score"])
-        box = _add(thing, "bndbox")
-        for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), row["box"], strict=True):
-            _add(box, tag, round(corner))
-    ElementTree.indent(root, "\t")
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def _add(parent: ElementTree.Element, tag: str, value: object = None) -> ElementTree.Element:
-    """Adds an element; XML has no control characters, so their escapes stand for them."""
-    element = ElementTree.SubElement(parent, tag)
-    element.text = None if value is None else printable(value)
-    return element
+    objects = [
+        VocObject(row["class"], (*(round(corner) for corner in row["box"]),), score=row["score"])
+        for row in _rows(record, names)
+    ]
+    return voc_xml(_file_name(record), record.width, record.height, objects, folder="")

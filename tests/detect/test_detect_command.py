@@ -71,7 +71,7 @@ def test_every_format(folder, flags, tmp_path, capsys):
 
 
 def test_xml_coordinates_are_rounded_and_names_are_text(tmp_path):
-    """A class, a path or a file name may hold anything; what XML cannot hold stands there as its escape."""
+    """A class, a path or a file name may hold anything; what XML cannot hold is a U+FFFD there."""
     name = "<b>&amp;\x1b\udc80"
     box = np.array([[10.4, 10.6, 20.51, 30.49]], np.float32)
     found = ImageDetections(np.array([1]), np.array([0.5], np.float32), box)
@@ -85,7 +85,7 @@ def test_xml_coordinates_are_rounded_and_names_are_text(tmp_path):
         "21",
         "30",
     ]
-    assert root.findtext("object/name") == "<b>&amp;\\x1b\\udc80"
+    assert root.findtext("object/name") == "<b>&amp;\ufffd\ufffd"
     assert root.findtext("filename") == f"{root.findtext('object/name')}.png"
     assert [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")] == ["60", "40", "3"]
     assert path.read_text().startswith("<annotation>\n\t<filename>")
