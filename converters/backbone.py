@@ -9,7 +9,8 @@ One rule names every convolution of the classifier as detectors do:
     layer<L>.0.downsample.0     res<L+1>a_branch1; Convolution<L-1> behind a stem_1
 
 and its own name. The BatchNorm and Scale behind a convolution follow it. A layer is converted exactly or left at its
-filler with the reason; what the detector computes otherwise than the classifier (strides, padding, dilation) is told.
+filler with the reason; where the detector computes otherwise than the classifier (strides, padding, dilation), a line
+says so.
 A BatchNorm that only the detector has begins as the identity with a scale factor of 1: the first batch weighs a half.
 
 SSD's fc6 and fc7 are convolutions of 1024 channels made from the classifier's inner products of 4096: every fourth

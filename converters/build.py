@@ -375,7 +375,7 @@ class NetBuilder:
             return self.add("Interp", name, [bottom], interp_param={"height": size[0], "width": size[1]})[0]
         channels, *found = self.shapes[bottom][1:]
         if any(wanted % have for wanted, have in zip(size, found, strict=True)):
-            raise self.refuse(name, "Deconvolution", f"{found} resized to {list(size)}, which is no whole factor")
+            raise self.refuse(name, "Deconvolution", f"{found} resized to {list(size)}, which is not a whole factor")
         factors = [wanted // have for wanted, have in zip(size, found, strict=True)]
         rows = [_bilinear(factor) for factor in factors]
         kernel, pad = [len(row) for row in rows], [factor // 2 for factor in factors]

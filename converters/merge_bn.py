@@ -119,7 +119,7 @@ class _Folding:
             blob = follower.tops[0]
 
     def _is_free(self, node: Node) -> bool:
-        """Whether a layer's one top is no loss, and its weights are its own: found by its name, shared with nobody.
+        """Whether a layer's one top is not a loss, and its weights are its own: found by its name, shared with nobody.
 
         A top with several readers is read by a Split alone, and so ends a fold by itself.
         """

@@ -42,7 +42,7 @@ def import_onnx(path: str | os.PathLike[str]) -> NetBuilder:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "not an ONNX model"
         raise WeightsError(f"{name}: damaged ONNX file: {reason}", code="weights.damaged") from error
     if any(isinstance(text, bytes) for text in _names(model.graph)):  # protobuf leaves what it cannot decode
-        raise WeightsError(f"{name}: damaged ONNX file: a name that is no UTF-8", code="weights.damaged")
+        raise WeightsError(f"{name}: damaged ONNX file: a name that is not UTF-8", code="weights.damaged")
     return _convert(model, name)
 
 

@@ -94,7 +94,7 @@ class OnnxNode:
     def weight(self, index: int) -> np.ndarray:
         """The constant at an input, of any type."""
         if not self.is_constant(index):
-            raise self.refuse(f"input {index} is no constant")
+            raise self.refuse(f"input {index} is not a constant")
         return self.graph.constants[self.inputs[index]]
 
     def floats(self, index: int) -> np.ndarray:

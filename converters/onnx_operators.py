@@ -202,7 +202,7 @@ def _div(n: OnnxNode) -> str:
     divisor = n.floats(1)
     inverse = np.float32(1) / divisor
     if not np.array_equal(inverse * divisor, np.ones_like(divisor)) or np.any(np.frexp(divisor)[0] != 0.5):
-        raise n.refuse("a division by what is no power of two, which a product does not give exactly")
+        raise n.refuse("a division by a number that is not a power of two; a product does not give it exactly")
     return n.net.constant(n.name, "Mul", n.blob(), inverse)
 
 

@@ -164,7 +164,7 @@ class _Call:
         value = self.args[next(iter(self.args))] if value is None else value
         name = getattr(value, "name", repr(value))
         if name not in self.importer.blobs:
-            raise self.refuse(f'"{name}" is no blob that the net computes')
+            raise self.refuse(f'"{name}" is not a blob that the net computes')
         return self.importer.blobs[name]
 
     def input(self) -> str:
@@ -180,7 +180,7 @@ class _Call:
     def weight(self, argument: str) -> np.ndarray:
         array = self.array(argument)
         if array is None:
-            raise self.refuse(f"{argument} is no parameter")
+            raise self.refuse(f"{argument} is not a parameter")
         return array
 
     def pair(self, argument: str, default: Sequence[int] = ()) -> Pair:

@@ -87,13 +87,13 @@ class Names:
         """Returns {layer: arrays} from {key: array}, layers in the order of their first keys.
 
         Raises:
-            WeightsError: A layer has some of its blobs only, or a key is none.
+            WeightsError: A layer has only some of its blobs, or a key is not of that form.
         """
         found: dict[str, dict[str, np.ndarray]] = {}
         for key, array in arrays.items():
             layer, _, role = key.rpartition(".")
             if not layer:
-                raise WeightsError(f'{path}: key "{key}" is no <layer>.<role>', code="weights.key")
+                raise WeightsError(f'{path}: key "{key}" is not <layer>.<role>', code="weights.key")
             found.setdefault(layer, {})[role] = array
         return {layer: self._ordered(layer, blobs, path) for layer, blobs in found.items()}
 
@@ -332,7 +332,7 @@ def _numpy(value: Any, key: str, path: str) -> np.ndarray:
     try:
         array: np.ndarray = value.detach().numpy()
     except (AttributeError, TypeError, RuntimeError) as error:
-        raise WeightsError(f'{path}: "{key}" is no plain tensor', code="weights.pt") from error
+        raise WeightsError(f'{path}: "{key}" is not a plain tensor', code="weights.pt") from error
     return array
 
 

@@ -134,7 +134,21 @@ def run(args: argparse.Namespace) -> int:
     for name in direction.takes:
         vars(args).setdefault(name, OPTIONS.get(name, {}).get("default"))
     print(f"{args.target}: {direction.run(args)}")
+    if passed_over := _passed_over(args):
+        print(
+            f"results may differ from those of the net's own Caffe, since {len(passed_over)} fields were passed over:"
+        )
+        print("\n".join(f"  {field}" for field in passed_over))
     return 0
+
+
+def _passed_over(args: argparse.Namespace) -> list[str]:
+    """Returns the fields of the net that --allow-unknown let pass and that may change results."""
+    if not args.allow_unknown or not getattr(args, "model", None):
+        return []
+    from pyscratchdet.layers.plan import read_net
+
+    return [str(field) for field in read_net(args.model).passed_over if not field.is_harmless]
 
 
 def _choose(args: argparse.Namespace, given: Iterable[str]) -> Direction:

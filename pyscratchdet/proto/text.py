@@ -429,7 +429,7 @@ def _passed_over(
     """
     path = [key for key in field.way if isinstance(key, str)]
     layer, kind = "", ""
-    if path[0] in ("layer", "layers"):
+    if len(path) > 1 and path[0] in ("layer", "layers"):
         layer, kind = (names.get((*field.way[:2], part, 0), "") for part in ("name", "type"))
         path = path[1:]
     change = result_changing(owner, path[-1])

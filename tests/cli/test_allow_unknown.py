@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from pyscratchdet.cli import COMMANDS, main
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.weights import write_caffemodel
 
 DATA = """
 layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 3 } } }
@@ -96,3 +98,27 @@ def test_every_reader_has_the_option(command):
 def test_every_evaluation_has_the_option(kind):
     options = {"voc": ["--data", "d"], "coco": ["--data", "d"], "caffe": []}[kind]
     assert parser_of("evaluate").parse_args([kind, *options, "--allow-unknown"]).allow_unknown
+
+
+def test_convert_repeats_in_its_verdict_what_was_passed_over(tmp_path, capsys):
+    (tmp_path / "deploy.prototxt").write_text(DEPLOY)
+    net = caffe_pb2.NetParameter()
+    net.layer.add(name="conv", type="Convolution")
+    blobs = {"conv": [np.ones((4, 3, 1, 1), np.float32), np.ones(4, np.float32)]}
+    write_caffemodel(tmp_path / "a.caffemodel", net, blobs)
+    files = [str(tmp_path / name) for name in ("a.caffemodel", "a.onnx", "f.caffemodel", "f.prototxt")]
+    for line in ([*files[:2]], [files[0], files[2], "--fold", "--prototxt", files[3]]):
+        assert main(["convert", *line, "--model", str(tmp_path / "deploy.prototxt"), "--allow-unknown"]) == 0
+        printed = capsys.readouterr().out
+        assert "results may differ from those of the net's own Caffe, since 1 fields were passed over:\n" in printed
+        assert printed.endswith('layer "conv" (Convolution): surprise: 1\n')
+
+
+@pytest.mark.parametrize(
+    "text", ['layer { name: "a" }', 'layer { name: "a', "layers: 1", "base_lr: 0.1 layer { a { b: 1 } }"]
+)
+def test_a_net_given_as_a_solver_is_one_message(text, tmp_path, capsys):
+    (tmp_path / "s.prototxt").write_text(text)
+    assert main(["upgrade-solver", str(tmp_path / "s.prototxt"), str(tmp_path / "out.prototxt")]) == 2
+    assert capsys.readouterr().err.startswith("pyscratchdet: ")
+    assert not (tmp_path / "out.prototxt").exists()

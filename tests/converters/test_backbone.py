@@ -21,7 +21,8 @@ from pyscratchdet.proto.text import to_text, write
 from pyscratchdet.proto.weights import read_weights, write_caffemodel
 from pyscratchdet.runtime import build_net, copy_weights
 
-# A hundred layers in float32, with the first layer's weights rounded once more.
+# Relative L2, what DESIGN promises of one layer: a hundred layers in float32, the first one's
+# weights rounded once more.
 TOLERANCE = 1e-5
 MEAN_BGR = np.array([103.53, 116.28, 123.675], "f4")[:, None, None]
 STD_RGB = np.array([0.229, 0.224, 0.225], "f4")[:, None, None]

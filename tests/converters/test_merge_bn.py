@@ -24,6 +24,9 @@ from pyscratchdet.solver.snapshot import SolverState, read_state, state_bytes
 # Relative L2: folding rounds each weight once more, half a unit in the last place of float32 (6e-8), and sums of up to
 # 54 products differ in their rounding.
 TOLERANCE = 2e-6
+# Relative L2 of a small detector's heads, OpenCV's and onnxruntime's orders of summation included: what DESIGN
+# promises of one layer.
+HEAD_TOLERANCE = 1e-5
 
 
 def chain(*layers, before="data"):
@@ -278,11 +281,13 @@ def test_folding_by_command(tmp_path):
     with torch.no_grad():
         expected = load_net(deploy, caffemodel).forward_blobs({"data": inputs})
         found = net.forward_blobs({"data": inputs})
-    assert difference(found["mbox_conf_flatten"].numpy(), expected["mbox_conf_flatten"].numpy()).relative < 1e-5
+    assert (
+        difference(found["mbox_conf_flatten"].numpy(), expected["mbox_conf_flatten"].numpy()).relative < HEAD_TOLERANCE
+    )
     assert found["detection_out"].shape == expected["detection_out"].shape
     theirs = cv2.dnn.readNetFromCaffe(prototxt, target)
     theirs.setInput(inputs)
-    assert difference(theirs.forward("mbox_loc"), expected["mbox_loc"].numpy()).relative < 1e-5
+    assert difference(theirs.forward("mbox_loc"), expected["mbox_loc"].numpy()).relative < HEAD_TOLERANCE
     assert main(["convert", caffemodel, target, "--fold"]) == 2
 
 
@@ -300,7 +305,7 @@ def test_folded_onnx_by_command(tmp_path):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         answers[target] = session.run(["mbox_loc"], {"data": inputs})[0]
     assert len(answers["folded"]) == 2
-    assert difference(answers["folded"], answers["faithful"]).relative < 1e-5
+    assert difference(answers["folded"], answers["faithful"]).relative < HEAD_TOLERANCE
 
 
 # --- solver states ---
