@@ -16,7 +16,7 @@ import torch
 from pyscratchdet.boxes.detection import Detections
 from pyscratchdet.boxes.output import to_pixels
 from pyscratchdet.errors import DataError
-from pyscratchdet.files import read_bytes, write_text
+from pyscratchdet.files import read_bytes, safe_file_name, write_text
 from pyscratchdet.proto import caffe_pb2
 
 FORMATS = ("VOC", "COCO", "ILSVRC")
@@ -134,7 +134,8 @@ class ResultFiles:
             for label in range(self.num_classes):
                 if label != self.background:
                     lines = (f"{name} {_line(score, box)}\n" for name, own, score, box in self._rows if own == label)
-                    write_text(self.folder / f"{self.prefix}{self.names.get(label, '')}.txt", "".join(lines))
+                    name = safe_file_name(self.names[label]) if label in self.names else ""
+                    write_text(self.folder / f"{self.prefix}{name}.txt", "".join(lines))
 
     def _json(self) -> str:
         rows = [

@@ -1,5 +1,10 @@
 """Inputs of detect, and running over a set: order, names, bad files, going on after an interruption."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -203,3 +208,46 @@ def test_other_files_of_a_folder_are_counted(tmp_path):
     (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match=r"expected .*\.png.* and found 3 \.gif, .*detect\.empty-folder"):
         find_media([str(tmp_path)])
+
+
+_RUN = """
+import sys, time
+import numpy as np
+from pyscratchdet.detect.runner import run_set
+from pyscratchdet.detect.tables import ImageDetections
+
+def detect(images):
+    time.sleep(0.05)
+    box = np.array([[0, 0, 9, 5]], np.float32)
+    return [ImageDetections(np.array([1]), np.array([i.mean() / 255], np.float32), box) for i in images]
+
+names = sys.argv[2:]
+print("ready", flush=True)
+table, sizes = run_set(names, names, detect, sys.argv[1], {"model": "m"})
+np.savez(sys.argv[1] + ".npz", score=table.score, image=table.image, sizes=sizes)
+"""
+
+
+@pytest.mark.slow
+def test_killed_runs_go_on(truth, tmp_path):
+    """SIGKILL at any moment, in the middle of writing too: the same command then ends with the same results."""
+    paths = [str(path) for path in truth.paths] * 4
+    random = np.random.default_rng(7)
+
+    def run(folder, delay=None):
+        command = [sys.executable, "-c", _RUN, str(folder), *paths]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            if delay is not None:
+                time.sleep(delay)
+                process.kill()
+        return process.returncode
+
+    assert run(tmp_path / "whole") == 0
+    killed = [run(tmp_path / "parts", delay) for delay in random.uniform(0, 0.3, 8)]
+    assert -signal.SIGKILL in killed
+    assert run(tmp_path / "parts") == 0
+    whole, parts = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "parts.npz")
+    assert len(whole["score"]) == len(paths)
+    for name in whole:
+        np.testing.assert_array_equal(parts[name], whole[name])

@@ -195,6 +195,15 @@ def test_nothing_is_saved_unasked(tmp_path, caplog):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.prototxt", "sizes.txt"]
 
 
+def test_a_class_named_as_a_path_stays_in_the_folder(tmp_path):
+    made = saving(tmp_path, "VOC")
+    labels = tmp_path / "labels.prototxt"
+    labels.write_text(labels.read_text().replace('"dog"', '"z/../../../../dog"'))
+    cases.run(made, bottoms(SCORES))
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.txt")}
+    assert names == {"sizes.txt", "out/deep/p_17.txt", "out/deep/p_z_.._.._.._.._dog.txt"}
+
+
 def test_without_a_label_map_nothing_is_saved(tmp_path):
     made = layer(f'{CODE} save_output_param {{ output_directory: "out" output_format: "VOC" }}', tmp_path)
     cases.run(made, bottoms(SCORES))
