@@ -255,7 +255,30 @@ def load_pt(path: str) -> dict[str, Any]:
             ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
+    try:
+        num_values = _num_values(content, {})
+    except RecursionError as error:
+        raise WeightsError(f"{path}: dicts too deep inside each other", code="weights.pt") from error
+    check_unpacked(4 * num_values, os.path.getsize(path), path)
     return content
+
+
+def _num_values(content: Any, known: dict[int, int]) -> int:
+    """Returns how many values the tensors in dicts and lists have: one may name a stored value as many of its own.
+
+    Args:
+        content: What is counted, once for each place where it is.
+        known: Counts by identity; filled.
+    """
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        return content.numel()
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, (list, tuple)) else ()
+    if id(content) not in known:
+        known[id(content)] = 0  # of what contains itself
+        known[id(content)] = sum(_num_values(part, known) for part in parts)
+    return known[id(content)]
 
 
 def _check_zip(file: BinaryIO, path: str) -> None:
@@ -278,8 +301,6 @@ def _state(content: dict[str, Any], path: str) -> dict[str, Any]:
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
-    # A tensor may name one stored value as many of its own.
-    check_unpacked(sum(4 * value.numel() for value in state.values()), os.path.getsize(path), path)
     return {str(key): value for key, value in state.items()}
 
 

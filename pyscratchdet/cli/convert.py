@@ -135,9 +135,7 @@ def run(args: argparse.Namespace) -> int:
         vars(args).setdefault(name, OPTIONS.get(name, {}).get("default"))
     print(f"{args.target}: {direction.run(args)}")
     if passed_over := _passed_over(args):
-        print(
-            f"results may differ from those of the net's own Caffe, since {len(passed_over)} fields were passed over:"
-        )
+        print("results may differ from those of the net's own Caffe, since these fields were passed over:")
         print("\n".join(f"  {field}" for field in passed_over))
     return 0
 

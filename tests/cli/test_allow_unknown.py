@@ -110,7 +110,7 @@ def test_convert_repeats_in_its_verdict_what_was_passed_over(tmp_path, capsys):
     for line in ([*files[:2]], [files[0], files[2], "--fold", "--prototxt", files[3]]):
         assert main(["convert", *line, "--model", str(tmp_path / "deploy.prototxt"), "--allow-unknown"]) == 0
         printed = capsys.readouterr().out
-        assert "results may differ from those of the net's own Caffe, since 1 fields were passed over:\n" in printed
+        assert "results may differ from those of the net's own Caffe, since these fields were passed over:\n" in printed
         assert printed.endswith('layer "conv" (Convolution): surprise: 1\n')
 
 

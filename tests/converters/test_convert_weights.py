@@ -11,6 +11,7 @@ import torch
 from small_nets import write_net
 
 from pyscratchdet.cli import main
+from pyscratchdet.converters.solver_state import state_from_torch
 from pyscratchdet.converters.weights import convert_weights
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
 from pyscratchdet.proto import caffe_pb2
@@ -137,6 +138,26 @@ def test_a_tensor_of_one_value_repeated_is_refused(files):
     torch.save({"conv1.weight": torch.ones(1).expand(1 << 30)}, folder / "m.pt")
     assert (folder / "m.pt").stat().st_size < 4000
     with pytest.raises(FileError, match=r"would become 4096 MiB.*\[file.unpacked\]"):
+        convert_weights(folder / "m.pt", folder / "out.safetensors")
+
+
+def test_what_is_named_often_counts_each_time(files):
+    folder, _, _ = files
+    for target, content in (
+        ("m.solverstate", {"optimizer": {"state": {0: {"history0": torch.ones(1).expand(1 << 30)}}}, "solver": {}}),
+        ("m.safetensors", {f"conv{k}.weight": torch.ones(1).expand(1 << 21) for k in range(40)}),
+    ):
+        torch.save(content, folder / "m.pt")
+        with pytest.raises(FileError, match="would become"):
+            (state_from_torch if target == "m.solverstate" else convert_weights)(folder / "m.pt", folder / target)
+
+
+def test_a_dict_that_holds_itself_is_no_endless_loop(files):
+    folder, _, _ = files
+    content = {"conv1.weight": torch.ones(2)}
+    content["more"] = content
+    torch.save(content, folder / "m.pt")
+    with pytest.raises(WeightsError, match="no state_dict"):
         convert_weights(folder / "m.pt", folder / "out.safetensors")
 
 
