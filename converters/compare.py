@@ -218,7 +218,7 @@ def compare_blobs(
         before = tuple(dict.fromkeys(layer for blob in node.bottoms for layer in unseen.get(blob, ())))
         is_added = node.type == "Input" or node.index < 0  # an inserted Split
         suspects = before if is_added else (*before, node.name)
-        for blob, key in zip(node.tops, keys[i], strict=True):
+        for blob, key in zip(net.plan.written(i), keys[i], strict=True):
             unseen[blob] = () if key in expected else suspects
             if is_added or key not in blobs:
                 continue

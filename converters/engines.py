@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pyscratchdet.converters.merge_bn import merge_bn
-from pyscratchdet.converters.onnx_export import export_onnx, value_keys
+from pyscratchdet.converters.onnx_export import export_onnx, onnx_names, value_keys
 from pyscratchdet.errors import ConversionError, NetError, UsageError, WeightsError
 from pyscratchdet.files import open_bytes, read_bytes
 from pyscratchdet.layers.base import Layer, Shape
@@ -84,8 +84,8 @@ class PyTorchEngine(Engine):
         given = {
             key: np.asarray(inputs[graph.blob_names[blob]], np.float32)
             for i, node in enumerate(graph.nodes)
+            if node.type == "Input"
             for blob, key in zip(node.tops, keys[i], strict=True)
-            if blob in graph.inputs and not node.bottoms
         }
         return {**given, **self.run_layers(given)}
 
@@ -98,15 +98,20 @@ class PyTorchEngine(Engine):
         Args:
             reference: Values by their names (`onnx_export.value_keys`), the net's inputs among them.
         """
-        keys = value_keys(self.net)
+        plan, keys = self.net.plan, value_keys(self.net)
         values: dict[int, torch.Tensor | None] = {}
         results: dict[str, np.ndarray] = {}
         with torch.no_grad():
-            for i, (node, module) in enumerate(zip(self.net.plan.graph.nodes, self.net.layers, strict=True)):
+            for i, (node, module) in enumerate(zip(plan.graph.nodes, self.net.layers, strict=True)):
                 bottoms = [value for blob in node.bottoms if (value := values.get(blob)) is not None]
                 can_run = len(bottoms) == len(node.bottoms) and node.type != "Input"
                 tops = module(*bottoms) if can_run else [None] * len(node.tops)
-                for blob, key, top, shape in zip(node.tops, keys[i], tops, self.net.plan.top_shapes[i], strict=True):
+                shapes = list(plan.top_shapes[i])
+                for blob, position in plan.storage.rewritten.get(i, {}).items():
+                    shapes.append(plan.shapes[blob])
+                    top = tops[position]
+                    tops = [*tops, None if top is None else top.reshape(plan.shapes[blob])]
+                for blob, key, top, shape in zip(plan.written(i), keys[i], tops, shapes, strict=True):
                     values[blob] = top
                     if top is not None:
                         results[key], shape = top.cpu().numpy(), tuple(top.shape)
@@ -187,6 +192,7 @@ class OnnxRuntimeEngine(Engine):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
         model = export_onnx(net, all_blobs=True)
+        self.keys = {name: key for key, name in onnx_names(net).items()}
         try:
             self.session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -204,7 +210,8 @@ class OnnxRuntimeEngine(Engine):
         known = {value.name for value in self.session.get_inputs()}
         feed = {name: np.ascontiguousarray(array, np.float32) for name, array in inputs.items() if name in known}
         try:
-            return dict(zip(names, self.session.run(names, feed), strict=True))
+            values = self.session.run(names, feed)
+            return {self.keys[name]: value for name, value in zip(names, values, strict=True)}
         except Exception as error:
             raise ConversionError(f"onnxruntime cannot run the net: {error}", code="engine.failed") from error
 
@@ -372,5 +379,5 @@ def _tops_by_layer(net: Net, known: set[str]) -> dict[str, list[str]]:
         seen[nodes[i].name] += 1
         found = name if name in known else next((key for key in keys if key in known), None)
         if found is not None:
-            tops[found] = keys
+            tops[found] = keys[: len(nodes[i].tops)]
     return tops

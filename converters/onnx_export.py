@@ -7,7 +7,8 @@ stay within what deployment engines compute alike; docs/deployment.md shows whic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,8 @@ def export_onnx(
 ) -> onnx.ModelProto:
     """Returns the net as an ONNX model.
 
-    Values carry the names of Caffe's blobs; where in-place layers write a blob several times, the last value has the
-    name and earlier ones are `<blob>@<layer>`. What is computed from constants is a constant, and copies
+    Values carry the names of Caffe's blobs; where a blob is written several times, the last value has the name and
+    earlier ones are `<blob>@<layer>`, as are all that is written to an input (`onnx_names`). What is computed from constants is a constant, and copies
     (Split) go by the name of what they copy.
 
     Args:
@@ -176,7 +177,7 @@ def export_onnx(
     plan = net.plan
     needed = _needed_layers(net, wanted)
     names = plan.graph.blob_names
-    keys = value_keys(net, needed)
+    keys, onnx_name = value_keys(net, needed), onnx_names(net, needed)
     inputs = []
     for i in needed:
         node, module = plan.graph.nodes[i], net.layers[i]
@@ -191,12 +192,15 @@ def export_onnx(
         if isinstance(module.layer, DetectionOutput) and heads == "boxes":
             halves[node.tops[0]] = _boxes_and_scores(graph, module.layer, results, names[node.tops[0]])
             continue
-        for blob, result, name, shape in zip(node.tops, results, keys[i], plan.top_shapes[i], strict=True):
-            values[blob] = _named(graph, result, name, values)
+        for blob, result, key, shape in zip(node.tops, results, keys[i], plan.top_shapes[i], strict=False):
+            values[blob] = _named(graph, result, onnx_name[key], values)
             graph.shapes[values[blob]] = shape
+        others = plan.storage.rewritten.get(i, {})
+        for (blob, position), key in zip(others.items(), keys[i][len(node.tops) :], strict=True):
+            values[blob] = _reshaped(graph, values[node.tops[position]], plan.shapes[blob], onnx_name[key])
     graph.store_used_weights()
     returned = (
-        [key for i in needed for key in keys[i]]
+        [onnx_name[key] for i in needed for key in keys[i]]
         if all_blobs
         else [name for blob in wanted for name in halves.get(blob) or [values[blob]]]
     )
@@ -207,22 +211,45 @@ def export_onnx(
 
 
 def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list[str]]:
-    """Returns, for layers by index, the names of the values that their tops are.
+    """Returns, for layers by index, the names of the values that they write (`NetPlan.written`).
 
-    The value that a blob finally has carries the blob's name; what an in-place layer overwrites is `<blob>@<layer>`.
+    The value that a blob finally has carries the blob's name; what is overwritten later is `<blob>@<layer>`.
 
     Args:
         net: The net.
         indices: The layers that count; all by default.
     """
-    graph = net.plan.graph
-    chosen = list(range(len(graph.nodes)) if indices is None else indices)
-    last = {blob: i for i in chosen for blob in graph.nodes[i].tops}
-    names = graph.blob_names
-    return {
-        i: [names[b] if last[b] == i else f"{names[b]}@{graph.nodes[i].name}" for b in graph.nodes[i].tops]
-        for i in chosen
-    }
+    chosen = list(range(len(net.layers)) if indices is None else indices)
+    last = {blob: i for i in chosen for blob in net.plan.written(i)}
+    return _value_names(net, chosen, lambda i, blob: last[blob] == i)
+
+
+def onnx_names(net: Net, indices: Iterable[int] | None = None) -> dict[str, str]:
+    """Returns, for the names that `value_keys` gives, those in the ONNX file; each is written once there.
+
+    They differ where layers work in place on an input: in the file it is the input that carries the blob's name.
+    """
+    graph, keys = net.plan.graph, value_keys(net, indices)
+    last = {blob: i for i in keys for blob in net.plan.written(i)}
+    last |= {blob: i for i in keys if graph.nodes[i].type == "Input" for blob in graph.nodes[i].tops}
+    names = _value_names(net, list(keys), lambda i, blob: last[blob] == i)
+    return {key: name for i in keys for key, name in zip(keys[i], names[i], strict=True)}
+
+
+def _value_names(net: Net, indices: Iterable[int], is_plain: Callable[[int, int], bool]) -> dict[int, list[str]]:
+    """Returns names for the values that layers write; where `is_plain` of layer and blob, the blob's alone."""
+    seen: Counter[str] = Counter()
+    names: dict[int, list[str]] = {}
+    for i in indices:
+        names[i] = []
+        for blob in net.plan.written(i):
+            name = net.plan.graph.blob_names[blob]
+            if not is_plain(i, blob):
+                name += f"@{net.plan.graph.nodes[i].name}"
+                seen[name] += 1
+                name += f"%{seen[name]}" if seen[name] > 1 else ""  # layers may have one name
+            names[i].append(name)
+    return names
 
 
 def save_onnx(
@@ -362,6 +389,14 @@ def _named(graph: OnnxGraph, result: str, name: str, values: dict[int, str]) -> 
     return name
 
 
+def _reshaped(graph: OnnxGraph, value: str, shape: Shape, name: str) -> str:
+    """Adds a blob's values under the shape of another one that is the same memory."""
+    dims = graph.constant(np.array([-1, *shape[1:]], np.int64), "shape")
+    graph.nodes.append(helper.make_node("Reshape", [value, dims], [name], name=f"{name}/Reshape"))
+    graph.shapes[name] = shape
+    return name
+
+
 def _wanted_blobs(net: Net, outputs: Iterable[str] | None) -> list[int]:
     graph = net.plan.graph
     if outputs is None:
@@ -379,7 +414,7 @@ def _needed_layers(net: Net, wanted: Iterable[int]) -> list[int]:
     needed = []
     for i in reversed(range(len(net.plan.graph.nodes))):
         node = net.plan.graph.nodes[i]
-        if needed_blobs.intersection(node.tops):
+        if needed_blobs.intersection(net.plan.written(i)):
             needed.append(i)
             needed_blobs.update(node.bottoms)
     return needed[::-1]

@@ -88,6 +88,56 @@ class Blob(BlobShape):
         return self._host[key]
 
 
+class SharedBlob(Blob):
+    """A blob that is the memory of another one, under a shape of its own (`net.storage`).
+
+    Args:
+        owner: The blob whose values these are.
+        shape: The shape.
+        diff_owner: The blob whose gradient this is; None for one of its own.
+    """
+
+    def __init__(self, owner: Blob, shape: tuple[int, ...], diff_owner: Blob | None) -> None:
+        self._owner = owner
+        self._diff_owner = diff_owner
+        self._shape = shape
+        super().__init__(owner._data)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values; write with `blob.data[...] = array`."""
+        return self._owner.data.reshape(self._shape)
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient of the loss with respect to the values."""
+        return super().diff if self._diff_owner is None else self._diff_owner.diff.reshape(self._shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape as a tuple."""
+        return self._shape
+
+    def reshape(self, *shape: int) -> None:
+        """Gives the blob a new shape; its owner has as many values."""
+        self._shape = tuple(int(size) for size in shape)
+
+    def tensor(self) -> Tensor:
+        """Returns the values as the net sees them, with what was written through numpy."""
+        return self._owner.tensor().view(self._shape)
+
+    def diff_tensor(self) -> Tensor:
+        """Returns the gradient, zeros at first."""
+        if self._diff_owner is not None:
+            return self._diff_owner.diff_tensor().view(self._shape)
+        self._data = self.tensor()  # for the shape and the device
+        return super().diff_tensor()
+
+    def set(self, value: Tensor) -> None:
+        """Takes the shape of a layer's result; the values are set in the owner."""
+        self._shape = tuple(value.shape)
+
+
 class ParameterBlob(Blob):
     """A blob of weights: `data` is the parameter, `diff` its accumulated gradient.
 

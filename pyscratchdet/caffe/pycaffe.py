@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyscratchdet.caffe.blob import Blob, BlobVec, ParameterBlob
+from pyscratchdet.caffe.blob import Blob, BlobVec, ParameterBlob, SharedBlob
 from pyscratchdet.caffe.missing import check_file
 from pyscratchdet.caffe.mode import current_device, global_random
 from pyscratchdet.errors import NetError, UsageError
@@ -78,7 +78,14 @@ class Net:
         self.runtime = net.to(current_device())
         self._device = current_device()
         plan = net.plan
-        self._blobs = [Blob(torch.zeros(shape, device=self._device)) for shape in plan.shapes]
+        self._blobs: list[Blob] = []
+        for blob, shape in enumerate(plan.shapes):
+            owner, diff_owner = plan.storage.data[blob], plan.storage.diff[blob]
+            if owner == blob:
+                self._blobs.append(Blob(torch.zeros(shape, device=self._device)))
+            else:
+                shared = None if diff_owner == blob else self._blobs[diff_owner]
+                self._blobs.append(SharedBlob(self._blobs[owner], shape, shared))
         self.layers = [LayerView(module) for module in net.layers]
         self._records: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._set_loss_diffs()
@@ -286,8 +293,13 @@ class Net:
         values: dict[int, Tensor] = {}
         for index in range(start, end + 1):
             self._forward_layer(index, values)
+        roots = self.runtime.plan.storage.data
+        latest = {roots[blob]: value for blob, value in values.items()}
+        for root, value in latest.items():
+            self._blobs[root].set(values[root] if root in values else value.reshape(self._blobs[root].shape))
         for blob, value in values.items():
-            self._blobs[blob].set(value)
+            if roots[blob] != blob:
+                self._blobs[blob].set(value)
         nodes = self.runtime.plan.graph.nodes[start : end + 1]
         weighted = [pair for node in nodes for pair in zip(node.tops, node.loss_weights, strict=True) if pair[1]]
         return sum(weight * float(self._blobs[blob].tensor().sum()) for blob, weight in weighted)
@@ -301,16 +313,20 @@ class Net:
             self._records[index] = (bottoms, tops)
         for blob, top in zip(node.tops, tops, strict=True):
             values[blob] = top.detach()
+        for blob, position in self.runtime.plan.storage.rewritten.get(index, {}).items():
+            shape = values[blob].shape if blob in values else self._blobs[blob].shape
+            values[blob] = tops[position].detach().reshape(shape)
 
     def _apply(self, index: int, values: dict[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Returns a layer's bottoms, from `values` or else from the blobs, and the tops it makes of them."""
         module = self.runtime.layers[index]
         wanted = self.runtime.plan.backward
         record = wanted.layers[index]
+        roots = self.runtime.plan.storage.data
         bottoms = []
         for blob, needed in zip(module.node.bottoms, wanted.bottoms[index], strict=True):
             bottom = values[blob] if blob in values else self._blobs[blob].tensor()
-            if blob not in values and blob in module.node.tops:
+            if blob not in values and roots[blob] in {roots[top] for top in module.node.tops}:
                 bottom = bottom.clone()  # the blob's memory takes the top; the gradient still needs what was there
             bottoms.append(bottom.detach().requires_grad_(record and needed))
         self._reshape_layer(index, bottoms)

@@ -138,6 +138,10 @@ class Layer(ABC):
         makes_detections: True when the first top's rows are detections, those of equal score in any order.
         settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
         fills_at_setup: True when tops have values from set-up on, and those of constant fillers stay (DummyData).
+
+    Attributes:
+        shares_data: Whether the original makes the tops from the first bottom's memory (ShareData); set by `setup`.
+        shares_diff: Whether their gradients are one memory too (ShareDiff).
     """
 
     type: ClassVar[str]
@@ -162,6 +166,7 @@ class Layer(ABC):
         self.blobs: list[BlobSpec] = []
         self.num_tops = len(param.top)
         self._said_unwritten = False
+        self.shares_data = self.shares_diff = False
 
     def setup(self, bottoms: Sequence[Shape]) -> None:  # noqa: B027 - a hook that many types do without
         """Checks parameters against the bottoms' shapes and declares `self.blobs`; called once.

@@ -34,6 +34,7 @@ class Concat(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.concat_param
         _check_axis_given_once(self, "concat_dim", param.HasField("axis") and param.HasField("concat_dim"))
+        self.shares_data = self.shares_diff = len(bottoms) == 1
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         param, first = self.param.concat_param, bottoms[0]
@@ -63,6 +64,7 @@ class Slice(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.slice_param
         _check_axis_given_once(self, "slice_dim", param.HasField("axis") and param.HasField("slice_dim"))
+        self.shares_data = self.shares_diff = self.num_tops == 1
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         param, bottom = self.param.slice_param, bottoms[0]

@@ -23,6 +23,7 @@ class Flatten(Layer):
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.refuse_in_place()
+        self.shares_data = self.shares_diff = True
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         param, bottom = self.param.flatten_param, bottoms[0]

@@ -22,6 +22,7 @@ class Permute(Layer):
         if len(set(order)) < len(order):
             raise self.fail("order names an axis twice", "order", expected="each axis once", found=order)
         self.order = tuple(order + [axis for axis in range(rank) if axis not in order])
+        self.shares_data = self.shares_diff = self.order == tuple(range(rank))
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != len(self.order):

@@ -12,7 +12,7 @@ from pathlib import Path
 from pyscratchdet.errors import LayerError, NetError, Position, PyScratchDetError
 from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
-from pyscratchdet.net import BackwardPlan, Graph, build_graph, plan_backward
+from pyscratchdet.net import BackwardPlan, Graph, Storage, build_graph, plan_backward, plan_storage
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import Locator, PassedOver, decode_text, parse
 from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
@@ -46,6 +46,7 @@ class NetPlan:
         shapes: The shape of each blob index; in-place layers leave theirs last.
         top_shapes: For each layer, the shapes of its tops.
         backward: What gets a gradient.
+        storage: Which blobs are one memory.
         context: What the layers share.
     """
 
@@ -54,12 +55,17 @@ class NetPlan:
     shapes: list[Shape]
     top_shapes: list[list[Shape]]
     backward: BackwardPlan
+    storage: Storage
     context: Context
     locate: Callable[[int], Position | None]
 
     def bottom_shapes(self, index: int) -> list[Shape]:
         """Returns the present shapes of a layer's bottoms."""
         return [self.shapes[blob] for blob in self.graph.nodes[index].bottoms]
+
+    def written(self, index: int) -> list[int]:
+        """Returns the blobs whose values a layer changes: its tops, then others that are the same memory."""
+        return [*self.graph.nodes[index].tops, *self.storage.rewritten.get(index, ())]
 
     def reshape(self, inputs: dict[str, Shape] | None = None) -> None:
         """Works out all shapes anew, with new shapes for some inputs.
@@ -183,7 +189,7 @@ def plan_net(
     context.phase = phase
     graph = build_graph(net.param, lambda type_, name: layer_class(type_, name), phase, level, stages, net.locate)
     number = len(graph.blob_names)
-    plan = NetPlan(graph, [], [()] * number, [], BackwardPlan([], [], []), context, net.locate)
+    plan = NetPlan(graph, [], [()] * number, [], BackwardPlan([], [], []), Storage([], [], {}), context, net.locate)
     for index, node in enumerate(graph.nodes):
         layer = layer_class(node.type, node.name)(node.param, context)
         layer.num_tops = len(node.tops)
@@ -206,6 +212,9 @@ def plan_net(
         plan.reshape_layer(index)
         with plan.located(index):
             on_layer(layer)
+    plan.storage = plan_storage(
+        graph, [layer.shares_data for layer in plan.layers], [layer.shares_diff for layer in plan.layers]
+    )
     plan.backward = plan_backward(
         graph, [len(layer.blobs) for layer in plan.layers], lambda i, j: j not in plan.layers[i].no_gradient
     )

@@ -20,6 +20,7 @@ class Reshape(Layer):
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.refuse_in_place()
+        self.shares_data = self.shares_diff = True
         self.dims = list(self.param.reshape_param.shape.dim)
         if self.dims.count(-1) > 1 or any(dim < -1 for dim in self.dims):
             expected = "sizes, 0 to copy, and at most one -1"

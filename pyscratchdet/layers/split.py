@@ -18,6 +18,7 @@ class Split(Layer):
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.refuse_in_place()
+        self.shares_data = True
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]] * self.num_tops

@@ -2,5 +2,6 @@
 
 from pyscratchdet.net.backward import BackwardPlan, lr_mult, plan_backward
 from pyscratchdet.net.graph import Graph, Node, build_graph
+from pyscratchdet.net.storage import Storage, plan_storage
 
-__all__ = ["BackwardPlan", "Graph", "Node", "build_graph", "lr_mult", "plan_backward"]
+__all__ = ["BackwardPlan", "Graph", "Node", "Storage", "build_graph", "lr_mult", "plan_backward", "plan_storage"]

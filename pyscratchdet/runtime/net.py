@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyscratchdet.errors import NetError
+from pyscratchdet.layers.autograd.shared_memory import rewritten
 from pyscratchdet.layers.base import Context, Layer, Shape
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
 from pyscratchdet.net import Node, lr_mult
@@ -69,6 +70,7 @@ class Net(nn.Module):
         self.learnable = _share_parameters(self.layers)
         self._set_gradients()
         self._last_use = _last_uses(plan)
+        self._rewritten = plan.storage.rewritten
         self._scaled_by = _normalize_and_scale_pairs(plan, self.layers)
         self._in_place: frozenset[int] = frozenset()
 
@@ -133,6 +135,8 @@ class Net(nn.Module):
     def forward_blobs(self, inputs: Inputs = None) -> dict[str, Tensor]:
         """Runs the net and returns every blob by its Caffe name; in-place layers leave their result under the name.
 
+        They leave it in every blob that is the same memory in the original (`net.storage`), too.
+
         Anonymous tops, which Caffe all calls "(automatic)", are told apart as "(automatic)%2" and so on.
 
         Raises:
@@ -194,6 +198,7 @@ class Net(nn.Module):
             and before.tops == node.bottoms == node.tops
             and not layers[index].negative_slope  # type: ignore[attr-defined]
             and not self._cut[index]
+            and index not in self._rewritten
         )
 
     def _run(self, inputs: Inputs, keep: bool) -> list[Tensor]:
@@ -218,6 +223,10 @@ class Net(nn.Module):
                 tops = module(*self._bottoms(values, index))
             for blob, top in zip(node.tops, tops, strict=True):
                 values[blob] = top
+            if index in self._rewritten:
+                for blob, position in self._rewritten[index].items():
+                    old = values[blob]
+                    values[blob] = None if old is None else rewritten(old, tops[position])  # type: ignore[arg-type]
             if not keep:
                 for blob in self._last_use[index]:
                     values[blob] = None
@@ -408,6 +417,8 @@ def _normalize_and_scale_pairs(plan: NetPlan, modules: Sequence[LayerModule]) ->
     for index, (node, after) in enumerate(pairwise(nodes)):
         if node.type != "BatchNorm" or after.type != "Scale" or after.bottoms != node.tops:
             continue
+        if index in plan.storage.rewritten:
+            continue  # others see what lies between
         per_channel = [spec.shape == plan.layers[index].blobs[0].shape for spec in plan.layers[index + 1].blobs]
         at_channels = after.param.scale_param.axis == 1 and len(plan.top_shapes[index][0]) > 1
         if per_channel and all(per_channel) and at_channels and not any(node.loss_weights):

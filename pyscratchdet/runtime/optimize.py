@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from pyscratchdet.errors import NetError
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.layers.eltwise import SUM, Eltwise
+from pyscratchdet.layers.plan import NetPlan
 from pyscratchdet.layers.relu import ReLU
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import winograd
@@ -220,6 +221,23 @@ class Rectify(Step):
         return True
 
 
+@dataclass
+class View(Step):
+    """A layer's top in the shape of another blob, which is the same memory in the original (`net.storage`)."""
+
+    plan: NetPlan
+    blob: int
+
+    def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the blob."""
+        return [bottoms[0].reshape(self.plan.shapes[self.blob])]
+
+    @property
+    def is_fresh(self) -> bool:
+        """False."""
+        return False
+
+
 class Program:
     """The steps of one net with folded weights; they hold until the net's weights change.
 
@@ -302,6 +320,10 @@ def _make_steps(net: Net) -> tuple[list[Step], dict[str, int], dict[str, int]]:
             inputs.update({names[blob]: number[blob] for blob in node.tops})
         elif node.type != "Silence":
             steps.append(_make_step(net, index, bottoms, tops))
+        for blob, position in net.plan.storage.rewritten.get(index, {}).items():
+            steps.append(View(index, module, [tops[position]], [num_values], net.plan, blob))
+            number[blob] = num_values
+            num_values += 1
     return steps, inputs, {names[blob]: number[blob] for blob in net.plan.graph.outputs}
 
 
@@ -396,7 +418,7 @@ def _last_uses(steps: Sequence[Step], outputs: set[int]) -> list[list[int]]:
 
 def _is_relu(step: Step) -> bool:
     layer = step.module.layer
-    return type(layer) is ReLU and layer.negative_slope == 0
+    return type(layer) is ReLU and layer.negative_slope == 0 and not isinstance(step, View)
 
 
 def _is_plain_sum(step: Step) -> bool:
