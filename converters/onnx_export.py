@@ -143,8 +143,8 @@ def export_onnx(
     """Returns the net as an ONNX model.
 
     Values carry the names of Caffe's blobs; where a blob is written several times, the last value has the name and
-    earlier ones are `<blob>@<layer>`, as are all that is written to an input (`onnx_names`). What is computed from constants is a constant, and copies
-    (Split) go by the name of what they copy.
+    earlier ones are `<blob>@<layer>`, as are all that is written to an input (`onnx_names`). What is computed from
+    constants is a constant, and copies (Split) go by the name of what they copy.
 
     Args:
         net: A TEST net with its weights.

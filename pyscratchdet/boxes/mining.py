@@ -12,7 +12,7 @@ from pyscratchdet.boxes.overlap import area
 FLT_MIN = 1.1754943508222875e-38
 
 _CPU_ROWS = 1 << 13
-_SMALL_BOX = 1e-5
+_SMALL_BOX = 1e-5  # a double in the original, just above the float32 of that name
 
 
 def confidence_losses(scores: Tensor, labels: Tensor | int, logistic: bool) -> Tensor:
@@ -90,7 +90,7 @@ def hardest_after_nms(
     if top_k > -1:
         order = order[:, :top_k]
     boxes = boxes.expand(len(losses), -1, -1).gather(1, order[..., None].expand(-1, -1, 4))
-    usable = eligible.gather(1, order) & (area(boxes) >= _SMALL_BOX)
+    usable = eligible.gather(1, order) & (area(boxes).double() >= _SMALL_BOX)
     kept = suppress(boxes, usable, threshold)
     taken = kept & (kept.cumsum(1) <= counts[:, None])
     return torch.zeros_like(eligible).scatter_(1, order, taken)

@@ -12,28 +12,11 @@ def area(boxes: Tensor) -> Tensor:
     return torch.where((width < 0) | (height < 0), 0, width * height)
 
 
-def jaccard(first: Tensor, second: Tensor) -> Tensor:
-    """Returns the intersection over union of boxes, each of `first` with each of `second`.
+def pairwise_jaccard(first: Tensor, second: Tensor, first_area: Tensor, second_area: Tensor) -> Tensor:
+    """Returns intersection over union of boxes (..., 4) and boxes (..., 4), both broadcast, whose areas are known.
 
     Every step is rounded to the boxes' own type in the original's order, on every device. Boxes that only touch
-    overlap by 0.
-
-    Args:
-        first: (..., A, 4) xmin, ymin, xmax, ymax.
-        second: (..., B, 4); leading axes broadcast.
-
-    Returns:
-        (..., A, B), at least 0.
-    """
-    return pairwise_jaccard(
-        first.unsqueeze(-2), second.unsqueeze(-3), area(first)[..., None], area(second)[..., None, :]
-    )
-
-
-def pairwise_jaccard(first: Tensor, second: Tensor, first_area: Tensor, second_area: Tensor) -> Tensor:
-    """Returns the overlaps of boxes (..., 4) with boxes (..., 4), both broadcast, whose areas are known.
-
-    Coordinates may be laid out apart: only `boxes[..., k]` is read.
+    overlap by 0. Coordinates may be laid out apart: only `boxes[..., k]` is read.
     """
     width = torch.minimum(first[..., 2], second[..., 2]) - torch.maximum(first[..., 0], second[..., 0])
     height = torch.minimum(first[..., 3], second[..., 3]) - torch.maximum(first[..., 1], second[..., 1])

@@ -1,8 +1,8 @@
 """Functions of one value: Sigmoid, TanH, AbsVal, BNLL, ELU, Power, Exp, Log, Threshold, and those of later forks.
 
 Sources: sigmoid_layer.cpp, tanh_layer.cpp, absval_layer.cpp, bnll_layer.cpp, elu_layer.cpp, power_layer.cpp,
-exp_layer.cpp, log_layer.cpp, threshold_layer.cpp; swish_layer.cpp of BVLC Caffe; ReLU6 and HardSwish of the MobileNet
-forks.
+exp_layer.cpp, log_layer.cpp, threshold_layer.cpp; swish_layer.cpp and clip_layer.cpp of BVLC Caffe; ReLU6 and
+HardSwish of the MobileNet forks.
 """
 
 from __future__ import annotations
@@ -106,6 +106,25 @@ class ReLU6(_Elementwise):
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node("Clip", [*bottoms, *(graph.constant(np.array(value, np.float32)) for value in (0, 6))])
+
+
+@register("Clip")
+class Clip(_Elementwise):
+    """y = min(max(x, min), max); the gradient passes between the two, both included (clip_layer.cpp of BVLC Caffe)."""
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        param = self.param.clip_param
+        if missing := [name for name in ("min", "max") if not param.HasField(name)]:
+            raise self.fail(f"clip_param needs min and max: {missing[0]} is missing", "clip")
+        self.low, self.high = param.min, param.max
+
+    def apply(self, x: Tensor) -> Tensor:
+        # Not clamp alone, whose gradient at the ends is 0.
+        return torch.where((x >= self.low) & (x <= self.high), x, x.detach().clamp(self.low, self.high))
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        limits = [graph.constant(np.array(value, np.float32)) for value in (self.low, self.high)]
+        return graph.node("Clip", [*bottoms, *limits])
 
 
 @register("Swish")

@@ -19,8 +19,8 @@ STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
 Pair = tuple[int, int]
 
 
-def pooled_size(size: int, kernel: int, stride: int, pad: int, drop_last: bool) -> int:
-    """Returns the number of windows along one axis: rounded up.
+def pooled_size(size: int, kernel: int, stride: int, pad: int, drop_last: bool, rounds_up: bool = True) -> int:
+    """Returns the number of windows along one axis.
 
     Args:
         size: Of the bottom.
@@ -29,8 +29,10 @@ def pooled_size(size: int, kernel: int, stride: int, pad: int, drop_last: bool) 
         pad: On each side.
         drop_last: Whether a last window that starts beyond the image plus padding is dropped; so where there is padding
             on any axis.
+        rounds_up: Whether a last window that the padded image does not fill counts.
     """
-    number = -((kernel - size - 2 * pad) // stride) + 1
+    room = size + 2 * pad - kernel
+    number = (-(-room // stride) if rounds_up else room // stride) + 1
     return number - 1 if drop_last and (number - 1) * stride >= size + pad else number
 
 
@@ -38,6 +40,7 @@ def pooled_size(size: int, kernel: int, stride: int, pad: int, drop_last: bool) 
 class Pooling(Layer):
     """Windows over the last two of four axes; clipped to the image, AVE dividing by the part within the padded image.
 
+    Their number is rounded up, but down with `round_mode: FLOOR` (BVLC Caffe since 2018) or `ceil_mode: false` (forks).
     Differs from PyTorch: without padding, a last window that starts beyond the image stays in the shape. The original
     leaves -FLT_MAX or garbage there and writes its gradient outside the blob; here such a top is 0 (its mask -1) and
     takes no gradient. STOCHASTIC exists in the original's GPU code alone: in TRAIN a value drawn with probability
@@ -50,6 +53,7 @@ class Pooling(Layer):
         param = self.param.pooling_param
         self.method = param.pool
         self.global_pooling = param.global_pooling
+        self.rounds_up = self._rounds_up()
         if self.num_tops > 1 and self.method != MAX:
             raise self.fail("only MAX pooling has a mask", "tops", expected=1, found=self.num_tops)
         self.kernel = self._kernel(bottoms[0])
@@ -76,7 +80,8 @@ class Pooling(Layer):
             self.kernel = size
         drop_last = any(self.pad)
         windows = [
-            pooled_size(*values, drop_last) for values in zip(size, self.kernel, self.stride, self.pad, strict=True)
+            pooled_size(*values, drop_last, self.rounds_up)
+            for values in zip(size, self.kernel, self.stride, self.pad, strict=True)
         ]
         if min(windows) < 1:
             expected = f"at most {tuple(s + 2 * p for s, p in zip(size, self.pad, strict=True))}"
@@ -95,15 +100,15 @@ class Pooling(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         if self.method == STOCHASTIC:
             return [self._fill_empty(self._stochastic(bottoms[0]), 0.0)]
-        bottom, pad = bottoms[0], self.pad
+        bottom, pad, up = bottoms[0], self.pad, self.rounds_up
         if not self.pads_itself:
             fill = float("-inf") if self.method == MAX else 0.0
             bottom, pad = F.pad(bottom, (pad[1], pad[1], pad[0], pad[0]), value=fill), (0, 0)
         if self.method == AVE:
-            return [self._fill_empty(self._cut(F.avg_pool2d(bottom, self.kernel, self.stride, pad, True, True)), 0.0)]
+            return [self._fill_empty(self._cut(F.avg_pool2d(bottom, self.kernel, self.stride, pad, up, True)), 0.0)]
         if self.num_tops == 1:
-            return [self._fill_empty(self._cut(F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, True)), 0.0)]
-        top, index = F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, True, return_indices=True)
+            return [self._fill_empty(self._cut(F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, up)), 0.0)]
+        top, index = F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, up, return_indices=True)
         mask = self._mask(self._cut(index)).to(top.dtype)
         return [self._fill_empty(self._cut(top), 0.0), self._fill_empty(mask, -1.0)]
 
@@ -138,6 +143,22 @@ class Pooling(Layer):
         pads = graph.constant(np.array([0, 0, *self.pad, 0, 0, *after], np.int64), "pads")
         return graph.node("Pad", [bottom, pads])[0]
 
+    def _rounds_up(self) -> bool:
+        """Returns how the file rounds the number of windows.
+
+        Raises:
+            LayerError: Its two fields for that contradict each other.
+        """
+        param = self.param.pooling_param
+        given = {}
+        if param.HasField("round_mode"):
+            given["round_mode"] = param.round_mode == caffe_pb2.PoolingParameter.CEIL
+        if param.HasField("ceil_mode"):
+            given["ceil_mode"] = param.ceil_mode
+        if len(set(given.values())) > 1:
+            raise self.fail("round_mode and ceil_mode contradict each other", "round", expected="one of them")
+        return next(iter(given.values()), True)
+
     def _pair(self, field: str, pair: str) -> Pair:
         param = self.param.pooling_param
         given = param.HasField(f"{pair}_h"), param.HasField(f"{pair}_w")
@@ -145,7 +166,7 @@ class Pooling(Layer):
             return (getattr(param, field),) * 2
         if param.HasField(field) or not all(given):
             expected = f"{field}, or {pair}_h and {pair}_w"
-            raise self.fail(f"{field} is given twice or by half", pair, expected=expected)
+            raise self.fail(f"{field} is given twice or in part", pair, expected=expected)
         return getattr(param, f"{pair}_h"), getattr(param, f"{pair}_w")
 
     def _kernel(self, bottom: Shape) -> Pair:

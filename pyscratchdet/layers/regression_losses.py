@@ -36,10 +36,17 @@ class EuclideanLoss(Loss):
 class SmoothL1Loss(Loss):
     """sum(f(a - b)) / N, f(d) = d^2 / 2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_L1_loss_layer.cpp).
 
+    With Fast R-CNN's `sigma` s, f(d) = (s d)^2 / 2 where |d| < 1 / s^2 and |d| - 1 / (2 s^2) elsewhere.
     Differentiable in both bottoms. Weights as a third bottom, which Fast R-CNN has, are refused as by SSD's Caffe.
     """
 
     no_gradient = frozenset()
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        sigma = self.param.smooth_l1_loss_param.sigma
+        if not 0 < sigma < math.inf:
+            raise self.fail("sigma must be positive", "sigma", found=sigma)
+        self.beta = 1 / sigma**2  # PyTorch's name for where the two parts meet; its f(d) is d^2 / (2 beta) below
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)
@@ -49,7 +56,7 @@ class SmoothL1Loss(Loss):
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         values, targets = bottoms[0], bottoms[1].reshape(bottoms[0].shape)
-        return [F.smooth_l1_loss(values, targets, reduction="sum") / len(values)]
+        return [F.smooth_l1_loss(values, targets, reduction="sum", beta=self.beta) / len(values)]
 
 
 @register("ContrastiveLoss")

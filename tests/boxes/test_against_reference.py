@@ -8,7 +8,8 @@ import torch
 from pyscratchdet.boxes.codes import decode_boxes, encode_boxes
 from pyscratchdet.boxes.detection import DetectionRule, Predictions, detect, objectness_scores
 from pyscratchdet.boxes.matching import match_priors
-from pyscratchdet.boxes.overlap import area, jaccard
+from pyscratchdet.boxes.mining import hardest_after_nms
+from pyscratchdet.boxes.overlap import area, pairwise_jaccard
 from pyscratchdet.boxes.sorting import std_sort_descending
 from pyscratchdet.layers.base import Context
 from pyscratchdet.layers.multibox_loss import MultiBoxLoss
@@ -41,11 +42,30 @@ def test_overlap_and_area_to_the_bit():
     first[3] = first[3, [2, 1, 0, 3]]  # exchanged corners
     second[5] = [0.5, 0.5, 0.5, 0.5]
     second[6] = [first[4, 2], 0, 2, 2]  # touches
-    got = jaccard(torch.from_numpy(first), torch.from_numpy(second)).numpy()
+    rows, columns = torch.from_numpy(first)[:, None], torch.from_numpy(second)[None]
+    got = pairwise_jaccard(rows, columns, area(rows), area(columns)).numpy()
     want = np.array([[reference.jaccard(a, b) for b in second] for a in first])
     assert np.array_equal(got, want)
     assert np.count_nonzero(want) > 50
     assert np.array_equal(area(torch.from_numpy(first)).numpy(), [reference.bbox_size(b) for b in first])
+
+
+def test_mining_leaves_out_boxes_below_the_limit():
+    """1e-5 is a double in the original: the float32 of that name is below it, the next one above."""
+    limit = np.float32(1e-5)
+    widths = [limit, np.nextafter(limit, np.float32(1)), limit / 2, 2 * limit]
+    found = torch.tensor([[[10.0 * k, 0, 10 * k + 1, 1] for k in range(4)]])
+    found[0, :, 0], found[0, :, 2] = 0, torch.tensor(np.array(widths))
+    found[0, :, 1], found[0, :, 3] = torch.tensor([-3.0, -1, 1, 3]), torch.tensor([-2.0, 0, 2, 4])
+    losses, everything = torch.tensor([[4.0, 3, 2, 1]]), torch.ones(1, 4, dtype=torch.bool)
+    taken = hardest_after_nms(losses, everything, torch.tensor([4]), found, 0.5, -1)
+    assert taken.tolist() == [[False, True, False, True]]
+    assert [reference.bbox_size(box) < 1e-5 for box in found[0].numpy().astype(np.float64)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("code", [reference.CORNER, reference.CENTER_SIZE, reference.CORNER_SIZE])

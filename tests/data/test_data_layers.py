@@ -157,6 +157,25 @@ def test_window_data(voc, tmp_path):
         np.testing.assert_array_equal(data[index], expected)
 
 
+@pytest.mark.parametrize(("window", "columns"), [("40 10 79 49", (0, 8)), ("-30 10 9 49", (11, 16))])
+def test_window_beyond_its_picture_mirrored(tmp_path, window, columns):
+    """Mirrored, the picture's part is turned round and what lies outside is on the other side."""
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "p.png"), np.random.default_rng(8).integers(1, 255, (50, 60, 3), np.uint8))
+    text = f"# 0\n{tmp_path}/p.png\n3\n50\n60\n2\n5 0.9 {window}\n3 0.2 {window}"
+    (tmp_path / "windows").write_text(text)
+    layer = make(
+        f"""type: "WindowData" top: "data" top: "label" transform_param {{ crop_size: 16 mirror: true }}
+        window_data_param {{ source: "{tmp_path}/windows" batch_size: 8 context_pad: 1 }}"""
+    )
+    data = outputs(layer)[0]
+    filled = [tuple(np.flatnonzero((item != 0).any((0, 1)))[[0, -1]] + [0, 1]) for item in data]
+    assert set(filled) == {columns, (16 - columns[1], 16 - columns[0])}
+    plain, mirrored = (data[filled.index(where)] for where in (columns, (16 - columns[1], 16 - columns[0])))
+    np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
+
+
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     """13 frames of 32 x 24, each of one gray level: 10, 25, 40..."""

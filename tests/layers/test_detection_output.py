@@ -47,6 +47,15 @@ def test_rows_by_image_label_and_score():
     np.testing.assert_allclose(rows[:, 3:], np.float32(BOXES)[[0, 2, 2, 1]], atol=1e-7)
 
 
+def test_a_score_that_is_the_threshold_is_not_above_it():
+    """0.25 is exact in float32; the second prior has a class above it and one at it."""
+    scores = [[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]]]
+    _, (top,) = cases.run(layer(f"{CODE} confidence_threshold: 0.25"), bottoms(scores))
+    assert top[0, 0, :, :3].tolist() == [[0, 1, 0.5]]
+    _, (top,) = cases.run(layer(f"{CODE} confidence_threshold: 0.2499"), bottoms(scores))
+    assert len(top[0, 0]) == 4  # one of each label hidden by NMS
+
+
 def test_nothing_found_gives_a_row_per_image():
     _, (top,) = cases.run(layer(f"{CODE} confidence_threshold: 1"), bottoms(SCORES))
     assert top.numpy().tolist() == [[[[0, *[-1] * 6], [1, *[-1] * 6]]]]

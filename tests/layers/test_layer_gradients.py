@@ -67,6 +67,12 @@ def test_relu6_at_its_ends():
     assert gradient('type: "ReLU6"', leaf([0.0, 0.1, 6.0, 7.0])) == [[0, 1, 0, 0]]
 
 
+def test_clip_passes_gradients_at_its_ends():
+    assert gradient('type: "Clip" clip_param { min: -1 max: 2 }', leaf([-1.5, -1.0, 0.0, 2.0, 2.5])) == [
+        [0, 1, 1, 1, 0]
+    ]
+
+
 def test_max_pooling_of_equals_goes_to_the_first_of_the_window():
     (found,) = gradient(
         'type: "Pooling" pooling_param { kernel_size: 2 }', leaf([[[[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]]])

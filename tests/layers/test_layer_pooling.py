@@ -7,6 +7,8 @@ from harness import make_layer
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from pyscratchdet.errors import LayerError
+
 pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
 FLOAT_TOLERANCE = 1e-6  # sums of at most 25 values below 10
 
@@ -39,6 +41,10 @@ def pool(bottom, gradient, shape, kernel, stride, pad, method):
     return top, mask, diff
 
 
+ROUNDING = {"CEIL": "", "FLOOR": "round_mode: FLOOR", "floor": "ceil_mode: false"}
+
+
+@pytest.mark.parametrize("rounding", ROUNDING)
 @pytest.mark.parametrize("method", ["MAX", "AVE"])
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)), pairs, pairs, st.tuples(st.integers(0, 4), st.integers(0, 4)))
@@ -46,16 +52,20 @@ def pool(bottom, gradient, shape, kernel, stride, pad, method):
 @example((7, 5), (3, 5), (2, 1), (2, 4))  # padding of more than half the kernel
 @example((7, 5), (3, 2), (4, 3), (2, 0))  # padding on one axis drops last windows on both
 @example((3, 4), (5, 5), (5, 3), (0, 0))  # a kernel larger than the image
-def test_against_loops(method, size, kernel, stride, pad):
+def test_against_loops(method, rounding, size, kernel, stride, pad):
     assume(all(p < k for p, k in zip(pad, kernel, strict=True)))
-    number = [-((k - n - 2 * p) // s) + 1 for n, k, s, p in zip(size, kernel, stride, pad, strict=True)]
+    rounded = np.ceil if rounding == "CEIL" else np.floor
+    rooms = [n + 2 * p - k for n, k, p in zip(size, kernel, pad, strict=True)]
+    number = [int(rounded(room / s)) + 1 for room, s in zip(rooms, stride, strict=True)]
     assume(min(number) > 1 or (min(number) == 1 and not any(pad)))
     fields = zip(("kernel", "stride", "pad"), (kernel, stride, pad), strict=True)
     text = " ".join(f"{name}_h: {values[0]} {name}_w: {values[1]}" for name, values in fields)
     tops = 'top: "t" top: "mask"' if method == "MAX" else 'top: "t"'
     layer, shapes = make_layer(
-        f'name: "p" type: "Pooling" {tops} pooling_param {{ pool: {method} {text} }}', [(2, 3, *size)]
+        f'name: "p" type: "Pooling" {tops} pooling_param {{ pool: {method} {text} {ROUNDING[rounding]} }}',
+        [(2, 3, *size)],
     )
+    assert rounding == "CEIL" or shapes[0][2:] == tuple(number)
     random = np.random.default_rng(5)
     values = random.integers(-3, 4, (2, 3, *size)).astype(np.float32)  # many equal ones
     gradient = random.standard_normal(shapes[0]).astype(np.float32)
@@ -99,6 +109,17 @@ def test_stochastic_in_testing_weighs_values_by_themselves():
     layer, _ = make_layer(text, [(1, 1, 2, 3)], phase=1)
     (top,) = layer.forward([torch.tensor([[[[1.0, 3.0, 0.0], [0.0, 4.0, 0.0]]]])], ())
     torch.testing.assert_close(top, torch.tensor([[[[26 / 8, 25 / 7]]]]))
+
+
+def test_both_fields_for_rounding():
+    text = (
+        'name: "p" type: "Pooling" top: "t" pooling_param {{ kernel_size: 3 stride: 2 round_mode: {} ceil_mode: {} }}'
+    )
+    assert make_layer(text.format("FLOOR", "false"), [(2, 3, 8, 6)])[1] == [(2, 3, 3, 2)]
+    assert make_layer(text.format("CEIL", "true"), [(2, 3, 8, 6)])[1] == [(2, 3, 4, 3)]
+    with pytest.raises(LayerError) as caught:
+        make_layer(text.format("FLOOR", "true"), [(2, 3, 8, 6)])
+    assert caught.value.code == "layer.round"
 
 
 def test_global_pooling_follows_the_image():

@@ -206,7 +206,7 @@ def test_broken_rule(text, bottoms, tops, rule):
 
 # What the types' headers say (ExactNumBottomBlobs and the like): bottoms and tops, low to high, None for no limit.
 ONE_TO_ONE = """
-    AbsVal ArgMax BNLL BatchNorm Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct Interp LRN Log MVN
+    AbsVal ArgMax BNLL BatchNorm Clip Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct Interp LRN Log MVN
     Normalize PReLU Permute Power ReLU ReLU6 Reduction Reshape SPP ShuffleChannel Sigmoid Softmax Swish TanH
     Threshold Tile
 """
@@ -217,6 +217,7 @@ COUNTS = {
     **dict.fromkeys(CONVOLUTIONS, (1, None, 1, None)),
     **dict.fromkeys(("Scale", "Bias"), (1, 2, 1, 1)),
     "Pooling": (1, 1, 1, 2),
+    "ROIPooling": (2, 2, 1, 1),
     "Eltwise": (2, None, 1, 1),
     "Upsample": (1, 2, 1, 1),
     "Concat": (1, None, 1, 1),

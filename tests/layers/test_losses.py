@@ -191,6 +191,22 @@ def test_smooth_l1():
     assert found[1].tolist() == [[-0.125, -0.5, 0.5], [0, -0.5, -0.125]]
 
 
+@pytest.mark.parametrize("sigma", [1, 2, 0.5])
+def test_smooth_l1_sigma(sigma):
+    """The two parts of Fast R-CNN's definition, and their derivatives, on both sides of 1 / sigma^2."""
+    differences = np.array([[0.2, 0.3, -0.2], [-3, 5, 0.9]], np.float64)
+    inside = np.abs(differences) < 1 / sigma**2
+    values = np.where(inside, 0.5 * (sigma * differences) ** 2, np.abs(differences) - 0.5 / sigma**2)
+    slopes = np.where(inside, sigma**2 * differences, np.sign(differences)) / 2
+    a, b = tensor(differences + 1), torch.ones(2, 3)
+    text = f"smooth_l1_loss_param {{ sigma: {sigma} }}"
+    # A sum of six float32 numbers up to 5.
+    assert forward("SmoothL1Loss", [a, b], text)[0].item() == pytest.approx(values.sum() / 2, rel=1e-6)
+    found = gradient("SmoothL1Loss", [a, b], text)
+    np.testing.assert_allclose(found[0], slopes, rtol=1e-6)
+    np.testing.assert_allclose(found[1], -slopes, rtol=1e-6)
+
+
 def test_smooth_l1_takes_no_weights():
     assert 3 not in layer_class("SmoothL1Loss").bottoms
 
