@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pyscratchdet import __version__
 from pyscratchdet.converters.onnx_simplify import replace, simplify
 from pyscratchdet.detect.detector import Preparation
-from pyscratchdet.errors import ConversionError
+from pyscratchdet.errors import ConversionError, LayerError, NetError
 from pyscratchdet.files import write_bytes
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.layers.detection_output import DetectionOutput
@@ -31,6 +31,15 @@ HEADS = ("decoded", "fixed", "boxes", "raw")
 OPSET = 17  # what engines of 2022 and later read
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 BATCH = "batch"
+COLUMNS = "image, label, score, xmin, ymin, xmax, ymax"
+# By form; docs/deployment.md has the measurements. "" is a net that is no detector.
+RUNS_IN = {
+    "": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N",
+    "decoded": "onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with --batch N",
+    "fixed": "onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with --batch N; meant for TensorRT too",
+    "boxes": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; meant for engines without suppression",
+    "raw": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; you decode with the priors beside it",
+}
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,8 @@ def export_onnx(
             scores `<top>_scores` before suppression; "raw", what DetectionOutput reads. For a net without
             DetectionOutput "decoded" are its outputs.
         opset: Version of the standard operators, one of OPSETS.
-        batch: The batch size, to which the net is reshaped; left out, the first axis of the inputs is open.
+        batch: The batch size, to which the net is reshaped; left out, the first axis of the inputs is open, unless the
+            net takes its own batch size only (a Reshape with `dim: 1`, say).
         picture: Take pictures and prepare them in the graph.
 
     Raises:
@@ -168,8 +178,10 @@ def export_onnx(
     if opset not in OPSETS:
         expected = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise ConversionError("this opset cannot be written", code="onnx.opset", expected=expected, found=opset)
+    if batch is None and not takes_any_batch(net):
+        batch = net.blob_shapes[net.input_names[0]][0]
     if batch is not None:
-        net.reshape({name: (batch, *net.blob_shapes[name][1:]) for name in net.input_names})
+        _set_batch(net, batch)
     wanted = _wanted_blobs(net, outputs)
     graph = OnnxGraph()
     values: dict[int, str] = {}
@@ -208,6 +220,24 @@ def export_onnx(
     if all_blobs:
         return onnx.shape_inference.infer_shapes(model)
     return simplify(model, () if heads == "raw" else returned)
+
+
+def takes_any_batch(net: Net) -> bool:
+    """Returns whether the net can be built for other batch sizes than its own."""
+    if not net.input_names:
+        return False
+    number = net.blob_shapes[net.input_names[0]][0]
+    try:
+        _set_batch(net, 2 * number + 1)
+    except (LayerError, NetError):
+        return False
+    finally:
+        _set_batch(net, number)
+    return True
+
+
+def _set_batch(net: Net, number: int) -> None:
+    net.reshape({name: (number, *net.blob_shapes[name][1:]) for name in net.input_names})
 
 
 def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list[str]]:
@@ -279,7 +309,7 @@ def save_onnx(
     """
     model = export_onnx(net, **options)
     priors = _take_constant_outputs(model)
-    helper.set_model_props(model, dict(metadata or {}))
+    helper.set_model_props(model, {**_facts(net, **options), **(metadata or {})})
     stored = {tensor.name for tensor in model.graph.initializer}
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(array, order="C"), name)
@@ -293,6 +323,44 @@ def save_onnx(
     if priors:
         write_bytes(priors_path(path), safetensors.numpy.save(priors))
     return model
+
+
+def _facts(net: Net, heads: str = "decoded", **options: object) -> dict[str, str]:
+    """Returns what every file says about itself."""
+    facts = {"pyscratchdet": __version__}
+    if net.input_names:
+        facts["size"] = "x".join(str(size) for size in net.blob_shapes[net.input_names[0]][2:])
+    if any(node.type == "DetectionOutput" for node in net.plan.graph.nodes):
+        facts["heads"] = heads
+        facts |= {"columns": COLUMNS} if heads in ("decoded", "fixed") else {}
+    return facts
+
+
+def notes(model: onnx.ModelProto) -> list[str]:
+    """Returns what a user of the file must know: where it runs, what goes in, what comes out."""
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    heads = facts.get("heads", "")
+    lines = [f"  known to run in {RUNS_IN[heads]}"]
+    for value in model.graph.input:
+        dims = [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        lines.append(f"  input {value.name} ({', '.join(dims)}): {_preparation(facts, value)}")
+    if heads in ("decoded", "fixed"):
+        lines.append(f"  rows: {facts['columns']}; coordinates are relative to the picture and not clipped")
+        lines += ["  rows of -1 follow each picture's detections"] * (heads == "fixed")
+    if heads == "boxes":
+        lines.append(
+            "  boxes are xmin, ymin, xmax, ymax, relative to the picture and not clipped; scores of all classes"
+        )
+    return lines
+
+
+def _preparation(facts: Mapping[str, str], value: onnx.ValueInfoProto) -> str:
+    order = {"bgr": "blue first", "rgb": "red first"}
+    if value.type.tensor_type.elem_type == TensorProto.UINT8:
+        return f"uint8 picture, {order[facts['picture']]}; resized, mean and scale applied inside"
+    if "mean" not in facts:
+        return "float32, prepared as in training (--mean, --scale and --rgb record how)"
+    return f"float32, {order[facts['channels']]}, (value - {facts['mean']}) * {facts['scale']}, size {facts['size']}"
 
 
 def priors_path(path: str | os.PathLike[str]) -> Path:

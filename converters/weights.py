@@ -51,11 +51,13 @@ class Choices:
 
     Attributes:
         half: Store values as float16 (.safetensors, .pt, .onnx); computing stays in float32.
-        heads: For ONNX, "decoded" detections or the "raw" heads, cut before DetectionOutput.
+        onnx: For ONNX, what `export_onnx` takes.
+        facts: For ONNX, what the file is to say about itself.
     """
 
     half: bool = False
-    heads: str = "decoded"
+    onnx: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -414,10 +416,10 @@ def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> No
     net: Net = build_net(names.file, caffe_pb2.TEST)
     copy_weights(net, bundle.blobs)
     arrays = _flat(bundle, names)
-    metadata = {"order": "\n".join(arrays)}
+    metadata = {**choices.facts, "order": "\n".join(arrays)}
     if bundle.skeleton is not None:
         metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
-    save_onnx(net, path, metadata=metadata, weights=arrays, half=choices.half, heads=choices.heads)
+    save_onnx(net, path, metadata=metadata, weights=arrays, half=choices.half, **choices.onnx)
 
 
 _READERS: dict[str, Callable[[str, Names], Bundle]] = {

@@ -28,8 +28,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "heads": {
         "choices": ("decoded", "fixed", "boxes", "raw"),
         "default": "decoded",
-        "help": "ONNX of a detector ends in detections (default), or before DetectionOutput",
+        "help": "what a detector ends in: rows as found (default); keep_top_k rows, padded with -1; decoded boxes and "
+        "scores before suppression; what DetectionOutput reads, with the priors in a file beside",
     },
+    "opset": {"type": int, "default": None, "help": "version of ONNX's operators (default: 17)"},
+    "batch": {"metavar": "N|dynamic", "default": "dynamic", "help": "batch size that the file declares"},
+    "input_picture": {
+        "choices": ("bgr", "rgb"),
+        "default": None,
+        "help": "the file takes uint8 pictures (N, H, W, C) of any size, blue or red first, and prepares them itself",
+    },
+    "labelmap": {"metavar": "PROTOTXT", "default": None, "help": "label map to keep in the file"},
+    "mean": {"metavar": "B,G,R", "default": None, "help": "mean to keep in the file (for pictures: SSD's by default)"},
+    "scale": {"type": float, "default": 1.0, "help": "scale to keep in the file (default: 1)"},
+    "rgb": {"action": "store_true", "default": False, "help": "the net takes red first"},
     "coco_to_voc": {"action": "store_true", "help": "SRC is a COCO detector: keep VOC's classes only"},
     "mmdetection": {"action": "store_true", "help": "SRC is a ScratchDet checkpoint of mmdetection"},
     "weights": {"metavar": "FILE", "default": None, "help": "state_dict of the model; left out, random weights"},
@@ -37,7 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 _NAMES = ("command", "source", "target")
 _NET = ("model", "allow_unknown", "allow_python")  # where a prototxt is read
-_ONNX = ("half", "heads")  # how ONNX is written
+_ONNX = ("half", "heads", "opset", "batch", "input_picture", "labelmap", "mean", "scale", "rgb")  # how ONNX is written
 
 _CAFFE, _TORCH, _STATE = ("*.caffemodel", "*.h5"), ("*.pt", "*.pth"), ("*.solverstate", "*.solverstate.h5")
 _TENSORS = ("*.safetensors", *_TORCH)
@@ -307,7 +319,47 @@ DIRECTIONS = (
 
 def _choices(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the options of the writer, as far as the direction reads them."""
-    return {name: vars(args)[name] for name in _ONNX if name in args}
+    choices = {name: vars(args)[name] for name in ("half",) if name in args}
+    return {**choices, **_onnx_choices(args)} if args.target.lower().endswith(".onnx") else choices
+
+
+def _onnx_choices(args: argparse.Namespace) -> dict[str, Any]:
+    from pyscratchdet.cli.detector_options import parse_numbers
+    from pyscratchdet.converters.onnx_export import OPSET, PictureInput
+    from pyscratchdet.detect.detector import SSD_MEAN, Preparation
+
+    mean = None if args.mean is None else parse_numbers(args.mean, "--mean")
+    preparation = Preparation(mean or SSD_MEAN, args.scale, args.rgb)
+    onnx: dict[str, Any] = {"heads": args.heads, "opset": args.opset or OPSET, "batch": _batch(args.batch)}
+    facts = _labels(args.labelmap)
+    if args.input_picture:
+        onnx["picture"] = PictureInput(preparation, rgb=args.input_picture == "rgb")
+        facts["picture"] = args.input_picture
+    if mean or args.input_picture:
+        facts |= {
+            "mean": ",".join(f"{value:g}" for value in preparation.mean),
+            "scale": f"{args.scale:g}",
+            "channels": "rgb" if args.rgb else "bgr",
+        }
+    return {"onnx": onnx, "facts": facts}
+
+
+def _batch(text: str) -> int | None:
+    from pyscratchdet.errors import UsageError
+
+    if text == "dynamic":
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise UsageError("--batch: not a batch size", code="usage.option", expected="1, 2, ... or dynamic", found=text)
+    return int(text)
+
+
+def _labels(path: str | None) -> dict[str, str]:
+    import json
+
+    from pyscratchdet.data.label_map import label_to_name, read_label_map
+
+    return {} if path is None else {"labels": json.dumps(label_to_name(read_label_map(path)))}
 
 
 def _torchvision(args: argparse.Namespace) -> NetBuilder:
@@ -326,7 +378,14 @@ def _written(blobs: Blobs, args: argparse.Namespace) -> str:
     import os
 
     number = sum(array.size for arrays in blobs.values() for array in arrays)
-    return f"{len(blobs)} layers, {number:,} values, {os.path.getsize(args.target) / 1e6:.1f} MB"
+    lines = [f"{len(blobs)} layers, {number:,} values, {os.path.getsize(args.target) / 1e6:.1f} MB"]
+    if args.target.lower().endswith(".onnx"):
+        import onnx
+
+        from pyscratchdet.converters.onnx_export import notes
+
+        lines += notes(onnx.load(args.target))
+    return "\n".join(lines)
 
 
 def _described(state: SolverState) -> str:

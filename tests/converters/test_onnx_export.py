@@ -21,6 +21,7 @@ from pyscratchdet.converters.onnx_export import (
     export_onnx,
     raw_heads,
     save_onnx,
+    takes_any_batch,
 )
 from pyscratchdet.detect.detector import Preparation
 from pyscratchdet.errors import ConversionError
@@ -292,3 +293,48 @@ def small_net_of(param):
                 fan_in = module.blobs[0][0].numel()
                 module.blobs[0].normal_(0, (2 / fan_in) ** 0.5, generator=torch.Generator().manual_seed(fan_in))
     return net
+
+
+def test_a_net_with_a_batch_size_of_its_own_declares_it():
+    text = detector().replace("shape { dim: 0 dim: -1 dim: 3 }", "shape { dim: 1 dim: -1 dim: 3 }")
+    assert text != detector()
+    net = small_net(text)
+    assert not takes_any_batch(net)
+    assert takes_any_batch(small_net())
+    model = export_onnx(net)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+    inputs = {"data": noise((1, 3, 22, 26)) / 100}
+    np.testing.assert_allclose(
+        run(model, inputs)["detection_out"], PyTorchEngine(net).run(inputs)["detection_out"], atol=1e-5
+    )
+
+
+def test_options_by_command(tmp_path, capsys):
+    deploy, caffemodel = write_net(tmp_path, detector())
+    labels = tmp_path / "labels.prototxt"
+    labels.write_text('item { name: "none" label: 0 } item { name: "a" label: 1 } item { name: "b" label: 2 }')
+    target = str(tmp_path / "net.onnx")
+    options = ["--heads", "fixed", "--opset", "13", "--batch", "2", "--input-picture", "rgb", "--scale", "0.5"]
+    command = ["convert", caffemodel, target, "--model", deploy, "--labelmap", str(labels), "--mean", "1,2,3"]
+    assert main([*command, *options]) == 0
+    said = capsys.readouterr().out
+    assert "known to run in onnxruntime, OpenVINO, OpenCV 5" in said
+    assert (
+        "image, label, score, xmin, ymin, xmax, ymax; coordinates are relative to the picture and not clipped" in said
+    )
+    model = onnx.load(target)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["labels"] == '{"0": "none", "1": "a", "2": "b"}'
+    assert [facts[key] for key in ("mean", "scale", "channels", "picture")] == ["1,2,3", "0.5", "bgr", "rgb"]
+    assert str(tmp_path) not in "".join(facts.values())
+    assert model.opset_import[0].version == 13
+    assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [2, 0, 0, 3]
+    pictures = np.zeros((2, 9, 8, 3), np.uint8)
+    assert run(model, {"data_picture": pictures})["detection_out"].shape == (1, 1, 42, 7)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--batch", "many"), ("--opset", "5")])
+def test_values_that_are_refused(option, value, tmp_path, capsys):
+    deploy, caffemodel = write_net(tmp_path, detector())
+    assert main(["convert", caffemodel, str(tmp_path / "net.onnx"), "--model", deploy, option, value]) == 2
+    assert option.strip("-") in capsys.readouterr().err

@@ -1,0 +1,284 @@
+"""The same detections in deployment engines: what each makes of our ONNX files. Writes docs/deployment.md.
+
+    python benchmarks/deployment.py --engine NAME=PYTHON [--engine ...] [--models FOLDER] [--nets NAME...]
+        [--rows FILE] [--output docs/deployment.md]
+
+NAME is an engine of engine_runner.py, perhaps with a remark behind a colon (`onnxruntime:1.23.2=...`); PYTHON is a
+Python that has it. FOLDER has detectors (deploy.prototxt, model.caffemodel, and pictures in images/). Recipes run with
+seeded weights of spread scores, so that keep_top_k binds.
+
+Each net meets one picture and three together; a variant whose threshold nothing passes stands for pictures with nothing
+in them. Rows are paired by picture and label; a pair
+counts when coordinates are within BOX and scores within SCORE. FILE keeps what is done, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from seeded import picture, seeded_files
+
+from pyscratchdet import __version__
+from pyscratchdet.converters.compare import match_detections
+from pyscratchdet.converters.engines import PyTorchEngine
+from pyscratchdet.converters.onnx_export import OPSET, save_onnx
+from pyscratchdet.detect.detector import SSD_MEAN, Preparation
+from pyscratchdet.files import write_text
+from pyscratchdet.layers.plan import read_net
+from pyscratchdet.proto.text import to_text
+from pyscratchdet.runtime import Net, load_net
+
+RECIPES = (
+    "ssd300_vgg16_voc0712",
+    "ssd512_vgg16_voc0712",
+    "scratchdet300_rootres18_voc0712",
+    "refinedet320_vgg16_voc0712",
+    "dsod300_voc0712",
+)
+BOX = 1e-3  # coordinates are relative to the picture: a third of a pixel at 300
+SCORE = 1e-3
+SCORE_OF = {"mnn": 5e-3}  # its convolutions are less exact
+RUNNER = Path(__file__).with_name("engine_runner.py")
+TENSORRT_TOP_K = 3840
+# Of the operators that we write, those that TensorRT's published table (onnx-tensorrt, docs/operators.md) lacks.
+TENSORRT_LACKS = {"Compress"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to write the file, and the cases that it takes."""
+
+    title: str
+    heads: str
+    batch: int | None = None
+    cases: tuple[str, ...] = ("one", "three")
+
+
+FORMS = (
+    Form("`--heads decoded`", "decoded"),
+    Form("`--heads fixed`", "fixed"),
+    Form("`--heads fixed --batch 3`", "fixed", 3, ("three",)),
+    Form("`--heads boxes --batch 1`", "boxes", 1, ("one",)),
+)
+
+
+def nets(models: Path, folder: Path) -> Iterator[tuple[str, Path, Path]]:
+    """Yields name, prototxt and caffemodel of each detector."""
+    found = [path for path in sorted(models.glob("*/deploy.prototxt")) if "DetectionOutput" in path.read_text()]
+    for model in found:
+        yield model.parent.name, model, model.with_name("model.caffemodel")
+    strict = read_net(found[-1]).param
+    for layer in strict.layer:
+        if layer.type == "DetectionOutput":
+            layer.detection_output_param.confidence_threshold = 1
+    write_text(folder / "nothing.prototxt", to_text(strict))
+    yield (
+        f"{found[-1].parent.name}, nothing found",
+        folder / "nothing.prototxt",
+        found[-1].with_name("model.caffemodel"),
+    )
+    for name in RECIPES:
+        yield name, *(Path(folder) / f"{name}{ending}" for ending in (".prototxt", ".caffemodel"))
+
+
+def cases(net: Net, pictures: list[Path]) -> dict[str, np.ndarray]:
+    """Returns the inputs of the two cases by name."""
+    _, channels, height, width = net.blob_shapes[net.input_names[0]]
+    if pictures:
+        images = [cv2.imread(str(path)) for path in pictures[:3]]
+        blobs = [Preparation(SSD_MEAN)(image, channels, height, width) for image in images]
+    else:
+        blobs = [picture(seed, height).numpy()[0] for seed in (2, 3, 4)]
+    return {"one": blobs[0][None], "three": np.stack(blobs)}
+
+
+def reference(net: Net, inputs: dict[str, np.ndarray], form: Form) -> dict[str, np.ndarray]:
+    """Returns what our runtime gives: rows (S, 7) by case, or boxes and scores."""
+    found = {}
+    layer = next(module.layer for module in net.layers if module.layer_type == "DetectionOutput")
+    node = next(node for node in net.plan.graph.nodes if node.type == "DetectionOutput")
+    for case in form.cases:
+        blobs = PyTorchEngine(net).run({net.input_names[0]: inputs[case]})
+        if form.heads != "boxes":
+            found[case] = blobs[node.param.top[0]].reshape(-1, 7)
+            continue
+        said = layer._predictions([torch.from_numpy(blobs[name]) for name in node.param.bottom])
+        image, prior = (
+            index.flatten() for index in torch.meshgrid(*map(torch.arange, said.conf.shape[:2]), indexing="ij")
+        )
+        boxes = said.boxes(image, prior, torch.zeros_like(image), layer.rule())
+        found[f"{case}:boxes"], found[f"{case}:scores"] = boxes.numpy(), said.conf.flatten().numpy()
+    return found
+
+
+def run_engine(
+    engine: str, python: str, path: Path, inputs: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the engine's results by `<case>:<output>`, or why there are none."""
+    model = onnx.load(path, load_external_data=False)
+    source, target = path.with_suffix(".in.npz"), path.with_suffix(".out.npz")
+    target.unlink(missing_ok=True)
+    outputs = np.array([value.name for value in model.graph.output])
+    np.savez(source, outputs=outputs, **{f"{case}:{model.graph.input[0].name}": x for case, x in inputs.items()})
+    command = [python, str(RUNNER), engine, str(path), str(source), str(target)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    except subprocess.TimeoutExpired:
+        return {}, "no answer in 900 s"
+    if done.returncode:
+        return {}, reason(done.stderr, done.returncode)
+    with np.load(target) as archive:
+        return {name: archive[name] for name in archive.files}, ""
+
+
+def reason(text: str, code: int) -> str:
+    """Returns the engine's own words, short enough for a cell."""
+    if code < 0:
+        return f"dies by signal {-code}"
+    lines = [line.strip() for line in text.splitlines() if "rror" in line or "xception" in line] or text.splitlines()[
+        -1:
+    ]
+    return " ".join(lines[-1].split())[-150:].replace("|", "/") if lines else f"exit status {code}"
+
+
+def judge(form: Form, want: dict[str, np.ndarray], got: dict[str, np.ndarray], tolerance: float) -> str:
+    """Returns a cell: same rows and the worst difference, or what differs in which case."""
+    worst, rows, faults = 0.0, 0, []
+    for case in form.cases:
+        results = [value for key, value in got.items() if key.startswith(f"{case}:")]
+        if form.heads == "boxes":
+            pairs = zip(("boxes", "scores"), results, strict=True)
+            gaps = [float(np.abs(value.ravel() - want[f"{case}:{what}"].ravel()).max()) for what, value in pairs]
+            worst = max(worst, *gaps)
+            continue
+        here, there = match_detections(results[0], want[case])
+        same = (np.abs(here[:, 3:] - there[:, 3:]) <= BOX).all(axis=1) & (np.abs(here[:, 2] - there[:, 2]) <= tolerance)
+        missing, new = (int((array[:, 1] >= 0).sum() - same.sum()) for array in (want[case], results[0].reshape(-1, 7)))
+        rows += int(same.sum())
+        worst = max(worst, float(np.abs(here[same, 2] - there[same, 2]).max(initial=0)))
+        if missing or new:
+            faults.append(f"{case}: {missing} of {int((want[case][:, 1] >= 0).sum())} rows missing, {new} new")
+    if form.heads == "boxes":
+        return f"{worst:.0e}"
+    return "; ".join(faults) or f"same {rows}, {worst:.0e}"
+
+
+def tensorrt(model: onnx.ModelProto) -> str:
+    """Returns what TensorRT's operator table says of a file."""
+    lacking = sorted({node.op_type for node in model.graph.node} & TENSORRT_LACKS)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    sizes = [
+        int(onnx.numpy_helper.to_array(constants[node.input[1]])[0])
+        for node in model.graph.node
+        if node.op_type == "TopK"
+    ]
+    if lacking:
+        return f"no {', '.join(lacking)}"
+    return "all listed" if max(sizes, default=0) < TENSORRT_TOP_K else f"TopK of {max(sizes)}"
+
+
+def measure(
+    name: str, model: Path, weights: Path, pictures: list[Path], args: argparse.Namespace, done: dict[str, str]
+) -> None:
+    """Runs one net in all engines and forms that are not done."""
+    net = load_net(model, weights, "TEST")
+    inputs = cases(net, pictures)
+    for form in FORMS:
+        wanted = [engine for engine in args.engine if f"{name} {form.title} {engine}" not in done]
+        if not wanted:
+            continue
+        want = reference(net, inputs, form)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "net.onnx"
+            written = save_onnx(load_net(model, weights, "TEST"), path, heads=form.heads, batch=form.batch)
+            done[f"{name} {form.title} tensorrt"] = tensorrt(written)
+            for engine in wanted:
+                label, _, python = engine.partition("=")
+                kind = label.partition(":")[0]
+                got, fault = run_engine(kind, python, path, {case: inputs[case] for case in form.cases})
+                done[f"versions {label}"] = str(got.pop("version", done.get(f"versions {label}", "?")))
+                cell = fault or judge(form, want, got, SCORE_OF.get(kind, SCORE))
+                done[f"{name} {form.title} {engine}"] = cell
+                print(name, form.title, label, cell, flush=True)
+                if args.rows:
+                    write_text(args.rows, json.dumps(done, indent=1))
+
+
+def page(names: list[str], engines: list[str], done: dict[str, Any]) -> str:
+    """Returns docs/deployment.md."""
+    labels = [engine.partition("=")[0] for engine in engines]
+    titles = [f"{label.partition(':')[0]} {done.get(f'versions {label}', '')}" for label in labels]
+    text = [HEAD.format(date=date.today(), version=__version__, opset=OPSET)]
+    for form in FORMS:
+        text += ["", f"### {form.title}", "", f"| net | {' | '.join([*titles, 'TensorRT, by its table'])} |"]
+        text += [f"|---|{'---|' * (len(titles) + 1)}"]
+        for name in names:
+            cells = [done.get(f"{name} {form.title} {engine}", "") for engine in [*engines, "tensorrt"]]
+            text.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*text, "", TAIL])
+
+
+HEAD = """\
+# Where a converted model runs
+
+Written by `python benchmarks/deployment.py` on {date} (pyscratchdet {version}, opset {opset}, CPU); do not edit.
+A cell is what the engine makes of the file that `convert` writes, against our runtime on the same input, which is the
+original's to the last bits: "same 800, 2e-06" means that all 800 rows are found again, none new, and the worst
+difference of a score. Otherwise it says what is wrong, or gives the engine's own words. Inputs: one picture, and three
+together (not where the batch is 1). Recipes have seeded weights of spread scores, so that
+keep_top_k binds. For boxes the cell is the worst difference of a coordinate or score."""
+
+TAIL = """\
+## Which form for which engine
+
+- `decoded` (the default): onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with `--batch N` for N.
+- `fixed`: the same engines, and those that want static shapes: TensorRT, compilers. Rows that are none are -1.
+- `boxes`: engines without NonMaxSuppression: OpenCV 4 (`--batch 1`), LiteRT, TVM, RKNN, Core ML.
+- `raw`: you decode yourself; the priors are in a safetensors file beside the ONNX file.
+
+Columns of a row: image, label, score, xmin, ymin, xmax, ymax; coordinates are relative to the picture and not clipped.
+
+Faults of engines that we found, as small as they get, are in [engine_faults](engine_faults/README.md).
+"""
+
+
+def main() -> None:
+    """Measures what is not measured yet and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", action="append", required=True, metavar="NAME=PYTHON")
+    parser.add_argument("--models", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--nets", nargs="*", metavar="NAME", help="of these only")
+    parser.add_argument("--rows", type=Path, help="keeps what is done, as JSON")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    done: dict[str, str] = json.loads(args.rows.read_text()) if args.rows and args.rows.exists() else {}
+    names = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model, weights in nets(args.models, Path(folder)):
+            if args.nets and name not in args.nets:
+                continue
+            names.append(name)
+            if name in RECIPES:
+                seeded_files(name, Path(folder))
+                pictures = []
+            else:
+                pictures = sorted((args.models / "images").glob("*.jpg"))
+            measure(name, model, weights, pictures, args, done)
+    if args.output:
+        write_text(args.output, page(names, args.engine, done))
+
+
+if __name__ == "__main__":
+    main()
