@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.detect.media import find_media
 
     formats = _parse_formats(args.format)
+    if args.max_frames is not None:
+        positive(args.max_frames, "--max-frames")
     media = find_media(args.inputs)
     if media.left_out:
         warn(f"{count(media.left_out.total(), 'file')} left out, not pictures or videos: {media.describe_left_out()}")

@@ -19,6 +19,7 @@ from pyscratchdet.files import read_bytes
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mjpg"})
+_MOST_CAMERAS = 1000
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def find_media(inputs: Sequence[str]) -> FoundMedia:
                 add(file, str(file.relative_to(path).with_suffix("")), _kind(file))
         elif path.is_file():
             add(path, path.stem, _kind(path))
-        elif text.isdecimal():
+        elif text.isdecimal() and int(text) < _MOST_CAMERAS:
             add(text, f"camera{text}", "camera")
         else:
             raise FileError(f"no file or folder {path}", code="file.read", hint="a number means a camera")
@@ -138,17 +139,39 @@ def count_frames(sources: Sequence[MediaSource], max_frames: int | None = None) 
                 return None
             total += max_frames
         else:
-            length = _video_length(source.path)
+            length = _video_length(source)
             total += length if max_frames is None else min(length, max_frames)
     return total
 
 
-def _video_length(path: str) -> int:
-    capture = cv2.VideoCapture(path)
+def _video_length(source: MediaSource) -> int:
+    try:
+        capture = _open_capture(source)
+    except DataError:
+        return 0
     try:
         return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     finally:
         capture.release()
+
+
+def _open_capture(source: MediaSource) -> cv2.VideoCapture:
+    if source.kind == "camera":
+        return cv2.VideoCapture(int(source.path))
+    if not has_utf8_path(source.path):
+        raise DataError(
+            f"{source.path}: a video whose path is not UTF-8", code="data.video", hint="rename it, or its folder"
+        )
+    return cv2.VideoCapture(source.path)
+
+
+def has_utf8_path(path: str | os.PathLike[str]) -> bool:
+    """Whether OpenCV may be given a path: its videos end the process with SIGSEGV where it is not UTF-8."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_frames(sources: Sequence[MediaSource], max_frames: int | None = None, workers: int = 2) -> Iterator[Frame]:
@@ -185,7 +208,11 @@ def _read_still(source: MediaSource) -> Frame:
 
 
 def _read_video(source: MediaSource, max_frames: int | None) -> Iterator[Frame]:
-    capture = cv2.VideoCapture(int(source.path) if source.kind == "camera" else source.path)
+    try:
+        capture = _open_capture(source)
+    except DataError as error:
+        yield Frame(source, error=error)
+        return
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)
         number = 0

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pyscratchdet.detect.draw import draw_detections
-from pyscratchdet.detect.media import Frame
+from pyscratchdet.detect.media import Frame, has_utf8_path
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import FileError
 from pyscratchdet.files import atomic_path, safe_file_name, write_bytes
@@ -87,6 +87,8 @@ class PictureWriter:
     def _open_video(self, frame: Frame, drawn: np.ndarray) -> None:
         # OpenCV chooses the container by suffix, so the temporary name needs one as well.
         target = self._folder / f"{frame.source.name}.mp4"
+        if not has_utf8_path(target):
+            raise FileError(f"cannot write {target}: not UTF-8", code="file.write", hint="--no-draw writes no video")
         temporary = self._stack.enter_context(atomic_path(target))
         with_suffix = temporary.with_suffix(".mp4")
         self._stack.callback(with_suffix.unlink, missing_ok=True)

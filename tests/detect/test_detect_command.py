@@ -146,6 +146,7 @@ def test_a_video(flags, tmp_path, capsys):
         (["--size", "0x4"], "usage.option"),
         (["--format", "jsno"], "usage.option"),
         (["--batch-size", "0"], "usage.option"),
+        (["--max-frames", "-1"], "usage.option"),
         (["--gpu", "99"], "train.gpu"),
         (["--labelmap", "{tmp}/short.prototxt"], "evaluate.class-count"),
         (["--labelmap", "{tmp}/none.prototxt"], "file.read"),

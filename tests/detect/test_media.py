@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
-from pyscratchdet.detect.media import count_frames, find_media, read_frames
+from pyscratchdet.detect.media import Frame, MediaSource, count_frames, find_media, read_frames
+from pyscratchdet.detect.output import PictureWriter
 from pyscratchdet.detect.runner import run_set
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, FileError
@@ -42,6 +43,8 @@ def test_sources_have_unique_names_and_kinds(tmp_path):
         find_media([str(tmp_path / "empty")])
     with pytest.raises(FileError, match="no file or folder"):
         find_media([str(tmp_path / "none")])
+    with pytest.raises(FileError, match="no file or folder"):
+        find_media(["9" * 30])  # a camera has a short number
 
 
 def test_frames_come_in_order_and_bad_ones_carry_their_error(tmp_path):
@@ -66,6 +69,24 @@ def test_frames_come_in_order_and_bad_ones_carry_their_error(tmp_path):
     assert frames[2].image[0, 0, 0] == 20
     assert frames[8].fps == 10
     assert abs(int(frames[8].image[9, 9, 0]) - 40) < 8  # the codec is lossy
+
+
+def test_a_video_whose_path_is_not_utf8(tmp_path):
+    """OpenCV would end the process with a SIGSEGV; pictures of such names are read as any others."""
+    write_video(tmp_path / "clip.mp4", 3)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 5, 3), np.uint8))
+    for name in ("clip.mp4", "a.png"):
+        (tmp_path / name).rename(tmp_path / f"\udcff{name}")
+    sources = find_media([str(tmp_path)]).sources
+    assert count_frames(sources) == 1
+    picture, video = read_frames(sources)
+    assert picture.image.shape == (4, 5, 3)
+    assert video.error.code == "data.video"
+    assert r"\udcffclip.mp4: a video whose path is not UTF-8" in str(video.error)
+    frame = Frame(MediaSource("x", "\udcff", "video"), 0, np.zeros((4, 6, 3), np.uint8), fps=5)
+    found = ImageDetections(np.zeros(0, int), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+    with PictureWriter(tmp_path, {}) as writer, pytest.raises(FileError, match="not UTF-8"):
+        writer.add(frame, found)
 
 
 def test_frames_are_counted_beforehand(tmp_path):
