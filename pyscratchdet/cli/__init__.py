@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
+from pyscratchdet.cli.console import WarningFormatter, say
 from pyscratchdet.cli.flags import HelpFormatter, python_layers, unknown_fields
 from pyscratchdet.errors import PyScratchDetError, nearest
 from pyscratchdet.memory import keep_freed_memory
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:  # not called by another program: the process is this command's
         keep_freed_memory()
         arguments = sys.argv[1:]
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(WarningFormatter())
     try:
         return _dispatch(arguments)
     except PyScratchDetError as error:
@@ -72,7 +76,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     if command not in COMMANDS:
         hint = nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
-        print(f'pyscratchdet: unknown command "{command}"; {hint}', file=sys.stderr)
+        say(f'pyscratchdet: unknown command "{command}"; {hint}', stderr=True)
         return 2
     name, summary = COMMANDS[command]
     module = importlib.import_module(f"{__name__}.{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,14 @@ def say(text: object, *, stderr: bool = False) -> None:
 def warn(text: object) -> None:
     """Prints a warning on stderr."""
     say(f"pyscratchdet: warning: {text}", stderr=True)
+
+
+class WarningFormatter(logging.Formatter):
+    """How warnings of the rooms below appear where no log is kept."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line of one record."""
+        return printable(f"pyscratchdet: {record.levelname.lower()}: {record.getMessage()}")
 
 
 def console(*, stderr: bool = False) -> Console:

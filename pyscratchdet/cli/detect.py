@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pyscratchdet.cli.detector_options import add_detector_arguments, make_detector
+from pyscratchdet.cli.detector_options import add_detector_arguments, finite, make_detector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", default="detections", metavar="DIR", help="folder to write (default: %(default)s)"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.5, metavar="SCORE", help="lowest score shown (default: %(default)s)"
+        "--threshold", type=finite, default=0.5, metavar="SCORE", help="lowest score shown (default: %(default)s)"
     )
     parser.add_argument("--classes", metavar="NAME,...", help="show only these classes")
     parser.add_argument(

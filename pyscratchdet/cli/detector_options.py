@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
@@ -23,7 +24,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = Tru
         metavar="B,G,R",
         help="subtracted from the picture (default: SSD's %(default)s)",
     )
-    group.add_argument("--scale", type=float, default=1.0, help="multiplies what then remains (default: %(default)s)")
+    group.add_argument("--scale", type=finite, default=1.0, help="multiplies what then remains (default: %(default)s)")
     group.add_argument("--rgb", action="store_true", help="the net takes red first")
     group.add_argument("--size", metavar="HxW", help="another input size than the prototxt's")
     group.add_argument(
@@ -56,12 +57,20 @@ def make_detector(args: argparse.Namespace) -> Detector:
     )
 
 
+def finite(text: str) -> float:
+    """Returns a number that is neither infinite nor "nan"; an option's `type`."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 def parse_numbers(text: str, option: str) -> tuple[float, ...]:
     """Returns the numbers of a comma-separated list."""
     from pyscratchdet.errors import UsageError
 
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(finite(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
             f"{option}: not numbers", code="usage.option", expected="such as 104,117,123", found=text

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_argument, make_detector, positive
+from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_argument, finite, make_detector, positive
 from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add_voc_arguments(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument("--set", default="test", metavar="NAME", help="image set (default: %(default)s)")
     parser.add_argument("--metric", default="11point", choices=["11point", "area"], help="VOC 2007's or 2012's AP rule")
     parser.add_argument(
-        "--overlap", type=float, default=0.5, metavar="IOU", help="lowest IoU of a hit (default: %(default)s)"
+        "--overlap", type=finite, default=0.5, metavar="IOU", help="lowest IoU of a hit (default: %(default)s)"
     )
 
 

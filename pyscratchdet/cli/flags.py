@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from pyscratchdet.cli.console import warn
 
 _TRUE = ("true", "t", "1", "yes", "y")
 _FALSE = ("false", "f", "0", "no", "n")
@@ -123,7 +124,7 @@ def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
 
     def show(message: Warning | str, *_: object) -> None:
         if str(message) not in shown:
-            print(f"pyscratchdet: warning: {message}", file=sys.stderr)
+            warn(message)
         shown.add(str(message))
 
     with unknown_fields_allowed() if args.allow_unknown else nullcontext(), warnings.catch_warnings():

@@ -21,8 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Upgrades; 1 where something could not be carried over, as the original tools exit."""
-    import sys
-
+    from pyscratchdet.cli.console import say
     from pyscratchdet.proto.upgrade import net_needs_upgrade, upgrade_net, upgrade_solver
 
     problems: list[str] = []
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         old, write, locator = _read(args, "NetParameter")
         needed, new = net_needs_upgrade(old), upgrade_net(old, problems, locator)
     for problem in problems:
-        print(f"pyscratchdet: {args.input}: {problem}", file=sys.stderr)
+        say(f"pyscratchdet: {args.input}: {problem}", stderr=True)
     write(args.output, new)
     print(f"{args.output}: {'upgraded' if needed else 'was in the current format already'}")
     return 1 if problems else 0

@@ -60,7 +60,7 @@ class Preparation:
 
         Raises:
             DataError: Not such a picture.
-            UsageError: The mean has another number of channels.
+            UsageError: The mean has another number of channels, or is not finite.
         """
         image = _as_channels(image, channels, self.rgb)
         if resize_first:
@@ -82,11 +82,11 @@ class Preparation:
             mean = np.array(self.mean or (0.0,), np.float32)
             if channels == 1 and self.mean == SSD_MEAN:
                 mean = mean.mean(keepdims=True)
-            if len(mean) not in (1, channels):
+            if len(mean) not in (1, channels) or not np.isfinite(mean).all():
                 raise UsageError(
                     "the mean does not fit the net",
                     code="detect.mean",
-                    expected=f"1 or {channels} values",
+                    expected=f"1 number or {channels}, one per channel",
                     found=self.mean,
                 )
             self._cache[channels] = np.broadcast_to(mean, (channels,))
@@ -205,7 +205,8 @@ class Detector:
             raise DataError(
                 f"{os.fspath(labelmap)}: label map and net differ",
                 code="evaluate.class-count",
-                expected=f"labels 0 to {self.num_classes - 1}, as num_classes of the net's DetectionOutput says",
+                expected=f"labels 0 to {self.num_classes - 1}, as the net's DetectionOutput has num_classes "
+                f"{self.num_classes}",
                 found=f"{len(names)} labels from {min(names)} to {max(names)}",
                 hint="is this the label map that the net was trained with?",
             )

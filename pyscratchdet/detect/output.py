@@ -17,6 +17,8 @@ from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import FileError
 from pyscratchdet.files import atomic_path, safe_file_name, write_bytes
 
+_LONGEST_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
+
 
 class PictureWriter:
     """Writes `<name>.jpg` per picture, `<name>.mp4` per video or camera, and `crops/<class>/<name>_<k>.jpg`.
@@ -119,5 +121,9 @@ def _move(source: Path, target: Path) -> None:
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
-    """Returns a picture as JPEG."""
+    """Returns a picture as JPEG; one whose sides JPEG does not allow is made smaller."""
+    factor = _LONGEST_SIDE / max(image.shape[:2])
+    if factor < 1:
+        height, width = (max(int(side * factor), 1) for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pyscratchdet.errors import FileError
+from pyscratchdet.errors import FileError, printable
 
 ROOT = "pyscratchdet.solver"
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class GlogFormatter(logging.Formatter):
         stamp = time.strftime("%m%d %H:%M:%S", seconds) + f".{int(record.created % 1 * 1e6):06d}"
         place = f"{record.filename}:{record.lineno}"
         thread = threading.get_native_id()
-        return f"{_LETTERS.get(record.levelno, 'I')}{stamp} {thread:5d} {place}] {record.getMessage()}"
+        return f"{_LETTERS.get(record.levelno, 'I')}{stamp} {thread:5d} {place}] {printable(record.getMessage())}"
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import logging
 import shutil
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from pyscratchdet.cli import main
 from pyscratchdet.data.voc_xml import VocObject, voc_xml
 from pyscratchdet.detect.export import DetectionRun, FrameDetections, write_run
+from pyscratchdet.detect.output import encode_jpeg
 from pyscratchdet.detect.tables import ImageDetections
 
 
@@ -92,24 +95,55 @@ def test_xml_coordinates_are_rounded_and_names_are_text(tmp_path):
     assert len(write_run(run, tmp_path, ["json", "csv", "coco"])) == 3
 
 
-def test_names_reach_the_terminal_as_text(folder, flags, tmp_path, capsys):
+@pytest.mark.parametrize("arguments", [["--threshold", "nan"], ["--scale", "inf"]])
+def test_numbers_are_finite(flags, arguments, capsys):
+    """Every comparison with "nan" is false, so it would find nothing without a word."""
+    with pytest.raises(SystemExit) as end:
+        main(["detect", "x.png", *flags, *arguments])
+    assert end.value.code == 2
+    assert f"argument {arguments[0]}: invalid finite value: '{arguments[1]}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 70000), (1, 65501), (65500, 1)])
+def test_pictures_longer_than_jpeg_allows(height, width):
+    data = np.frombuffer(encode_jpeg(np.full((height, width, 3), 90, np.uint8)), np.uint8)
+    assert max(cv2.imdecode(data, cv2.IMREAD_COLOR).shape) == 65500
+
+
+def test_names_reach_the_terminal_as_text(folder, flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as on the command line, without pytest's
     (folder / "x.gif").write_bytes(b"GIF89a")
     (folder / "\x1b[2J[b].png").write_bytes(b"no picture")
     labels = (tmp_path / "labels.prototxt").absolute()
     names = ("background", "[/b]\\033[31m../../x", "red")
     items = (f'item {{ name: "{k}" label: {k} display_name: "{name}" }}' for k, name in enumerate(names))
     labels.write_text("\n".join(items))
-    arguments = [*flags[:4], "--labelmap", str(labels), *flags[6:], "--crops", "-o", str(tmp_path / "a" / "o")]
+    model = tmp_path / "net.prototxt"
+    output = 'layer { name: "\\033[31mout" type: "HDF5Output" bottom: "loc" bottom: "loc" '
+    output += 'hdf5_output_param { file_name: "x.h5" } }'
+    model.write_text(Path(flags[1]).read_text() + output)
+    arguments = [
+        "--model",
+        str(model),
+        *flags[2:4],
+        "--labelmap",
+        str(labels),
+        *flags[6:],
+        "--crops",
+        "-o",
+        str(tmp_path / "a" / "o"),
+    ]
     assert main(["detect", str(folder), *arguments]) == 0
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     assert "[/b]\\x1b[31m../../x: 2" in out
     assert "\\x1b[2J[b].png" in err
+    assert 'pyscratchdet: warning: layer "\\x1b[31mout" (HDF5Output): x.h5 is not written here' in err
     assert "1 file left out, not pictures or videos: 1 .gif" in err
     assert [path.name for path in (tmp_path / "a" / "o" / "crops").iterdir() if path.name != "red"] == [
         "[_b]_[31m.._.._x"
     ]
-    assert {path.name for path in tmp_path.iterdir()} == {"a", "in", "labels.prototxt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "in", "labels.prototxt", "net.prototxt"}
 
 
 def test_filters(folder, flags, tmp_path, capsys):
@@ -143,6 +177,7 @@ def test_a_video(flags, tmp_path, capsys):
     [
         (["--mean", "1,x"], "usage.option"),
         (["--mean", "1,2"], "detect.mean"),
+        (["--mean", "1,2,nan"], "usage.option"),
         (["--size", "0x4"], "usage.option"),
         (["--format", "jsno"], "usage.option"),
         (["--batch-size", "0"], "usage.option"),

@@ -7,7 +7,7 @@ import pytest
 
 from pyscratchdet.detect.detector import Detector, Preparation
 from pyscratchdet.detect.media import find_media
-from pyscratchdet.errors import DataError, NetError, UsageError
+from pyscratchdet.errors import DataError, LayerError, NetError, UsageError
 
 SURE = 1 / (1 + np.exp(-10))  # softmax of (0, 10, -10), whose last term is 2e-9
 
@@ -74,8 +74,9 @@ def test_preparation_subtracts_the_mean_then_scales():
     assert prepared.shape == (3, 4, 6)
     np.testing.assert_array_equal(prepared[:, 0, 0], [4.5, 9, 13.5])
     np.testing.assert_array_equal(Preparation((1.0,))(image, 3, 4, 6)[:, 0, 0], [9, 19, 29])
-    with pytest.raises(UsageError, match=r"detect\.mean"):
-        Preparation((1.0, 2.0))(image, 3, 4, 6)
+    for mean in ((1.0, 2.0), (1.0, 2.0, float("nan"))):
+        with pytest.raises(UsageError, match=r"expected 1 number or 3, .*detect\.mean"):
+            Preparation(mean)(image, 3, 4, 6)
 
 
 def test_resizing_first_rounds_to_bytes_and_resizing_last_does_not():
@@ -89,7 +90,8 @@ def test_resizing_first_rounds_to_bytes_and_resizing_last_does_not():
 def test_label_map_must_fit(block_model, tmp_path):
     deploy, weights, _ = block_model
     (tmp_path / "short.prototxt").write_text('item { name: "background" label: 0 } item { name: "blue" label: 1 }')
-    with pytest.raises(DataError, match=r"expected labels 0 to 2.*evaluate\.class-count"):
+    found = r"expected labels 0 to 2, .*num_classes 3 and found 2 labels from 0 to 1;.*evaluate\.class-count"
+    with pytest.raises(DataError, match=found):
         Detector(deploy, weights, tmp_path / "short.prototxt")
     assert Detector(deploy, weights).classes == ("1", "2")
 
@@ -113,6 +115,27 @@ def test_the_nets_own_result_files_are_left_alone(block_model, picture, tmp_path
     detector = Detector(tmp_path / "deploy.prototxt", weights, preparation=Preparation((0.0,), 1 / 255))
     assert len(detector.detect([picture((0, 1, 2))])[0]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["deploy.prototxt"]
+
+
+def test_a_net_writes_and_runs_nothing_of_its_own(block_model, picture, tmp_path, monkeypatch, caplog):
+    """What its file names stays unwritten and unimported; the caller is told of both."""
+    deploy, weights, _ = block_model
+    writing = f"""layer {{ name: "out" type: "HDF5Output" bottom: "loc" bottom: "conf"
+      hdf5_output_param {{ file_name: "{tmp_path}/found.h5" }} }}"""
+    model = tmp_path / "deploy.prototxt"
+    model.write_text(deploy.read_text() + writing)
+    detector = Detector(model, weights, preparation=Preparation((0.0,), 1 / 255))
+    assert len(detector.detect([picture((0, 1, 2))])[0]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["deploy.prototxt"]
+    assert f'layer "out" (HDF5Output): {tmp_path}/found.h5 is not written here' in caplog.text
+    (tmp_path / "strangers_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    running = """layer { name: "code" type: "Python" bottom: "loc" top: "code"
+      python_param { module: "strangers_module" layer: "L" } }"""
+    model.write_text(deploy.read_text() + running)
+    with pytest.raises(LayerError, match=r'"strangers_module".*--allow-python.*layer\.python-refused'):
+        Detector(model, weights)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8), "path.jpg"])
