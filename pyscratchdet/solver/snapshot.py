@@ -24,7 +24,7 @@ import torch
 from pyscratchdet.errors import FileError, PyScratchDetError, SolverError, WeightsError
 from pyscratchdet.files import atomic_path, read_bytes, write_bytes
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.hdf5 import write_hdf5
+from pyscratchdet.proto.hdf5 import read_datasets, write_hdf5
 from pyscratchdet.proto.weights import array_to_blob, blob_to_array, read_message, read_weights, write_message
 from pyscratchdet.runtime import Net, net_blobs, net_to_proto, save_weights
 
@@ -190,7 +190,7 @@ def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLik
         checks, run = content["sha256"], content["run"]
         known = content["format"] == RESUME_FORMAT
         whole = checks["run"] == _run_digest(run)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, "it is not what this program writes", hint="remove it to go on without it") from error
     if not (known and whole):
         what = "its checksum is wrong" if known else "it has another format version"
@@ -320,22 +320,20 @@ def _write_string(file: Any, name: str, text: str) -> None:
 
 
 def _read_hdf5_state(path: str | os.PathLike[str]) -> SolverState:
-    import h5py
-
-    read_bytes(path)  # one clear error for what is missing or not readable
+    values = read_datasets(path, SolverError, "solver.state")
     try:
-        with h5py.File(path, "r") as file:
-            history = file["history"]
-            name = file["learned_net"][()] if "learned_net" in file else b""
-            return SolverState(
-                int(np.ravel(file["iter"])[0]),
-                name.decode() if isinstance(name, bytes) else str(name),
-                [np.asarray(history[str(i)], np.float32) for i in range(len(history))],
-                int(np.ravel(file["current_step"])[0]),
-                float(np.ravel(file["minimum_loss"])[0]) if "minimum_loss" in file else 1e38,
-                int(np.ravel(file["iter_last_event"])[0]) if "iter_last_event" in file else 0,
-            )
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+        return SolverState(
+            int(np.ravel(values["iter"])[0]),
+            values["learned_net"].item().decode() if "learned_net" in values else "",
+            [
+                np.asarray(values[f"history/{index}"], np.float32)
+                for index in range(sum(name.startswith("history/") for name in values))
+            ],
+            int(np.ravel(values["current_step"])[0]),
+            float(np.ravel(values["minimum_loss"])[0]) if "minimum_loss" in values else 1e38,
+            int(np.ravel(values["iter_last_event"])[0]) if "iter_last_event" in values else 0,
+        )
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise _damaged(path, "it is not a solver state") from error
 
 
