@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pyscratchdet.cli.detector_options import add_detector_arguments, finite, make_detector
+from pyscratchdet.cli.detector_options import add_detector_arguments, finite, make_detector, positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
