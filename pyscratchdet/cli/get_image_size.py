@@ -20,10 +20,11 @@ def run(args: argparse.Namespace) -> int:
     """Writes the sizes."""
     import os
 
+    from pyscratchdet.cli.console import say
     from pyscratchdet.data.annoset import size_line
     from pyscratchdet.data.images import decode_image
-    from pyscratchdet.data.lists import read_list
-    from pyscratchdet.errors import DataError
+    from pyscratchdet.data.lists import list_position, read_list
+    from pyscratchdet.errors import DataError, FileError
     from pyscratchdet.files import read_bytes, write_text
 
     entries = read_list(args.list_file)
@@ -32,10 +33,15 @@ def run(args: argparse.Namespace) -> int:
     for picture, _ in entries:
         name = os.path.splitext(os.path.basename(picture))[0]
         if ids is not None and name not in ids:
-            raise DataError(f"{args.name_id_file} has no id for {name}", code="data.list")
-        image = decode_image(read_bytes(os.path.join(args.root, picture)), name=picture)
+            raise DataError(f"{args.name_id_file} has no id for {name}", code="data.list",
+                            position=list_position(args.list_file, picture))  # fmt: skip
+        try:
+            image = decode_image(read_bytes(os.path.join(args.root, picture)), name=picture)
+        except (DataError, FileError) as error:
+            error.position = list_position(args.list_file, picture)
+            raise
         height, width = image.shape[:2]
         lines.append(size_line(picture, height, width, None if ids is None else ids[name]))
     write_text(args.output, "".join(lines))
-    print(f"{args.output}: {len(lines)} sizes")
+    say(f"{args.output}: {len(lines)} sizes")
     return 0

@@ -6,6 +6,8 @@ import argparse
 import os
 from typing import Any
 
+from pyscratchdet.cli.console import say
+
 _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
        pyscratchdet lmdb coco IMAGES INSTANCES.json[,MORE.json] DB [--without MINIVAL.json] [flags]
@@ -20,7 +22,7 @@ and, for coco, DB_labelmap.prototxt; `to-coco` is the way back. A folder named a
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; flags take gflags' forms: --flag=value, --flag value, -flag, --noflag."""
-    from pyscratchdet.cli.flags import add_flags
+    from pyscratchdet.cli.flags import add_allow_unknown, add_flags
 
     parser.usage, parser.epilog = _USAGE, _EPILOG
     parser.add_argument("words", nargs="+", metavar="ARGUMENT", help="as above")
@@ -33,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
     parser.add_argument("--count", type=int, default=16, help="show: how many records")
     parser.add_argument("--model", default="", metavar="PROTOTXT", help="show: draw samples as this net's data layer")
+    add_allow_unknown(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +55,7 @@ def _list(args: argparse.Namespace) -> int:
     from pyscratchdet.data.lists import read_list
 
     root, list_file, database = args.words
-    _write(root, read_list(list_file), database, _options(args))
+    _write(root, read_list(list_file), database, _options(args), list_file)
     return 0
 
 
@@ -94,18 +97,17 @@ def _to_coco(args: argparse.Namespace) -> int:
     from pyscratchdet.data.coco import coco_of_records
     from pyscratchdet.data.database import Database
     from pyscratchdet.data.label_map import read_label_map
-    from pyscratchdet.data.records import annotated_of
+    from pyscratchdet.data.records import annotated_of, picture_of, record_name
     from pyscratchdet.errors import UsageError
     from pyscratchdet.files import write_text
 
     _, source, output = args.words
     if not args.label_map_file:
         raise UsageError("the categories come from a label map", code="usage.label-map", hint="pass --label-map")
-    pairs = ((key.decode(errors="surrogateescape"), value) for key, value in Database(source))
-    records = ((key.rpartition("/")[2], annotated_of(value, f'record "{key}"')) for key, value in pairs)
+    records = ((picture_of(key), annotated_of(value, record_name(key, source))) for key, value in Database(source))
     content = coco_of_records(records, read_label_map(args.label_map_file))
     write_text(output, json.dumps(content))
-    print(f"{output}: {len(content['images'])} images, {len(content['annotations'])} annotations")
+    say(f"{output}: {len(content['images'])} images, {len(content['annotations'])} annotations")
     return 0
 
 
@@ -130,14 +132,13 @@ def _is_test(args: argparse.Namespace) -> bool:
     return args.words[0] == "voc" and names <= {"test", "val", "minival"}
 
 
-def _write(root: str, entries: list[tuple[str, str]], database: str, options: Any) -> list[Any]:
+def _write(root: str, entries: list[tuple[str, str]], database: str, options: Any, list_file: str = "") -> list[Any]:
     """Writes a database, says what was skipped, and returns what was written."""
-    from pyscratchdet.cli.console import say
     from pyscratchdet.data.annoset import write_annoset
     from pyscratchdet.progress import Progress
 
     with Progress(len(entries)) as progress:
-        summary = write_annoset(root, entries, database, options, progress)
+        summary = write_annoset(root, entries, database, options, progress, list_file)
     say(f"{database}: " + "\n".join(summary.lines()))
     return summary.written
 
@@ -145,8 +146,8 @@ def _write(root: str, entries: list[tuple[str, str]], database: str, options: An
 def _show(args: argparse.Namespace) -> int:
     from itertools import islice
 
-    from pyscratchdet.cli.console import say
     from pyscratchdet.data.database import Database
+    from pyscratchdet.data.records import record_name
 
     database = Database(args.words[1])
     say(f"{database.path}: {len(database)} records")
@@ -154,15 +155,14 @@ def _show(args: argparse.Namespace) -> int:
     if args.model:
         return _show_samples(args, names)
     for key, value in islice(database, args.count):
-        _show_record(key.decode(errors="replace"), value, names, args.output)
+        _show_record(key.decode(errors="replace"), value, record_name(key, database.path), names, args.output)
     return 0
 
 
-def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | None) -> None:
+def _show_record(key: str, value: bytes, title: str, names: dict[int, str], folder: str | None) -> None:
     import cv2
     import numpy as np
 
-    from pyscratchdet.cli.console import say
     from pyscratchdet.data.objects import objects_of
     from pyscratchdet.data.records import annotated_of
     from pyscratchdet.data.transform import DataTransformer
@@ -171,8 +171,8 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
     from pyscratchdet.files import safe_file_name, write_bytes
     from pyscratchdet.proto import caffe_pb2
 
-    record = annotated_of(value, f'record "{key}"')
-    objects = objects_of([record], [f'record "{key}"'])
+    record = annotated_of(value, title)
+    objects = objects_of([record], [title])
     datum = record.datum
     say(f"{key}  {datum.width} x {datum.height}, {len(datum.data)} bytes" + ("" if datum.encoded else ", raw"))
     scale = np.array([datum.width, datum.height] * 2, np.float32)
@@ -180,7 +180,7 @@ def _show_record(key: str, value: bytes, names: dict[int, str], folder: str | No
         corners = " ".join(f"{value:.1f}" for value in box)
         say(f"    {names.get(int(label), label)} {corners}" + (" difficult" if difficult else ""))
     if folder is not None:
-        image = DataTransformer(caffe_pb2.TransformationParameter()).decode_datum(datum, key)
+        image = DataTransformer(caffe_pb2.TransformationParameter()).decode_datum(datum, title)
         found = ImageDetections(objects.labels, np.ones(len(objects), np.float32), objects.boxes * scale)
         data = cv2.imencode(".png", draw_detections(image, found, names))[1]
         write_bytes(os.path.join(folder, f"{safe_file_name(key)}.png"), bytes(data))
@@ -197,7 +197,7 @@ def _show_samples(args: argparse.Namespace, names: dict[int, str]) -> int:
     page = sample_page(read_net(args.model).param, args.words[1], args.count, names, seed=args.seed or 0)
     path = os.path.join(args.output or ".", "samples.png")
     write_bytes(path, bytes(cv2.imencode(".png", page)[1]))
-    print(f"{path}: {args.count} samples")
+    say(f"{path}: {args.count} samples")
     return 0
 
 

@@ -20,7 +20,7 @@ from pyscratchdet.data import images
 from pyscratchdet.data.annotations import AnnotationReader
 from pyscratchdet.data.database import DatabaseWriter, resumable_database
 from pyscratchdet.data.label_map import name_to_label, read_label_map
-from pyscratchdet.data.lists import Entry
+from pyscratchdet.data.lists import Entry, list_position
 from pyscratchdet.errors import DataError, FileError, UsageError
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
@@ -70,6 +70,7 @@ class Summary:
         remarks: (annotation file, oddity).
         num_objects: In all records.
         num_kept: How many entries an interrupted run had done already.
+        list_file: Where the entries are from; "" where they are not from a file.
     """
 
     written: list[tuple[Entry, int, int]] = field(default_factory=list)
@@ -77,6 +78,7 @@ class Summary:
     remarks: list[tuple[str, str]] = field(default_factory=list)
     num_objects: int = 0
     num_kept: int = 0
+    list_file: str = ""
 
     def extend(self, part: Mapping[str, Any], entries: Sequence[Entry]) -> None:
         """Adds what came of some entries."""
@@ -92,10 +94,14 @@ class Summary:
         for title, entries in (("skipped", self.skipped), ("noted", self.remarks)):
             for reason, count in Counter(reason for _, reason in entries).most_common():
                 names = list(dict.fromkeys(name for name, why in entries if why == reason))
-                more = "..." if len(names) > examples else ""
+                more = ", ..." if len(names) > examples else ""
                 times = "once" if count == 1 else f"{count} times"
-                text.append(f"  {title} {times}: {reason} ({', '.join(names[:examples])}{more})")
+                shown = ", ".join(self._place(name) if title == "skipped" else name for name in names[:examples])
+                text.append(f"  {title} {times}: {reason} ({shown}{more})")
         return text
+
+    def _place(self, picture: str) -> str:
+        return f"{list_position(self.list_file, picture)}: {picture}" if self.list_file else picture
 
 
 def write_annoset(
@@ -104,6 +110,7 @@ def write_annoset(
     database: str | os.PathLike[str],
     options: AnnosetOptions,
     progress: Callable[[int], object] | None = None,
+    list_file: str = "",
 ) -> Summary:
     """Writes one record per entry, keyed `%08d_<picture>` in the order of the (shuffled) list.
 
@@ -116,6 +123,7 @@ def write_annoset(
         database: Folder to make; it appears only when all is written.
         options: What to write.
         progress: Called with the number of entries done.
+        list_file: Where the entries are from, for messages.
 
     Raises:
         FileError: The database exists already or cannot be written.
@@ -129,13 +137,17 @@ def write_annoset(
     if options.shuffle:
         CaffeRandom(options.seed).shuffle(entries)
     with resumable_database(database, _job(root, entries, options), options.redo) as (writer, journal):
-        summary = Summary()
-        for part in journal.parts:
-            summary.extend(part, entries)
-            maker.data_size = part["data_size"]
-        summary.num_kept = journal.parts[-1]["done"] if journal.parts else 0
+        summary = Summary(list_file=list_file)
+        try:
+            for part in journal.parts:
+                summary.extend(part, entries)
+                maker.data_size, summary.num_kept = part["data_size"], int(part["done"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            hint = f"remove {journal.folder}, and all is written anew"
+            raise DataError("a damaged journal of an interrupted run", code="data.journal", hint=hint) from error
         for start in range(summary.num_kept, len(entries), _PART):
-            part = _write_part(maker, writer, entries, range(start, min(start + _PART, len(entries))), progress)
+            indices = range(start, min(start + _PART, len(entries)))
+            part = _write_part(maker, writer, entries, indices, progress, list_file)
             journal.add(writer, part)
             summary.extend(part, entries)
         if problem := _problem(summary, options):
@@ -160,6 +172,7 @@ def _write_part(
     entries: Sequence[Entry],
     indices: range,
     progress: Callable[[int], object] | None,
+    list_file: str,
 ) -> dict[str, Any]:
     """Writes the records of some entries and returns what came of them, as the journal keeps it."""
     part: dict[str, Any] = {"done": indices.stop, "written": [], "skipped": [], "num_objects": 0}
@@ -170,6 +183,9 @@ def _write_part(
             record = maker.record(picture, partner)
         except (DataError, FileError) as error:
             if not maker.options.skip_bad and error.code not in ("data.image", "file.read"):
+                if list_file:
+                    place = list_position(list_file, picture)
+                    error.hint = "; ".join(filter(None, (error.hint, f"listed at {place}")))
                 raise
             part["skipped"].append((picture, error.message.replace(picture, "").strip() or str(error)))
         else:

@@ -134,12 +134,16 @@ def split_coco(
     Raises:
         DataError: A picture is missing.
     """
-    excluded, entries = set(without), []
+    excluded, taken = set(without), set[Path]()
+    entries = []
     for coco in sets:
         for identity, image in coco.images.items():
             if identity in excluded:
                 continue
             file = (Path(annotations) / image["file_name"]).with_suffix(".json")
+            if file in taken:  # a.jpg and a.png
+                file = Path(annotations) / f"{image['file_name']}.json"
+            taken.add(file)
             write_text(file, json.dumps({"image": image, "annotation": coco.annotations[identity]}))
             entries.append((_picture(coco, image, Path(root)), os.path.relpath(file, root)))
     if not entries:

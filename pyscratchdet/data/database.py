@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,51 +15,13 @@ from typing import Any
 import lmdb
 
 from pyscratchdet.data.leveldb import LevelStore
+from pyscratchdet.data.lmdb_file import LmdbFile
 from pyscratchdet.errors import DataError, FileError
+from pyscratchdet.files import write_text
 
 _BATCH = 1000
 _JOURNAL = "journal"
 _FIRST_MAP_SIZE = 1 << 28
-_STORES: weakref.WeakValueDictionary[tuple[int, int, int], _LmdbStore | LevelStore] = weakref.WeakValueDictionary()
-
-
-class _LmdbStore:
-    """One open environment per process and file: LMDB refuses a second. Closed with its last reader."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        try:
-            # meminit and readahead off: records are read once, in key order, by possibly many processes.
-            self._env = lmdb.open(
-                path, readonly=True, lock=False, create=False, readahead=False, meminit=False, max_dbs=0
-            )
-        except lmdb.Error as error:
-            raise DataError(f"not an LMDB: {path}: {error}", code="data.database") from error
-
-    def keys(self) -> list[bytes]:
-        with self._reading() as cursor:
-            return [bytes(key) for key in cursor.iternext(values=False)]
-
-    def value(self, key: bytes) -> bytes:
-        with self._reading() as cursor:
-            return bytes(cursor.get(key))  # type: ignore[arg-type]  # of a key that is there
-
-    def first(self) -> tuple[bytes, bytes] | None:
-        with self._reading() as cursor:
-            key, value = cursor.item() if cursor.first() else (None, None)
-            return None if key is None or value is None else (bytes(key), bytes(value))
-
-    def __del__(self) -> None:
-        if hasattr(self, "_env"):
-            self._env.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[lmdb.Cursor]:
-        try:
-            with self._env.begin(buffers=False) as transaction:
-                yield transaction.cursor()
-        except lmdb.Error as error:
-            raise DataError(f"damaged database {self._path}: {error}", code="data.database") from error
 
 
 class Database:
@@ -76,7 +37,7 @@ class Database:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._pid = -1
+        self._store = _open(self.path)
         self._keys: list[bytes] | None = None
         self.first()
 
@@ -87,16 +48,16 @@ class Database:
     def keys(self) -> list[bytes]:
         """All keys in order."""
         if self._keys is None:
-            self._keys = self._store().keys()
+            self._keys = self._store.keys
         return self._keys
 
     def value(self, index: int) -> bytes:
         """Returns the bytes of record `index`, 0 <= index < len."""
-        return self._store().value(self.keys[index])
+        return self._store.value(index)
 
     def first(self) -> tuple[bytes, bytes]:
         """Returns the first key and its record, without reading the others."""
-        item = self._store().first()
+        item = self._store.first()
         if item is None:
             raise DataError(f"the database {self.path} has no records", code="data.empty-database")
         return item
@@ -105,29 +66,15 @@ class Database:
         for index, key in enumerate(self.keys):
             yield key, self.value(index)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pid": -1, "_opened": None}
-
-    def _store(self) -> _LmdbStore | LevelStore:
-        """Returns what holds the records, opened anew after a fork: it must not cross one."""
-        if self._pid != os.getpid():
-            self._opened = _open(self.path)
-            self._pid = os.getpid()
-        return self._opened
+    def __reduce__(self) -> tuple[type[Database], tuple[str]]:
+        return Database, (self.path,)
 
 
-def _open(path: str) -> _LmdbStore | LevelStore:
-    kinds: dict[str, Callable[[str], _LmdbStore | LevelStore]] = {"data.mdb": _LmdbStore, "CURRENT": LevelStore}
-    for name, kind in kinds.items():
-        try:
-            status = os.stat(os.path.join(path, name))
-        except OSError:
-            continue
-        identity = (os.getpid(), status.st_dev, status.st_ino)
-        store = _STORES.get(identity)
-        if store is None:
-            _STORES[identity] = store = kind(path)
-        return store
+def _open(path: str) -> LmdbFile | LevelStore:
+    if os.path.isfile(os.path.join(path, "data.mdb")):
+        return LmdbFile(path)
+    if os.path.isfile(os.path.join(path, "CURRENT")):
+        return LevelStore(path)
     hint = "`pyscratchdet lmdb` makes one" if not os.path.exists(path) else "an LMDB is a folder with a data.mdb"
     raise DataError(f"no database at {path}", code="data.no-database", hint=hint)
 
@@ -142,7 +89,7 @@ class DatabaseWriter:
 
     def put(self, key: str, value: bytes) -> None:
         """Adds a record; one with the same key replaces it."""
-        encoded = key.encode()
+        encoded = key.encode(errors="surrogateescape")
         if not 0 < len(encoded) <= self._env.max_key_size():
             raise DataError(
                 f'the key "{key}" is too long', code="data.key", expected=f"at most {self._env.max_key_size()} bytes",
@@ -204,23 +151,42 @@ class Journal:
     """
 
     def __init__(self, folder: Path, job: str) -> None:
+        self.folder = folder
         self._path = folder / _JOURNAL
-        self.parts: list[dict[str, Any]] = []
-        if self._path.exists():
-            lines = self._path.read_text().split("\n")[:-1]  # a killed writer's last line may lack its end
-            if lines and json.loads(lines[0]) == job:
-                self.parts = [json.loads(line) for line in lines[1:]]
+        self.parts = self._finished(job)
+        if self.parts and not _is_whole(folder):
+            self.parts = []
         if not self.parts:
             (folder / "data.mdb").unlink(missing_ok=True)
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in [job, *self.parts]))
+        lines = "".join(json.dumps(line) + "\n" for line in [job, *self.parts])
+        write_text(self._path, lines)
+
+    def _finished(self, job: str) -> list[dict[str, Any]]:
+        """Returns the parts that an earlier run of the same job noted: none where its journal cannot be followed."""
+        try:
+            lines = self._path.read_text().split("\n")[:-1]  # a killed writer's last line may lack its end
+            first, *parts = [json.loads(line) for line in lines]
+        except (FileNotFoundError, ValueError, RecursionError):
+            return []
+        is_journal = first == job and all(isinstance(part, dict) for part in parts)
+        return parts if is_journal else []
 
     def add(self, writer: DatabaseWriter, part: dict[str, Any]) -> None:
         """Brings what was put so far to the disk, and then a part's line."""
         writer.commit()
         writer.sync()
-        with self._path.open("a") as file:
+        with open(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "w") as file:
             file.write(json.dumps(part) + "\n")
         self.parts.append(part)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether LMDB's own code, which writes on, can follow the pages of an unfinished database."""
+    try:
+        LmdbFile(str(folder)).check()
+    except DataError:
+        return False
+    return True
 
 
 @contextmanager
@@ -286,6 +252,12 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise FileError(f"another process is writing {folder}", code="file.busy", hint="wait for it") from error
+        links = [entry.name for entry in (folder, *folder.iterdir()) if entry.is_symlink()]
+        if links:
+            raise FileError(
+                f"{folder} has links to elsewhere, and nothing is written through one", code="file.link",
+                found=links[0], hint="remove it",
+            )  # fmt: skip
         yield
     finally:
         os.close(descriptor)

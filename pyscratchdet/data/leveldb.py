@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import weakref
@@ -10,24 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pyscratchdet.errors import DataError, UsageError
+from pyscratchdet.errors import DataError, FileError, UsageError
 
-_TABLES = (".ldb", ".sst")
 _NOT_READ = ("LOCK", "LOG", "LOG.old")
 
 
 class LevelStore:
     """One open LevelDB.
 
-    LevelDB writes into what it opens: locks, logs, tables put together anew. So it gets a folder of its own, with links
-    to the tables that cannot change any more, and copies of the rest.
+    LevelDB writes into what it opens: locks, logs, tables put together anew; and what a damaged or hostile manifest
+    makes it write goes where the names in its folder lead. So it gets a copy of all files in a temporary folder, which
+    takes as much space (TMPDIR says where) and is removed with the last reader.
 
     Args:
         path: Its folder.
 
     Raises:
         UsageError: plyvel is not installed.
-        DataError: It is no LevelDB, or a damaged one.
+        FileError: It cannot be copied.
+        DataError: It is not a LevelDB, or a damaged one, or has links to files elsewhere.
     """
 
     def __init__(self, path: str) -> None:
@@ -43,20 +43,28 @@ class LevelStore:
         folder = tempfile.mkdtemp(prefix="leveldb-")
         self._clean = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         try:
-            _link(Path(path), Path(folder))
+            _copy(Path(path), Path(folder))
             self._database = plyvel.DB(folder, create_if_missing=False)
-        except (OSError, plyvel.Error) as error:
+        except plyvel.Error as error:
             self._clean()
             raise self._damage(error) from error
+        except BaseException:
+            self._clean()
+            raise
+        self._keys: list[bytes] | None = None
 
+    @property
     def keys(self) -> list[bytes]:
-        """Returns all keys in order."""
-        keys: list[bytes] = self._do(lambda: list(self._database.iterator(include_value=False)))
-        return keys
+        """All keys in order."""
+        if self._keys is None:
+            self._keys = self._do(lambda: list(self._database.iterator(include_value=False)))
+        return self._keys
 
-    def value(self, key: bytes) -> bytes:
-        """Returns the record of a key."""
-        value: bytes = self._do(lambda: self._database.get(key))
+    def value(self, index: int) -> bytes:
+        """Returns the record of a key, by its place in `keys`."""
+        value: bytes | None = self._do(lambda: self._database.get(self.keys[index]))
+        if value is None:
+            raise DataError(f"damaged LevelDB {self._path}: a record is gone", code="data.database")
         return value
 
     def first(self) -> tuple[bytes, bytes] | None:
@@ -74,20 +82,16 @@ class LevelStore:
         return DataError(f"damaged LevelDB {self._path}: {error}", code="data.database")
 
 
-def _link(source: Path, target: Path) -> None:
-    """Links to the tables from before the oldest log, and copies the rest.
-
-    A table made since may be one that a killed or closing writer left unlisted; LevelDB then gives its number, and so
-    its file, to the next table (db_impl.cc, Recover), and would write through a link.
-    """
-    entries = [entry for entry in source.iterdir() if entry.is_file() and entry.name not in _NOT_READ]
-    oldest_log = min((_number(entry) for entry in entries if entry.suffix == ".log"), default=0)
-    for entry in entries:
-        if entry.suffix in _TABLES and _number(entry) < oldest_log:
-            os.symlink(entry.resolve(), target / entry.name)
-        else:
-            shutil.copyfile(entry, target / entry.name)
-
-
-def _number(entry: Path) -> int:
-    return int(entry.stem) if entry.stem.isdecimal() else 0
+def _copy(source: Path, target: Path) -> None:
+    """Copies the files of a LevelDB; one that is a link to somewhere else is none of its own."""
+    try:
+        for entry in source.iterdir():
+            if entry.is_symlink():
+                raise DataError(
+                    f"{entry} is a link to another file, and a LevelDB is read from its own files alone",
+                    code="data.leveldb-link", hint="put the file itself there",
+                )  # fmt: skip
+            if entry.is_file() and entry.name not in _NOT_READ:
+                shutil.copyfile(entry, target / entry.name)
+    except OSError as error:
+        raise FileError(f"cannot copy the LevelDB {source}: {error}", code="file.read") from error

@@ -41,9 +41,9 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
     return entries
 
 
-def list_position(path: str | os.PathLike[str], entry: Entry) -> Position:
-    """Returns where in a list file an entry stands."""
-    line = next((line for line, found in _pairs(os.fspath(path)) if found == entry), 0)
+def list_position(path: str | os.PathLike[str], picture: str) -> Position:
+    """Returns where in a list file a picture stands first."""
+    line = next((line for line, found in _pairs(os.fspath(path)) if found[0] == picture), 0)
     return Position(os.fspath(path), line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -75,20 +76,30 @@ class Records:
         return self.at(self.position - 1)
 
     def _sample(self, key: bytes, value: bytes) -> Sample:
-        return Sample(f'record "{key.decode(errors="replace")}" of {self.database.path}', value)
+        return Sample(record_name(key, self.database.path), value)
+
+
+def picture_of(key: bytes) -> str:
+    """Returns the picture's path of a record's key, which has the record's number before it."""
+    return re.sub(r"^\d{8,}_", "", key.decode(errors="surrogateescape"))
+
+
+def record_name(key: bytes, path: str) -> str:
+    """Returns what to call a record of a database in errors."""
+    return f'record "{key.decode(errors="replace")}" of {path}'
 
 
 def annotated_of(value: bytes, name: str) -> caffe_pb2.AnnotatedDatum:
     """Returns the AnnotatedDatum of a record's bytes.
 
     Raises:
-        DataError: It is none, or has no picture.
+        DataError: It is not one, or has no picture.
     """
     record = caffe_pb2.AnnotatedDatum()
     try:
         record.ParseFromString(value)
     except DecodeError as error:
-        raise DataError(f"{name} is no AnnotatedDatum", code="data.record") from error
+        raise DataError(f"{name} is not an AnnotatedDatum", code="data.record") from error
     if not record.HasField("datum") or not _has_data(record.datum):
         hint = "a Data layer reads plain Datum records"
         raise DataError(f"{name} has no picture", code="data.record", hint=hint)

@@ -115,7 +115,7 @@ def test_lists(tmp_path):
     path = tmp_path / "list.txt"
     path.write_bytes(b"\xef\xbb\xbfa.jpg 1\r\n\r\nb.jpg\r\n2 \r\n")
     assert read_list(path) == [("a.jpg", "1"), ("b.jpg", "2")]
-    assert str(list_position(path, ("b.jpg", "2"))) == f"{path}:4"
+    assert str(list_position(path, "b.jpg")) == f"{path}:4"
     path.write_text("a.jpg 1\nmy picture.jpg 2\n")
     with pytest.raises(DataError, match=r"list\.txt:2: 3 words.*blanks") as caught:
         read_list(path)

@@ -61,8 +61,8 @@ def test_coco(run, voc, tmp_path):
     del everything["categories"]
     for image in everything["images"]:
         subset = "train2014" if image["id"] < 12 else "val2014"
-        picture = voc / "VOC2007" / "JPEGImages" / image["file_name"]
-        image["file_name"] = f"COCO_{subset}_{image['file_name']}"
+        picture = voc / image["file_name"]
+        image["file_name"] = f"COCO_{subset}_{picture.name}"
         (coco / "images" / subset).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, coco / "images" / subset / image["file_name"])
     parts = {"train": range(1, 12), "val": range(12, 25), "minival": range(20, 25)}

@@ -1,5 +1,6 @@
 """Damaged input ends in a typed error that names the record; never in a crash, a hang or a silent skip."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,32 @@ def test_leveldb(level_database):
     assert {path.name: path.stat().st_mtime_ns for path in level_database.iterdir()} == before
 
 
+def test_leveldb_with_a_link_is_refused(level_database, tmp_path):
+    """What LevelDB writes under such a name would end up in the file that the link names."""
+    target, table = tmp_path / "precious", next(level_database.glob("*.[ls][ds][bt]"))
+    shutil.move(table, target)
+    before = target.read_bytes()
+    table.symlink_to(target)
+    with pytest.raises(DataError, match="is a link to another file") as caught:
+        Database(level_database)
+    assert caught.value.code == "data.leveldb-link"
+    assert target.read_bytes() == before
+
+
+def test_a_leveldb_is_never_written(level_database, monkeypatch):
+    """LevelDB gets copies alone, whatever its manifest makes it write."""
+    import plyvel
+
+    opened = []
+    real = plyvel.DB
+    monkeypatch.setattr(plyvel, "DB", lambda folder, **settings: opened.append(folder) or real(folder, **settings))
+    database = Database(level_database)
+    files = list(Path(opened[0]).iterdir())
+    assert not any(path.is_symlink() or path.stat().st_nlink > 1 for path in files)
+    del database
+    assert not Path(opened[0]).exists()
+
+
 def test_damaged_leveldb(level_database):
     for path in level_database.glob("MANIFEST*"):
         path.write_bytes(b"nothing")
@@ -164,6 +191,30 @@ def test_long_key(tmp_path):
     with pytest.raises(DataError) as caught, new_database(tmp_path / "db") as writer:
         writer.put("k" * 600, b"1")
     assert caught.value.code == "data.key"
+
+
+def test_keys_reach_the_terminal_and_the_disk_as_text(tmp_path, capsys):
+    from pyscratchdet.cli import main
+
+    with new_database(tmp_path / "db") as writer:
+        for index, name in enumerate(("\x1b[31mred", "a\0b", "../../../x", "d/e.jpg", "\udcff")):
+            writer.put(f"{index:08d}_{name}", first_record().SerializeToString())
+    assert main(["lmdb", "show", f"{tmp_path}/db", "-o", f"{tmp_path}/out/pages"]) == 0
+    shown = capsys.readouterr().out
+    assert r"00000000_\x1b[31mred" in shown
+    assert "\x1b" not in shown
+    assert "\0" not in shown
+    assert len(list((tmp_path / "out/pages").iterdir())) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "out"]
+    assert main(["lmdb", "to-coco", f"{tmp_path}/db", f"{tmp_path}/all.json", "--label-map", "voc"]) == 0
+    with new_database(tmp_path / "bad") as writer:
+        writer.put("00000000_\x1b[31mred", b"nothing")
+    capsys.readouterr()
+    assert main(["lmdb", "show", f"{tmp_path}/bad"]) == 2
+    assert main(["compute-image-mean", f"{tmp_path}/bad"]) == 2
+    told = capsys.readouterr().err
+    assert told.count(r"\x1b[31mred") == 2
+    assert "\x1b" not in told
 
 
 def test_gray_jpeg_is_decoded_as_colour():

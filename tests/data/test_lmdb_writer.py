@@ -99,6 +99,30 @@ def corners(group) -> list[tuple[int, float, float]]:
     return [(entry.instance_id, entry.bbox.xmin, entry.bbox.ymax) for entry in group.annotation]
 
 
+def test_messages_name_the_line_of_the_list(voc, tmp_path, capsys):
+    picture = "VOC2007/JPEGImages/000001.jpg"
+    (tmp_path / "list.txt").write_text(f"\ufeff{picture} 3\n\nmissing.jpg 2\n")
+    arguments = ["lmdb", f"{voc}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]
+    assert main(arguments) == 0
+    assert f"{tmp_path}/list.txt:3: missing.jpg" in capsys.readouterr().out
+    (tmp_path / "list.txt").write_text(f"{picture} 3\n{picture} three\n{picture} 4\n")
+    assert main([*arguments, "--redo"]) == 2
+    assert f"listed at {tmp_path}/list.txt:1" in capsys.readouterr().err
+    (tmp_path / "list.txt").write_text(f"{picture} 3\nmy picture.jpg 2\n")
+    assert main([*arguments, "--redo"]) == 2
+    assert f"{tmp_path}/list.txt:2: 3 words" in capsys.readouterr().err
+    (tmp_path / "list.txt").write_text(f"{picture} 3\nmissing.jpg 2\n")
+    assert main(["get-image-size", f"{voc}/", f"{tmp_path}/list.txt", f"{tmp_path}/sizes.txt"]) == 2
+    assert f"{tmp_path}/list.txt:2: cannot read" in capsys.readouterr().err
+
+
+def test_what_create_annoset_prints_is_taken(voc, tmp_path):
+    arguments = ["--anno_type=detection", "--label_type=xml", "--label_map_file=voc", "--check_label=True"]
+    arguments += ["--encode_type=jpg", "--encoded=True", "--gray=False", f"{voc}/", f"{voc}/list.txt"]
+    assert main(["lmdb", *arguments, f"{tmp_path}/db"]) == 0
+    assert records(tmp_path / "db") == records(RECORDED / "lmdb")
+
+
 def test_formats_agree(voc, tmp_path):
     """The same objects as xml, json and txt give the same groups."""
     picture = "VOC2007/JPEGImages/000002.jpg"
@@ -200,8 +224,10 @@ def test_whole_voc_set(voc, tmp_path):
 def test_coco_and_back(voc, tmp_path):
     json_file = f"{tmp_path}/instances_train2014.json"
     assert main(["lmdb", "to-coco", f"{RECORDED}/lmdb", json_file, "--label-map", f"{voc}/labelmap.prototxt"]) == 0
-    arguments = [f"{voc}/VOC2007/JPEGImages", json_file, f"{tmp_path}/db"]
-    assert main(["lmdb", "coco", *arguments, "--noshuffle"]) == 0
+    names = [image["file_name"] for image in json.loads(Path(json_file).read_text())["images"]]
+    assert names == [key.decode()[len("00000000_") :] for key, _ in records(RECORDED / "lmdb")]
+    assert names[0] == "VOC2007/JPEGImages/000001.jpg"
+    assert main(["lmdb", "coco", str(voc), json_file, f"{tmp_path}/db", "--noshuffle"]) == 0
     for (_, value), (_, after) in zip(records(RECORDED / "lmdb"), records(tmp_path / "db"), strict=True):
         before, again = annotated_of(value, "record"), annotated_of(after, "record")
         assert again.datum == before.datum

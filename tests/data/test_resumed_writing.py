@@ -1,6 +1,7 @@
 """Making a database goes on where it was interrupted, or starts anew when something else is asked for."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pyscratchdet.data.database import Database, Journal, resumable_database
 from pyscratchdet.data.lists import read_list
 from pyscratchdet.errors import DataError, FileError
 
+RECORDED = Path(__file__).parent / "recorded" / "lmdb"
 OPTIONS = AnnosetOptions(anno_type="detection", label_map_file="voc", encoded=True, encode_type="jpg", skip_bad=True)
 KILLED = """
 import os, sys
@@ -116,6 +118,50 @@ def test_two_writers_of_one_database(tmp_path):
 
 
 def test_a_cut_journal(tmp_path):
+    shutil.copy(RECORDED / "data.mdb", tmp_path)
     (tmp_path / "journal").write_text('"job"\n{"done": 5}\n{"do')
     assert Journal(tmp_path, "job").parts == [{"done": 5}]
     assert Journal(tmp_path, "other").parts == []
+
+
+@pytest.mark.parametrize("text", ["", '"job"\n[5]\n', '"job"\n{"done": 5\n{}\n', "[" * 100_000 + "\n", "\xff\n"])
+def test_a_damaged_journal_starts_anew(tmp_path, text):
+    shutil.copy(RECORDED / "data.mdb", tmp_path)
+    (tmp_path / "journal").write_text(text, "latin-1")
+    assert Journal(tmp_path, "job").parts == []
+    assert os.listdir(tmp_path) == ["journal"]
+
+
+def test_a_damaged_unfinished_database_starts_anew(voc, entries, tmp_path):
+    """LMDB's own code would be killed by a signal on it."""
+    interrupt(voc, entries, tmp_path / "db", stop=13)
+    os.truncate(tmp_path / ".db.unfinished" / "data.mdb", 20_000)
+    done, _ = write(voc, entries, tmp_path / "db")
+    assert done[0] == 1
+    assert len(Database(tmp_path / "db")) == len(entries) - 1
+
+
+def test_a_journal_of_something_else(voc, entries, tmp_path):
+    interrupt(voc, entries, tmp_path / "db", stop=13)
+    journal = tmp_path / ".db.unfinished" / "journal"
+    job = journal.read_text().split("\n")[0]
+    journal.write_text(f'{job}\n{{"done": 5}}\n')
+    with pytest.raises(DataError, match=r"damaged journal.*remove .*unfinished") as caught:
+        write(voc, entries, tmp_path / "db")
+    assert caught.value.code == "data.journal"
+
+
+@pytest.mark.parametrize("name", ["journal", "data.mdb", ""])
+def test_nothing_is_written_through_a_link(voc, entries, tmp_path, name):
+    target = tmp_path / "elsewhere"
+    folder = tmp_path / ".db.unfinished"
+    if name:
+        target.write_text("precious")
+        folder.mkdir()
+    else:
+        target.mkdir()
+    (folder / name).symlink_to(target)
+    with pytest.raises(FileError, match="links to elsewhere") as caught:
+        write(voc, entries, tmp_path / "db")
+    assert caught.value.code == "file.link"
+    assert target.read_text() == "precious" if name else not list(target.iterdir())
