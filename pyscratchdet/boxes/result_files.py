@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import torch
 
 from pyscratchdet.boxes.detection import Detections
 from pyscratchdet.boxes.output import to_pixels
-from pyscratchdet.errors import DataError
+from pyscratchdet.errors import DataError, Position
 from pyscratchdet.files import read_bytes, safe_file_name, write_text
 from pyscratchdet.proto import caffe_pb2
 
@@ -24,23 +25,24 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
 def read_name_sizes(path: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
-    """Reads lines of name, height, width, as get_image_size writes them.
+    """Reads lines of name, height, width, as get_image_size writes them; names may have blanks.
 
     Raises:
         FileError: The file cannot be read.
         DataError: A line is something else, or there is none.
     """
     rows = []
-    for number, line in enumerate(read_bytes(path).decode(errors="replace").splitlines(), 1):
-        parts = line.split()
+    text = read_bytes(path).removeprefix(codecs.BOM_UTF8).decode(errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        parts = line.strip().rsplit(None, 2)
         if not parts:
             continue
         if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts[1:]):
             raise DataError(
-                f"{os.fspath(path)}:{number}: no picture size",
+                "not a picture's size",
                 code="data.name-size",
+                position=Position(os.fspath(path), number, text=line[:80]),
                 expected="name height width",
-                found=line.strip()[:80],
             )
         rows.append((parts[0], int(parts[1]), int(parts[2])))
     if not rows:

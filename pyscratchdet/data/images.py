@@ -7,14 +7,14 @@ import os
 import cv2
 import numpy as np
 
+from pyscratchdet.data.picture_size import picture_size
 from pyscratchdet.errors import DataError
+from pyscratchdet.files import check_unpacked
 
 # The libraries behind OpenCV print what they dislike; the errors here say it.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 _JPEG = b"\xff\xd8"
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN = 0xDA
 # A block of 64 pixels takes a bit at least in the first scan, and with chroma there are six blocks to 256 pixels.
 _MOST_PIXELS_A_BYTE = 512
 
@@ -32,7 +32,8 @@ def decode_image(data: bytes, color: bool = True, oriented: bool = True, name: s
         uint8, (height, width, 3), or (height, width, 1) for gray.
 
     Raises:
-        DataError: It is no picture, or a truncated one.
+        DataError: It is not a picture, or a truncated one.
+        FileError: It is far larger than its file suggests (`files.check_unpacked`).
     """
     check_complete(data, name)
     flags = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
@@ -43,7 +44,7 @@ def decode_image(data: bytes, color: bool = True, oriented: bool = True, name: s
     except cv2.error as error:
         raise DataError(f"cannot decode {name}: {error.err}", code="data.image") from error
     if image is None:
-        raise DataError(f"cannot decode {name}", code="data.image", hint="no picture, or of an unknown kind")
+        raise DataError(f"cannot decode {name}", code="data.image", hint="not a picture, or of an unknown kind")
     return image if color else image[..., None]
 
 
@@ -53,31 +54,18 @@ def check_complete(data: bytes, name: str) -> None:
     Raises:
         DataError: No data; a JPEG without an end, which they fill up with gray; or one that claims to be larger than
             its bytes can tell, on which they spend gigabytes.
+        FileError: A picture of any kind that is far larger than its file suggests.
     """
     if not data:
         raise DataError(f"{name} is empty", code="data.image")
-    if data[:2] != _JPEG:
-        return
-    if data.rfind(b"\xff\xd9") < 0:
+    is_jpeg = data[:2] == _JPEG
+    if is_jpeg and data.rfind(b"\xff\xd9") < 0:
         raise DataError(f"{name} is a truncated JPEG", code="data.image", hint="its end marker is missing")
-    height, width = _jpeg_size(data)
-    if height * width > _MOST_PIXELS_A_BYTE * len(data):
+    height, width = picture_size(data)
+    if is_jpeg and height * width > _MOST_PIXELS_A_BYTE * len(data):
         found = f"{width} x {height} in {len(data)} bytes"
         raise DataError(f"{name} is a damaged JPEG: its size cannot be", code="data.image", found=found)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Returns height and width as the header of a JPEG has them (ITU T.81, B.2.2); zeros where there is none."""
-    position = 2
-    while 0 <= (position := data.find(b"\xff", position)) < len(data) - 9:
-        marker = data[position + 1]
-        if marker in _START_OF_FRAME:
-            return tuple(int.from_bytes(data[position + k : position + k + 2]) for k in (5, 7))  # type: ignore[return-value]
-        if marker == _START_OF_SCAN:
-            break
-        is_alone = marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8
-        position += 1 if is_alone else 2 + int.from_bytes(data[position + 2 : position + 4])
-    return 0, 0
+    check_unpacked(3 * height * width, len(data), name)
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -75,7 +75,7 @@ class BatchMaker:
             The label rows (1, 1, N, 8) float32, and of each picture its place in the resized one.
 
         Raises:
-            DataError: A record is damaged.
+            DataError: A record is damaged, or does not fit the mean file.
         """
         positions = range(batch * self._batch_size, (batch + 1) * self._batch_size)
         samples = [self._records.at(position) for position in positions]
@@ -89,6 +89,7 @@ class BatchMaker:
             if image.shape[:2] != sizes[item]:
                 own = self._draw(keys[item : item + 1], objects_of([record], [name]), [image.shape[:2]])
                 plans[item], objects = own[0][0], objects.exchanged(item, own[1])
+            self._transformer.check_mean(plans[item], image.shape[2], record.datum.encoded)
             fast.render(self._transformer, image, plans[item], output[item])
         return label_blob([objects.rows(0)]), [plan.place for plan in plans]
 

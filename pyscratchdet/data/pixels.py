@@ -37,7 +37,7 @@ def table(scale: float, shift: float) -> np.ndarray:
 def distort(image: np.ndarray, distortions: Sequence[Distortion]) -> np.ndarray:
     """Applies distortions in order: brightness, contrast, saturation, hue, order of the channels."""
     for name, amount in distortions:
-        image = _DISTORTIONS[name](image, amount)
+        image = _with_channels(_DISTORTIONS[name](image, amount))
     return image
 
 

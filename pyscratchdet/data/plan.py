@@ -95,6 +95,7 @@ class Plan:
         specks: (K, 2) x, y of salt-and-pepper pixels of the resized picture.
         is_mirrored: Whether the result is flipped.
         place: The part of the resized picture that is kept; its size is the output's.
+        resized: Height and width of the resized picture.
     """
 
     distortions: list[Distortion] | None = None
@@ -104,6 +105,7 @@ class Plan:
     specks: np.ndarray = field(default_factory=lambda: NO_SPECKS)
     is_mirrored: bool = False
     place: Rect | None = None
+    resized: tuple[int, int] = (0, 0)
 
 
 class Planner:
@@ -210,7 +212,7 @@ class Planner:
             size = resize_size(resize, *size)
         if param.HasField("noise_param"):
             plan.specks = draw_specks(streams.thread, param.noise_param, *size)
-        plan.place = self._place(streams.transformer, *size)
+        plan.place, plan.resized = self._place(streams.transformer, *size), size
         return size
 
     def _place(self, random: Random, height: int, width: int) -> Rect:

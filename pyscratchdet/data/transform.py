@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -18,19 +19,24 @@ from pyscratchdet.proto.weights import read_blob
 class DataTransformer:
     """Carries out plans.
 
+    The mean file is read at its first use, since shapes do not need it: each method that returns or uses a mean raises
+    FileError, WeightsError or DataError where it cannot be read or does not hold a mean.
+
     Args:
         param: The layer's transform_param.
 
     Raises:
         UsageError: Settings that contradict each other.
-        FileError, WeightsError, DataError: The mean file cannot be read or is none.
     """
 
     def __init__(self, param: caffe_pb2.TransformationParameter) -> None:
         check(param)
         self.param = param
-        self._mean = read_mean(param.mean_file) if param.HasField("mean_file") else None
         self._fills: dict[int, np.ndarray] = {}
+
+    @functools.cached_property
+    def _mean(self) -> np.ndarray | None:
+        return read_mean(self.param.mean_file) if self.param.HasField("mean_file") else None
 
     def needs_random(self, is_train: bool) -> bool:
         """Whether the original gives this transformer a generator of its own (InitRand)."""
@@ -61,8 +67,16 @@ class DataTransformer:
         """Returns a record's picture, (height, width, channels), uint8 or, from float_data, float32.
 
         Raises:
-            DataError: It is damaged, or its size does not fit its data.
+            DataError: It is damaged, or its size does not fit its data, or it is gray where colours are to be changed.
         """
+        image = self._decoded(datum, name)
+        if image.shape[2] != 3 and _needs_colour(self.param.distort_param):
+            # The original ends with OpenCV's exception at the first such draw.
+            raise DataError(f"{name} is gray, and distort_param changes saturation, hue or the order of channels",
+                            code="data.gray", hint="set force_color, or these probabilities to 0")  # fmt: skip
+        return image
+
+    def _decoded(self, datum: caffe_pb2.Datum, name: str) -> np.ndarray:
         channels = self.channels(datum)
         if datum.encoded:
             return images.decode_image(datum.data, channels == 3, oriented=self.param.force_color, name=name)
@@ -77,7 +91,11 @@ class DataTransformer:
         """Carries out a plan in the original's way and returns the output, (channels, height, width) float32.
 
         Distorted, expanded and cropped pictures go through a JPEG each time, as the original stores them.
+
+        Raises:
+            DataError: The mean file has another size.
         """
+        self.check_mean(plan, image.shape[2], is_encoded)
         if plan.distortions is not None:
             image = self._stored(pixels.distort(image, plan.distortions), is_encoded)
         if plan.expansion is not None:
@@ -109,6 +127,24 @@ class DataTransformer:
             output *= np.float32(self.param.scale)
         return output
 
+    def check_mean(self, plan: Plan, channels: int, is_encoded: bool) -> None:
+        """Refuses a mean file that does not fit a picture (Transform's CHECK_EQs).
+
+        It has the size of the whole resized picture, as in BVLC's Caffe and for raw records everywhere. For encoded
+        records the fork asks for that of the crop, and then reads beyond it: such a mean is taken as it is.
+
+        Raises:
+            DataError: It has another size.
+        """
+        if self._mean is None or plan.place is None:
+            return
+        whole, kept = (channels, *plan.resized), (channels, plan.place.height, plan.place.width)
+        if self._mean.shape != whole and not (is_encoded and self._mean.shape == kept):
+            raise DataError(
+                f"the mean file {self.param.mean_file} has another size than the pictures", code="data.mean",
+                expected="x".join(map(str, whole)), found="x".join(map(str, self._mean.shape)),
+            )  # fmt: skip
+
     def mean_planes(self, places: Sequence[Rect | None], channels: int, height: int, width: int) -> np.ndarray | None:
         """Returns what is subtracted from outputs of one shape, broadcast; None for nothing.
 
@@ -135,7 +171,7 @@ class DataTransformer:
 
     def fill(self, channels: int) -> np.ndarray:
         """Returns the colour of an expanded canvas: the mean values rounded to uint8, (channels,)."""
-        if self._mean is not None:
+        if self.param.HasField("mean_file"):
             raise DataError("an expanded picture cannot be filled from a mean file", code="data.expand",
                             hint="give mean_value instead of mean_file")  # fmt: skip
         if channels not in self._fills:
@@ -176,12 +212,12 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         FileError, WeightsError: It cannot be read, or is damaged.
-        DataError: It holds something else than a picture.
+        DataError: It holds something other than a picture.
     """
     blob = np.array(read_blob(path))
     if blob.ndim not in (3, 4) or blob.size != math.prod(blob.shape[-3:]):
         raise DataError(
-            f"{os.fspath(path)} is no mean file", code="data.mean", expected="one picture", found=blob.shape
+            f"{os.fspath(path)} is not a mean file", code="data.mean", expected="one picture", found=blob.shape
         )
     return blob.reshape(blob.shape[-3:])
 
@@ -201,12 +237,17 @@ def check(param: caffe_pb2.TransformationParameter) -> None:
             not param.HasField("expand_param") or param.expand_param.max_expand_ratio > 1,
             "max_expand_ratio must be above 1",
         ),
-        (not (param.HasField("distort_param") and param.force_gray), "distort_param needs colour"),
+        (not (_needs_colour(param.distort_param) and param.force_gray), "distort_param needs colour"),
         *_distortion_rules(param.distort_param),
     ]
     for is_met, message in rules:
         if not is_met:
             raise UsageError(message, code="data.transform")
+
+
+def _needs_colour(param: caffe_pb2.DistortionParameter) -> bool:
+    """Whether it may change saturation, hue or the order of channels; brightness and contrast need no colours."""
+    return param.saturation_prob > 0 or param.random_order_prob > 0 or (param.hue_prob > 0 and param.hue_delta != 0)
 
 
 def _distortion_rules(param: caffe_pb2.DistortionParameter) -> list[tuple[bool, str]]:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from google.protobuf import text_format
 
-from pyscratchdet.errors import UsageError
+from pyscratchdet.data.database import new_database
+from pyscratchdet.data.images import encode
+from pyscratchdet.errors import DataError, FileError, UsageError
 from pyscratchdet.layers.base import Context, layer_class
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import write_blob
@@ -137,6 +139,66 @@ def test_fast_mode_subtracts_the_mean_on_its_device(device, transform, tmp_path)
 def test_scale_follows_the_mean():
     plain, scaled = make(text()), make(text("scale: 0.25"))
     np.testing.assert_array_equal(plain.forward([], [])[0].numpy() * 0.25, scaled.forward([], [])[0].numpy())
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "more", "is_right"),
+    [
+        ((3, 30, 41), "", True),
+        ((3, 30, 41), "crop_size: 23", True),
+        ((3, 23, 23), "crop_size: 23", True),  # as the fork asks of encoded records
+        ((3, 31, 41), "", False),
+        ((3, 60, 82), "", False),  # larger: its corner was taken
+        ((3, 60, 82), "crop_size: 23", False),
+        ((3, 25, 25), "crop_size: 23", False),
+        ((1, 30, 41), "", False),
+    ],
+)
+def test_a_mean_file_fits_the_resized_picture(tmp_path, fast, shape, more, is_right):
+    write_blob(tmp_path / "mean", np.ones((1, *shape), np.float32))
+    net = text(f'mean_file: "{tmp_path}/mean" {more}').replace("mean_value: 104 ", "")
+    layer = make(net, fast=fast, workers=0)
+    if is_right:
+        layer.forward([], [])
+        return
+    with pytest.raises(DataError, match=f"expected 3x30x41 and found {'x'.join(map(str, shape))}") as caught:
+        layer.forward([], [])
+    assert caught.value.code == "data.mean"
+
+
+def test_shapes_need_no_mean_file():
+    layer = make(text('mean_file: "nowhere.binaryproto"').replace("mean_value: 104 ", ""))
+    assert layer.reshape([])[0] == (3, 3, 30, 41)
+    with pytest.raises(FileError, match=r"nowhere\.binaryproto"):
+        layer.forward([], [])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_distortions_of_gray_pictures(tmp_path, fast):
+    """Brightness and contrast are applied, as in the original; what needs colours ends there in OpenCV's exception."""
+    with new_database(tmp_path / "gray") as writer:
+        for index in range(3):
+            image = np.random.default_rng(index).integers(60, 90, (30, 41, 1), np.uint8)
+            datum = caffe_pb2.Datum(channels=1, height=30, width=41, encoded=True, data=encode(image, "png"))
+            record = caffe_pb2.AnnotatedDatum(datum=datum, type=caffe_pb2.AnnotatedDatum.BBOX)
+            writer.put(f"{index:08d}", record.SerializeToString())
+    source = str(tmp_path / "gray")
+    contrast = "contrast_prob: 1 contrast_lower: 1.1 contrast_upper: 1.5"
+    simple = f"distort_param {{ brightness_prob: 1 brightness_delta: 32 {contrast} }}"
+    plain = make(text("force_gray: true", source=source), fast=fast, workers=0)
+    layer = make(text(f"{simple} force_gray: true", source=source), fast=fast, workers=0)
+    before, after = (each.forward([], [])[0].numpy() for each in (plain, layer))
+    assert before.shape == after.shape == (3, 1, 30, 41)
+    assert (before != after).any()
+    for field in ("saturation_prob: 1 saturation_lower: 0.5 saturation_upper: 1.5", "hue_prob: 1 hue_delta: 9",
+                  "random_order_prob: 1"):  # fmt: skip
+        net = text(f"distort_param {{ {field} }}", source=source)
+        with pytest.raises(DataError, match="is gray, and distort_param") as caught:
+            make(net, fast=fast, workers=0).forward([], [])
+        assert caught.value.code == "data.gray"
+        colour = make(net.replace("distort_param", "force_color: true distort_param"), fast=fast, workers=0)
+        assert colour.forward([], [])[0].shape == (3, 3, 30, 41)
 
 
 def test_rand_skip_starts_inside():

@@ -1,0 +1,107 @@
+"""Sizes in headers of all kinds, and pictures that are refused before they are decoded."""
+
+import contextlib
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from pyscratchdet.cli import main
+from pyscratchdet.data.images import decode_image
+from pyscratchdet.data.picture_size import picture_size
+from pyscratchdet.errors import FileError, PyScratchDetError
+
+KINDS = ("jpg", "png", "bmp", "gif", "webp", "tiff", "jp2", "ppm", "pgm", "pbm", "pam", "pfm", "hdr", "sr", "avif")
+
+
+def encoded(kind: str, height: int, width: int) -> bytes:
+    image = np.random.default_rng(7).integers(0, 256, (height, width, 3), np.uint8)
+    if kind in ("pgm", "pbm"):
+        image = image[..., 0]
+    if kind in ("pfm", "hdr"):
+        image = image.astype(np.float32)
+    try:
+        done, data = cv2.imencode(f".{kind}", image)
+    except cv2.error:
+        done = False
+    if not done:
+        pytest.skip(f"this OpenCV writes no {kind}")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_are_those_of_the_decoder(kind):
+    for height, width in ((37, 52), (300, 211)):
+        data = encoded(kind, height, width)
+        assert picture_size(data) == (height, width)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert decoded.shape[:2] == (height, width)
+
+
+def test_lossless_webp():
+    image = np.random.default_rng(7).integers(0, 256, (61, 47, 4), np.uint8)
+    data = bytes(cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])[1])
+    assert picture_size(data) == (61, 47)
+
+
+def huge_png(side: int) -> bytes:
+    """All black, so that some hundred kilobytes tell gigabytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(b"\0" * (1 + side // 8)) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def with_size(kind: str) -> bytes:
+    """A small picture that claims to have 20,000 x 20,000 pixels."""
+    data, place = bytearray(encoded(kind, 37, 52)), {"bmp": 18, "gif": 6, "sr": 4}.get(kind)
+    if kind in ("ppm", "pgm"):
+        return bytes(data).replace(b"52 37", b"20000 20000")
+    assert place is not None
+    form = {"bmp": "<ii", "gif": "<HH", "sr": ">II"}[kind]
+    struct.pack_into(form, data, place, 20_000, 20_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "gif", "sr", "ppm"])
+def test_pictures_that_would_become_gigabytes(kind):
+    data = huge_png(20_000) if kind == "png" else with_size(kind)
+    assert picture_size(data) == (20_000, 20_000)
+    with pytest.raises(FileError, match=r"huge: \d+ bytes that would become 1144 MiB") as caught:
+        decode_image(data, name="huge")
+    assert caught.value.code == "file.unpacked"
+
+
+def test_the_limit_can_be_raised(monkeypatch):
+    data = huge_png(12_000)
+    with pytest.raises(FileError, match="PYSCRATCHDET_MAX_UNPACKED_MIB"):
+        decode_image(data, color=False)
+    monkeypatch.setenv("PYSCRATCHDET_MAX_UNPACKED_MIB", "500")
+    assert decode_image(data, color=False).shape == (12_000, 12_000, 1)
+
+
+def test_lmdb_refuses_such_a_picture(tmp_path, capsys):
+    (tmp_path / "huge.png").write_bytes(huge_png(20_000))
+    (tmp_path / "list.txt").write_text("huge.png 3\n")
+    assert main(["lmdb", f"{tmp_path}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]) == 2
+    told = capsys.readouterr().err
+    assert "file.unpacked" in told
+    assert f"{tmp_path}/list.txt:1" in told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_headers(kind):
+    """200 pictures each with bytes of their header changed."""
+    random, data = np.random.default_rng(11), encoded(kind, 37, 52)
+    for _ in range(200):
+        values = bytearray(data)
+        for _ in range(int(random.integers(1, 4))):
+            values[int(random.integers(min(len(values), 200)))] = int(random.integers(256))
+        with contextlib.suppress(PyScratchDetError):
+            assert decode_image(bytes(values)).ndim == 3
