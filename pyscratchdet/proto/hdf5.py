@@ -6,9 +6,13 @@ or load a filter's program: only what lies in the file itself and needs none but
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,8 @@ HDF5_MARK = b"\x89HDF\r\n\x1a\n"
 # A layer has few blobs, and names with few slashes.
 _MAX_BLOBS = 1000
 _MAX_DEPTH = 32
+# Seconds of computing in which the HDF5 library opens a file, and bytes of it that it reads in another.
+_TRIAL_SECONDS, _TRIAL_BYTES = 3, 20 << 20
 # Filters of HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scale and offset, lzf.
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 
@@ -41,11 +47,49 @@ def read_datasets(
     Raises:
         FileError: The file cannot be read, or would become far more than its size suggests.
     """
+    with open_bytes(path) as file:  # one clear error for what is missing or not readable
+        status = os.fstat(file.fileno())
+    if not _survives(os.path.abspath(path), status.st_size, status.st_mtime_ns):
+        raise error(f"{os.fspath(path)}: so damaged that HDF5's own library fails or never ends", code=code)
+    return _read(path, error, code, names)
+
+
+@functools.lru_cache(maxsize=1000)
+def _survives(path: str, size: int, changed: int) -> bool:
+    """Returns whether the HDF5 library comes to an end with a file, be it with an error: damage can crash or hang it.
+
+    Another process reads the file first, within limits.
+
+    Args:
+        path: The file.
+        size: Its bytes.
+        changed: When it was changed; with the size, tells whether it is the same file as before.
+    """
+    limit = _TRIAL_SECONDS + size // _TRIAL_BYTES
+    code = "import sys; from pyscratchdet.proto.hdf5 import try_reading; try_reading(sys.argv[1], float(sys.argv[2]))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    trial = [sys.executable, "-c", code, path, str(limit)]
+    try:
+        return subprocess.run(trial, env=environment, capture_output=True, timeout=60 + 20 * limit).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def try_reading(path: str, limit: float) -> None:
+    """Reads a file and forgets it; ends the process where that takes more seconds of computing than `limit`."""
+    import signal
+
+    signal.setitimer(signal.ITIMER_PROF, limit)  # whose signal ends a process that does not catch it
+    with suppress(PyScratchDetError):
+        _read(path, WeightsError, "weights.damaged", None)
+
+
+def _read(
+    path: str | os.PathLike[str], error: type[PyScratchDetError], code: str, names: Collection[str] | None
+) -> dict[str, np.ndarray]:
     import h5py
 
     reader = _Reader(os.fspath(path), error, code)
-    with open_bytes(path):  # one clear error for what is missing or not readable
-        pass
     try:
         with h5py.File(path, "r") as file:
             found = dict(reader.walk(file, "") if names is None else reader.find(file, names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 import warnings
@@ -207,13 +208,22 @@ class Locator:
                 self._places[field.way] = field.start
         for end in range(len(keys), 0, -1):
             if keys[:end] in self._places:
-                return _position(self._text, self._places[keys[:end]], self.path)
+                return _Lines(self._text, self.path).position(self._places[keys[:end]])
         return Position(self.path)
 
 
-def _position(text: str, offset: int, path: str) -> Position:
-    start, end = text.rfind("\n", 0, offset) + 1, text.find("\n", offset)
-    return Position(path, text.count("\n", 0, offset) + 1, offset - start + 1, text[start : end if end >= 0 else None])
+class _Lines:
+    """Where the lines of a text begin."""
+
+    def __init__(self, text: str, path: str) -> None:
+        self._text = text
+        self._path = path
+        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def position(self, offset: int) -> Position:
+        line = bisect.bisect(self._starts, offset)
+        start, end = self._starts[line - 1], self._text.find("\n", offset)
+        return Position(self._path, line, offset - start + 1, self._text[start : end if end >= 0 else None])
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int]]:
@@ -286,10 +296,10 @@ def _check_tokens(text: str, path: str) -> None:
     depth = 0
     for token, offset in _tokens(text):
         depth += (token in "{<") - (token in "}>")
-        is_wrong_number = _PYTHON_NUMBER.match(token)
+        is_wrong_number = token[0] in "+-.0123456789" and _PYTHON_NUMBER.match(token)
         if depth <= _MAX_DEPTH and not is_wrong_number:
             continue
-        position = _position(text, offset, path)
+        position = _Lines(text, path).position(offset)
         if is_wrong_number:
             raise PrototxtError(f"{token} is not a number", code="prototxt.syntax", position=position)
         raise PrototxtError(
@@ -394,7 +404,7 @@ def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field,
     """
     fields = _scan(text)
     names = {field.way: text[field.value : field.end].strip("\"'") for field in fields if field.way[2:3] in _NAMING}
-    messages = {(): descriptor}
+    messages, lines = {(): descriptor}, _Lines(text, path)
     found: list[tuple[_Field, PassedOver]] = []
     for field in fields:
         owner, name = messages.get(field.way[:-2]), field.way[-2]
@@ -406,9 +416,8 @@ def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field,
             messages[field.way] = known.message_type
         if _is_known(known, owner.name, value) or (found and found[-1][0].start == field.start):  # once for a list
             continue
-        place = _passed_over(field, owner.name, value, names, _position(text, field.start, path))
-        if place.is_harmless or _ALLOW_UNKNOWN.get():
-            found.append((field, place))
+        if _ALLOW_UNKNOWN.get() or is_hint(owner.name, name) or result_changing(owner.name, name):
+            found.append((field, _passed_over(field, owner.name, value, names, lines.position(field.start))))
     return found
 
 

@@ -26,7 +26,8 @@ from mutations import Mutation
 
 from pyscratchdet.errors import PyScratchDetError
 
-SLOW = 5.0  # seconds: no input of a few kilobytes needs that, on a machine that does other things as well
+SLOW = 5.0  # seconds of computing: no input of a few kilobytes needs that
+STUCK = 60.0  # seconds of any kind, on a machine that does other things as well
 MEMORY = 1 << 30  # bytes more than before: the limit of what a file may unpack to is 256 MiB, held up to three times
 _ADDRESS_SPACE = 6 << 30  # beyond it an allocation fails, before it hurts the machine
 _HEAD = struct.Struct("<QdQQdQQQ")  # number, begun at, accepted, refused, slowest, its number, peak, findings
@@ -91,6 +92,10 @@ def _by_bytes(data: bytes, random: Random) -> bytes:
     return by_bytes(data, random)
 
 
+# The timer of a process ends it, and the one that watches.
+_TOO_LONG = {signal.SIGPROF: "took too much computing", signal.SIGKILL: "never ended"}
+
+
 def run(target: Target, numbers: range, seed: int, folder: Path, saved: Path) -> Result:
     """Tries a reader on the inputs of these numbers; what goes wrong is saved, and the rest is tried all the same.
 
@@ -118,9 +123,9 @@ def run(target: Target, numbers: range, seed: int, folder: Path, saved: Path) ->
         first = number + 1
         if os.WIFSIGNALED(status):
             kind = os.WTERMSIG(status)
-            if kind == signal.SIGKILL:
+            if kind in _TOO_LONG:
                 result.slowest = max(result.slowest, SLOW)
-                _save(target, seed, number, saved, f"took more than {SLOW} s")
+                _save(target, seed, number, saved, _TOO_LONG[kind])
             else:
                 result.signals.append((number, kind))
                 _save(target, seed, number, saved, signal.Signals(kind).name)
@@ -136,7 +141,7 @@ def _watch(child: int, state: mmap.mmap) -> int:
         if done:
             return status
         number, begun, *_ = _HEAD.unpack_from(state)
-        if begun and time.monotonic() - begun > SLOW:
+        if begun and time.monotonic() - begun > STUCK:
             time.sleep(0.01)
             if _HEAD.unpack_from(state)[0] == number and not os.waitpid(child, os.WNOHANG)[0]:
                 os.kill(child, signal.SIGKILL)
@@ -172,8 +177,9 @@ def _try_all(target: Target, numbers: range, seed: int, folder: Path, saved: Pat
         data = make_input(target, seed, number)
         path.unlink(missing_ok=True)
         path.write_bytes(data)
-        begun = time.monotonic()
-        _HEAD.pack_into(state, 0, number, begun, accepted, refused, slowest, slowest_number, peak, findings)
+        begun = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, SLOW)
+        _HEAD.pack_into(state, 0, number, time.monotonic(), accepted, refused, slowest, slowest_number, peak, findings)
         wrong = None
         try:
             target.read(path)
@@ -184,12 +190,11 @@ def _try_all(target: Target, numbers: range, seed: int, folder: Path, saved: Pat
                 wrong = f"a message of several lines: {error.message!r}"
         except BaseException:
             wrong = traceback.format_exc()
-        seconds = time.monotonic() - begun
+        seconds = time.process_time() - begun
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if seconds > slowest:
             slowest, slowest_number = seconds, number
         peak = max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
-        if seconds > SLOW:
-            wrong = f"took {seconds:.1f} s"
         if peak > MEMORY and wrong is None:
             wrong = f"took {peak >> 20} MiB"
         if wrong is not None:

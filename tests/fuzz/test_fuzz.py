@@ -48,20 +48,23 @@ def read(path):
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == b"h":
         time.sleep(60)
+    while kind == b"b":
+        pass
     if kind == b"m":
-        b"x" * (1200 << 20)
+        b"x" * (200 << 20)
     if kind == b"o":
         raise KeyError("x")
     if kind == b"t":
         raise DataError("bad", code="data.x")
 
 
-made = [b"fine", b"kill", b"hang", b"memory", b"other", b"typed", b"fine"]
+made = [b"fine", b"kill", b"hang", b"busy", b"memory", b"other", b"typed", b"fine"]
 target = Target("made", read, [b""], [], "file")
 import harness
+harness.SLOW, harness.STUCK, harness.MEMORY = 0.5, 8, 100 << 20
 harness.make_input = lambda target, seed, number: made[number]
 result = run(target, range(len(made)), 0, Path(sys.argv[2]) / "files", Path(sys.argv[2]))
-print(result.accepted, result.refused, result.signals, round(result.slowest), [what for _, what in result.findings])
+print(result.accepted, result.refused, result.signals, [what for _, what in result.findings])
 """
 
 
@@ -70,6 +73,7 @@ def test_the_harness_survives_and_tells_crash_hang_hunger_and_foreign_errors(tmp
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     accepted, refused, rest = done.stdout.split(" ", 2)
     assert (accepted, refused) == ("3", "1"), done.stdout + done.stderr
-    assert rest.startswith("[(1, 11)] 5 ")
-    assert all(word in rest for word in ("SIGSEGV", "took more than 5.0 s", "MiB", "KeyError"))
-    assert sorted(path.read_bytes() for path in tmp_path.glob("*.bin")) == [b"hang", b"kill", b"memory", b"other"]
+    assert rest.startswith("[(1, 11)] ")
+    assert all(word in rest for word in ("SIGSEGV", "never ended", "too much computing", "MiB", "KeyError"))
+    kept = sorted(path.read_bytes() for path in tmp_path.glob("*.bin"))
+    assert kept == [b"busy", b"hang", b"kill", b"memory", b"other"]

@@ -366,23 +366,14 @@ def test_chunks_compressed_or_not_are_read(tmp_path):
     assert all((array == values).all() for array in weights.read_weights(path).blobs["a"])
 
 
-def test_damaged_hdf5_reads_or_raises_a_typed_error(tmp_path):
+def test_hdf5_that_the_library_does_not_survive_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "net.h5"
-    net = caffe_pb2.NetParameter(layer=[{"name": "a"}, {"name": "b"}])
-    hdf5.write_hdf5(path, net, {"a": [np.ones((2, 3), np.float32)], "b": [np.ones((4,), np.float32)]})
-    data = path.read_bytes()
-    rng = random.Random(3)
-    refused = 0
-    for _ in range(150):
-        damaged = bytearray(data[: rng.randrange(9, len(data))] if rng.random() < 0.3 else data)
-        for _ in range(rng.randrange(1, 20)):
-            damaged[rng.randrange(8, len(damaged))] = rng.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            weights.read_weights(path)
-        except WeightsError:
-            refused += 1
-    assert 30 < refused <= 150
+    with h5py.File(path, "w") as file:
+        file["data/a/0"] = np.ones(2, np.float32)
+    monkeypatch.setattr(hdf5, "_TRIAL_SECONDS", 0.0001)
+    with pytest.raises(WeightsError, match="fails or never ends") as caught:
+        weights.read_weights(path)
+    assert caught.value.code == "weights.damaged"
 
 
 @pytest.mark.parametrize("rest", [b"", b"\1\2\3", struct.pack("<QQ3s", 5, 9, b"<x4"), b"\xff" * 40])
