@@ -97,14 +97,14 @@ def _to_coco(args: argparse.Namespace) -> int:
     from pyscratchdet.data.coco import coco_of_records
     from pyscratchdet.data.database import Database
     from pyscratchdet.data.label_map import read_label_map
-    from pyscratchdet.data.records import annotated_of, picture_of, record_name
+    from pyscratchdet.data.records import annotated_of, picture_of, record_title
     from pyscratchdet.errors import UsageError
     from pyscratchdet.files import write_text
 
     _, source, output = args.words
     if not args.label_map_file:
         raise UsageError("the categories come from a label map", code="usage.label-map", hint="pass --label-map")
-    records = ((picture_of(key), annotated_of(value, record_name(key, source))) for key, value in Database(source))
+    records = ((picture_of(key), annotated_of(value, record_title(key, source))) for key, value in Database(source))
     content = coco_of_records(records, read_label_map(args.label_map_file))
     write_text(output, json.dumps(content))
     say(f"{output}: {len(content['images'])} images, {len(content['annotations'])} annotations")
@@ -147,7 +147,7 @@ def _show(args: argparse.Namespace) -> int:
     from itertools import islice
 
     from pyscratchdet.data.database import Database
-    from pyscratchdet.data.records import record_name
+    from pyscratchdet.data.records import record_title
 
     database = Database(args.words[1])
     say(f"{database.path}: {len(database)} records")
@@ -155,7 +155,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.model:
         return _show_samples(args, names)
     for key, value in islice(database, args.count):
-        _show_record(key.decode(errors="replace"), value, record_name(key, database.path), names, args.output)
+        _show_record(key.decode(errors="replace"), value, record_title(key, database.path), names, args.output)
     return 0
 
 

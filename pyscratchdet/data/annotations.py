@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.data.label_map import unknown_class
-from pyscratchdet.data.voc_xml import number, read_voc_xml, whole_number
+from pyscratchdet.data.voc_xml import finite_number, read_voc_xml, whole_number
 from pyscratchdet.errors import DataError, Position
 from pyscratchdet.files import read_bytes, read_json
 from pyscratchdet.proto import caffe_pb2
@@ -90,7 +90,7 @@ def _read_txt(path: str, groups: _Groups, height: int, width: int) -> None:
              for word in text.split()]  # fmt: skip
     for start in range(0, len(words), 5):
         row = [word for word, _ in words[start : start + 5]]
-        label, box = whole_number(row[0]), [number(word) for word in row[1:]]
+        label, box = whole_number(row[0]), [finite_number(word) for word in row[1:]]
         if label is None or len(box) < 4 or None in box:
             raise groups.error("rows must be: label xmin ymin xmax ymax", " ".join(row), words[start][1])
         groups.box(groups.add_label(label), np.array(box, np.float32), False, row[0])

@@ -25,7 +25,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
         raise DataError("a list in UTF-16", code="data.list", position=Position(os.fspath(path), 1),
                         hint="save it as UTF-8")  # fmt: skip
     text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
-    return text.replace("\r\n", "\n").split("\n")
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:

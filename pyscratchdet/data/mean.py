@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pyscratchdet.data.database import Database
-from pyscratchdet.data.records import datum_of, record_name
+from pyscratchdet.data.records import datum_of, record_title
 from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.errors import DataError
 from pyscratchdet.proto import caffe_pb2
@@ -22,7 +22,7 @@ def compute_mean(database: Database) -> np.ndarray:
     transformer = DataTransformer(caffe_pb2.TransformationParameter())
     total: np.ndarray | None = None
     for key, value in database:
-        name = record_name(key, database.path)
+        name = record_title(key, database.path)
         image = transformer.decode_datum(datum_of(value, name), name)
         if total is None:
             total = np.zeros(image.shape, np.float64)

@@ -76,7 +76,7 @@ class Records:
         return self.at(self.position - 1)
 
     def _sample(self, key: bytes, value: bytes) -> Sample:
-        return Sample(record_name(key, self.database.path), value)
+        return Sample(record_title(key, self.database.path), value)
 
 
 def picture_of(key: bytes) -> str:
@@ -84,7 +84,7 @@ def picture_of(key: bytes) -> str:
     return re.sub(r"^\d{8,}_", "", key.decode(errors="surrogateescape"))
 
 
-def record_name(key: bytes, path: str) -> str:
+def record_title(key: bytes, path: str) -> str:
     """Returns what to call a record of a database in errors."""
     return f'record "{key.decode(errors="replace")}" of {path}'
 

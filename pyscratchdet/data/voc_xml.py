@@ -114,7 +114,7 @@ class _Document:
         element = box.find(corner)
         if element is None:
             raise self.error(box, f"{_title(thing)} has no {corner}")
-        value = number(_text(element))
+        value = finite_number(_text(element))
         if value is None:
             raise self.error(element, f"{corner} of {_title(thing)} is not a number", found=repr(_text(element)))
         return value
@@ -137,7 +137,7 @@ def _text(element: ElementTree.Element | None) -> str:
     return (element.text or "") + "".join(child.tail or "" for child in element)
 
 
-def number(text: str) -> float | None:
+def finite_number(text: str) -> float | None:
     """Returns the finite number that a text writes; None where it is something else."""
     try:
         value = float(text)

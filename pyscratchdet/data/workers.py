@@ -103,7 +103,8 @@ class _Worker:
 
     def answer(self, batch: int) -> Batch:
         """Returns the oldest batch asked for."""
-        assert self._pending.popleft() == batch
+        asked = self._pending.popleft()
+        assert asked == batch
         reply = self._receive()
         if "error" in reply:
             raise DataError(**reply["error"])

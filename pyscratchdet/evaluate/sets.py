@@ -96,7 +96,7 @@ def image_names(base: Path, image_set: str) -> list[str]:
     """Returns the image names of `ImageSets/Main/<image_set>.txt`.
 
     Raises:
-        FileError: There is no such set; the hint names those there are.
+        FileError: There is no such set; the hint names those that exist.
         DataError: It is empty or names an image twice.
     """
     folder = base / "ImageSets" / "Main"
@@ -110,7 +110,7 @@ def image_names(base: Path, image_set: str) -> list[str]:
     if not names:
         raise DataError(f"{path}: the image set is empty", code="evaluate.empty-set")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f'{path}: image "{twice[0]}" stands there twice', code="evaluate.duplicate-image")
+        raise DataError(f'{path}: image "{twice[0]}" is listed twice', code="evaluate.duplicate-image")
     return names
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pyscratchdet.errors import UsageError
+from pyscratchdet.errors import DataError, FileError, UsageError
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
+from pyscratchdet.layers.data import shape_unknown
 from pyscratchdet.lazy import Tensor, torch
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ class AnnotatedData(Layer):
             return tops[: self.num_tops]
         from pyscratchdet.data.records import Records
 
-        sample = Records(self.param.data_param.source).first()
-        record = sample.annotated()
+        try:
+            sample = Records(self.param.data_param.source).first()
+            record = sample.annotated()
+            image = self.transformer.decode_datum(record.datum, sample.name)
+        except (DataError, FileError) as error:
+            raise shape_unknown(error, self.param) from error
         count = sum(len(group.annotation) for group in record.annotation_group)
-        image = self.transformer.decode_datum(record.datum, sample.name)
         shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
         tops = [(batch_size, *shape), (1, 1, max(count, 1), 8)]
         return tops[: self.num_tops]

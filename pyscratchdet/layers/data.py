@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pyscratchdet.errors import DataError, Position, UsageError
+from pyscratchdet.errors import DataError, FileError, Position, PyScratchDetError, UsageError
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.lazy import Tensor, torch
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
     from pyscratchdet.data.objects import Objects
     from pyscratchdet.data.records import Records
+    from pyscratchdet.proto import caffe_pb2
+
+
+def shape_unknown(error: PyScratchDetError, param: caffe_pb2.LayerParameter) -> PyScratchDetError:
+    """Returns the error about a layer's first picture, which says what it was needed for."""
+    error.message += f', so the shape of top "{param.top[0]}" is unknown'
+    error.hint = "; ".join(filter(None, (error.hint, "a resize_param or a crop_size in the net would say it")))
+    return error
 
 
 class TransformedData(Layer):
@@ -78,7 +86,10 @@ class TransformedData(Layer):
         """Shapes follow the first picture, or the settings alone while it is not there."""
         shape = self.transformer.fixed_shape()
         if shape is None or self._is_ready():
-            image = self._first()
+            try:
+                image = self._first()
+            except (DataError, FileError) as error:
+                raise shape_unknown(error, self.param) from error
             shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
         return [(self.batch_size, *shape), (self.batch_size,)][: self.num_tops]
 
@@ -203,10 +214,10 @@ class ImageData(TransformedData):
         self._line = line
 
     def _read_list(self, source: str) -> list[tuple[str, int]]:
-        from pyscratchdet.files import read_bytes
+        from pyscratchdet.data.lists import read_lines
 
         lines = []
-        for number, line in enumerate(read_bytes(source).decode().splitlines(), 1):
+        for number, line in enumerate(read_lines(source), 1):
             path, _, label = line.rpartition(" ")
             try:
                 lines.append((path, int(label)))
@@ -228,7 +239,11 @@ class ImageData(TransformedData):
         from pyscratchdet.files import read_bytes
 
         param = self.param.image_data_param
-        image = decode_image(read_bytes(param.root_folder + path), param.is_color, name=path)
+        try:
+            image = decode_image(read_bytes(param.root_folder + path), param.is_color, name=path)
+        except (DataError, FileError) as error:
+            error.position = Position(param.source, [listed for listed, _ in self._listed].index(path) + 1)
+            raise
         return resized(image, param.new_height, param.new_width) if param.new_height else image
 
     def _next(self) -> tuple[np.ndarray, int, bool, str]:

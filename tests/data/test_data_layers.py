@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from pyscratchdet.data.annoset import AnnosetOptions, write_annoset
 from pyscratchdet.data.lists import read_list
-from pyscratchdet.errors import DataError, LayerError
+from pyscratchdet.errors import DataError, FileError, LayerError
 from pyscratchdet.layers.base import Context, layer_class
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, LibcRandom
@@ -71,6 +71,29 @@ def test_mirror_and_crop_follow_the_transformers_stream(labelled):
         is_mirrored, top, left = own.below(2), own.below(19 - 11 + 1), own.below(23 - 11 + 1)
         part = picture[:, top : top + 11, left : left + 11]
         np.testing.assert_array_equal(found, part[..., ::-1] if is_mirrored else part)
+
+
+def test_lists_of_pictures_name_the_line(labelled, voc, tmp_path):
+    picture = (labelled / "list.txt").read_text().split()[0]
+    text = f"""type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{tmp_path}/list.txt"
+        root_folder: "{voc}/" batch_size: 2 new_height: 7 new_width: 9 }}"""
+    (tmp_path / "list.txt").write_text(f"\ufeff{picture} 3\nmy missing.jpg 4\n")
+    with pytest.raises(FileError, match=r"list\.txt:2: cannot read .*my missing\.jpg"):
+        outputs(make(text))
+    (tmp_path / "list.txt").write_text(f"{picture} 3\n{picture} three\n")
+    with pytest.raises(DataError, match=r"list\.txt:2: a line must be: path label"):
+        make(text)
+
+
+@pytest.mark.parametrize("kind", ["Data", "AnnotatedData"])
+def test_without_a_database_the_net_may_say_the_shape(kind):
+    """As in mean.prototxt of the cases: neither mean file nor database are there."""
+    text = f"""name: "d" type: "{kind}" top: "data" top: "label" transform_param {{ mean_file: "none" %s }}
+        data_param {{ source: "nowhere" batch_size: 4 backend: LMDB }}"""
+    assert make(text % "crop_size: 227").reshape([])[0] == (4, 3, 227, 227)
+    with pytest.raises(DataError, match='no database at nowhere, so the shape of top "data" is unknown') as caught:
+        make(text % "").reshape([])
+    assert caught.value.code == "data.no-database"
 
 
 def test_image_data_shuffles_each_round(labelled, voc):

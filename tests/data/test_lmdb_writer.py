@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet.cli import main
-from pyscratchdet.data.annoset import AnnosetOptions, write_annoset
+from pyscratchdet.data.annoset import AnnosetOptions, size_line, write_annoset
 from pyscratchdet.data.database import Database
 from pyscratchdet.data.label_map import coco_label_map, coco_voc_map, label_to_name, voc_label_map, write_label_map
 from pyscratchdet.data.lists import read_list
@@ -92,6 +92,7 @@ def test_skip_bad_counts(voc, tmp_path):
     (group,) = record.annotation_group
     (entry,) = group.annotation
     assert (group.group_label, entry.instance_id, entry.bbox.difficult) == (8, 1, True)
+    # Float32's own rounding of the quotients, 6e-8.
     np.testing.assert_allclose([entry.bbox.xmin, entry.bbox.ymax], [-0.05, 0.25], rtol=1e-6)
 
 
@@ -307,6 +308,17 @@ def test_show_records_whose_keys_are_not_names(tmp_path, capsys):
     assert [path.parent for path in tmp_path.rglob("*.png")] == [out]
 
 
+def test_sizes_of_names_with_blanks(tmp_path):
+    from pyscratchdet.boxes.result_files import read_name_sizes
+
+    line = size_line("VOC2007/JPEGImages/a (copy) 2.jpg", 138, 131)
+    (tmp_path / "sizes.txt").write_text("\ufeff" + line + "000002 7 9\n")
+    assert read_name_sizes(tmp_path / "sizes.txt") == [("a (copy) 2", 138, 131), ("000002", 7, 9)]
+    (tmp_path / "sizes.txt").write_text(line + "a 138 wide\n")
+    with pytest.raises(DataError, match=r"sizes\.txt:2: not a picture's size, expected name height width"):
+        read_name_sizes(tmp_path / "sizes.txt")
+
+
 def test_known_label_maps(tmp_path):
     assert label_to_name(voc_label_map())[15] == "person"
     coco = coco_label_map()
@@ -336,6 +348,7 @@ def test_mean_file(voc, tmp_path):
     write_annoset(f"{voc}/", entries, tmp_path / "db", options)
     assert main(["compute-image-mean", f"{tmp_path}/db", f"{tmp_path}/mean"]) == 0
     images = [cv2.resize(cv2.imread(str(voc / picture)), (13, 9)) for picture, _ in entries]
+    # The mean is kept in float32, whose rounding is 6e-8.
     np.testing.assert_allclose(read_mean(tmp_path / "mean"), np.mean(images, 0).transpose(2, 0, 1), rtol=1e-6)
 
 

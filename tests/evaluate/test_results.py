@@ -198,7 +198,7 @@ def test_sets_that_are_wrong(truth, tmp_path):
     with pytest.raises(DataError, match=r"evaluate\.empty-set"):
         read_voc_truth(make)
     (make / "ImageSets/Main/test.txt").write_text("a\nb\na\n")
-    with pytest.raises(DataError, match=r'"a" stands there twice'):
+    with pytest.raises(DataError, match=r'"a" is listed twice'):
         read_voc_truth(make)
     (make / "ImageSets/Main/test.txt").write_text("a\n")
     with pytest.raises(FileError, match="cannot read"):
