@@ -56,7 +56,7 @@ class Node:
         param: The layer's own parameters, with its phase set; bottoms renamed where a Split came in between.
         index: Its place among the layers of the upgraded net file; -1 for an inserted Split.
         bottoms, tops: Blob indices.
-        loss_weights: One per top; 0 for what is no loss.
+        loss_weights: One per top; 0 for a top that is not a loss.
     """
 
     param: caffe_pb2.LayerParameter

@@ -135,7 +135,7 @@ def read(path: str | os.PathLike[str], message_class: type[MessageType]) -> Mess
 
     Raises:
         FileError: The file cannot be read.
-        PrototxtError: It is no such message.
+        PrototxtError: It is not such a message.
     """
     text = decode_text(read_bytes(path), os.fspath(path))
     return parse(text, message_class, path=os.fspath(path))

@@ -112,7 +112,7 @@ def take_apart(data: bytes | memoryview, path: str = "<bytes>") -> tuple[bytes, 
         back in one.
 
     Raises:
-        WeightsError: It is no caffemodel.
+        WeightsError: It is not a caffemodel.
     """
     view, layers = _walk_net(memoryview(data), path)
     return _cut_out_arrays(view, layers), _weights(view, layers, path)

@@ -16,7 +16,7 @@ _MAX_DEPTH = 100
 
 
 class WireError(ValueError):
-    """Bytes that are no protobuf message; the message says which byte is wrong."""
+    """Bytes that are not a protobuf message; the message says which byte is wrong."""
 
 
 class Field(NamedTuple):
@@ -41,7 +41,7 @@ def read_fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
     """Yields the fields of the message in `data[start:end]`, without looking into them.
 
     Raises:
-        WireError: The bytes are no message: cut short, too long a length or varint, a group that does not end.
+        WireError: The bytes are not a message: cut short, too long a length or varint, a group that does not end.
     """
     place = start
     while place < end:
