@@ -214,13 +214,15 @@ def compare_blobs(
     alone = first.run_layers(expected)
     unseen: dict[int, tuple[str, ...]] = {}  # layers between the reference's nearest values and a blob
     summing = {node.name for node, layer in zip(graph.nodes, net.plan.layers, strict=True) if layer.sums_many}
+    copies = {blob for node in graph.nodes if node.index < 0 for blob in node.tops}  # of inserted Splits
+    rewritten: set[int] = set()  # blobs that a layer in place has changed because they are its blob's memory
     for i, node in enumerate(graph.nodes):
         before = tuple(dict.fromkeys(layer for blob in node.bottoms for layer in unseen.get(blob, ())))
-        is_added = node.type == "Input" or node.index < 0  # an inserted Split
+        is_added = node.type == "Input" or node.index < 0
         suspects = before if is_added else (*before, node.name)
         for blob, key in zip(net.plan.written(i), keys[i], strict=True):
             unseen[blob] = () if key in expected else suspects
-            if is_added or key not in blobs:
+            if is_added or blob in copies or key not in blobs:
                 continue
             if key not in expected:
                 result.missing += [key] if "@" not in key else []
@@ -233,7 +235,10 @@ def compare_blobs(
             measure(entry, blobs[key], alone.get(key), expected[key])
             if not entry.agrees:
                 entry.add_note(reference.known_difference(net.plan.layers[i]))
+                if not reference.shares_memory and not rewritten.isdisjoint(node.bottoms):
+                    entry.add_note("Caffe reads what a layer in place wrote into shared memory, the reference does not")
             result.blobs.append(entry)
+        rewritten.update(net.plan.storage.rewritten.get(i, ()))
     return result
 
 

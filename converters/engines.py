@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -32,9 +33,11 @@ class Engine(ABC):
 
     Attributes:
         name: What verdicts call it.
+        shares_memory: Whether a layer in place changes all blobs that are one memory in Caffe (`net.storage`).
     """
 
     name: str
+    shares_memory: ClassVar[bool] = True
 
     @abstractmethod
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -229,6 +232,7 @@ class OpenCVEngine(Engine):
     """
 
     name = "opencv"
+    shares_memory: ClassVar[bool] = False
 
     def __init__(self, prototxt: str | os.PathLike[str], caffemodel: str | os.PathLike[str] | None, net: Net) -> None:
         if not hasattr(cv2.dnn, "readNetFromCaffe"):

@@ -372,6 +372,31 @@ layer {{ name: "p" type: "Power" bottom: "a" top: "p" }}"""
     assert "OpenCV divides the axis among the tops that a layer reads" in verdict
 
 
+SHARED = f"""{HEAD}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {CONV} }}
+layer {{ name: "perm" type: "Permute" bottom: "conv" top: "perm"
+  permute_param {{ order: 0 order: 2 order: 3 order: 1 }} }}
+layer {{ name: "flat" type: "Reshape" bottom: "perm" top: "flat"
+  reshape_param {{ shape {{ dim: 0 dim: -1 dim: 2 }} }} }}
+layer {{ name: "sig" type: "Sigmoid" bottom: "flat" top: "flat" }}
+layer {{ name: "p" type: "Power" bottom: "flat" top: "p" power_param {{ scale: 2 }} }}"""
+
+
+def test_opencv_shares_no_memory(tmp_path):
+    """As in a face-mask detector: what OpenCV shows before the Sigmoid is compared with what Caffe has before it."""
+    net, engine = opencv_of(tmp_path, SHARED)
+    result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7)) / 100})
+    assert result.agrees
+    assert [blob.blob for blob in result.blobs] == ["conv", "perm@perm", "flat@flat", "flat", "p"]
+    assert result.missing == ["perm"]
+    net, engine = opencv_of(tmp_path, SHARED.replace('type: "Power" bottom: "flat"', 'type: "Power" bottom: "perm"'))
+    result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7)) / 100})
+    assert result.culprit.blob == "p"
+    assert "Caffe reads what a layer in place wrote into shared memory, the reference does not" in result.verdict()
+    assert [blob.blob for blob in result.blobs if blob.note] == ["p"]
+    assert not any("split" in blob for blob in result.missing)
+
+
 def refinedet():
     """Returns a detector whose DetectionOutput reads the ARM's objectness and boxes too."""
     heads = """
