@@ -119,7 +119,6 @@ def test_roi_pooling():
     np.testing.assert_array_equal(outputs("roi.prototxt", x=x, rois=rois)["y"], roi_pool(x, rois, 2, 0.5))
 
 
-@pending
 def test_shapes_need_neither_mean_file_nor_database(capsys):
     status, printed = run(capsys, "summary", HERE / "mean.prototxt")
     assert status == 0, printed
@@ -332,16 +331,15 @@ def make_database(capsys, folder, *options):
 
 
 DATA = """layer { name: "data" type: "AnnotatedData" top: "data" top: "label" TRANSFORM annotated_data_param { }
-  data_param { source: "DB" batch_size: 2 backend: LMDB } }
+  data_param { source: "FOLDER/db" batch_size: 2 backend: LMDB } }
 layer { name: "quiet" type: "Silence" bottom: "data" bottom: "label" }"""
 
 
 def data_net(folder, transform):
-    (folder / "net.prototxt").write_text(DATA.replace("TRANSFORM", transform).replace("DB", f"{folder}/db"))
+    (folder / "net.prototxt").write_text(DATA.replace("TRANSFORM", transform).replace("FOLDER", str(folder)))
     return folder / "net.prototxt"
 
 
-@pending
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
 def test_truncated_database_ends_in_a_message(part, capsys, tmp_path):
     write_pictures(tmp_path, [f"p{k}" for k in range(40)])
@@ -383,7 +381,6 @@ def test_encoded_as_create_annoset_prints_it(capsys, tmp_path):
     assert record.datum.data == (tmp_path / "one.jpg").read_bytes()
 
 
-@pending
 def test_to_coco_keeps_folders_and_not_the_keys_digits(capsys, tmp_path):
     write_pictures(tmp_path, ["one", "sub/two"])
     assert make_database(capsys, tmp_path)[0] == 0
@@ -393,7 +390,6 @@ def test_to_coco_keeps_folders_and_not_the_keys_digits(capsys, tmp_path):
     assert [image["file_name"] for image in images] == ["one.jpg", "sub/two.jpg"]
 
 
-@pending
 def test_gray_database_with_distortion(capsys, tmp_path):
     write_pictures(tmp_path, gray=True)
     assert make_database(capsys, tmp_path, "--gray", "--encoded", "--encode_type=jpg")[0] == 0
@@ -421,11 +417,10 @@ def test_reversed_corners_are_refused_when_they_are_written(capsys, tmp_path):
     assert not (tmp_path / "db").exists()
 
 
-@pending
 def test_picture_name_with_a_blank_names_the_line(capsys, tmp_path):
     write_pictures(tmp_path, ["one", "my cat"])
-    status, printed = make_database(capsys, tmp_path)
-    assert status == 2
+    _, printed = make_database(capsys, tmp_path)
+    assert len(Database(tmp_path / "db")) == 1
     assert f"{tmp_path}/list.txt:2" in printed
 
 
