@@ -244,26 +244,33 @@ class Stub:
         return self.shapes[value]
 
 
-def run_onnx(made, arrays):
-    """Runs the layer's ONNX form, with any number of images."""
+def run_onnx(made, arrays, form="decoded"):
+    """Returns the outputs of the layer's ONNX form, which takes any number of images."""
     names = [f"b{index}" for index in range(len(arrays))]
     graph = Stub({name: array.shape for name, array in zip(names, arrays, strict=True)})
-    (top,) = made.onnx(graph, names, [])
+    if form == "decoded":
+        tops = made.onnx(graph, names, [])
+    else:
+        tops = made.onnx_fixed(graph, names) if form == "fixed" else made.onnx_boxes(graph, names)
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *array.shape[1:]])
         for name, array in zip(names, arrays, strict=True)
     ]
-    output = helper.make_tensor_value_info(top, TensorProto.FLOAT, [1, 1, "rows", 7])
+    ranks = [3 + (not made.output_param.share_location), 3] if form == "boxes" else [4]
+    outputs = [
+        helper.make_tensor_value_info(top, TensorProto.FLOAT, [None] * rank)
+        for top, rank in zip(tops, ranks, strict=True)
+    ]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "g", inputs, [output], list(graph.constants.values())),
-        opset_imports=[helper.make_opsetid("", 23)],
-        ir_version=11,
+        helper.make_graph(graph.nodes, "g", inputs, outputs, list(graph.constants.values())),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
     )
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip(names, arrays, strict=True)))[0]
+    return session.run(None, dict(zip(names, arrays, strict=True)))
 
 
 ONNX = {
@@ -281,8 +288,8 @@ ONNX = {
 }
 
 
-@pytest.mark.parametrize("name", ONNX)
-def test_onnx_gives_the_same_rows(name):
+def onnx_case(name):
+    """Returns a layer and its bottoms for three images."""
     rng = np.random.default_rng([3, *name.encode()])
     num, number, classes = 3, 37, 5
     corner = rng.uniform(0, 0.6, (number, 2))
@@ -293,14 +300,37 @@ def test_onnx_gives_the_same_rows(name):
     arm = [rng.uniform(0, 1, (num, number * 2)), rng.normal(0, 0.3, (num, number * 4))]
     arrays += [array.astype(np.float32) for array in arm[: {"arm_conf": 1, "arm": 2}.get(name, 0)]]
     text = ONNX[name] if "code_type" in ONNX[name] else f"code_type: CENTER_SIZE {ONNX[name]}"
-    made = layer(f"num_classes: {classes} {text}")
+    return layer(f"num_classes: {classes} {text}"), arrays
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_onnx_gives_the_same_rows(name):
+    made, arrays = onnx_case(name)
     want = cases.run(made, [torch.from_numpy(array) for array in arrays])[1][0].numpy()
-    got = run_onnx(made, arrays)
+    (got,) = run_onnx(made, arrays)
     assert got.shape == want.shape
     assert want.shape[2] > 20 or name == "nothing"
     assert np.array_equal(got[..., :3], want[..., :3])
     # exp in float32 instead of double; coordinates below 2.
     np.testing.assert_allclose(got[..., 3:], want[..., 3:], atol=3e-7)
+    (fixed,) = run_onnx(made, arrays, "fixed")
+    assert fixed.shape[2] % 3 == 0
+    np.testing.assert_array_equal(fixed[fixed[..., 1] >= 0], got[got[..., 1] >= 0])
+    assert (fixed[fixed[..., 1] < 0] == -1).all()
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_onnx_boxes_and_scores_are_those_that_are_suppressed(name):
+    made, arrays = onnx_case(name)
+    bottoms = [torch.from_numpy(array) for array in arrays]
+    cases.run(made, bottoms)
+    boxes, scores = run_onnx(made, arrays, "boxes")
+    want = made._predictions(bottoms)
+    np.testing.assert_array_equal(scores, want.conf)
+    places = torch.meshgrid(torch.arange(3), torch.arange(37), torch.arange(5), indexing="ij")
+    expected = want.boxes(*(place.flatten() for place in places), made.rule()).reshape(3, 37, 5, 4)
+    # exp in float32 instead of double; coordinates below 2.
+    np.testing.assert_allclose(boxes, expected if name == "own" else expected[:, :, 0], atol=3e-7)
 
 
 @pytest.mark.parametrize(
