@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pyscratchdet import __version__
 from pyscratchdet.converters.onnx_simplify import replace, simplify
 from pyscratchdet.detect.detector import Preparation
-from pyscratchdet.errors import ConversionError, LayerError, NetError
+from pyscratchdet.errors import ConversionError
 from pyscratchdet.files import write_bytes
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.layers.detection_output import DetectionOutput
@@ -165,8 +165,8 @@ def export_onnx(
             scores `<top>_scores` before suppression; "raw", what DetectionOutput reads. For a net without
             DetectionOutput "decoded" are its outputs.
         opset: Version of the standard operators, one of OPSETS.
-        batch: The batch size, to which the net is reshaped; left out, the first axis of the inputs is open, unless the
-            net takes its own batch size only (a Reshape with `dim: 1`, say).
+        batch: The batch size, to which the net is reshaped; left out, the first axis of the inputs is open, but for
+            a net that is bound to its batch size (`NetPlan.fixed_batch`).
         picture: Take pictures and prepare them in the graph.
 
     Raises:
@@ -178,10 +178,10 @@ def export_onnx(
     if opset not in OPSETS:
         expected = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise ConversionError("this opset cannot be written", code="onnx.opset", expected=expected, found=opset)
-    if batch is None and not takes_any_batch(net):
-        batch = net.blob_shapes[net.input_names[0]][0]
-    if batch is not None:
-        _set_batch(net, batch)
+    if batch is None:
+        batch = net.plan.fixed_batch()
+    else:
+        net.reshape({name: (batch, *net.blob_shapes[name][1:]) for name in net.input_names})
     wanted = _wanted_blobs(net, outputs)
     graph = OnnxGraph()
     values: dict[int, str] = {}
@@ -220,24 +220,6 @@ def export_onnx(
     if all_blobs:
         return onnx.shape_inference.infer_shapes(model)
     return simplify(model, () if heads == "raw" else returned)
-
-
-def takes_any_batch(net: Net) -> bool:
-    """Returns whether the net can be built for other batch sizes than its own."""
-    if not net.input_names:
-        return False
-    number = net.blob_shapes[net.input_names[0]][0]
-    try:
-        _set_batch(net, 2 * number + 1)
-    except (LayerError, NetError):
-        return False
-    finally:
-        _set_batch(net, number)
-    return True
-
-
-def _set_batch(net: Net, number: int) -> None:
-    net.reshape({name: (number, *net.blob_shapes[name][1:]) for name in net.input_names})
 
 
 def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list[str]]:

@@ -142,6 +142,7 @@ class Layer(ABC):
     Attributes:
         shares_data: Whether the original makes the tops from the first bottom's memory (ShareData); set by `setup`.
         shares_diff: Whether their gradients are one memory too (ShareDiff).
+        fixed_batch: The batch size of the top where the file writes it out, whatever the bottom's is (Reshape).
     """
 
     type: ClassVar[str]
@@ -167,6 +168,7 @@ class Layer(ABC):
         self.num_tops = len(param.top)
         self._said_unwritten = False
         self.shares_data = self.shares_diff = False
+        self.fixed_batch: int | None = None
 
     def setup(self, bottoms: Sequence[Shape]) -> None:  # noqa: B027 - a hook that many types do without
         """Checks parameters against the bottoms' shapes and declares `self.blobs`; called once.
@@ -186,6 +188,19 @@ class Layer(ABC):
     @abstractmethod
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         """Returns the tops, differentiable with respect to bottoms and blobs; never changes a bottom in place."""
+
+    @property
+    def state(self) -> Any:
+        """What one pass leaves to the next besides weights, for an exact continuation: numbers, lists, dicts, arrays.
+
+        Types that carry something define it, with a setter that makes the layer go on from there. What a layer draws
+        from the net's own random stream is not part of it.
+        """
+        return None
+
+    @state.setter  # noqa: B027 - most types carry nothing
+    def state(self, state: Any) -> None:
+        pass
 
     def initial_tops(self) -> list[Tensor]:
         """Returns what the tops hold from set-up on; nothing but for types with `fills_at_setup`."""

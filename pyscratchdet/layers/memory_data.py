@@ -29,6 +29,16 @@ class MemoryData(Layer):
         if transform.mirror or (self.context.is_train and transform.crop_size):
             self.context.random.integer()
         self._data: np.ndarray | None = None
+        self._position = 0
+
+    @property
+    def state(self) -> int:
+        """The number of the next picture; `set_arrays` begins anew."""
+        return self._position
+
+    @state.setter
+    def state(self, state: int) -> None:
+        self._position = state
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [self._shape, self._shape[:1]]

@@ -90,7 +90,31 @@ class NetPlan:
                     self.reshape_layer(index)
         except PyScratchDetError:
             self.shapes, self.top_shapes = old_shapes, old_tops
+            for index, layer in enumerate(self.layers):
+                layer.reshape(self.bottom_shapes(index))  # what layers keep of shapes must fit again, too
             raise
+
+    def fixed_batch(self) -> int | None:
+        """Returns the batch size that the net is bound to, or None where it takes any; another one is tried.
+
+        A net is bound to its batch size by a Reshape that writes it out (`dim: 1`), or where a layer refuses another.
+        """
+        given = {self.graph.blob_names[blob]: self.shapes[blob] for blob in self.graph.inputs}
+        sizes = [shape[0] for shape in given.values() if shape]
+        if not sizes:
+            return None
+        larger = {name: (sizes[0] + 1, *shape[1:]) for name, shape in given.items() if shape[:1] == (sizes[0],)}
+        before = [self.bottom_shapes(index) for index in range(len(self.layers))]
+        try:
+            self.reshape(larger)
+        except PyScratchDetError:
+            return sizes[0]
+        is_fixed = any(
+            layer.fixed_batch is not None and self.bottom_shapes(index)[0][:1] != shapes[0][:1]
+            for index, (layer, shapes) in enumerate(zip(self.layers, before, strict=True))
+        )
+        self.reshape(given)
+        return sizes[0] if is_fixed else None
 
     def reshape_layer(self, index: int) -> None:
         """Works out the shapes of one layer's tops from those of its bottoms.
@@ -98,8 +122,31 @@ class NetPlan:
         Raises:
             LayerError: The layer cannot take them.
         """
-        with self.located(index):
-            self._set_tops(index, self.layers[index].reshape(self.bottom_shapes(index)))
+        try:
+            with self.located(index):
+                self._set_tops(index, self.layers[index].reshape(self.bottom_shapes(index)))
+        except LayerError as error:
+            self._blame_fixed_batch(index, error)
+            raise
+
+    def _blame_fixed_batch(self, index: int, error: LayerError) -> None:
+        """Raises the error at the layer before that made one batch size of another, where there is one."""
+        wanted = set(self.graph.nodes[index].bottoms)
+        for earlier in range(index - 1, -1, -1):
+            node, size = self.graph.nodes[earlier], self.layers[earlier].fixed_batch
+            if not wanted.intersection(node.tops):
+                continue
+            wanted.update(node.bottoms)
+            found = self.shapes[node.bottoms[0]][:1] if size is not None else ()
+            if found and found != (size,):
+                with self.located(earlier):
+                    raise self.layers[earlier].fail(
+                        f'the shape fixes the batch size, and layer "{error.layer}" cannot go on: {error.message}',
+                        "fixed-batch",
+                        expected=size,
+                        found=found[0],
+                        hint="write dim: 0, which copies the batch size, or run the net with the size that is fixed",
+                    ) from error
 
     @contextmanager
     def located(self, index: int) -> Iterator[None]:

@@ -10,6 +10,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from pyscratchdet.layers.base import BlobSpec, Count, Layer, Shape, exactly, register
 from pyscratchdet.layers.fillers import fill
 from pyscratchdet.lazy import F, Tensor, torch
@@ -22,7 +24,7 @@ class Recurrent(Layer):
     the state before the first step, each (1, N, D). cont is 0 where a sequence starts (the state is forgotten) and 1
     where it goes on. Tops: the outputs (T, N, D) and with `expose_hidden` the state after the last step.
 
-    Without `expose_hidden` the state goes over to the next forward pass, as in the original; it is zero at first and
+    Without `expose_hidden` the next forward pass starts from this state, as in the original; it is zero at first and
     whenever N changes. No gradient passes through a state from outside, exposed or not.
 
     Class attributes:
@@ -47,7 +49,7 @@ class Recurrent(Layer):
         self.no_gradient = frozenset({1, *range(2 + self.has_static, len(bottoms))})  # type: ignore[misc]
         self._check(bottoms)
         self.num_steps = bottoms[0][0]
-        self.state: list[Tensor] = []
+        self._carried: list[Tensor] = []
         self.blobs = self._filled(self.blob_shapes(bottoms))
 
     @abstractmethod
@@ -104,8 +106,18 @@ class Recurrent(Layer):
         state = [blob.detach() for blob in state]
         if self.num_exposed:
             return [output, *(blob[None] for blob in state)]
-        self.state = state
+        # Not in half precision, which numpy lacks in part: a resumed run must start from the same numbers.
+        self._carried = [blob if blob.dtype == torch.float64 else blob.float() for blob in state]
         return [output]
+
+    @property
+    def state(self) -> list[np.ndarray]:
+        """The state after the last step; nothing before the first pass and with `expose_hidden`."""
+        return [blob.cpu().numpy() for blob in self._carried]
+
+    @state.setter
+    def state(self, state: Sequence[np.ndarray]) -> None:
+        self._carried = [torch.from_numpy(np.array(array)) for array in state]
 
     @abstractmethod
     def steps(
@@ -127,9 +139,9 @@ class Recurrent(Layer):
         if self.num_exposed:
             return [bottom.detach()[0] for bottom in bottoms[2 + self.has_static :]]
         zero = bottoms[0].new_zeros(bottoms[0].shape[1], self.num_output)
-        if not self.state or self.state[0].shape != zero.shape:
+        if not self._carried or self._carried[0].shape != zero.shape:
             return [zero] * self.num_states
-        return [blob.to(zero.device) for blob in self.state]
+        return [blob.to(zero.device) for blob in self._carried]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         num_steps, batch = bottoms[0][:2]

@@ -45,6 +45,8 @@ class Reshape(Layer):
             expected = f"{math.prod(bottom)} values"
             raise self.fail("the new shape has another size", "shape", expected=expected, found=math.prod(top))
         self._start = start
+        is_fixed = start == 0 and bool(self.dims) and self.dims[0] > 0
+        self.fixed_batch = self.dims[0] if is_fixed else None
         self.shape = tuple(top)
         return [self.shape]
 

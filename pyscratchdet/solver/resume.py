@@ -1,25 +1,26 @@
-"""What an exact continuation needs beyond Caffe's files: data layers, random streams, losses, as JSON values."""
+"""What an exact continuation needs beyond Caffe's files: layers' states, random streams, losses, as JSON values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from pyscratchdet.errors import SolverError
+from pyscratchdet.layers.base import Layer
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import LayerModule, Net
 from pyscratchdet.solver.smoothing import SmoothedLoss
 from pyscratchdet.solver.snapshot import decode_array, encode_array
 
 
-class DataPosition:
-    """How far a net's data layers have come.
+class CarriedState:
+    """What the layers of a net leave from one pass to the next.
 
-    A layer whose batches depend on the past has either a property `state` (plain numbers and lists; assigning it makes
-    the layer go on from there) or a method `skip(num_batches)`, for which batches are counted here. Layers that draw
-    from the net's own random stream alone need neither.
+    A layer that carries something has either a `state` (`Layer.state`) or a method `skip(num_batches)`, for which
+    batches are counted here. Layers that draw from the net's own random stream alone need neither.
     """
 
     def __init__(self, net: Net) -> None:
@@ -31,29 +32,29 @@ class DataPosition:
             module.register_forward_hook(self._count)
 
     def collect(self) -> dict[str, Any]:
-        """Returns the position."""
+        """Returns the state."""
         return {
-            "states": {name: layer.state for name, layer in self._with_state.items()},
+            "states": {name: _to_json(layer.state) for name, layer in self._with_state.items()},
             "batches": dict(self._batches),
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Goes to the position that `collect` returned.
+        """Goes to the state that `collect` returned.
 
         Raises:
-            SolverError: The net has other data layers now, or is further already.
+            SolverError: Other layers carry something now, or the net is further already.
         """
         mine, theirs = {*self._with_state, *self._counted}, {*kept["states"], *kept["batches"]}
         if mine != theirs:
             raise SolverError(
-                "the snapshot was made with other data layers",
+                "the snapshot was made with other layers that carry a state (data layers, LSTM, RNN)",
                 code="solver.resume",
                 expected=", ".join(sorted(mine)) or "none",
                 found=", ".join(sorted(theirs)) or "none",
-                hint="remove the .resume file beside it to start the data anew",
+                hint="remove the .resume file beside it to start these anew",
             )
         for name, state in kept["states"].items():
-            self._with_state[name].state = state
+            self._with_state[name].state = _from_json(state)
         for name, batches in kept["batches"].items():
             missing = batches - self._batches[name]
             if missing < 0:
@@ -80,14 +81,14 @@ class RunState:
     """
 
     def __init__(self, nets: Sequence[Net], random: CaffeRandom, losses: SmoothedLoss) -> None:
-        self._positions = [DataPosition(net) for net in nets]
+        self._carried = [CarriedState(net) for net in nets]
         self._random = random
         self._losses = losses
 
     def collect(self) -> dict[str, Any]:
         """Returns the state."""
         return {
-            "data": [position.collect() for position in self._positions],
+            "data": [carried.collect() for carried in self._carried],
             "random": self._random.state,
             "torch": encode_array(torch.get_rng_state().numpy()),
             "losses": self._losses.state(),
@@ -98,15 +99,31 @@ class RunState:
         """Goes to the state that `collect` returned.
 
         Raises:
-            SolverError: The nets have other data layers now, or are further already.
+            SolverError: Other layers of the nets carry something now, or the nets are further already.
         """
-        for position, state in zip(self._positions, kept["data"], strict=False):
-            position.restore(state)
+        for carried, state in zip(self._carried, kept["data"], strict=False):
+            carried.restore(state)
         self._random.state = kept["random"]
         torch.set_rng_state(torch.from_numpy(decode_array(kept["torch"])))
         self._losses.restore(kept["losses"])
         self._losses.first = kept["first_loss"]
 
 
-def _has_state(layer: Any) -> bool:
-    return isinstance(getattr(type(layer), "state", None), property)
+def _has_state(layer: Layer) -> bool:
+    return type(layer).state is not Layer.state
+
+
+def _to_json(value: Any) -> Any:
+    """Returns a layer's state with its arrays encoded; `_from_json` is the way back."""
+    if isinstance(value, np.ndarray):
+        return encode_array(value)
+    if isinstance(value, dict):
+        return {key: _to_json(item) for key, item in value.items()}
+    return [_to_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        is_array = value.keys() == {"dtype", "shape", "base64"}
+        return decode_array(value) if is_array else {key: _from_json(item) for key, item in value.items()}
+    return [_from_json(item) for item in value] if isinstance(value, list) else value

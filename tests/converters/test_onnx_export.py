@@ -21,7 +21,6 @@ from pyscratchdet.converters.onnx_export import (
     export_onnx,
     raw_heads,
     save_onnx,
-    takes_any_batch,
 )
 from pyscratchdet.detect.detector import Preparation
 from pyscratchdet.errors import ConversionError
@@ -299,8 +298,8 @@ def test_a_net_with_a_batch_size_of_its_own_declares_it():
     text = detector().replace("shape { dim: 0 dim: -1 dim: 3 }", "shape { dim: 1 dim: -1 dim: 3 }")
     assert text != detector()
     net = small_net(text)
-    assert not takes_any_batch(net)
-    assert takes_any_batch(small_net())
+    assert net.plan.fixed_batch() == 1
+    assert small_net().plan.fixed_batch() is None
     model = export_onnx(net)
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     inputs = {"data": noise((1, 3, 22, 26)) / 100}
