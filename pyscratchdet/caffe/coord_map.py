@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.caffe.net_spec import Top, layers
+from pyscratchdet.layers.base import layer_types
 
 Map = tuple[int | None, Any, Any]
 
 _IDENTITY: Map = (None, 1, 0)
-_POINTWISE = {"AbsVal", "BatchNorm", "Bias", "BNLL", "Dropout", "ELU", "Eltwise", "Exp", "Log", "LRN", "MVN", "Power"}
-_POINTWISE |= {"PReLU", "ReLU", "Scale", "Sigmoid", "Split", "TanH", "Threshold"}
 _LEGACY = frozenset(f"{name}_{side}" for name in ("pad", "kernel", "stride") for side in "hw")
 
 
@@ -35,15 +34,16 @@ def coord_map(fn: Any) -> Map:
     Raises:
         UndefinedMapException: The layer's type has none.
     """
-    if fn.type_name in _POINTWISE:
+    kind = layer_types()[fn.type_name].coordinates if fn.type_name in layer_types() else ""
+    if kind == "same":
         return _IDENTITY
-    if fn.type_name == "Crop":
+    if kind == "cut":
         params = fn.params.get("crop_param", fn.params)
         return params.get("axis", 2) - 1, 1, -np.atleast_1d(params.get("offset", 0))
-    if fn.type_name not in ("Convolution", "Pooling", "Im2col", "Deconvolution"):
+    if not kind:
         raise UndefinedMapException(fn.type_name)
     axis, stride, extent, pad = conv_params(fn)
-    if fn.type_name == "Deconvolution":
+    if kind == "transposed":
         return axis, stride, (extent - 1) / 2 - pad
     return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.layers.loss import check_one_label_each, class_indices
@@ -18,9 +19,9 @@ class Accuracy(Layer):
     class is the better one. There is no gradient.
     """
 
-    bottoms = exactly(2)
-    tops = Count(1, 2)
-    no_gradient = frozenset({0, 1})
+    bottoms: ClassVar[Count] = exactly(2)
+    tops: ClassVar[Count] = Count(1, 2)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({0, 1})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.accuracy_param

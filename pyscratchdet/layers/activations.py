@@ -21,6 +21,7 @@ from pyscratchdet.lazy import F, Tensor, torch
 class _Elementwise(Layer):
     """One bottom of any shape, a top of the same shape; where ONNX has the function, `onnx_type` names it."""
 
+    coordinates: ClassVar[str] = "same"
     onnx_type: ClassVar[str]
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -247,5 +248,7 @@ class Threshold(_Elementwise):
         return torch.gt(x, self.param.threshold_param.threshold).to(x.dtype)
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        from onnx import TensorProto
+
         threshold = graph.constant(np.array(self.param.threshold_param.threshold, np.float32))
-        return graph.node("Cast", graph.node("Greater", [bottoms[0], threshold]), to=1)  # TensorProto.FLOAT
+        return graph.node("Cast", graph.node("Greater", [bottoms[0], threshold]), to=TensorProto.FLOAT)

@@ -53,6 +53,8 @@ class ArgMax(Layer):
         return [(torch.cat([places, ordered], 1) if self.with_values else places).view(self.shape)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        from onnx import TensorProto
+
         bottom, size = bottoms[0], self._size(graph.shape(bottoms[0]))
         if not self.has_axis:
             bottom = graph.node("Flatten", [bottom], axis=1)[0]
@@ -61,7 +63,7 @@ class ArgMax(Layer):
         reversed_ = graph.node("Slice", [bottom, *reverse])[0]
         ordered, places = graph.node("TopK", [reversed_, number], num_outputs=2, axis=self.dim)
         places = graph.node("Sub", [graph.constant(np.array(size - 1, np.int64)), places])[0]
-        places = graph.node("Cast", [places], to=1)[0]  # TensorProto.FLOAT
+        places = graph.node("Cast", [places], to=TensorProto.FLOAT)[0]
         if self.has_axis:
             return [ordered if self.with_values else places]
         top = graph.node("Concat", [places, ordered], axis=1)[0] if self.with_values else places

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, exactly, register
 from pyscratchdet.lazy import Tensor
 
 
@@ -18,7 +19,7 @@ class Axpy(Layer):
     (Hu et al., Squeeze-and-Excitation Networks, section 3).
     """
 
-    bottoms = exactly(3)
+    bottoms: ClassVar[Count] = exactly(3)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         factors, x, y = bottoms

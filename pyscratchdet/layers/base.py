@@ -136,6 +136,9 @@ class Layer(ABC):
         reads_shapes: True when the tops depend on nothing but the bottoms' shapes.
         sums_many: True when a top's value is a sum over many terms, whose float32 rounding depends on their order.
         makes_detections: True when the first top's rows are detections, those of equal score in any order.
+        coordinates: How positions along the spatial axes of a top relate to the bottom's: "same", "window" (one slides
+            over the bottom), "transposed" (the way back of a window), "cut" (an offset), or "" for none of these.
+        top_is_free: True when gradients need no value of the top, so that a layer behind may write over it.
         settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
         fills_at_setup: True when tops have values from set-up on, and those of constant fillers stay (DummyData).
 
@@ -158,6 +161,8 @@ class Layer(ABC):
     reads_shapes: ClassVar[bool] = False
     sums_many: ClassVar[bool] = False
     makes_detections: ClassVar[bool] = False
+    coordinates: ClassVar[str] = ""
+    top_is_free: ClassVar[bool] = False
     settings: ClassVar[str] = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:
@@ -201,6 +206,14 @@ class Layer(ABC):
     @state.setter  # noqa: B027 - most types carry nothing
     def state(self, state: Any) -> None:
         pass
+
+    def write_over(self, bottom: Tensor) -> Tensor | None:
+        """Computes the top in the bottom's memory and returns it; None, without a change, where it cannot."""
+        return None
+
+    def takes_in(self, after: Layer) -> bool:
+        """Whether the method `normalize` computes this layer and one right behind in one pass."""
+        return False
 
     def initial_tops(self) -> list[Tensor]:
         """Returns what the tops hold from set-up on; nothing but for types with `fills_at_setup`."""

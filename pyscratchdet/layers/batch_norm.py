@@ -9,6 +9,7 @@ import numpy as np
 
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.scale import Scale
 from pyscratchdet.lazy import Tensor, torch
 
 
@@ -24,6 +25,8 @@ class BatchNorm(Layer):
     With the context's option `sync_batchnorm` the batch is that of all processes that train together.
     """
 
+    top_is_free: ClassVar[bool] = True
+    coordinates: ClassVar[str] = "same"
     sums_many: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -56,6 +59,12 @@ class BatchNorm(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         return [self.normalize(bottoms[0], blobs)]
+
+    def takes_in(self, after: Layer) -> bool:
+        """True for a Scale with one factor, and perhaps one summand, per channel."""
+        if not isinstance(after, Scale) or after.param.scale_param.axis != 1:
+            return False
+        return bool(after.blobs) and all(spec.shape == self.blobs[0].shape for spec in after.blobs)
 
     def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
         if not self.use_global_stats:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, exactly, register
 from pyscratchdet.lazy import Tensor, torch
 
 
@@ -15,8 +16,8 @@ class BatchReindex(Layer):
     Bottoms: x (N, ...) and index (M), cut off to whole numbers in [0, N). Top: (M, ...).
     """
 
-    bottoms = exactly(2)
-    no_gradient = frozenset({1})
+    bottoms: ClassVar[Count] = exactly(2)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({1})
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[1]) != 1:

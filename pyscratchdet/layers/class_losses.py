@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -73,8 +74,8 @@ class InfogainLoss(Loss):
     H is the third bottom (1, 1, C, C) or, with two bottoms, the BlobProto in `infogain_loss_param.source`.
     """
 
-    bottoms = Count(2, 3)
-    no_gradient = frozenset({1, 2})
+    bottoms: ClassVar[Count] = Count(2, 3)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({1, 2})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         if len(bottoms) == 2:

@@ -73,6 +73,7 @@ class Window:
 class _Convolution(Layer):
     """What both directions share; blobs `weight` and, with `bias_term`, `bias`."""
 
+    top_is_free: ClassVar[bool] = True
     bottoms: ClassVar[Count] = at_least(1)
     tops: ClassVar[Count] = at_least(1)
     settings: ClassVar[str] = "convolution_param"
@@ -189,6 +190,7 @@ class _Convolution(Layer):
 class Convolution(_Convolution):
     """Cross-correlation with zero padding; bottoms (..., C, spatial axes), weight (num_output, C / group, kernel)."""
 
+    coordinates: ClassVar[str] = "window"
     _onnx_type: ClassVar[str] = "Conv"
     _torch_name: ClassVar[str] = "conv"
     sums_many: ClassVar[bool] = True
@@ -228,6 +230,7 @@ class DepthwiseConvolution(Convolution):
 class Deconvolution(_Convolution):
     """The transpose of Convolution: weight (C, num_output / group, kernel), as in the original and in PyTorch."""
 
+    coordinates: ClassVar[str] = "transposed"
     _onnx_type: ClassVar[str] = "ConvTranspose"
     _torch_name: ClassVar[str] = "conv_transpose"
     sums_many: ClassVar[bool] = True

@@ -15,6 +15,7 @@ from pyscratchdet.lazy import Tensor
 class Crop(Layer):
     """From `axis` (default 2) on, the second bottom's size is cut out of the first at `offset` (one, or one each)."""
 
+    coordinates: ClassVar[str] = "cut"
     bottoms: ClassVar[Count] = exactly(2)
     no_gradient: ClassVar[frozenset[int]] = frozenset({1})
 

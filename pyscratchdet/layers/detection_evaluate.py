@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.layers.loss import legacy_shape
 from pyscratchdet.lazy import Tensor, torch
 
@@ -24,8 +25,8 @@ class DetectionEvaluate(Layer):
     with detections, and start again after the last.
     """
 
-    bottoms = exactly(2)
-    no_gradient = frozenset({0, 1})
+    bottoms: ClassVar[Count] = exactly(2)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({0, 1})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.evaluate_param = self.param.detection_evaluate_param

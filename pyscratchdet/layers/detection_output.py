@@ -41,8 +41,8 @@ class DetectionOutput(Layer):
     `detect` does); a fourth bottom that is then the picture is left alone.
     """
 
-    bottoms = Count(3, 5)
-    no_gradient = frozenset(range(5))
+    bottoms: ClassVar[Count] = Count(3, 5)
+    no_gradient: ClassVar[frozenset[int]] = frozenset(range(5))
     makes_detections: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

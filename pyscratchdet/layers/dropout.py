@@ -16,6 +16,7 @@ class Dropout(Layer):
     On the CPU the mask is the one the original draws from the net's random stream; elsewhere PyTorch draws it.
     """
 
+    coordinates: ClassVar[str] = "same"
     copies_bottom: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -25,6 +25,7 @@ class Eltwise(Layer):
     `stable_prod_grad` changes nothing here: the gradient never divides by a bottom.
     """
 
+    coordinates: ClassVar[str] = "same"
     bottoms: ClassVar[Count] = at_least(2)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, at_least, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, at_least, register
 from pyscratchdet.lazy import Tensor
 
 
@@ -18,8 +19,8 @@ class Filter(Layer):
     (M, ...) with the M kept items; before data is there N is reported, as in the original. M may be 0.
     """
 
-    bottoms = at_least(2)
-    tops = at_least(1)
+    bottoms: ClassVar[Count] = at_least(2)
+    tops: ClassVar[Count] = at_least(1)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         if self.num_tops != len(bottoms) - 1:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from pyscratchdet.files import atomic_path
-from pyscratchdet.layers.base import Layer, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.layers.loss import legacy_shape
 from pyscratchdet.lazy import Tensor
 
@@ -20,9 +21,9 @@ class HDF5Output(Layer):
     FileError.
     """
 
-    bottoms = exactly(2)
-    tops = exactly(0)
-    no_gradient = frozenset({0, 1})
+    bottoms: ClassVar[Count] = exactly(2)
+    tops: ClassVar[Count] = exactly(0)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({0, 1})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         if not self.param.hdf5_output_param.file_name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from pyscratchdet.lazy import F, Tensor, torch
 @register("Im2col")
 class Im2col(Layer):
     """(..., C, spatial axes) -> (..., C * kernel size, positions), kernel offsets within the channel, row by row."""
+
+    coordinates: ClassVar[str] = "window"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.channel_axis = self.axis(self.param.convolution_param.axis, len(bottoms[0]))

@@ -92,6 +92,8 @@ class Embed(Layer):
         return [top + blobs[1] if len(blobs) > 1 else top]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
-        index = graph.node("Cast", bottoms, to=7)[0]  # TensorProto.INT64
+        from onnx import TensorProto
+
+        index = graph.node("Cast", bottoms, to=TensorProto.INT64)[0]
         top = graph.node("Gather", [blobs[0], index], axis=0)
         return graph.node("Add", [top[0], blobs[1]]) if len(blobs) > 1 else top

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
-from pyscratchdet.layers.base import Layer, Shape, exactly
+from pyscratchdet.layers.base import Count, Layer, Shape, exactly
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
@@ -15,10 +16,10 @@ LossParameter = caffe_pb2.LossParameter
 class Loss(Layer):
     """Base of losses: bottoms are predictions and labels, the first top is a scalar (0 axes) made up if not named."""
 
-    bottoms = exactly(2)
-    auto_tops = True
-    is_loss = True
-    no_gradient = frozenset({1})
+    bottoms: ClassVar[Count] = exactly(2)
+    auto_tops: ClassVar[bool] = True
+    is_loss: ClassVar[bool] = True
+    no_gradient: ClassVar[frozenset[int]] = frozenset({1})
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:

@@ -19,6 +19,7 @@ class LRN(Layer):
     WITHIN_CHANNEL: y = x / (1 + alpha * mean of x^2 over a square window, zeros outside)^beta; k is not used.
     """
 
+    coordinates: ClassVar[str] = "same"
     sums_many: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pyscratchdet.layers.base import Count, Shape, register
 from pyscratchdet.layers.loss import Loss, LossParameter, legacy_shape, normalization, normalizer
@@ -31,8 +31,8 @@ class MultiBoxLoss(Loss):
     instead of others at their positions; equal losses at the border of what mining takes go to the lowest index.
     """
 
-    bottoms = Count(4, 6)
-    no_gradient = frozenset({2, 3, 4, 5})
+    bottoms: ClassVar[Count] = Count(4, 6)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({2, 3, 4, 5})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.loss_param = self.param.multibox_loss_param

@@ -19,6 +19,7 @@ class MVN(Layer):
     the whole divisor for the root of a variance.
     """
 
+    coordinates: ClassVar[str] = "same"
     sums_many: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -47,6 +47,7 @@ class Pooling(Layer):
     proportional to it, in TEST the mean weighted by itself.
     """
 
+    coordinates: ClassVar[str] = "window"
     tops: ClassVar[Count] = Count(1, 2)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -113,6 +114,8 @@ class Pooling(Layer):
         return [self._fill_empty(self._cut(top), 0.0), self._fill_empty(mask, -1.0)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        from onnx import TensorProto
+
         if self.method == STOCHASTIC:
             raise ConversionError(
                 "stochastic pooling has no ONNX form", code="onnx.unsupported", layer=self.name, layer_type=self.type
@@ -130,7 +133,7 @@ class Pooling(Layer):
                 tops = graph.node("Mul", [*tops, graph.constant(self._clipped_ratio())])
         if self.num_tops > 1:  # ONNX counts through the whole blob, the original through one picture
             area = graph.constant(np.array(self.size[0] * self.size[1], np.int64))
-            tops[1] = graph.node("Cast", graph.node("Mod", [tops[1], area]), to=1)[0]  # TensorProto.FLOAT
+            tops[1] = graph.node("Cast", graph.node("Mod", [tops[1], area]), to=TensorProto.FLOAT)[0]
         if any(self.empty):
             pads = graph.constant(np.array([0] * 6 + list(self.empty), np.int64))
             fills = [graph.constant(np.array(value, np.float32)) for value in (0, -1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from pyscratchdet.proto import caffe_pb2
 @register("PReLU")
 class PReLU(Layer):
     """y = max(x, 0) + slope * min(x, 0); blob `weight` has one slope per channel, or one in all (`channel_shared`)."""
+
+    coordinates: ClassVar[str] = "same"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param, bottom = self.param.prelu_param, bottoms[0]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, exactly, register
 from pyscratchdet.layers.loss import legacy_shape
 from pyscratchdet.lazy import Tensor, torch
 
@@ -23,8 +23,8 @@ class PriorBox(Layer):
 
     reads_shapes: ClassVar[bool] = True
 
-    bottoms = exactly(2)
-    no_gradient = frozenset({0, 1})
+    bottoms: ClassVar[Count] = exactly(2)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({0, 1})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         from pyscratchdet.boxes.priors import aspect_ratios, prior_sizes

@@ -14,12 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pyscratchdet.errors import Position
-from pyscratchdet.layers.base import BlobSpec, Layer, Shape, at_least, register
+from pyscratchdet.layers.base import BlobSpec, Count, Layer, Shape, at_least, register
 from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
 
@@ -162,8 +162,8 @@ class Python(Layer):
     found as any import is: beside the script, in the working folder of `python -m`, on PYTHONPATH.
     """
 
-    bottoms = at_least(0)
-    tops = at_least(0)
+    bottoms: ClassVar[Count] = at_least(0)
+    tops: ClassVar[Count] = at_least(0)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.user = self._user_layer()

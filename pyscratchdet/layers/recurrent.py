@@ -154,9 +154,9 @@ class Recurrent(Layer):
 class RNN(Recurrent):
     """h = tanh(W_hh (cont * h) + W_xh x + b_h [+ W_xh_static s]), output tanh(W_ho h + b_o); the state is h."""
 
-    bottoms = Count(2, 4)
-    tops = Count(1, 2)
-    num_states = 1
+    bottoms: ClassVar[Count] = Count(2, 4)
+    tops: ClassVar[Count] = Count(1, 2)
+    num_states: ClassVar[int] = 1
 
     def blob_shapes(self, bottoms: Sequence[Shape]) -> dict[str, Shape]:
         d = self.num_output
@@ -183,9 +183,9 @@ class LSTM(Recurrent):
     Rows of the weights: input, forget, output gate, then the cell's input, D each; PyTorch's order is i, f, g, o.
     """
 
-    bottoms = Count(2, 5)
-    tops = Count(1, 3)
-    num_states = 2
+    bottoms: ClassVar[Count] = Count(2, 5)
+    tops: ClassVar[Count] = Count(1, 3)
+    num_states: ClassVar[int] = 2
 
     def blob_shapes(self, bottoms: Sequence[Shape]) -> dict[str, Shape]:
         rows = 4 * self.num_output
@@ -215,9 +215,9 @@ class LSTMUnit(Layer):
     Bottoms: c_prev (1, N, D), gates (1, N, 4D) in the order i, f, o, g, and cont (1, N). Tops: c and h (1, N, D).
     """
 
-    bottoms = exactly(3)
-    tops = exactly(2)
-    no_gradient = frozenset({2})
+    bottoms: ClassVar[Count] = exactly(3)
+    tops: ClassVar[Count] = exactly(2)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({2})
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         cell = bottoms[0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
-from pyscratchdet.layers.base import Shape, exactly, register
+from pyscratchdet.layers.base import Count, Shape, exactly, register
 from pyscratchdet.layers.loss import Loss, LossParameter, ignore_label, legacy_shape, normalization, normalizer
 from pyscratchdet.lazy import F, Tensor, torch
 
@@ -14,7 +15,7 @@ from pyscratchdet.lazy import F, Tensor, torch
 class EuclideanLoss(Loss):
     """sum((a - b)^2) / 2N, differentiable in both bottoms (euclidean_loss_layer.cpp)."""
 
-    no_gradient = frozenset()
+    no_gradient: ClassVar[frozenset[int]] = frozenset()
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)
@@ -40,7 +41,7 @@ class SmoothL1Loss(Loss):
     Differentiable in both bottoms. Weights as a third bottom, which Fast R-CNN has, are refused as by SSD's Caffe.
     """
 
-    no_gradient = frozenset()
+    no_gradient: ClassVar[frozenset[int]] = frozenset()
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         sigma = self.param.smooth_l1_loss_param.sigma
@@ -67,8 +68,8 @@ class ContrastiveLoss(Loss):
     `legacy_version` dissimilar pairs count max(margin - d^2, 0). The gradient divides by d + 1e-4, as the original's.
     """
 
-    bottoms = exactly(3)
-    no_gradient = frozenset({2})
+    bottoms: ClassVar[Count] = exactly(3)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({2})
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)

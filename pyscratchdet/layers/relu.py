@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
-from pyscratchdet.lazy import F, Tensor
+from pyscratchdet.lazy import F, Tensor, torch
 
 
 @register("ReLU")
 class ReLU(Layer):
     """y = max(x, 0) + negative_slope * min(x, 0); any shape."""
+
+    coordinates: ClassVar[str] = "same"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.negative_slope = self.param.relu_param.negative_slope
@@ -22,6 +25,9 @@ class ReLU(Layer):
         if self.negative_slope == 0:
             return [F.relu(bottoms[0])]
         return [F.leaky_relu(bottoms[0], self.negative_slope)]
+
+    def write_over(self, bottom: Tensor) -> Tensor | None:
+        return None if self.negative_slope else torch.relu_(bottom)
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         if self.negative_slope == 0:

@@ -15,6 +15,7 @@ from pyscratchdet.proto import caffe_pb2
 class _Broadcast(Layer):
     """A second operand laid over some axes of the first bottom: the second bottom, or else a learned blob."""
 
+    coordinates: ClassVar[str] = "same"
     bottoms: ClassVar[Count] = Count(1, 2)
 
     def _operand(self, bottom: Shape, axis: int, num_axes: int) -> Shape:
@@ -57,6 +58,8 @@ class _Broadcast(Layer):
 @register("Scale")
 class Scale(_Broadcast):
     """y = x * scale (+ bias), the scale being blob `weight` or the second bottom, the bias blob `bias`."""
+
+    top_is_free: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.scale_param

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
-from pyscratchdet.layers.base import Shape, exactly, register
+from pyscratchdet.layers.base import Count, Shape, exactly, register
 from pyscratchdet.layers.loss import (
     Loss,
     LossParameter,
@@ -31,7 +32,7 @@ class SoftmaxWithLoss(Loss):
     the loss weights): add a Softmax layer.
     """
 
-    tops = exactly(1)
+    tops: ClassVar[Count] = exactly(1)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.ignored = ignore_label(self.param.loss_param)

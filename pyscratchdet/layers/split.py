@@ -13,6 +13,7 @@ from pyscratchdet.lazy import Tensor
 class Split(Layer):
     """Every top is the bottom; gradients add up. Tops are tensors of their own, so that each has a gradient."""
 
+    coordinates: ClassVar[str] = "same"
     copies_bottom: ClassVar[bool] = True
     tops: ClassVar[Count] = at_least(1)
 

@@ -72,6 +72,8 @@ class Upsample(Layer):
         return [plane.scatter(2, places, bottom.flatten(2)).view(*bottom.shape[:2], height, width)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        from onnx import TensorProto
+
         if not self.has_places:
             scales = graph.constant(np.array([1, 1, *self.scales], np.float32))
             return graph.node(
@@ -87,7 +89,7 @@ class Upsample(Layer):
             return graph.constant(np.array(values, np.int64))
 
         values, places = (graph.node("Reshape", [bottom, integers(0, 0, -1)])[0] for bottom in bottoms)
-        indices = graph.node("Cast", [places], to=7)  # TensorProto.INT64
+        indices = graph.node("Cast", [places], to=TensorProto.INT64)
         planes = graph.node("Slice", [*graph.node("Shape", [bottoms[0]]), integers(0), integers(2)])
         shape = graph.node("Concat", [*planes, integers(height * width)], axis=0)
         zeros = graph.node("Expand", [graph.constant(np.zeros(1, np.float32)), *shape])

@@ -184,19 +184,17 @@ class Net(nn.Module):
         return self
 
     def work_in_place(self) -> None:
-        """Lets ReLU layers that the net file has in place write over what is before them, which spares a copy each.
+        """Lets layers that the net file has in place (ReLU) write over what is before them, which spares a copy each.
 
-        Where only it reads its bottom, and gradients do not need that: behind convolutions and normalisation. Hooks
+        Where only they read their bottom, and gradients do not need it: behind convolutions and normalisation. Hooks
         that keep the tops of those layers then see ReLU's.
         """
         nodes, layers = self.plan.graph.nodes, self.plan.layers
         self._in_place = frozenset(
             index
             for index, (before, node) in enumerate(pairwise(nodes), 1)
-            if node.type == "ReLU"
-            and before.type in ("Convolution", "Deconvolution", "BatchNorm", "Scale")
+            if layers[index - 1].top_is_free
             and before.tops == node.bottoms == node.tops
-            and not layers[index].negative_slope  # type: ignore[attr-defined]
             and not self._cut[index]
             and index not in self._rewritten
         )
@@ -215,8 +213,8 @@ class Net(nn.Module):
                 (bottom,) = self._bottoms(values, index)
                 tops = [module.layer.normalize(bottom, module.blobs, *scale.blobs)]  # type: ignore[attr-defined]
                 done = index + 1
-            elif index in self._in_place:
-                tops = [torch.relu_(values[node.bottoms[0]])]  # type: ignore[arg-type]
+            elif index in self._in_place and (top := module.layer.write_over(values[node.bottoms[0]])) is not None:  # type: ignore[arg-type]
+                tops = [top]
             elif node.type == "Input":
                 tops = [given[self.plan.graph.blob_names[blob]] for blob in node.tops]
             else:
@@ -415,13 +413,9 @@ def _normalize_and_scale_pairs(plan: NetPlan, modules: Sequence[LayerModule]) ->
     pairs = {}
     nodes = plan.graph.nodes
     for index, (node, after) in enumerate(pairwise(nodes)):
-        if node.type != "BatchNorm" or after.type != "Scale" or after.bottoms != node.tops:
-            continue
-        if index in plan.storage.rewritten:
+        if after.bottoms != node.tops or any(node.loss_weights) or index in plan.storage.rewritten:
             continue  # others see what lies between
-        per_channel = [spec.shape == plan.layers[index].blobs[0].shape for spec in plan.layers[index + 1].blobs]
-        at_channels = after.param.scale_param.axis == 1 and len(plan.top_shapes[index][0]) > 1
-        if per_channel and all(per_channel) and at_channels and not any(node.loss_weights):
+        if plan.layers[index].takes_in(plan.layers[index + 1]) and len(plan.top_shapes[index][0]) > 1:
             pairs[index] = modules[index + 1]
     return pairs
 
