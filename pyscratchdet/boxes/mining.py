@@ -22,7 +22,7 @@ def confidence_losses(scores: Tensor, labels: Tensor | int, logistic: bool) -> T
 
     Args:
         scores: (R, C) before the softmax or sigmoid.
-        labels: (R,) int64, or one for all; -1 is no class (logistic only).
+        labels: (R,) int64, or one for all; -1 stands for no class (logistic only).
         logistic: Sigmoid cross-entropy over all classes instead of softmax.
 
     Returns:

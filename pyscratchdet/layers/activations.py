@@ -177,7 +177,9 @@ class Power(_Elementwise):
                 self.value = 1.0 if self.power == 0 else math.pow(self.shift, self.power)
             except (ValueError, OverflowError):
                 found = f"{self.shift} ^ {self.power}"
-                raise self.fail("the constant is no number", "power", expected="a real result", found=found) from None
+                raise self.fail(
+                    "the constant is not a number", "power", expected="a real result", found=found
+                ) from None
 
     def apply(self, x: Tensor) -> Tensor:
         if self.is_constant:

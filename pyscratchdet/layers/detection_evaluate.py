@@ -34,7 +34,7 @@ class DetectionEvaluate(Layer):
             raise self.fail("num_classes is missing", "num-classes", expected="at least 1", found=param.num_classes)
         self.background = (param.background_label_id + (1 << 31)) % (1 << 32) - (1 << 31)
         if not -1 <= self.background < param.num_classes:
-            raise self.fail("background_label_id is no class", "background", found=self.background)
+            raise self.fail("background_label_id is not one of the classes", "background", found=self.background)
         if not param.overlap_threshold > 0:
             raise self.fail("overlap_threshold must be positive", "overlap-threshold", found=param.overlap_threshold)
         resize = param.resize_param

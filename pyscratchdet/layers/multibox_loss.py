@@ -114,7 +114,7 @@ class MultiBoxLoss(Loss):
                 found=background,
             )
         if background >= param.num_classes:
-            raise self.fail("background_label_id is no class", "background", found=background)
+            raise self.fail("background_label_id is not one of the classes", "background", found=background)
         wanted = 2 if background >= 0 else 1
         if param.map_object_to_agnostic and param.num_classes != wanted:
             raise self.fail(

@@ -72,13 +72,13 @@ class NetPlan:
 
         Raises:
             LayerError: A layer cannot take them; the shapes are then as before.
-            NetError: A name is no input of the net.
+            NetError: A name is not an input of the net.
         """
         inputs = inputs or {}
         names = {self.graph.blob_names[blob]: blob for blob in self.graph.inputs}
         for name in inputs:
             if name not in names:
-                raise NetError(f'"{name}" is no input of the net', code="net.input", expected=list(names) or "none")
+                raise NetError(f'"{name}" is not an input of the net', code="net.input", expected=list(names) or "none")
         old_shapes, old_tops = list(self.shapes), [list(shapes) for shapes in self.top_shapes]
         try:
             for index, node in enumerate(self.graph.nodes):
@@ -188,7 +188,7 @@ def read_net(path: str | os.PathLike[str]) -> NetFile:
 
     Raises:
         FileError: The file cannot be read.
-        PrototxtError: It is no net.
+        PrototxtError: It is not a net.
     """
     name = os.fspath(path)
     text = decode_text(read_bytes(path), name)

@@ -14,10 +14,10 @@ from pyscratchdet.lazy import Tensor
 class ROIPooling(Layer):
     """Each region is divided into `pooled_h` x `pooled_w` cells, whose maximum is the top (Girshick 2015, section 2.1).
 
-    Bottoms: features (N, C, H, W) and regions (R, 5), rows image, xmin, ymin, xmax, ymax in pixels of the picture; the
-    features lie `spatial_scale` as close. Top: (R, C, pooled_h, pooled_w). Corners are rounded to whole cells of the
-    feature map, halves away from zero, and belong to the region; cells may overlap by one and are cut at the map's
-    border; an empty one is 0. The gradient goes to the features alone.
+    Bottoms: features (N, C, H, W) and regions (R, 5), rows image, xmin, ymin, xmax, ymax in pixels of the picture,
+    which `spatial_scale` brings to those of the features. Top: (R, C, pooled_h, pooled_w). Corners are rounded to whole
+    pixels of the feature map, halves away from zero, and belong to the region; cells may overlap by one pixel and are
+    cut at the map's border; an empty one is 0. The gradient goes to the features alone.
     """
 
     bottoms: ClassVar[Count] = exactly(2)

@@ -264,7 +264,7 @@ class Net(nn.Module):
         try:
             return torch.as_tensor(np.asarray(value), dtype=dtype, device=device)
         except (TypeError, ValueError) as error:
-            raise NetError(f'input "{name}" is no array of numbers: {error}', code="net.input") from error
+            raise NetError(f'input "{name}" is not an array of numbers: {error}', code="net.input") from error
 
     def _set_gradients(self) -> None:
         """Turns the backward plan into requires_grad and cut bottoms."""

@@ -136,5 +136,5 @@ def test_reshape_keeps_the_old_shapes_when_a_layer_refuses(tmp_path):
             plan.reshape({"x": shape})
         assert caught.value.position is not None
         assert (plan.shapes, plan.top_shapes) == before
-    with pytest.raises(PyScratchDetError, match='"y" is no input of the net'):
+    with pytest.raises(PyScratchDetError, match='"y" is not an input of the net'):
         plan.reshape({"y": (1, 2)})

@@ -82,7 +82,7 @@ def test_wrong_inputs_are_refused():
         net()
     with pytest.raises(NetError, match="unknown input dta"):
         net({"data": noise(2, 3, 7, 6), "dta": noise(1)})
-    with pytest.raises(NetError, match="no array of numbers"):
+    with pytest.raises(NetError, match="not an array of numbers"):
         net({"data": "picture"})
     two = build('input: "a" input: "b" input_shape { dim: 1 } input_shape { dim: 2 }')
     with pytest.raises(NetError, match="a bare array needs a net with one input"):
