@@ -194,6 +194,7 @@ class Net(nn.Module):
             index
             for index, (before, node) in enumerate(pairwise(nodes), 1)
             if layers[index - 1].top_is_free
+            and type(layers[index]).write_over is not Layer.write_over
             and before.tops == node.bottoms == node.tops
             and not self._cut[index]
             and index not in self._rewritten
