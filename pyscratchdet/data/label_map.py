@@ -46,7 +46,10 @@ def make_label_map(entries: Iterable[tuple[str, int, str]]) -> caffe_pb2.LabelMa
     """Returns a label map of (name, label, display name) entries."""
     label_map = caffe_pb2.LabelMap()
     for name, label, display_name in entries:
-        label_map.item.add(name=name, label=label, display_name=display_name)
+        try:
+            label_map.item.add(name=name, label=label, display_name=display_name)
+        except UnicodeEncodeError as error:  # half of a character, as JSON can write
+            raise DataError("a class name that is not text", code="data.label-map", found=ascii(name)) from error
     return label_map
 
 

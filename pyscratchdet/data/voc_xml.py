@@ -85,6 +85,11 @@ class _Document:
 
         parser.StartElementHandler, parser.EndElementHandler = start, builder.end
         parser.CharacterDataHandler, parser.SkippedEntityHandler = builder.data, skip
+
+        def declare(name: str, *_: object) -> None:  # a few hundred bytes of them become megabytes
+            raise ValueError(f"it declares an entity, &{name};")
+
+        parser.EntityDeclHandler = declare
         parser.buffer_text = True
         try:
             parser.Parse(data, True)
