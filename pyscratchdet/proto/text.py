@@ -212,6 +212,10 @@ class Locator:
         return Position(self.path)
 
 
+# Of a line longer than this, errors show so many characters on either side of the place.
+_LONG_LINE, _SHOWN = 32_768, 200
+
+
 class _Lines:
     """Where the lines of a text begin."""
 
@@ -222,8 +226,12 @@ class _Lines:
 
     def position(self, offset: int) -> Position:
         line = bisect.bisect(self._starts, offset)
-        start, end = self._starts[line - 1], self._text.find("\n", offset)
-        return Position(self._path, line, offset - start + 1, self._text[start : end if end >= 0 else None])
+        start = self._starts[line - 1]
+        end = self._starts[line] - 1 if line < len(self._starts) else len(self._text)
+        shown = self._text[start:end]
+        if len(shown) > _LONG_LINE:  # a net on a single line is not repeated for each of its fields
+            shown = self._text[max(start, offset - _SHOWN) : min(end, offset + _SHOWN)]
+        return Position(self._path, line, offset - start + 1, shown)
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int]]:

@@ -247,3 +247,13 @@ def test_comments_may_be_in_any_encoding(tmp_path):
     path.write_bytes('name: "层"'.encode("gbk"))
     with pytest.raises(PrototxtError, match="not UTF-8"):
         text.read(path, caffe_pb2.NetParameter)
+
+
+def test_a_net_on_one_line_is_not_repeated_for_each_of_its_fields():
+    found = []
+    with pytest.warns(text.UnknownFieldWarning), text.unknown_fields_allowed():
+        text.parse('name: "n" ' + "strange: 1 " * 5000, caffe_pb2.NetParameter, passed_over=found)
+    assert len(found) == 5000
+    assert sum(len(one.position.text) for one in found) <= 5000 * 400  # 200 characters on either side
+    assert found[40].position.text[200:].startswith("strange: 1 ")
+    assert found[40].position.column == 1 + len('name: "n" ') + 40 * len("strange: 1 ")
