@@ -19,7 +19,7 @@ import torch
 from pyscratchdet.converters.merge_bn import merge_bn
 from pyscratchdet.converters.onnx_export import export_onnx, onnx_names, value_keys
 from pyscratchdet.errors import ConversionError, NetError, UsageError, WeightsError
-from pyscratchdet.files import open_bytes, read_bytes
+from pyscratchdet.files import check_zip, open_bytes, read_bytes
 from pyscratchdet.layers.base import Layer, Shape
 from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.runtime import Net, build_net, copy_weights, net_blobs, net_to_proto
@@ -312,9 +312,11 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Returns the arrays of an npz by name.
 
     Raises:
-        FileError, WeightsError: The file is missing or no npz of plain arrays.
+        FileError: The file is missing or would become far larger than it is (`files.check_zip`).
+        WeightsError: It is not an npz of plain arrays.
     """
     with open_bytes(path) as file:
+        check_zip(file, path)
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}

@@ -13,15 +13,14 @@ import json
 import os
 import struct
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
-from pyscratchdet.files import atomic_path, check_unpacked, map_bytes, open_bytes, read_bytes, write_pieces
+from pyscratchdet.files import atomic_path, check_unpacked, check_zip, map_bytes, open_bytes, read_bytes, write_pieces
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import HDF5_MARK, write_hdf5
@@ -245,7 +244,7 @@ def load_pt(path: str) -> dict[str, Any]:
     import torch
 
     with open_bytes(path) as file, warnings.catch_warnings():
-        _check_zip(file, path)
+        check_zip(file, path)
         warnings.simplefilter("ignore")  # about pickle protocols
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -281,20 +280,6 @@ def _num_values(content: Any, known: dict[int, int]) -> int:
         known[id(content)] = 0  # of what contains itself
         known[id(content)] = sum(_num_values(part, known) for part in parts)
     return known[id(content)]
-
-
-def _check_zip(file: BinaryIO, path: str) -> None:
-    """Refuses an archive whose entries would become far more than the file is; other files are as large as they say.
-
-    Raises:
-        FileError: See `check_unpacked`.
-    """
-    try:
-        entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        entries = []  # the older form, or damaged
-    check_unpacked(sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size, path)
-    file.seek(0)
 
 
 def _state(content: dict[str, Any], path: str) -> dict[str, Any]:

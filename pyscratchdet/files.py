@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,6 +174,24 @@ def check_unpacked(num_bytes: int, stored: int, path: str | os.PathLike[str]) ->
             expected=f"at most {limit >> 20} MiB",
             hint=f"if the file can be trusted, set {UNPACKED_VARIABLE} to the MiB that you allow",
         )
+
+
+def check_zip(file: BinaryIO, path: str | os.PathLike[str]) -> None:
+    """Refuses an archive whose entries would become far more than the file is; other files are as large as they say.
+
+    Args:
+        file: The open file, read from its start again afterwards.
+        path: Its name, for the message.
+
+    Raises:
+        FileError: See `check_unpacked`.
+    """
+    try:
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        entries = []  # not an archive (torch's older form, a plain npy), or damaged
+    check_unpacked(sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size, path)
+    file.seek(0)
 
 
 def _umask() -> int:

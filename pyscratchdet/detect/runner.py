@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from pyscratchdet.detect.media import read_picture
 from pyscratchdet.detect.tables import DetectionTable, ImageDetections
 from pyscratchdet.errors import DataError, FileError, PyScratchDetError
-from pyscratchdet.files import atomic_path, check_unpacked, is_unfinished, open_bytes, read_bytes, write_text
+from pyscratchdet.files import atomic_path, check_zip, is_unfinished, open_bytes, read_bytes, write_text
 
 Detect = Callable[[Sequence[np.ndarray]], Sequence[ImageDetections]]
 _CHUNK = 32
@@ -102,10 +101,7 @@ def _load_part(path: Path, rows: range) -> tuple[DetectionTable, np.ndarray]:
     """Reads detections and sizes of the pictures `rows`."""
     try:
         with open_bytes(path) as stream:
-            with zipfile.ZipFile(stream) as archive:
-                unpacked = sum(member.file_size for member in archive.infolist())
-            check_unpacked(unpacked, path.stat().st_size, path)
-            stream.seek(0)
+            check_zip(stream, path)
             with np.load(stream, allow_pickle=False) as saved:
                 table, sizes = DetectionTable(*(saved[name] for name in _COLUMNS)), saved["sizes"]
         found = [sizes.shape, *(getattr(table, name).shape for name in _COLUMNS)]

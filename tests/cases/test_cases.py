@@ -35,10 +35,6 @@ XML = """<annotation><size><width>32</width><height>24</height><depth>3</depth><
 </annotation>"""
 
 
-# For what is being mended in other rooms at this moment.
-pending = pytest.mark.xfail(reason="is being mended", strict=False)
-
-
 def noise(*shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape).astype("f4")
 
@@ -463,7 +459,6 @@ layer { name: "rec" type: "TYPE" bottom: "x" bottom: "cont" top: "h" recurrent_p
 layer { name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "y" top: "loss" }"""
 
 
-@pending
 @pytest.mark.parametrize("kind", ["LSTM", "RNN"])
 def test_resuming_keeps_recurrent_state(kind, tmp_path):
     (tmp_path / "net.prototxt").write_text(RECURRENT.replace("TYPE", kind))
@@ -565,7 +560,6 @@ def test_batch_that_is_fixed_inside_the_net():
     assert export_onnx(free).graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
-@pending
 def test_another_batch_is_refused_at_the_layer_that_fixes_it():
     text = FIXED_DETECTOR.replace("BATCH", "1")
     net = build_net(parse(text, caffe_pb2.NetParameter))

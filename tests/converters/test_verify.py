@@ -213,6 +213,18 @@ def test_recording_of_a_layer_in_place_on_the_input(tmp_path):
     assert run_verify("--model", deploy, "--weights", caffemodel, "--against", str(target)) == 0
 
 
+@pytest.mark.parametrize("option", ["--input", "--against"])
+def test_an_npz_that_would_become_far_larger_is_refused(option, tmp_path, capsys):
+    import zipfile
+
+    path = tmp_path / "r.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("data.npy", "w") as entry:
+        for _ in range(300):
+            entry.write(bytes(1 << 20))
+    assert main(["verify", "--model", write_net(tmp_path)[0], option, str(path)]) == 2
+    assert "would become 300 MiB" in " ".join(capsys.readouterr().err.split())
+
+
 def test_other_inputs_than_the_recorded_are_refused(tmp_path):
     path = tmp_path / "r.npz"
     np.savez(path, **{"in:data": noise((1, 3, 4, 5)), "out:a": noise((2, 7))})
