@@ -8,10 +8,10 @@ from pyscratchdet.errors import UsageError
 
 
 def parse_gpus(text: str) -> list[int]:
-    """Returns the device numbers of a --gpu flag; none where it is empty.
+    """Returns the device numbers of a --gpu flag; none if it is empty.
 
     Raises:
-        UsageError: Not numbers, or no such device.
+        UsageError: The flag is not a list of numbers, or names a device that does not exist.
     """
     number = torch.cuda.device_count()
     if text == "all":
@@ -31,10 +31,10 @@ def parse_gpus(text: str) -> list[int]:
 
 
 def choose_device(gpu: str) -> torch.device:
-    """Returns the first device of a --gpu flag; the CPU where it is empty.
+    """Returns the first device of a --gpu flag; the CPU if it is empty.
 
     Raises:
-        UsageError: Not numbers, or no such device.
+        UsageError: The flag is not a list of numbers, or names a device that does not exist.
     """
     gpus = parse_gpus(gpu)
     return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")

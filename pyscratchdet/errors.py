@@ -1,4 +1,4 @@
-"""The errors that bad input ends in: each says where, what was expected, what was found and what to try.
+"""The errors for bad input: each says where it is, what was expected, what was found and what to try.
 
 Printed as `path:line:column: layer "name" (Type): what is wrong, expected and found; a hint [code]`, followed by the
 offending line. Every part is a field, so programs need not parse the text.
@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Control characters, lone surrogates, and what turns the direction of writing: they make a terminal show something else
-# than there is, or do something.
+# Control characters, lone surrogates, and characters that change the writing direction: they make a terminal show
+# something other than the text, or act on it.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -96,7 +96,7 @@ class PrototxtError(PyScratchDetError):
 
 
 class NetError(PyScratchDetError):
-    """A net whose layers do not fit together, or a layer type that nobody knows."""
+    """A net whose layers do not fit together, or an unknown layer type."""
 
 
 class LayerError(PyScratchDetError):
@@ -124,11 +124,11 @@ class UsageError(PyScratchDetError):
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """Returns a hint `did you mean "..."?` for a misspelt `name`, or None when nothing is close.
+    """Returns a hint `did you mean "..."?` for a misspelt `name`, or None if no name is close.
 
     Args:
         name: What was written.
-        known: What could be meant.
+        known: The names that could be meant.
         likeness: How close it must be, from 0 to 1 for the same letters (difflib's ratio).
     """
     lowered = {candidate.lower(): candidate for candidate in known}

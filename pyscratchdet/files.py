@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half-written: beside, then renamed."""
+"""Writing files so that nothing is ever half-written: to a temporary file beside the target, which is then renamed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any, BinaryIO
 
 from pyscratchdet.errors import DataError, FileError, Position, UsageError
 
-# What a small file may hold when unpacked, in MiB; a larger one may hold this many times its own size.
+# The MiB that a small file may unpack to; a larger one may unpack to this many times its own size.
 UNPACKED_VARIABLE, _UNPACKED_MIB, _UNPACKED_TIMES = "PYSCRATCHDET_MAX_UNPACKED_MIB", 256, 100
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that is renamed to it when the block ends well, and removed otherwise.
+    """Yields a temporary path beside `path` that is renamed to it if the block ends without an error, or else removed.
 
     Missing parent folders are made.
 
@@ -48,7 +48,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a file is what `atomic_path` leaves behind where the process was killed."""
+    """Whether a file is what `atomic_path` leaves behind when the process is killed."""
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
@@ -58,22 +58,22 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_pieces(path: str | os.PathLike[str], pieces: Iterable[Any]) -> None:
-    """Writes bytes or contiguous arrays to `path`, one behind the other and atomically, without joining them."""
+    """Writes bytes or contiguous arrays to `path`, one after the other and atomically, without joining them."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         for piece in pieces:
             file.write(piece)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` atomically, as UTF-8; what has no UTF-8 (lone surrogates) as its escape."""
+    """Writes `text` to `path` atomically, as UTF-8; characters without a UTF-8 form (lone surrogates) as escapes."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def safe_file_name(text: str) -> str:
-    """Returns a name out of a file, such as a class or a record's key, as the name of a file in the folder meant.
+    """Turns a name read from a file, such as a class or a record's key, into a file name that stays in its folder.
 
-    What could lead elsewhere (separators, leading dots) or cannot be in a name (control characters, lone surrogates)
-    becomes "_".
+    Characters that could lead elsewhere (separators, leading dots) or cannot be in a name (control characters, lone
+    surrogates) become "_".
     """
     return re.sub(r"^\.+|[/\\\x00-\x1f\x7f\ud800-\udfff]", "_", text) or "_"
 
@@ -96,7 +96,7 @@ def read_json(path: str | os.PathLike[str], what: str, code: str) -> Any:
     Args:
         path: The file.
         what: What it should be, for the error: "not <what>".
-        code: Of the error.
+        code: The code of the error.
 
     Raises:
         FileError: There is no such file, or it cannot be read.
@@ -132,14 +132,15 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def map_bytes(path: str | os.PathLike[str]) -> memoryview:
     """Returns the content of `path`, read-only and mapped: pages come from the file as they are looked at.
 
-    A file that this program replaces meanwhile stays as it was for who has it mapped, since files are renamed.
+    A file that this program replaces meanwhile stays unchanged for anyone who has it mapped, since files are replaced
+    by renaming.
 
     Raises:
         FileError: There is no such file, or it cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            # Nothing can be mapped of an empty file or of a pipe.
+            # An empty file or a pipe cannot be mapped.
             size = os.fstat(file.fileno()).st_size
             content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else file.read()
     except OSError as error:
@@ -148,14 +149,13 @@ def map_bytes(path: str | os.PathLike[str]) -> memoryview:
 
 
 def check_unpacked(num_bytes: int, stored: int, path: str | os.PathLike[str]) -> None:
-    """Refuses a file that says it holds far more than its own size suggests, before anything of that is read.
+    """Refuses a file that says it holds far more than its own size suggests, before any of that is read.
 
-    All readers whose files can be compressed, or name sizes that are not there, ask this: 256 MiB or 100 times the
-    file's size, whichever is more, are let through. The environment variable PYSCRATCHDET_MAX_UNPACKED_MIB raises the
-    256.
+    All readers whose files can be compressed, or can name sizes that are not there, call this. The limit is 256 MiB or
+    100 times the file's size, whichever is more; the environment variable PYSCRATCHDET_MAX_UNPACKED_MIB raises the 256.
 
     Args:
-        num_bytes: What the file says all its content takes in memory.
+        num_bytes: The memory that all its content takes, as the file says.
         stored: The file's own size in bytes.
         path: The file, for the error.
 
@@ -172,7 +172,7 @@ def check_unpacked(num_bytes: int, stored: int, path: str | os.PathLike[str]) ->
             f"{os.fspath(path)}: {stored} bytes that would become {num_bytes >> 20} MiB",
             code="file.unpacked",
             expected=f"at most {limit >> 20} MiB",
-            hint=f"if the file can be trusted, set {UNPACKED_VARIABLE} to the MiB that you allow",
+            hint=f"if the file can be trusted, set {UNPACKED_VARIABLE} to the number of MiB to allow",
         )
 
 

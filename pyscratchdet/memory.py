@@ -1,4 +1,4 @@
-"""What the process does with memory that is freed."""
+"""How the process handles freed memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ _KEPT = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Keeps freed memory for the next allocation instead of giving it back to the kernel; the whole process, for good.
+    """Keeps freed memory for the next allocation instead of returning it to the kernel.
 
-    Each pass of a net allocates and frees the same large blobs. glibc gives them back when they are the last of its
-    heap, or 32 MiB and more, and the kernel clears every page anew: up to 5 % of the time of a detection on a CPU.
+    This holds for the whole process as long as it runs.
+
+    Each pass of a net allocates and frees the same large blobs. glibc returns them when they are at the end of its
+    heap, or 32 MiB or more, and the kernel clears every page again: up to 5 % of the time of a detection on a CPU.
     Other C libraries are left as they are.
     """
     if sys.platform != "linux":

@@ -11,7 +11,7 @@ def fill_page(package: str, template: str, **values: object) -> str:
     """Returns an HTML page.
 
     Args:
-        package: Where the template lies.
+        package: The package that holds the template.
         template: Its file name.
         values: Its variables; one that is missing is an error.
     """

@@ -1,6 +1,6 @@
-"""How far a long command is, on stderr: a bar where there is a terminal, elsewhere a line now and then.
+"""How far a long command has come, on stderr: a bar on a terminal, otherwise a line now and then.
 
-rich is imported when a bar is drawn.
+rich is imported only when a bar is drawn.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 class Progress:
     """A context manager that is called with the number done so far.
 
-    On a terminal the bar is there until the context ends, and what others print on stderr appears above it.
-    Elsewhere a line is printed every ten seconds at most, and none for a short run.
+    On a terminal the bar stays until the context ends, and what others print on stderr appears above it.
+    Otherwise a line is printed at most every ten seconds, and none for a short run.
 
     Args:
-        total: How many there are; None if that is unknown.
+        total: How many items there are; None if that is unknown.
         what: What is counted, in the plural.
     """
 
-    _PAUSE = 10.0  # seconds between lines where there is no terminal
+    _PAUSE = 10.0  # seconds between lines without a terminal
 
     def __init__(self, total: int | None, what: str = "pictures") -> None:
         self._total, self._what = total, what
@@ -47,11 +47,11 @@ class Progress:
             self._bar = None
 
     def __call__(self, done: int, figures: str | None = None) -> None:
-        """Shows that `done` are done.
+        """Shows that `done` items are done.
 
         Args:
-            done: Of all.
-            figures: Shown beside the bar until others are given; by default the number per second.
+            done: How many of all items are done.
+            figures: Text shown beside the bar until the next is given; by default the number per second.
         """
         now = time.monotonic()
         rate = done / max(now - self._began, 1e-9)

@@ -349,12 +349,13 @@ def layer_class(name: str, layer: str | None = None) -> type[Layer]:
     """Returns the class of a Caffe layer type.
 
     Raises:
-        NetError: Nobody knows the type; the hint says whose it is or which may be meant, and how to register one.
+        NetError: The type is unknown; the hint says which fork defines it or which type may be meant, and how to
+                register one.
     """
     _import_layer_files()
     if name not in _TYPES:
         origin = type_origin(name)
-        likely = f"{origin} has it" if origin else nearest(name, _TYPES, 0.9)
+        likely = f"defined by {origin}" if origin else nearest(name, _TYPES, 0.9)
         registering = "docs/own_layer.md shows how to register a type of your own"
         hint = f"{likely}{'; ' if origin else ' '}{registering}" if likely else registering
         raise NetError(f'unknown layer type "{name}"', code="net.unknown-type", layer=layer, hint=hint)

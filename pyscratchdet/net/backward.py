@@ -13,9 +13,9 @@ class BackwardPlan:
     """What backpropagation visits.
 
     Attributes:
-        layers: Per layer, whether it is visited at all.
-        bottoms: Per layer and bottom, whether the bottom gets a gradient.
-        params: Per layer and weight blob, whether the blob gets a gradient.
+        layers: For each layer, whether it is visited at all.
+        bottoms: For each layer and bottom, whether the bottom gets a gradient.
+        params: For each layer and weight blob, whether the blob gets a gradient.
     """
 
     layers: list[bool]

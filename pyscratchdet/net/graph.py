@@ -29,7 +29,7 @@ class CountLike(Protocol):
 
 
 class LayerTraits(Protocol):
-    """What the graph must know of a layer type."""
+    """What the graph must know about a layer type."""
 
     @property
     def bottoms(self) -> CountLike:
@@ -41,7 +41,7 @@ class LayerTraits(Protocol):
 
     @property
     def auto_tops(self) -> bool:
-        """Whether missing tops are made up."""
+        """Whether missing tops are added automatically."""
 
     @property
     def is_loss(self) -> bool:
@@ -81,12 +81,12 @@ class Graph:
     """A net for one phase.
 
     Attributes:
-        param: The net's own parameters, layers left out.
+        param: The net's own parameters, without the layers.
         phase: `caffe_pb2.TRAIN` or `caffe_pb2.TEST`.
-        nodes: The layers in the order of the file, splits included.
+        nodes: The layers in the order of the file, including splits.
         blob_names: A name for each blob index.
         inputs: Blob indices of the tops of Input layers.
-        outputs: Blob indices nobody consumes, sorted by name as the original lists them.
+        outputs: Indices of the blobs that no layer consumes, sorted by name as the original lists them.
     """
 
     param: caffe_pb2.NetParameter
@@ -183,7 +183,7 @@ class _Builder:
             if blob in self.latest:
                 raise self._error(
                     node,
-                    f'top "{blob}" is made by an earlier layer already',
+                    f'top "{blob}" is already made by an earlier layer',
                     "duplicate-top",
                     hint="an in-place top must repeat the bottom of the same index, and no other layer may read "
                     "the blob before it is changed",

@@ -1,4 +1,4 @@
-"""Which layers of a net are there: phase, level and stages (net.cpp, Net::FilterNet and Net::StateMeetsRule)."""
+"""Which layers belong to a net: phase, level and stages (net.cpp, Net::FilterNet and Net::StateMeetsRule)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def net_state(
 
 
 def meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
-    """Returns whether `state` fits every condition of `rule`; an empty rule fits always."""
+    """Returns whether `state` fits every condition of `rule`; an empty rule always fits."""
     stages = set(state.stage)
     return (
         (not rule.HasField("phase") or rule.phase == state.phase)
@@ -36,7 +36,7 @@ def is_included(state: caffe_pb2.NetState, layer: caffe_pb2.LayerParameter, posi
     """Returns whether a layer, written at `position`, is part of the net in `state`.
 
     Raises:
-        NetError: The layer has include rules and exclude rules.
+        NetError: The layer has both include and exclude rules.
     """
     if layer.include and layer.exclude:
         raise NetError(

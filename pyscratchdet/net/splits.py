@@ -1,7 +1,7 @@
 """Split layers where a blob has several consumers (util/insert_splits.cpp).
 
-The original's habits are kept, since names and loss weights show: a non-zero loss weight counts as a consumer, the
-split's first copy carries it, and all loss weights of the layer that made the blob are cleared.
+The original's habits are kept, since they show in names and loss weights: a non-zero loss weight counts as a consumer,
+the split's first copy carries it, and all loss weights of the layer that made the blob are cleared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def split_name(layer: str, blob: str, top_index: int) -> str:
 def insert_splits(
     layers: Sequence[caffe_pb2.LayerParameter], locate: Locate = lambda index: None
 ) -> list[tuple[int, caffe_pb2.LayerParameter]]:
-    """Returns (index in `layers`, or -1 for an inserted Split, layer); the layers are copies.
+    """Returns pairs of an index in `layers` (-1 for an inserted Split) and a layer; the layers are copies.
 
     Raises:
         NetError: A bottom that no earlier layer makes, at the position that `locate` gives for its layer.
@@ -81,7 +81,7 @@ def unknown_bottom(
     known: Iterable[str],
     position: Position | None,
 ) -> NetError:
-    """Returns the error for a bottom that nobody makes."""
+    """Returns the error for a bottom that no layer makes."""
     return NetError(
         f'bottom {bottom_index} is "{blob}", which no earlier layer of this phase makes',
         code="net.unknown-bottom",

@@ -1,7 +1,7 @@
-"""Blobs that are one memory in the original (blob.cpp: ShareData, ShareDiff), and who writes to it.
+"""Blobs that share memory in the original (blob.cpp: ShareData, ShareDiff), and which layers write to it.
 
 Split, Reshape, Flatten and a few more make their tops from their bottom's memory instead of copying it. A layer that
-works in place on one such blob changes what all of them hold, and what later layers read of them.
+works in place on one such blob changes what all of them hold, and what later layers read from them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Storage:
     """What a net's blobs share.
 
     Attributes:
-        data: For each blob, the earliest blob that is the same memory; most are their own.
+        data: For each blob, the earliest blob with the same memory; for most blobs that is the blob itself.
         diff: Likewise for gradients. Split's tops share values, not gradients.
-        rewritten: Index of a layer -> {blob: position of the layer's top that it is the same memory as}, for the
-            blobs made before that the layer changes without naming them.
+        rewritten: Index of a layer -> {blob: position of the layer's top with which it shares memory}, for the earlier
+            blobs that the layer changes without naming them.
     """
 
     data: list[int]
@@ -33,8 +33,8 @@ def plan_storage(graph: Graph, shares_data: Sequence[bool], shares_diff: Sequenc
 
     Args:
         graph: The net.
-        shares_data: Per layer, whether its tops are the values of its first bottom.
-        shares_diff: Per layer, whether they are its gradients too.
+        shares_data: For each layer, whether its tops share the values of its first bottom.
+        shares_diff: For each layer, whether they share its gradients too.
     """
     storage = Storage(list(range(len(graph.blob_names))), list(range(len(graph.blob_names))), {})
     made: set[int] = set()

@@ -1,7 +1,7 @@
-"""What other Caffes have that this schema has not, from the caffe.proto and the layers in their public repositories.
+"""What other Caffes have and this schema lacks, from the caffe.proto and the layers in their public repositories.
 
-A field of theirs may be there for speed alone: then it is passed over. One that changes results is refused by name,
-since without it the net would silently be another. What is in neither table is refused unless the user passes over it.
+A field of theirs that only affects speed is passed over. One that changes results is refused by name, since without it
+the net would silently be a different one. A field in neither table is refused unless the user allows unknown fields.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ class ForkField(NamedTuple):
     """A field that changes results.
 
     Attributes:
-        origin: Who has it.
-        neutral: The value with which it changes nothing; None if any value does.
+        origin: The Caffe that defines it.
+        neutral: The value that leaves results unchanged; None if there is no such value.
     """
 
     origin: str
     neutral: str | None = None
 
 
-# Fields that choose an implementation, a precision, a layout of memory or a number of threads; `engine` is one wherever
-# it stands.
+# Fields that choose an implementation, a precision, a memory layout or a number of threads; `engine` is one in every
+# message.
 _HINTS = {
     "LayerParameter": "forward_type backward_type forward_math backward_math cudnn_math_override debug multinode "
     "mn_grad_compress_param quantization_param split_param",
@@ -43,7 +43,7 @@ _HINTS = {
     "TransformationParameter": "use_gpu_transform display debug_params forward_packing",
 }
 
-# {message: {field: who has it and its neutral value}}.
+# {message: {field: its origin and neutral value}}.
 _CHANGES: dict[str, dict[str, ForkField]] = {
     "AnnotatedDataParameter": dict.fromkeys(
         (
@@ -97,7 +97,7 @@ _CHANGES: dict[str, dict[str, ForkField]] = {
     "InfogainLossParameter": {"axis": ForkField("BVLC/caffe after 1.0", "1")},
     "InnerProductParameter": {
         "negative_slope": ForkField(_INTEL, "0"),
-        "normalize": ForkField("SphereFace and its like", "false"),
+        "normalize": ForkField("SphereFace and similar forks", "false"),
         "relu": ForkField(_INTEL, "false"),
     },
     "LossParameter": {
@@ -175,7 +175,7 @@ _CHANGES: dict[str, dict[str, ForkField]] = {
     },
 }
 
-# Parameters of layer types that nobody here knows: no known name is meant by them.
+# Parameters of layer types that are unknown here: none is a misspelt name of a known field.
 _LAYER_FIELDS = {
     _CASCADE: "bbox_reg_param box_group_output_param decode_bbox_param detection_data_param "
     "detection_group_accuracy_param detection_group_loss_param eval_data_param frcnn_output_param hard_mining_param "
@@ -214,7 +214,7 @@ def is_hint(message: str, field: str) -> bool:
 
 
 def result_changing(message: str, field: str) -> ForkField | None:
-    """Returns what is known of a fork's field that changes results; None where it is not known to do so."""
+    """Returns what is known about a fork's field that changes results; None if it is not known to change any."""
     return _CHANGES.get(message, {}).get(field)
 
 

@@ -1,7 +1,7 @@
-"""HDF5: Caffe's form of weights, data/<layer>/<index> (net.cpp, ToHDF5 and CopyTrainedLayersFromHDF5), and reading it.
+"""Weights in HDF5 as Caffe writes them, data/<layer>/<index> (net.cpp, ToHDF5 and CopyTrainedLayersFromHDF5).
 
 A stranger's HDF5 file may point into other files (external links, external and virtual storage), link a group to itself
-or load a filter's program: only what lies in the file itself and needs none but HDF5's own filters is read.
+or load a filter plug-in. So only what lies in the file itself and needs no filters but HDF5's own is read.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.layer_arrays import MAX_COUNT, WeightLayer, Weights, as_float32
 
 HDF5_MARK = b"\x89HDF\r\n\x1a\n"
-# A layer has few blobs, and names with few slashes.
+# A layer has few blobs, and its name has few slashes.
 _MAX_BLOBS = 1000
 _MAX_DEPTH = 32
-# Seconds of computing in which the HDF5 library opens a file, and bytes of it that it reads in another.
+# The processor seconds that the HDF5 library gets to open a file, and the bytes for which it gets another second.
 _TRIAL_SECONDS, _TRIAL_BYTES = 3, 20 << 20
 # Filters of HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scale and offset, lzf.
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
@@ -35,35 +35,35 @@ _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 def read_datasets(
     path: str | os.PathLike[str], error: type[PyScratchDetError], code: str, names: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns the data sets of an HDF5 file by their names, such as "data/conv1/0".
+    """Returns the data sets of an HDF5 file by name, such as "data/conv1/0".
 
     Args:
         path: The file.
-        error: What to raise where it is damaged or lacks a name, or where what is asked for lies in another file or is
-            not numbers or text.
-        code: Of that error.
-        names: Which to read; all of them where it is None.
+        error: What to raise if the file is damaged or lacks a name, or if what is asked for lies in another file or is
+            neither numbers nor text.
+        code: The code of that error.
+        names: The data sets to read; None for all of them.
 
     Raises:
-        FileError: The file cannot be read, or would become far more than its size suggests.
+        FileError: The file cannot be read, or would unpack to far more than its size suggests.
     """
-    with open_bytes(path) as file:  # one clear error for what is missing or not readable
+    with open_bytes(path) as file:  # one clear error for a missing or unreadable file
         status = os.fstat(file.fileno())
     if not _survives(os.path.abspath(path), status.st_size, status.st_mtime_ns):
-        raise error(f"{os.fspath(path)}: so damaged that HDF5's own library fails or never ends", code=code)
+        raise error(f"{os.fspath(path)}: so damaged that the HDF5 library crashes or never finishes", code=code)
     return _read(path, error, code, names)
 
 
 @functools.lru_cache(maxsize=1000)
 def _survives(path: str, size: int, changed: int) -> bool:
-    """Returns whether the HDF5 library comes to an end with a file, be it with an error: damage can crash or hang it.
+    """Returns whether the HDF5 library finishes with a file, even if with an error: damage can crash or hang it.
 
     Another process reads the file first, within limits.
 
     Args:
         path: The file.
-        size: Its bytes.
-        changed: When it was changed; with the size, tells whether it is the same file as before.
+        size: Its size in bytes.
+        changed: When it was last changed; this and the size show whether it is the same file as before.
     """
     limit = _TRIAL_SECONDS + size // _TRIAL_BYTES
     code = "import sys; from pyscratchdet.proto.hdf5 import try_reading; try_reading(sys.argv[1], float(sys.argv[2]))"
@@ -76,10 +76,10 @@ def _survives(path: str, size: int, changed: int) -> bool:
 
 
 def try_reading(path: str, limit: float) -> None:
-    """Reads a file and forgets it; ends the process where that takes more seconds of computing than `limit`."""
+    """Reads a file and discards it; ends the process if that takes more than `limit` seconds of processor time."""
     import signal
 
-    signal.setitimer(signal.ITIMER_PROF, limit)  # whose signal ends a process that does not catch it
+    signal.setitimer(signal.ITIMER_PROF, limit)  # its signal ends a process that does not catch it
     with suppress(PyScratchDetError):
         _read(path, WeightsError, "weights.damaged", None)
 
@@ -100,7 +100,7 @@ def _read(
             return {name: np.asarray(dataset[()]) for name, dataset in found.items()}
     except PyScratchDetError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as reason:  # what h5py makes of damage
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as reason:  # h5py, for damage
         raise reader.refused(f"damaged HDF5 file: {reason}") from reason
 
 
@@ -117,7 +117,7 @@ class _Reader:
         return self._error(f"{self._path}: {message}", code=self._code, **details)
 
     def walk(self, group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        """Yields (name, data set) of a group and of those in it, each group once."""
+        """Yields (name, data set) for a group and the groups inside it, each group once."""
         import h5py
 
         address = h5py.h5o.get_info(group.id).addr
@@ -125,7 +125,7 @@ class _Reader:
             raise self.refused("a group that is linked twice", found=group.name)
         self._visited.add(address)
         if prefix.count("/") > _MAX_DEPTH:
-            raise self.refused("groups too deep inside each other", found=prefix[:80])
+            raise self.refused("groups are nested too deeply", found=prefix[:80])
         for name in group:
             item = self._own(group, name)
             if isinstance(item, h5py.Group):
@@ -134,7 +134,7 @@ class _Reader:
                 yield f"{prefix}{name}", item
 
     def find(self, file: Any, names: Collection[str]) -> Iterator[tuple[str, Any]]:
-        """Yields (name, data set) of the names."""
+        """Yields (name, data set) for each of the names."""
         import h5py
 
         for name in names:
@@ -142,11 +142,11 @@ class _Reader:
             for part in name.split("/"):
                 item = self._own(item, part) if isinstance(item, h5py.Group) else None
             if not isinstance(item, h5py.Dataset):
-                raise self.refused(f'no data set "{name}" in it')
+                raise self.refused(f'there is no data set "{name}"')
             yield name, item
 
     def _own(self, group: Any, name: str) -> Any:
-        """Returns what a group itself holds under a name; None where it has none."""
+        """Returns what a group itself holds under a name; None if there is nothing."""
         import h5py
 
         link = group.get(name, getlink=True)
@@ -169,7 +169,7 @@ class _Reader:
         if not filters <= _FILTERS:
             raise self.refused(f"{what} needs a filter that is not HDF5's own", found=min(filters - _FILTERS))
         if not _is_whole(dataset):
-            raise self.refused(f"{what} is not all in the file", expected=dataset.shape)
+            raise self.refused(f"{what} is not completely in the file", expected=dataset.shape)
 
 
 def _is_whole(dataset: Any) -> bool:
@@ -178,7 +178,7 @@ def _is_whole(dataset: Any) -> bool:
         pieces = zip(dataset.shape, dataset.chunks, strict=True)
         return bool(dataset.id.get_num_chunks() == math.prod(-(-size // chunk) for size, chunk in pieces))
     stored, size = dataset.id.get_storage_size(), math.prod(dataset.shape)
-    # Text of any length is stored elsewhere, and only where it begins is here.
+    # Text of variable length is stored elsewhere; here is only where it begins.
     return bool(stored >= size if dataset.dtype.kind == "O" else stored == size * dataset.dtype.itemsize)
 
 
@@ -186,8 +186,8 @@ def read_hdf5(path: str) -> Weights:
     """Reads a .caffemodel.h5.
 
     Raises:
-        FileError: It cannot be read, or would become far more than its size suggests.
-        WeightsError: It is damaged or not one, values are missing, not floats or in another file.
+        FileError: It cannot be read, or would unpack to far more than its size suggests.
+        WeightsError: It is damaged or not a weights file, or values are missing, not floats or in another file.
     """
     layers: dict[str, dict[int, np.ndarray]] = {}
     for name, values in read_datasets(path, WeightsError, "weights.damaged").items():
@@ -196,12 +196,14 @@ def read_hdf5(path: str) -> Weights:
         if root == "data" and layer and index.isdecimal():
             layers.setdefault(layer, {})[int(index)] = values
     if not layers:
-        raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="they are the groups of data/")
+        raise WeightsError(
+            f"{path}: the file has no layers", code="weights.empty", hint="layers are the groups under data/"
+        )
     return Weights([WeightLayer(layer, "", _layer_arrays(blobs, path, layer)) for layer, blobs in layers.items()])
 
 
 def _layer_arrays(blobs: Mapping[int, np.ndarray], path: str, layer: str) -> list[np.ndarray | None]:
-    """Returns a layer's blobs by index, None for one that its owner holds."""
+    """Returns a layer's blobs by index; None for a blob that is stored with the layer that owns it."""
     number = max(blobs) + 1
     if number > _MAX_BLOBS:
         raise WeightsError(f"{path}: no layer has so many blobs", code="weights.hdf5", layer=layer, found=number)
@@ -246,7 +248,7 @@ def _hdf5_group(data: Any, layer: str) -> Any:
     """Returns a layer's group, made where it is missing.
 
     Raises:
-        WeightsError: HDF5 cannot have this name: it is empty, or runs through another layer's blobs.
+        WeightsError: HDF5 cannot store this name: it is empty, or leads through another layer's blobs.
     """
     try:
         return data.require_group(layer)

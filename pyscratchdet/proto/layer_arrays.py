@@ -31,7 +31,7 @@ class Weights:
     """What a weights file holds.
 
     Attributes:
-        layers: All layers in the file's order, those without blobs included.
+        layers: All layers in the file's order, including those without blobs.
     """
 
     def __init__(self, layers: list[WeightLayer]) -> None:
@@ -44,7 +44,7 @@ class Weights:
 
 
 def as_float32(values: np.ndarray, path: str, layer: str | None) -> np.ndarray:
-    """Returns doubles as floats; a copy is made only where it must be.
+    """Returns doubles as floats; a copy is made only where one is needed.
 
     Raises:
         WeightsError: A value is beyond float32.

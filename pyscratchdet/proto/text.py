@@ -24,17 +24,17 @@ MessageType = TypeVar("MessageType", bound=Message)
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+)"')
 _UNKNOWN_ENUM = re.compile(r'Enum type "([\w.]+)" has no value named ([^\s.]+)')
-# Strings are quoted and integers have no point, so such a line is a float's.
+# Strings are quoted and integers have no point, so such a line holds a float.
 _FLOAT_LINE = re.compile(r"^( *\w+: )(-?\d+\.\d+(?:e[+-]?\d+)?)$", re.MULTILINE)
 _TOKEN = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[][{}<>:;,]|[^][{}<>:;,\s#\"']+")
 _MAX_DEPTH = 100
-# What Python takes for a number and the C++ parser does not: +5, 1_000, 0b11, 0o17.
+# What Python accepts as a number and the C++ parser does not: +5, 1_000, 0b11, 0o17.
 _PYTHON_NUMBER = re.compile(r"\+|-?\.?\d[^_]*_|-?0[bBoO]")
 _REPEATED = re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.]+)" fields')
 _ALLOW_UNKNOWN = ContextVar("allow_unknown", default=False)
 
 
-# Where in its way a layer's name and type stand: ("layer", 3, "name", 0).
+# The ends of the paths of a layer's name and type: ("layer", 3, "name", 0).
 _NAMING = (("name",), ("type",))
 _SEPARATOR = re.compile(r"\s*[;,]")
 # A field of another Caffe is shown with this much of its value.
@@ -48,12 +48,12 @@ class UnknownFieldWarning(UserWarning):
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A field in a text that the schema does not have and that was passed over.
+    """A field in a text that the schema does not have, and that was passed over.
 
     Attributes:
         position: Where it is.
         field: Its path from the layer, or from the whole message: "pooling_param.extra".
-        value: What is written there, shortened.
+        value: What is written there, shortened if long.
         layer: The name of the layer it belongs to; empty outside layers.
         layer_type: That layer's type, as written.
         is_harmless: Whether it is known to change no result.
@@ -75,7 +75,7 @@ class PassedOver:
 class _Field:
     """One value of a field in a text: its name is at `start`, and `text[value:end]` is the value.
 
-    What a list holds are values of one field with one start; the first of them is the whole list's text.
+    The values in a list are values of one field with the same start; the first of them is the text of the whole list.
     """
 
     way: tuple[Any, ...]
@@ -86,7 +86,7 @@ class _Field:
 
 @contextmanager
 def unknown_fields_allowed() -> Iterator[None]:
-    """Within it, whatever reads text passes over fields that the schema does not have, with a warning for each."""
+    """Inside this context, all parsing passes over fields that the schema does not have, with a warning for each."""
     token = _ALLOW_UNKNOWN.set(True)
     try:
         yield
@@ -97,15 +97,15 @@ def unknown_fields_allowed() -> Iterator[None]:
 def parse(
     text: str, message_class: type[MessageType], *, path: str = "<string>", passed_over: list[PassedOver] | None = None
 ) -> MessageType:
-    """Returns the message that `text` writes.
+    """Returns the message that `text` describes.
 
     Fields of other Caffes that are known to change no result, such as `engine`, are passed over with a warning.
 
     Args:
         text: In protobuf's text format.
         message_class: A class of `caffe_pb2`.
-        path: Where the text is from, for errors.
-        passed_over: Gets the fields that were passed over.
+        path: Where the text comes from, for errors.
+        passed_over: Receives the fields that were passed over.
 
     Raises:
         PrototxtError: A syntax error, an unknown field (but see `unknown_fields_allowed`) or enum name, a value of a
@@ -135,7 +135,7 @@ def read(path: str | os.PathLike[str], message_class: type[MessageType]) -> Mess
 
     Raises:
         FileError: The file cannot be read.
-        PrototxtError: It is not such a message.
+        PrototxtError: The file does not hold such a message.
     """
     text = decode_text(read_bytes(path), os.fspath(path))
     return parse(text, message_class, path=os.fspath(path))
@@ -163,7 +163,7 @@ def decode_text(data: bytes, path: str) -> str:
 
 
 def to_text(message: Message) -> str:
-    """Returns a message as Caffe prints it: one field a line, floats in their shortest form."""
+    """Returns a message as Caffe prints it: one field per line, floats in their shortest form."""
     return _FLOAT_LINE.sub(_caffe_float, text_format.MessageToString(message))
 
 
@@ -184,11 +184,11 @@ def write(path: str | os.PathLike[str], message: Message) -> None:
 
 
 class Locator:
-    """Finds where in a text a field stands.
+    """Finds where in a text a field is written.
 
     Args:
         text: A message in text format.
-        path: Where it is from.
+        path: Where it comes from.
     """
 
     def __init__(self, text: str, path: str) -> None:
@@ -199,7 +199,7 @@ class Locator:
     def position(self, *keys: str | int) -> Position:
         """Returns the position of a field such as ("layer", 3, "convolution_param", 0, "num_output", 0).
 
-        Where that is not in the text, the deepest part of the way that is.
+        If that is not in the text, returns the position of the deepest part of its path that is.
         """
         if self._places is None:
             self._places = {}
@@ -212,7 +212,7 @@ class Locator:
         return Position(self.path)
 
 
-# Of a line longer than this, errors show so many characters on either side of the place.
+# For a line longer than this, errors show only this many characters on either side of the place.
 _LONG_LINE, _SHOWN = 32_768, 200
 
 
@@ -229,7 +229,7 @@ class _Lines:
         start = self._starts[line - 1]
         end = self._starts[line] - 1 if line < len(self._starts) else len(self._text)
         shown = self._text[start:end]
-        if len(shown) > _LONG_LINE:  # a net on a single line is not repeated for each of its fields
+        if len(shown) > _LONG_LINE:  # so that a net on one line is not repeated for each field
             shown = self._text[max(start, offset - _SHOWN) : min(end, offset + _SHOWN)]
         return Position(self._path, line, offset - start + 1, shown)
 
@@ -242,7 +242,7 @@ def _tokens(text: str) -> Iterator[tuple[str, int]]:
 
 
 def _scan(text: str) -> list[_Field]:
-    """Returns every value of every field, with one pass over the tokens; the syntax is not checked."""
+    """Returns every value of every field, in one pass over the tokens; the syntax is not checked."""
     fields: list[_Field] = []
     counts: Counter[tuple[Any, ...]] = Counter()
     way: tuple[Any, ...] = ()
@@ -300,7 +300,7 @@ def _check_characters(text: str, path: str) -> None:
 
 
 def _check_tokens(text: str, path: str) -> None:
-    """Refuses nesting that no net has and that would exhaust the parser's stack, and numbers only Python knows."""
+    """Refuses nesting that no net has and would exhaust the parser's stack, and numbers that only Python accepts."""
     depth = 0
     for token, offset in _tokens(text):
         depth += (token in "{<") - (token in "}>")
@@ -311,7 +311,7 @@ def _check_tokens(text: str, path: str) -> None:
         if is_wrong_number:
             raise PrototxtError(f"{token} is not a number", code="prototxt.syntax", position=position)
         raise PrototxtError(
-            "too many braces inside each other",
+            "braces are nested too deeply",
             code="prototxt.depth",
             position=position,
             expected=f"at most {_MAX_DEPTH}",
@@ -319,7 +319,7 @@ def _check_tokens(text: str, path: str) -> None:
 
 
 def _explain(error: text_format.ParseError, message: Message, text: str, path: str) -> PrototxtError:
-    """Returns our error for protobuf's: same facts, with the source line, a code and a hint."""
+    """Turns protobuf's error into ours: the same facts, with the source line, a code and a hint."""
     line, column = error.GetLine() or 0, error.GetColumn() or 0
     lines = text.split("\n")
     position = Position(path, line, column, lines[line - 1] if 0 < line <= len(lines) else "")
@@ -358,13 +358,17 @@ def _unknown_field_hint(field: str, message: Message, owner: str) -> str:
     origin = field_origin(owner.removeprefix("caffe."), field)
     passing = "--allow-unknown (in Python unknown_fields_allowed) passes over it"
     if origin:
-        return f"{origin} has it; {passing}"
+        return f"defined by {origin}; {passing}"
     likely = nearest(field, _field_names(message, owner))
-    return f"{likely} If it is another Caffe's, {passing}" if likely else f"if it is another Caffe's, {passing}"
+    return (
+        f"{likely} If it belongs to another Caffe, {passing}"
+        if likely
+        else f"if it belongs to another Caffe, {passing}"
+    )
 
 
 def _open_brace(text: str, line: int) -> str | None:
-    """Names the brace that is still open where the text ends, if the error is there."""
+    """Names the brace that is still open at the end of the text, if that is where the error is."""
     if "".join(text.split("\n")[line:]).strip():
         return None
     opened: list[int] = []
@@ -405,7 +409,7 @@ def _is_unknown(error: text_format.ParseError) -> bool:
 
 
 def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field, PassedOver]]:
-    """Returns the fields that may be passed over, in the text's order; those inside another one are not mentioned.
+    """Returns the fields that may be passed over, in the text's order; those inside another such field are not listed.
 
     Raises:
         PrototxtError: A field is known to change results.
@@ -416,7 +420,7 @@ def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field,
     found: list[tuple[_Field, PassedOver]] = []
     for field in fields:
         owner, name = messages.get(field.way[:-2]), field.way[-2]
-        if owner is None or name is None:  # inside another one; or a brace without a name
+        if owner is None or name is None:  # inside another such field; or a brace without a name
             continue
         known = owner.fields_by_name.get(name)
         value = text[field.value : field.end]
@@ -430,7 +434,7 @@ def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field,
 
 
 def _is_known(field: Any, owner: str, value: str) -> bool:
-    """Returns whether the schema has a field and, where that only chooses an implementation, its value."""
+    """Returns whether the schema has a field and, if the field only chooses an implementation, its value too."""
     if field is None or field.enum_type is None or not is_hint(owner, field.name):
         return field is not None
     return value in field.enum_type.values_by_name or value.isdecimal()
@@ -439,7 +443,7 @@ def _is_known(field: Any, owner: str, value: str) -> bool:
 def _passed_over(
     field: _Field, owner: str, value: str, names: dict[tuple[Any, ...], str], position: Position
 ) -> PassedOver:
-    """Returns what is known of a field that the schema does not have.
+    """Returns what is known about a field that the schema does not have.
 
     Raises:
         PrototxtError: It changes results.
@@ -460,7 +464,7 @@ def _passed_over(
             layer_type=kind or None,
             expected=change.neutral,
             found=_shortened(value),
-            hint=f"{change.origin} has it",
+            hint=f"defined by {change.origin}",
         )
     return PassedOver(position, ".".join(path), _shortened(value), layer, kind, is_neutral or is_hint(owner, path[-1]))
 
@@ -479,7 +483,7 @@ def _is_same(value: str, neutral: str) -> bool:
 
 
 def _blanked(text: str, fields: Sequence[_Field]) -> str:
-    """Returns the text with spaces in place of these fields and of a separator behind them, so that positions stay."""
+    """Returns the text with spaces in place of these fields and the separators after them, so that positions stay."""
     pieces, place = [], 0
     for field in fields:
         separator = _SEPARATOR.match(text, field.end)

@@ -137,12 +137,13 @@ def num_inserted_layers(net: caffe_pb2.NetParameter) -> int:
 def upgrade_net(
     net: caffe_pb2.NetParameter, problems: list[str] | None = None, locator: Locator | None = None
 ) -> caffe_pb2.NetParameter:
-    """Returns a net in the latest format; `net` itself is returned where nothing is old, and is never changed.
+    """Returns a net in the latest format; `net` itself is returned if nothing in it is old; it is never changed.
 
     Args:
         net: A net of any format version.
-        problems: Gets a line for everything that could not be carried over; the upgrade goes on, as in the original.
-        locator: Of the text the net is from, for positions in errors.
+        problems: Receives a line for everything that could not be carried over; the upgrade continues, as in the
+            original.
+        locator: The locator of the text that the net comes from, for positions in errors.
 
     Raises:
         PrototxtError: `layer` and `layers` are mixed, a V0 type is unknown, or input shapes are missing.
@@ -176,7 +177,7 @@ def _upgraded(net: caffe_pb2.NetParameter, problems: list[str]) -> caffe_pb2.Net
 
 
 def _position(error: PrototxtError, net: caffe_pb2.NetParameter, locator: Locator) -> Position:
-    """Where the layer that an error names stands; else the first field of an old format."""
+    """Returns where the layer named in an error is written; otherwise where the first field of an old format is."""
     for index, layer in enumerate(net.layers):
         if error.layer is not None and error.layer in (layer.name, layer.layer.name):
             return locator.position("layers", index)
@@ -184,11 +185,11 @@ def _position(error: PrototxtError, net: caffe_pb2.NetParameter, locator: Locato
 
 
 def upgrade_solver(solver: caffe_pb2.SolverParameter, locator: Locator | None = None) -> caffe_pb2.SolverParameter:
-    """Returns a solver whose type is a name; `solver` itself is returned where it is already, and is never changed.
+    """Returns a solver whose type is a name: `solver` itself if it already is; it is never changed.
 
     Args:
         solver: Settings of any format version.
-        locator: Of the text they are from, for positions in errors.
+        locator: The locator of the text that they come from, for positions in errors.
 
     Raises:
         PrototxtError: The old and the new field are both given.
@@ -229,7 +230,7 @@ def _upgrade_v0(net: caffe_pb2.NetParameter, problems: list[str]) -> caffe_pb2.N
 
 
 def _without_padding_layers(net: caffe_pb2.NetParameter) -> list[Any]:
-    """V0 padded with layers of their own; their pad goes to the convolution or pooling behind them."""
+    """V0 had separate padding layers; their pad moves to the convolution or pooling that follows."""
     makers: dict[str, Any] = dict.fromkeys(net.input)
     kept = []
     for original in net.layers:
@@ -240,7 +241,7 @@ def _without_padding_layers(net: caffe_pb2.NetParameter) -> list[Any]:
         for j, blob in enumerate(original.bottom):
             if blob not in makers:
                 raise PrototxtError(
-                    f'bottom "{blob}" is made by no earlier layer',
+                    f'no earlier layer makes bottom "{blob}"',
                     code="upgrade.bottom",
                     layer=layer.layer.name or layer.name,
                 )
@@ -310,7 +311,7 @@ def _has_old_transformation(layer: Any) -> bool:
 
 
 def _upgrade_transformation(layer: Any) -> None:
-    """Moves a data layer's fields to `transform_param`; both messages are there afterwards, if only empty."""
+    """Moves a data layer's fields to `transform_param`; both messages exist afterwards, even if empty."""
     name = _TRANSFORM_PARAMS.get(layer.type)
     if name is None:
         return
@@ -361,7 +362,7 @@ def _upgrade_v1_layer(old: Any, new: caffe_pb2.LayerParameter, problems: list[st
 
 
 def _upgrade_input(net: caffe_pb2.NetParameter) -> None:
-    """`input` fields become one Input layer in front; alone, as in old caffemodels, they are dropped."""
+    """`input` fields become one Input layer in front; without layers, as in old caffemodels, they are dropped."""
     if num_inserted_layers(net):
         given = len(net.input_shape) if net.input_shape else len(net.input_dim) / 4
         if given < len(net.input):

@@ -1,6 +1,6 @@
 """Weights files: .caffemodel (binary, any format version), .caffemodel.h5 and .binaryproto, read without loss.
 
-A caffemodel is mapped and its arrays are read-only views on the map: only what surrounds them goes through protobuf.
+A caffemodel is mapped and its arrays are read-only views on the map: only what surrounds them is parsed by protobuf.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Arrays = Sequence[np.ndarray]
 
 # blob.hpp, kMaxBlobAxes.
 _MAX_AXES = 32
-# A skeleton is the pieces of the file between the arrays, each behind its length and the array's length and type.
+# A skeleton is the pieces of the file between the arrays, each preceded by its length and the array's length and type.
 _SKELETON_MARK = b"pyscratchdet skeleton: chunks\n"
 _PIECE = struct.Struct("<QQ3s")
 
@@ -52,7 +52,7 @@ _V0_LAYER = _number(caffe_pb2.V1LayerParameter, "layer")
 
 
 class _Scattered(Exception):
-    """A blob's values are not in one piece: written one by one, as very old files may have them, or in several."""
+    """A blob's values are not in one piece: written one by one, as in very old files, or in several pieces."""
 
 
 class _Blob(NamedTuple):
@@ -72,13 +72,14 @@ class _Layer(NamedTuple):
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """Reads a .caffemodel of any format version, or a .caffemodel.h5; told apart by content.
+    """Reads a .caffemodel of any format version, or a .caffemodel.h5, told apart by their content.
 
-    The arrays are read-only and lie in the mapped file where it has them in one piece, as all but very old ones have.
+    The arrays are read-only; they are views on the mapped file where it holds them in one piece, as all but very old
+    files do.
 
     Raises:
         FileError: The file cannot be read.
-        WeightsError: It is truncated, foreign, or a blob's values do not fit its shape.
+        WeightsError: It is truncated or not a weights file, or a blob's values do not fit its shape.
     """
     name = os.fspath(path)
     data = map_bytes(path)
@@ -88,9 +89,9 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
 
 
 def release(array: np.ndarray) -> None:
-    """Gives back the memory of a mapped file's pages once an array of `read_weights` has been copied elsewhere.
+    """Frees the memory of a mapped file's pages once an array of `read_weights` has been copied elsewhere.
 
-    The array stays as it is: what is looked at again comes from the file. Nothing happens to other arrays.
+    The array stays valid: its values are read from the file again when needed. Other arrays are left alone.
     """
     owner: object = array
     while isinstance(owner, np.ndarray):
@@ -105,11 +106,11 @@ def take_apart(data: bytes | memoryview, path: str = "<bytes>") -> tuple[bytes, 
 
     Args:
         data: Content of the file.
-        path: Where it is from, for errors.
+        path: Where it comes from, for errors.
 
     Returns:
-        The skeleton and the weights, whose arrays are views on `data`. Values that the file has not in one piece come
-        back in one.
+        The skeleton and the weights, whose arrays are views on `data`. Values that the file holds in several pieces are
+        joined into one array.
 
     Raises:
         WeightsError: It is not a caffemodel.
@@ -126,7 +127,7 @@ def put_together(skeleton: bytes, arrays: Arrays) -> list[bytes | np.ndarray]:
         arrays: Of all layers, in the file's order.
 
     Raises:
-        WeightsError: The arrays do not fit, or `skeleton` is none.
+        WeightsError: The arrays do not fit, or `skeleton` is not a skeleton.
     """
     if not skeleton.startswith(_SKELETON_MARK):
         raise WeightsError("not a caffemodel's skeleton", code="weights.skeleton")
@@ -136,7 +137,9 @@ def put_together(skeleton: bytes, arrays: Arrays) -> list[bytes | np.ndarray]:
         raise WeightsError("the caffemodel's skeleton is damaged", code="weights.skeleton") from error
     places = [(length, kind) for _, length, kind in pieces if kind]
     if len(places) != len(arrays):
-        raise WeightsError("number of arrays differs", code="weights.skeleton", expected=len(places), found=len(arrays))
+        raise WeightsError(
+            "the number of arrays differs", code="weights.skeleton", expected=len(places), found=len(arrays)
+        )
     rest = iter(arrays)
     result: list[bytes | np.ndarray] = []
     for piece, length, kind in pieces:
@@ -149,16 +152,17 @@ def put_together(skeleton: bytes, arrays: Arrays) -> list[bytes | np.ndarray]:
 
 
 def join_pieces(pieces: Iterable[bytes | np.ndarray]) -> bytes:
-    """Returns pieces of a file as its content."""
+    """Joins the pieces of a file into its content."""
     return b"".join(piece if isinstance(piece, bytes) else piece.tobytes() for piece in pieces)
 
 
 def write_caffemodel(
     path: str | os.PathLike[str], net: caffe_pb2.NetParameter, blobs: Mapping[str, Arrays] | Sequence[Arrays]
 ) -> None:
-    """Writes a .caffemodel: the layers of `net` with the arrays of `blobs`, by layer name or one list a layer; atomic.
+    """Writes a .caffemodel: the layers of `net` with the arrays of `blobs`, by layer name or in one list each; atomic.
 
-    The bytes are those of protobuf for such a net. Arrays go to the file as they are, float32 ones without a copy.
+    The bytes are those that protobuf writes for such a net. Arrays are written as they are, float32 ones without a
+    copy.
 
     Raises:
         FileError: The file cannot be written.
@@ -167,7 +171,7 @@ def write_caffemodel(
 
 
 def blob_to_array(blob: Message) -> np.ndarray:
-    """Returns a BlobProto's values as float32 in its shape, legacy num/channels/height/width included.
+    """Returns a BlobProto's values as float32 in its shape, including the legacy num/channels/height/width.
 
     Raises:
         WeightsError: The number of values does not fit the shape.
@@ -204,7 +208,7 @@ def read_message(path: str | os.PathLike[str], message_class: type[MessageType])
     """Returns a binary message such as a SolverState.
 
     Raises:
-        FileError, WeightsError: The file is missing, or truncated or foreign.
+        FileError, WeightsError: The file is missing, truncated or not such a message.
     """
     return _parse(message_class, read_bytes(path), os.fspath(path))
 
@@ -285,7 +289,7 @@ def _find_values(data: memoryview, start: int, end: int, path: str) -> _Blob:
             found[field.number] = field
         elif field.number in _VALUES and field.kind in (BYTES, _SINGLE[field.number]):
             raise _Scattered
-        elif field.number not in _DIFFS:  # with values of another wire type, which are an unknown field to protobuf
+        elif field.number not in _DIFFS:  # values of another wire type are an unknown field to protobuf
             rest.append(field)
     message = _parse(caffe_pb2.BlobProto, join_fields(data, rest), path)
     for number, kind in _VALUES.items():
@@ -306,7 +310,7 @@ def _read_blob(data: memoryview, path: str) -> np.ndarray:
 
 def _weights(data: memoryview, layers: Sequence[_Layer], path: str) -> Weights:
     if not layers:
-        raise WeightsError(f"{path}: no layers in it", code="weights.empty", hint="is this a caffemodel?")
+        raise WeightsError(f"{path}: the file has no layers", code="weights.empty", hint="is this a caffemodel?")
     return Weights([_weight_layer(data, layer, path) for layer in layers])
 
 
@@ -315,7 +319,7 @@ def _weight_layer(data: memoryview, layer: _Layer, path: str) -> WeightLayer:
     if isinstance(kind, int):  # V1 names its types by an enum
         kind = v1_type_name(kind)
     for what, text in (("name", name), ("type", kind)):
-        if isinstance(text, bytes):  # what protobuf gives where text is not UTF-8
+        if isinstance(text, bytes):  # what protobuf returns for text that is not UTF-8
             raise WeightsError(f"{path}: a layer's {what} is not UTF-8 text", code="weights.damaged", found=text)
     return WeightLayer(name, kind, [_array(data, blob, path, name, kind) for blob in layer.blobs])
 
@@ -333,7 +337,7 @@ def _array(
     where: dict[str, Any] = {"layer": layer, "layer_type": layer_type}
     if len(shape) > _MAX_AXES:
         raise WeightsError(
-            f"{path}: a blob with too many axes",
+            f"{path}: a blob has too many axes",
             code="weights.axes",
             expected=f"at most {_MAX_AXES}",
             found=len(shape),
@@ -364,7 +368,7 @@ def _cut_out_arrays(data: memoryview, layers: Sequence[_Layer]) -> bytes:
 
 
 def _skeleton_pieces(skeleton: bytes) -> Iterator[tuple[bytes, int, str]]:
-    """Yields (piece, length of the array behind it, its type); no type where there is none."""
+    """Yields (piece, length of the array after it, its type); there is no type where no array follows."""
     place = len(_SKELETON_MARK)
     while place < len(skeleton):
         length, array_length, kind = _PIECE.unpack_from(skeleton, place)
@@ -410,7 +414,7 @@ def _layer_pieces(layer: caffe_pb2.LayerParameter, arrays: Arrays) -> Iterator[b
 
 
 def _blob_pieces(array: np.ndarray) -> list[bytes | np.ndarray]:
-    """Returns a BlobProto's bytes, the array among them as it is; no data where it is empty, as protobuf has it."""
+    """Returns a BlobProto's bytes, the array among them as it is; without data if it is empty, as in protobuf."""
     blob = caffe_pb2.BlobProto()
     blob.shape.dim.extend(array.shape)
     shape = blob.SerializeToString()
@@ -418,7 +422,7 @@ def _blob_pieces(array: np.ndarray) -> list[bytes | np.ndarray]:
 
 
 def _around(message: Message, number: int) -> tuple[bytes, bytes]:
-    """Returns a message's bytes before and behind where field `number` goes: protobuf writes fields by number."""
+    """Returns a message's bytes before and after the place of field `number`: protobuf writes fields by number."""
     data = message.SerializeToString()
     view = memoryview(data)
     place = next((field.start for field in read_fields(view, 0, len(data)) if field.number > number), len(data))

@@ -26,7 +26,7 @@ class Field(NamedTuple):
         number: The field's number.
         kind: Its wire type.
         start: Where its tag begins.
-        payload: Where its value begins, behind the length of a `BYTES` field.
+        payload: Where its value begins; for a `BYTES` field, after the length.
         end: Where the next field begins.
     """
 
@@ -57,7 +57,7 @@ def read_fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
 
 
 def join_fields(data: memoryview, fields: Iterable[Field]) -> bytes:
-    """Returns a message of these fields alone."""
+    """Returns a message of only these fields."""
     return b"".join(data[field.start : field.end] for field in fields)
 
 
@@ -119,5 +119,5 @@ def _skip_group(data: memoryview, number: int, place: int, end: int) -> int:
         elif open_groups.pop() != number:
             raise WireError(f"byte {begin}: the end of another group")
         if len(open_groups) > _MAX_DEPTH:
-            raise WireError(f"byte {begin}: groups too deep inside each other")
+            raise WireError(f"byte {begin}: groups are nested too deeply")
     return place

@@ -17,7 +17,7 @@ def test_a_file_may_hold_256_mib_or_100_times_its_size():
         check_unpacked(257 * MIB, 900, "a.h5")
     assert (caught.value.code, caught.value.hint) == (
         "file.unpacked",
-        "if the file can be trusted, set PYSCRATCHDET_MAX_UNPACKED_MIB to the MiB that you allow",
+        "if the file can be trusted, set PYSCRATCHDET_MAX_UNPACKED_MIB to the number of MiB to allow",
     )
     with pytest.raises(FileError):
         check_unpacked(701 * MIB, 7 * MIB, "a.h5")

@@ -94,7 +94,7 @@ state { stage: "s" }
         ('name: "\\xff"', (1, 13), "syntax", "can't decode"),
         ("[a.b]: 3", (1, 4), "syntax", "does not have extensions"),
         ('\nname: "a"\x01', (2, 0), "encoding", "control character 0x01"),
-        ("\n" + "layer { " * 3000, (2, 807), "depth", "too many braces"),
+        ("\n" + "layer { " * 3000, (2, 807), "depth", "nested too deeply"),
         ("input_dim: 4\n input_dim: 1_0", (2, 13), "syntax", "1_0 is not a number"),
         ("layer { power_param { scale: +5 } }", (1, 30), "syntax", "is not a number"),
         ("input_dim: 0b11", (1, 12), "syntax", "0b11 is not a number"),
@@ -170,8 +170,8 @@ layer { type: "Dropout" dropout_param { scale_train: TRUE } batch_norm_param { e
             "pooling_param { avg_include_pad: false }",
             "pooling_param.avg_include_pad changes results and is not implemented",
         ),
-        ("dropout_param { scale_train: false }", "expected true and found false; Faster R-CNN has it"),
-        ("transform_param { random_resize_param { min_size: 3 } }", "found { min_size: 3 }; intel/caffe has it"),
+        ("dropout_param { scale_train: false }", "expected true and found false; defined by Faster R-CNN"),
+        ("transform_param { random_resize_param { min_size: 3 } }", "found { min_size: 3 }; defined by intel/caffe"),
     ],
 )
 def test_a_field_that_changes_results_is_refused_by_name(field, says, allow):
@@ -184,9 +184,9 @@ def test_a_field_that_changes_results_is_refused_by_name(field, says, allow):
 
 def test_the_hint_names_the_option_beside_what_may_be_meant():
     passing = "--allow-unknown (in Python unknown_fields_allowed) passes over it"
-    assert parse_error("layer { tip: 3 }").hint == f'did you mean "top"? If it is another Caffe\'s, {passing}'
-    assert parse_error("layer { surprise: 3 }").hint == f"if it is another Caffe's, {passing}"
-    assert parse_error("layer { psroi_pooling_param { } }").hint == f"zhaoweicai/cascade-rcnn has it; {passing}"
+    assert parse_error("layer { tip: 3 }").hint == f'did you mean "top"? If it belongs to another Caffe, {passing}'
+    assert parse_error("layer { surprise: 3 }").hint == f"if it belongs to another Caffe, {passing}"
+    assert parse_error("layer { psroi_pooling_param { } }").hint == f"defined by zhaoweicai/cascade-rcnn; {passing}"
 
 
 def test_an_error_behind_fields_that_are_passed_over_keeps_its_place():

@@ -202,7 +202,7 @@ def test_impossible_counts_are_refused_at_once(blob, tmp_path):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "no layers in it"),
+        (b"", "the file has no layers"),
         (b"name: 'net'\nlayer { }", "this is text"),
         (b"\x89HDF\r\n\x1a\n and no more", "damaged HDF5 file"),
         (b"PK\x03\x04" + bytes(range(256)), "not a NetParameter, or truncated"),
@@ -317,10 +317,10 @@ def text_for_values(file):
 
 
 FOREIGN = {
-    no_data: "no layers in it",
-    data_is_no_group: "no layers in it",
+    no_data: "the file has no layers",
+    data_is_no_group: "the file has no layers",
     whole_numbers: "not the values of a blob",
-    values_left_out: "is not all in the file",
+    values_left_out: "is not completely in the file",
     index_out_of_reach: "no layer has so many blobs",
     groups_in_a_circle: "a group that is linked twice",
     groups_linked_twice_a_level: "a group that is linked twice",
@@ -371,7 +371,7 @@ def test_hdf5_that_the_library_does_not_survive_is_refused(tmp_path, monkeypatch
     with h5py.File(path, "w") as file:
         file["data/a/0"] = np.ones(2, np.float32)
     monkeypatch.setattr(hdf5, "_TRIAL_SECONDS", 0.0001)
-    with pytest.raises(WeightsError, match="fails or never ends") as caught:
+    with pytest.raises(WeightsError, match="crashes or never finishes") as caught:
         weights.read_weights(path)
     assert caught.value.code == "weights.damaged"
 

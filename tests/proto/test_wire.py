@@ -44,7 +44,7 @@ def test_varint_is_what_protobuf_writes(number):
         (b"\x1c", "byte 0: the end of a group that did not begin"),
         (b"\x1b\x08\x01", "byte 3: a number without an end"),
         (b"\x1b\x24", "byte 1: the end of another group"),
-        (b"\x1b" * 200, "groups too deep"),
+        (b"\x1b" * 200, "groups are nested too deeply"),
     ],
 )
 def test_malformed_bytes_say_where(data, says):
