@@ -57,7 +57,7 @@ class PictureInput:
     preparation: Preparation = field(default_factory=Preparation)
     rgb: bool = False
 
-    def onnx(self, graph: OnnxGraph, value: str, shape: Shape) -> str:
+    def onnx(self, graph: GraphCollector, value: str, shape: Shape) -> str:
         """Adds the preparation and returns the result, float32 (N, *shape)."""
         channels = shape[0]
         picture = graph.node("Cast", [value], to=TensorProto.FLOAT)[0]
@@ -74,7 +74,7 @@ class PictureInput:
 
 
 @dataclass
-class OnnxGraph:
+class GraphCollector:
     """Collects operators, constants and shapes; what a layer sees as `OnnxGraph`."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -183,7 +183,7 @@ def export_onnx(
     else:
         net.reshape({name: (batch, *net.blob_shapes[name][1:]) for name in net.input_names})
     wanted = _wanted_blobs(net, outputs)
-    graph = OnnxGraph()
+    graph = GraphCollector()
     values: dict[int, str] = {}
     halves: dict[int, list[str]] = {}  # boxes and scores instead of detections
     plan = net.plan
@@ -404,7 +404,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def _export_layer(graph: OnnxGraph, module: LayerModule, bottoms: Sequence[str], heads: str) -> list[str]:
+def _export_layer(graph: GraphCollector, module: LayerModule, bottoms: Sequence[str], heads: str) -> list[str]:
     graph.scope = module.name
     graph.first_node = len(graph.nodes)
     blobs = [
@@ -419,7 +419,7 @@ def _export_layer(graph: OnnxGraph, module: LayerModule, bottoms: Sequence[str],
     return layer.onnx(graph, bottoms, blobs)
 
 
-def _boxes_and_scores(graph: OnnxGraph, layer: DetectionOutput, results: Sequence[str], top: str) -> list[str]:
+def _boxes_and_scores(graph: GraphCollector, layer: DetectionOutput, results: Sequence[str], top: str) -> list[str]:
     names = [f"{top}_boxes", f"{top}_scores"]
     for result, name in zip(results, names, strict=True):
         graph.rename(result, name, graph.first_node)
@@ -429,7 +429,7 @@ def _boxes_and_scores(graph: OnnxGraph, layer: DetectionOutput, results: Sequenc
     return names
 
 
-def _named(graph: OnnxGraph, result: str, name: str, values: dict[int, str]) -> str:
+def _named(graph: GraphCollector, result: str, name: str, values: dict[int, str]) -> str:
     """Gives a layer's result its blob's name; results that are not the layer's own get an Identity."""
     own = any(result in node.output for node in graph.nodes[graph.first_node :])
     if own and result not in values.values():
@@ -439,7 +439,7 @@ def _named(graph: OnnxGraph, result: str, name: str, values: dict[int, str]) -> 
     return name
 
 
-def _reshaped(graph: OnnxGraph, value: str, shape: Shape, name: str) -> str:
+def _reshaped(graph: GraphCollector, value: str, shape: Shape, name: str) -> str:
     """Adds a blob's values under the shape of another one that is the same memory."""
     dims = graph.constant(np.array([-1, *shape[1:]], np.int64), "shape")
     graph.nodes.append(helper.make_node("Reshape", [value, dims], [name], name=f"{name}/Reshape"))
@@ -471,7 +471,7 @@ def _needed_layers(net: Net, wanted: Iterable[int]) -> list[int]:
 
 
 def _input(
-    graph: OnnxGraph, name: str, batch: int | None, shape: Shape, picture: PictureInput | None
+    graph: GraphCollector, name: str, batch: int | None, shape: Shape, picture: PictureInput | None
 ) -> onnx.ValueInfoProto:
     number = BATCH if batch is None else batch
     if picture is None:
@@ -483,7 +483,7 @@ def _input(
 
 
 def _model(
-    net: Net, graph: OnnxGraph, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[str], opset: int
+    net: Net, graph: GraphCollector, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     results = [  # of known rank; the sizes are inferred
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * len(graph.shapes[name]))

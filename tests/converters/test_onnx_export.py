@@ -16,7 +16,7 @@ from pyscratchdet.converters.compare import difference, match_detections
 from pyscratchdet.converters.engines import OnnxRuntimeEngine, PyTorchEngine
 from pyscratchdet.converters.onnx_export import (
     OPSETS,
-    OnnxGraph,
+    GraphCollector,
     PictureInput,
     export_onnx,
     raw_heads,
@@ -208,7 +208,7 @@ def test_half_weights_compute_in_float32(tmp_path):
 
 
 def test_constants_of_one_name_stay_apart():
-    graph = OnnxGraph()
+    graph = GraphCollector()
     first = graph.constant(np.array([1.5], "f4"))
     second = graph.constant(np.array([2], "i8"))
     third = graph.constant(np.array([2.5], "f4"))
@@ -219,7 +219,7 @@ def test_constants_of_one_name_stay_apart():
 
 
 def test_scalar_constants_stay_scalars():
-    graph = OnnxGraph()
+    graph = GraphCollector()
     name = graph.constant(np.array(3, "i8"))
     assert list(graph.initializers[name].dims) == []
 
