@@ -7,14 +7,14 @@ import os
 import cv2
 import numpy as np
 
-from pyscratchdet.data.picture_size import picture_size
+from pyscratchdet.data.picture_size import is_whole_png, picture_size
 from pyscratchdet.errors import DataError
 from pyscratchdet.files import check_unpacked
 
 # The libraries behind OpenCV print what they dislike; the errors here say it.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
-_JPEG = b"\xff\xd8"
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 # A block of 64 pixels takes a bit at least in the first scan, and with chroma there are six blocks to 256 pixels.
 _MOST_PIXELS_A_BYTE = 512
 
@@ -61,6 +61,8 @@ def check_complete(data: bytes, name: str) -> None:
     is_jpeg = data[:2] == _JPEG
     if is_jpeg and data.rfind(b"\xff\xd9") < 0:
         raise DataError(f"{name} is a truncated JPEG", code="data.image", hint="its end marker is missing")
+    if data.startswith(_PNG) and not is_whole_png(data):
+        raise DataError(f"{name} is a truncated or damaged PNG", code="data.image", hint="its chunks do not fit")
     height, width = picture_size(data)
     if is_jpeg and height * width > _MOST_PIXELS_A_BYTE * len(data):
         found = f"{width} x {height} in {len(data)} bytes"

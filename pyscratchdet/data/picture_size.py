@@ -30,6 +30,20 @@ def picture_size(data: bytes) -> Size:
     return 0, 0
 
 
+def is_whole_png(data: bytes) -> bool:
+    """Whether the chunks of a PNG lie inside the file up to the last one, IEND (PNG specification, 5.3).
+
+    OpenCV reserves as much as a chunk claims to be long before it looks for its data.
+    """
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        position += 12 + length
+        if kind == b"IEND":
+            return position <= len(data)
+    return False
+
+
 def _jpeg(data: bytes) -> Size:
     """ITU T.81, B.2.2."""
     position = 2

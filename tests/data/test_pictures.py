@@ -11,7 +11,7 @@ import pytest
 from pyscratchdet.cli import main
 from pyscratchdet.data.images import decode_image
 from pyscratchdet.data.picture_size import picture_size
-from pyscratchdet.errors import FileError, PyScratchDetError
+from pyscratchdet.errors import DataError, FileError, PyScratchDetError
 
 KINDS = ("jpg", "png", "bmp", "gif", "webp", "tiff", "jp2", "ppm", "pgm", "pbm", "pam", "pfm", "hdr", "sr", "avif")
 
@@ -105,3 +105,15 @@ def test_damaged_headers(kind):
             values[int(random.integers(min(len(values), 200)))] = int(random.integers(256))
         with contextlib.suppress(PyScratchDetError):
             assert decode_image(bytes(values)).ndim == 3
+
+
+def test_a_png_whose_chunks_reach_beyond_the_file_is_refused():
+    """OpenCV reserves the length that a chunk claims: gigabytes for a file of a hundred bytes."""
+    data = cv2.imencode(".png", np.arange(9 * 7, dtype=np.uint8).reshape(9, 7))[1].tobytes()
+    assert decode_image(data, color=False).shape == (9, 7, 1)
+    assert decode_image(data + b"behind the end", color=False).shape == (9, 7, 1)
+    place = data.index(b"IDAT") - 4
+    long = data[:place] + b"\x7f\xff\xff\x00" + data[place + 4 :]
+    for damaged in (long, data[:-1], data[:-12], data[:place]):
+        with pytest.raises(DataError, match="p is a truncated or damaged PNG"):
+            decode_image(damaged, name="p")
