@@ -1,7 +1,7 @@
 """Boxes as offsets from priors and back (bbox_util.cpp: EncodeBBox, DecodeBBox; SSD, equation 2).
 
-Both directions round as the original does: exp and log go through double, all else is float32. torchvision's BoxCoder
-rounds differently and clamps the exponent; Caffe does not.
+Both directions round as the original does: exp and log are computed in double, all else in float32. torchvision's
+BoxCoder rounds differently and clamps the exponent; Caffe does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def encode_boxes(boxes: Tensor, priors: Tensor, variances: Tensor, code_type: in
 
     Args:
         boxes: (..., 4) xmin, ymin, xmax, ymax, normalised.
-        priors: (..., 4), same frame; shapes broadcast.
+        priors: (..., 4), in the same frame; shapes broadcast.
         variances: (..., 4), one per coordinate.
         code_type: CORNER (offsets of the corners), CENTER_SIZE (centre offsets and log sizes relative to the prior)
             or CORNER_SIZE (corner offsets relative to the prior's size).
@@ -48,7 +48,7 @@ def decode_boxes(codes: Tensor, priors: Tensor, variances: Tensor, code_type: in
     """Returns the boxes that codes stand for, unclipped. The inverse of `encode`.
 
     Args:
-        codes: (..., 4) what the net predicts (mbox_loc).
+        codes: (..., 4) the net's predictions (mbox_loc).
         priors: (..., 4) xmin, ymin, xmax, ymax, normalised; shapes broadcast.
         variances: (..., 4).
         code_type: See `encode`.

@@ -11,25 +11,25 @@ from pyscratchdet.boxes.codes import decode_boxes
 from pyscratchdet.boxes.nms import nms_groups
 from pyscratchdet.boxes.sorting import std_sort_descending
 
-# Scores looked at in one go where nothing limits them.
+# Scores looked at in one go if nothing limits them.
 _SCORES = 1 << 23
 _FIRST_LOOK = 256
 
 
 @dataclass(frozen=True)
 class DetectionRule:
-    """What makes a detection; see DetectionOutputParameter and NonMaximumSuppressionParameter.
+    """What counts as a detection; see DetectionOutputParameter and NonMaximumSuppressionParameter.
 
     Attributes:
         num_classes: C.
-        background: Class that is never detected; anything outside [0, C) for none.
+        background: Class that is never detected; any number outside [0, C) means there is none.
         code_type: See `codes.encode_boxes`.
-        plain: Variances are not applied (variance_encoded_in_target).
+        plain: True if variances are not applied (variance_encoded_in_target).
         score_threshold: Scores must be above it.
         nms_threshold: Highest overlap of two detections of a class.
-        eta: How the NMS threshold falls.
-        top_k: How many of each class go into NMS; -1 for all.
-        keep_top_k: How many detections of an image stay; -1 for all.
+        eta: Factor by which the NMS threshold falls.
+        top_k: How many scores of each class go into NMS; -1 for all.
+        keep_top_k: How many detections of an image are kept; -1 for all.
         objectness: Priors with a lower ARM objectness count as background.
     """
 
@@ -47,7 +47,7 @@ class DetectionRule:
 
 @dataclass
 class Predictions:
-    """What a net says about N images.
+    """A net's predictions for N images.
 
     Attributes:
         loc: (N, P, L, 4) codes; L is 1 or the number of classes.
@@ -91,12 +91,12 @@ class Detections:
 
 
 def objectness_scores(conf: Tensor, arm_conf: Tensor, threshold: float) -> Tensor:
-    """Returns scores (N, P, C) where priors with an ARM objectness below `threshold` have class 0 for certain.
+    """Returns scores (N, P, C) in which priors with an ARM objectness below `threshold` are certain to be class 0.
 
     Args:
         conf: (N, P, C).
         arm_conf: (N, P, 2): background, object.
-        threshold: Objectness that counts.
+        threshold: Lowest objectness that counts.
     """
     certain = torch.zeros_like(conf[0, 0])
     certain[:1] = 1
@@ -107,11 +107,12 @@ def objectness_scores(conf: Tensor, arm_conf: Tensor, threshold: float) -> Tenso
 def detect(predictions: Predictions, rule: DetectionRule) -> Detections:
     """Returns the detections of all images in the original's order: image, label, score.
 
-    Of equal scores the lower prior comes first; where `keep_top_k` cuts, equal scores stand as std::sort leaves them.
+    Of equal scores the lower prior comes first; where `keep_top_k` cuts, equal scores are in the order that std::sort
+    leaves.
 
-    Only scores that can make it are looked at: whether NMS keeps a box depends on better ones alone, so it is enough
-    to start with the best of each image and to go on only where fewer than `keep_top_k` are left. Loops run over
-    chunks of images and over rounds, and over images in Python only where equal scores need std::sort's order.
+    Only scores that can become detections are looked at: whether NMS keeps a box depends on better ones alone, so it is
+    enough to start with the best of each image and to continue only if fewer than `keep_top_k` are left. Loops run over
+    chunks of images and over rounds, and in Python over single images only if equal scores need std::sort's order.
     """
     num_images, num_priors, _ = predictions.conf.shape
     best = _best_foreground(predictions.conf, rule.background)
@@ -164,7 +165,7 @@ def _look(
         rows = (place == index).nonzero()[:, 0]
         by_score = torch.tensor(std_sort_descending(kept.score[rows].tolist()), device=rows.device)
         position[rows[by_score]] = torch.arange(len(rows), device=rows.device)
-    # With no more than keep_top_k rows nothing is sorted, and the rows stand in NMS order as it is.
+    # With no more than keep_top_k rows nothing is sorted, and the rows are in NMS order already.
     chosen = ((position < rule.keep_top_k) & finished[place]).nonzero()[:, 0]
     chosen = chosen[position[chosen].argsort(stable=True)]
     group = kept.image[chosen] * rule.num_classes + kept.label[chosen]

@@ -19,12 +19,12 @@ _PAIRS = 1 << 22
 
 @dataclass(frozen=True)
 class Sizes:
-    """Pixel sizes of the pictures, where overlaps are taken in pixels.
+    """Pixel sizes of the pictures, for overlaps measured in pixels.
 
     Attributes:
         table: (V, 2) height and width of each picture of the test set.
-        first: Number of the batch's first picture with detections.
-        resize: How pictures were brought to the net's input, or None.
+        first: Index of the batch's first picture with detections.
+        resize: How pictures were resized to the net's input, or None.
     """
 
     table: np.ndarray
@@ -35,18 +35,18 @@ class Sizes:
 def judge(
     rows: Tensor, truth: GroundTruth, threshold: float, use_difficult: bool, sizes: Sizes | None
 ) -> tuple[Tensor, int]:
-    """Judges the detections of a batch: each object counts once, for the best-scored detection that finds it.
+    """Judges the detections of a batch: each object counts once, for the highest-scored detection that finds it.
 
     Args:
-        rows: (D, 7) image, label, score, xmin, ymin, xmax, ymax; rows of image -1 are passed over.
-        truth: All objects, difficult ones too.
-        threshold: Least overlap with the object that a detection overlaps most.
+        rows: (D, 7) image, label, score, xmin, ymin, xmax, ymax; rows of image -1 are ignored.
+        truth: All objects, including difficult ones.
+        threshold: Lowest overlap that counts, with the object that a detection overlaps most.
         use_difficult: Whether difficult objects count; a detection of one that does not is neither right nor wrong.
-        sizes: Makes overlaps those of pixels, with borders that are part of the box.
+        sizes: If given, overlaps are measured in pixels, with borders that belong to the box.
 
     Returns:
-        (E, 5) rows image, label, score, true positive, false positive, by image, label and score (by score only where
-        there are objects of that label); and the number of images that have rows.
+        (E, 5) rows image, label, score, true positive, false positive, by image, label and score (by score only for
+        labels that have objects); and the number of images that have rows.
     """
     table = rows.detach().cpu()
     image, label = table[:, 0].to(torch.int64), table[:, 1].to(torch.int64)
@@ -74,12 +74,12 @@ def judge(
 
 
 def _by_score(image: Tensor, label: Tensor, score: Tensor, truth: GroundTruth) -> Tensor:
-    """Returns the order in which detections claim objects; lists without objects of their label stay as they are."""
+    """Returns the order in which detections claim objects; lists without objects of their label keep their order."""
     order = np.lexsort((-score.numpy(), label.numpy(), image.numpy()))
     key = _keys(image.numpy(), label.numpy())
     with_objects = np.isin(key, _keys(truth.images, truth.labels))
     order = np.where(with_objects[order], order, np.arange(len(order)))
-    # std::sort is not stable beyond 16 rows: equal scores stand as it leaves them.
+    # std::sort is not stable beyond 16 rows: equal scores keep the order that it leaves.
     _, starts, counts = np.unique(key, return_index=True, return_counts=True)
     for start, count in zip(starts[counts > 16], counts[counts > 16], strict=True):
         part = score[start : start + count].tolist()
@@ -104,7 +104,7 @@ def _best_objects(
     own, theirs = area(box), area(objects)
     if sizes is not None:
         size = torch.from_numpy(sizes.table)[(sizes.first + place) % len(sizes.table)]
-        # An object is seen with the size of its image; images without detections do not matter.
+        # An object is measured by the size of its image; images without detections do not matter.
         index = torch.searchsorted(image, torch.from_numpy(truth.images)).clamp(max=len(image) - 1)
         objects, theirs = to_pixels(objects, size[index], sizes.resize)
         box, own = to_pixels(box, size, sizes.resize)
@@ -120,7 +120,7 @@ def _best_objects(
 
 
 def _pixel_overlaps(first: Tensor, second: Tensor, first_area: Tensor, second_area: Tensor) -> Tensor:
-    """Overlaps with borders that count (+1). Boxes apart share the original's one pixel at (0, 0)."""
+    """Overlaps with borders that count (+1). As in the original, boxes that lie apart share one pixel at (0, 0)."""
     apart = (second[..., :2] > first[..., 2:]).any(-1) | (second[..., 2:] < first[..., :2]).any(-1)
     low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
     sides = torch.where(apart[..., None], 1, high - low + 1)
@@ -130,7 +130,7 @@ def _pixel_overlaps(first: Tensor, second: Tensor, first_area: Tensor, second_ar
 
 
 def _first_of_each(best: Tensor, counted: Tensor, num_objects: int) -> Tensor:
-    """Returns which detections are the first of those counted for their object: (D,) bool."""
+    """Returns which detections are the first to count for their object: (D,) bool."""
     first = torch.full((num_objects + 1,), len(best), dtype=torch.int64)
     rows = counted.nonzero()[:, 0]
     first.scatter_reduce_(0, best[rows], rows, "amin")

@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass
 class GroundTruth:
-    """T objects of a batch, ordered by image and, within one, as they stand in the label blob.
+    """T objects of a batch, ordered by image and, within an image, as in the label blob.
 
     Attributes:
         boxes: (T, 4) float32 on the device of the label blob.
-        labels: (T,) int64, numpy: the label blob is small and what depends on it is decided on the host.
+        labels: (T,) int64, numpy: the label blob is small, and what depends on it is decided on the host.
         images: (T,) int64, numpy, ascending.
         difficult: (T,) bool, numpy.
     """

@@ -1,8 +1,8 @@
-"""Sums of losses over chosen rows, with the original's gradients.
+"""Losses summed over chosen rows, with the original's gradients.
 
-Stands for the smooth_L1_loss, euclidean_loss, softmax_loss and sigmoid_cross_entropy_loss layers inside MultiBoxLoss.
-Gradients are worked out with the values, for the chosen rows only: the graph holds one small table, not a softmax of
-all priors.
+Replaces the smooth_L1_loss, euclidean_loss, softmax_loss and sigmoid_cross_entropy_loss layers inside MultiBoxLoss.
+Gradients are computed together with the values, for the chosen rows only: the graph holds one small table, not a
+softmax of all priors.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def location_loss(loc: Tensor, rows: Tensor, predicted: Tensor, target: Tensor, 
     """Returns the summed loss of matched priors, 0 axes.
 
     Args:
-        loc: The whole blob, which the gradient goes to.
-        rows: (M,) which groups of four numbers of `loc` are matched; each at most once.
-        predicted: (M, 4) what to compare with the target. The gradient with respect to it goes to `loc` as it is,
-            also where the prediction was divided by its variance: that is what the original does.
+        loc: The whole blob, which receives the gradient.
+        rows: (M,) the groups of four numbers of `loc` that are matched; each at most once.
+        predicted: (M, 4) the values to compare with the target. The gradient with respect to them goes to `loc`
+            unchanged, even if the prediction was divided by its variance: that is what the original does.
         target: (M, 4).
         smooth: Smooth L1 instead of half the squared distance.
     """
@@ -44,11 +44,11 @@ def location_loss(loc: Tensor, rows: Tensor, predicted: Tensor, target: Tensor, 
 def softmax_loss(conf: Tensor, rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Returns the sum of -log(max(p[label], FLT_MIN)) over rows of `conf`, 0 axes.
 
-    The gradient is p - [label] also where the floor holds.
+    The gradient is p - [label] even where the floor applies.
 
     Args:
-        conf: The whole blob: any shape, groups of `num_classes` scores.
-        rows: (R,) which groups count; each at most once.
+        conf: The whole blob, of any shape: groups of `num_classes` scores.
+        rows: (R,) the groups that count; each at most once.
         labels: (R,) int64.
         num_classes: C.
     """

@@ -12,7 +12,7 @@ NEGATIVE = -1
 IGNORED = -2
 
 _LEAST_OVERLAP = 1e-6
-# Overlaps held at a time: within the caches of a CPU; on a GPU large enough that one step does a usual batch.
+# Overlaps held at a time: few enough for the caches of a CPU, and on a GPU enough for a usual batch in one step.
 _CPU_OVERLAPS = 1 << 18
 _GPU_OVERLAPS = 1 << 26
 
@@ -27,10 +27,10 @@ def match_priors(
 ) -> tuple[Tensor, Tensor]:
     """Matches boxes to ground truth, for many groups (images, or classes of images) at once.
 
-    First every object takes a box of its own: of all pairs of the group that overlap by more than 1e-6 the one that
-    overlaps most, then the next among what is left, and so on; equal overlaps go to the lowest box, then the lowest
-    object. Then every other box takes the object that it overlaps most, if by `overlap_threshold` or more. Groups are
-    worked on a few at a time, so that memory stays bounded.
+    First every object takes a box of its own: of all pairs in the group that overlap by more than 1e-6, the pair that
+    overlaps most is matched, then the next among the rest, and so on. Of equal overlaps the lowest box wins, then the
+    lowest object. Then every other box takes the object that it overlaps most, if the overlap is at least
+    `overlap_threshold`. Groups are processed a few at a time to bound the memory.
 
     Args:
         truth: (T, 4) objects, group after group.
@@ -40,14 +40,14 @@ def match_priors(
         ignore_cross_boundary: Boxes with a coordinate outside [0, 1] match nothing and are marked -2.
 
     Returns:
-        Indices (G, P) int64: row of `truth`, or -1 for none, or -2; and overlaps (G, P): with the matched object, else
-        the highest of the group.
+        Indices (G, P) int64: the row of `truth`, or -1 for none, or -2; and overlaps (G, P): with the matched object,
+        or else the highest in the group.
     """
     num_groups, num_boxes = len(counts), boxes.shape[-2]
     budget = _GPU_OVERLAPS if boxes.is_cuda else _CPU_OVERLAPS
     indices = torch.empty(num_groups, num_boxes, dtype=torch.int64, device=boxes.device)
     overlaps = torch.empty(num_groups, num_boxes, dtype=boxes.dtype, device=boxes.device)
-    # Coordinates apart in memory: the table is made row by row of each.
+    # Each coordinate in memory of its own: the table is computed row by row from each.
     columns = boxes.expand(num_groups if boxes.dim() == 3 else 1, -1, -1).mT.contiguous().mT
     areas = area(columns)
     first = np.cumsum(counts) - counts
@@ -66,7 +66,7 @@ def match_priors(
 
 
 def _match_table(table: Tensor, rows: Tensor, threshold: float | None, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Matches n groups from their overlaps (n, M, P); absent objects overlap by -1. Uses up the table."""
+    """Matches n groups from their overlaps (n, M, P); absent objects overlap by -1. Overwrites the table."""
     if ignored is not None:
         table.masked_fill_(ignored[:, None], -1)
     overlap, best = table.max(1)
@@ -83,8 +83,8 @@ def _match_table(table: Tensor, rows: Tensor, threshold: float | None, ignored: 
 def _match_bipartite(table: Tensor, rows: Tensor, index: Tensor, overlap: Tensor) -> None:
     """Gives every object of each group a box of its own, overwriting `index` and `overlap` (n, P).
 
-    A pair that is the best one left for its object as well as for its box is next in line sooner or later whatever
-    else happens, so all such pairs are taken at once: a few rounds instead of one per object.
+    A pair that is the best one left for both its object and its box will be chosen sooner or later whatever else
+    happens, so all such pairs are taken at once: a few rounds instead of one per object.
     """
     objects = torch.arange(table.shape[1], device=table.device)
     while True:
@@ -101,7 +101,7 @@ def _match_bipartite(table: Tensor, rows: Tensor, index: Tensor, overlap: Tensor
 
 
 def _chunks(counts: np.ndarray, limit: int) -> list[tuple[int, int]]:
-    """Cuts groups into runs whose number times the largest count stays within `limit`, or single ones."""
+    """Cuts groups into runs whose length times their largest count stays within `limit`, or runs of one group."""
     chunks, begin, largest = [], 0, 0
     for group, count in enumerate(counts.tolist()):
         largest = max(largest, count)

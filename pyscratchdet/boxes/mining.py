@@ -22,8 +22,8 @@ def confidence_losses(scores: Tensor, labels: Tensor | int, logistic: bool) -> T
 
     Args:
         scores: (R, C) before the softmax or sigmoid.
-        labels: (R,) int64, or one for all; -1 stands for no class (logistic only).
-        logistic: Sigmoid cross-entropy over all classes instead of softmax.
+        labels: (R,) int64, or one for all rows; -1 stands for no class (logistic only).
+        logistic: True for sigmoid cross-entropy over all classes instead of softmax.
 
     Returns:
         (R,), at most -log(FLT_MIN) = 87.3365 with softmax.
@@ -38,7 +38,7 @@ def confidence_losses(scores: Tensor, labels: Tensor | int, logistic: bool) -> T
 
 
 def _softmax_losses(scores: Tensor, labels: Tensor | int) -> Tensor:
-    # By way of the probability, which the original rounds and floors: equal ones must stay equal.
+    # Computed from the probability, which the original rounds and floors: equal ones must stay equal.
     return -_pick(F.softmax(scores, -1), labels).clamp(min=FLT_MIN).log()
 
 
@@ -76,7 +76,7 @@ def hardest(losses: Tensor, eligible: Tensor, counts: Tensor) -> Tensor:
 def hardest_after_nms(
     losses: Tensor, eligible: Tensor, counts: Tensor, boxes: Tensor, threshold: float, top_k: int
 ) -> Tensor:
-    """Like `hardest`, but of entries whose boxes overlap by more than `threshold` only the hardest is taken.
+    """Like `hardest`, but takes only the hardest of entries whose boxes overlap by more than `threshold`.
 
     Args:
         losses: (N, P).

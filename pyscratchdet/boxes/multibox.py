@@ -28,7 +28,7 @@ class Batch:
         conf: (N, P, C) scores before softmax or sigmoid.
         priors: (P, 4).
         variances: (P, 4).
-        truth: The objects; those of images outside [0, N) are not looked at.
+        truth: The objects; those of images outside [0, N) are ignored.
         arm_conf: (N, P, 2) background and object probabilities, or None.
         arm_loc: (N, P, 4) codes that refine the priors first, or None.
     """
@@ -63,7 +63,7 @@ class MultiBox:
 
     Attributes:
         positives: The matched priors, after mining.
-        negatives: (N, P) bool mined background priors, or None without mining: then all others count.
+        negatives: (N, P) bool mined background priors, or None without mining, when all others count.
     """
 
     def __init__(self, batch: Batch, param: caffe_pb2.MultiBoxLossParameter, background: int) -> None:
@@ -135,7 +135,7 @@ class MultiBox:
         self.positives = self._positives(indices, images, 0)
 
     def _match_classes(self) -> Positives:
-        """Matches where each class has its own locations: a class sees its own objects only."""
+        """Matches if each class has its own locations: a class is matched only with its own objects."""
         param, labels = self.param, self.truth.labels
         own = (labels >= 0) & (labels < param.num_classes)
         if param.use_prior_for_matching:
@@ -200,7 +200,7 @@ class MultiBox:
         nms = param.nms_param
         if param.HasField("nms_param") and nms.nms_threshold > 0:
             boxes = batch.priors if param.use_prior_for_nms else self._decode(batch.loc[images, :, 0], batch.priors)
-            # Here, unlike in DetectionOutput, a top_k that is not given is 0 and nothing is mined.
+            # Unlike in DetectionOutput, a top_k that is not given is 0 here, and nothing is mined.
             chosen = hardest_after_nms(losses, eligible, counts, boxes, nms.nms_threshold, nms.top_k)
         else:
             chosen = hardest(losses, eligible, counts)
@@ -219,7 +219,7 @@ class MultiBox:
         losses = confidence_losses(scores, labels.flatten(), logistic).view_as(indices)
         found = self._positives(indices, list(range(len(images))), 0)
         rows, found.image = found.image, images[found.image]
-        # The original mines with the priors as they are, also where the ARM refines them.
+        # The original mines with the unrefined priors even if the ARM refines them.
         predicted, target = self._location_pairs(found, batch.priors[found.prior])
         errors = location_errors(predicted - target, param.loc_loss_type == Param.SMOOTH_L1)
         total = ((errors[:, 0] + errors[:, 1]) + errors[:, 2]) + errors[:, 3]
@@ -228,7 +228,7 @@ class MultiBox:
     # --- what is compared ---
 
     def _refined(self, found: Positives) -> Tensor:
-        """Returns the priors of the positives, refined by the ARM where there is one: (M, 4)."""
+        """Returns the priors of the positives, refined by the ARM if there is one: (M, 4)."""
         batch, param = self.batch, self.param
         priors = batch.priors[found.prior]
         if batch.arm_loc is None:
@@ -253,7 +253,7 @@ class MultiBox:
         return (predicted / variances, target / variances) if plain else (predicted, target)
 
     def _all_labels(self, labels: Tensor) -> Tensor:
-        """Returns a label for every prior of the batch; of several classes that match one, the highest counts."""
+        """Returns a label for every prior of the batch; if several classes match a prior, the highest counts."""
         num_images, num_priors, _ = self.batch.conf.shape
         found = self.positives
         every = torch.full((num_images * num_priors,), IGNORED, device=labels.device, dtype=torch.int64)

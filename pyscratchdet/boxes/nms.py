@@ -2,7 +2,7 @@
 
 Overlaps are rounded as in `overlap`, whatever the device: a compiled kernel that fuses a multiplication into an
 addition may keep a box that the original drops. torchvision's batched_nms moves the classes apart by adding offsets to
-the coordinates, which rounds them; here groups stay apart by themselves.
+the coordinates, which rounds them; here groups are kept apart without offsets.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 from pyscratchdet.boxes.overlap import area, pairwise_jaccard
 
 _BLOCK = 64
-# Overlaps held at a time, and how many times its smallest group the largest of a chunk may be: smaller groups are
-# padded to it, which takes a CPU longer, and a GPU less than another chunk would.
+# Overlaps held at a time, and how many times larger than its smallest group a chunk's largest group may be. Smaller
+# groups are padded to the largest, which costs a CPU more than another chunk, and a GPU less.
 _CPU_CHUNK = (1 << 20, 4.0)
 _GPU_CHUNK = (1 << 26, math.inf)
 
 
 def nms_groups(boxes: Tensor, counts: Tensor, threshold: float, eta: float = 1.0) -> Tensor:
-    """Returns which boxes stay: each is dropped whose overlap with a better one that stays is above `threshold`.
+    """Returns which boxes stay: a box is dropped if its overlap with a better one that stays is above `threshold`.
 
     Args:
         boxes: (S, 4), group after group, best first within each.
-        counts: (G,) int64 size of each group; 0 is fine.
+        counts: (G,) int64 size of each group; 0 is allowed.
         threshold: Highest overlap of two boxes that stay.
         eta: After each box that stays, a threshold above 0.5 is multiplied by this.
 
@@ -55,7 +55,7 @@ def suppress(boxes: Tensor, usable: Tensor, threshold: float) -> Tensor:
 
     Args:
         boxes: (G, K, 4), best first.
-        usable: (G, K) bool; others neither stay nor drop any.
+        usable: (G, K) bool; other boxes neither stay nor cause any to be dropped.
         threshold: Highest overlap of two boxes that stay.
 
     Returns:
@@ -82,8 +82,8 @@ def suppress(boxes: Tensor, usable: Tensor, threshold: float) -> Tensor:
 def _settle(boxes: Tensor, areas: Tensor, usable: Tensor, threshold: float) -> Tensor:
     """Which boxes of a block stay.
 
-    A box stays when none before it stays and is near. Starting from all, each round settles at least one more box, and
-    in practice the chains are short.
+    A box stays if no box before it both stays and overlaps it too much. Starting with all boxes, each round settles at
+    least one more, and in practice the chains are short.
     """
     near = _above(boxes, boxes, areas, areas, threshold).triu_(1)
     keep = usable
@@ -115,7 +115,7 @@ def _suppress_adaptive(boxes: Tensor, usable: Tensor, threshold: float, eta: flo
 
 
 def _chunks(counts: list[int], limit: int, spread: float) -> list[tuple[int, int, int]]:
-    """Cuts groups of falling size into runs of bounded work: begin, end, largest size; leaves out empty groups."""
+    """Cuts groups of falling size into runs of bounded work (begin, end, largest size), without empty groups."""
     chunks, begin, total = [], 0, next((index for index, count in enumerate(counts) if not count), len(counts))
     while begin < total:
         largest = counts[begin]

@@ -1,4 +1,4 @@
-"""From normalised boxes to pixels of the picture as it was (bbox_util.cpp: OutputBBox and what it calls)."""
+"""From normalised boxes to pixels of the original picture (bbox_util.cpp: OutputBBox and what it calls)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Resize = caffe_pb2.ResizeParameter
 
 
 def to_pixels(boxes: Tensor, sizes: Tensor, resize: caffe_pb2.ResizeParameter | None = None) -> tuple[Tensor, Tensor]:
-    """Returns boxes in pixels of their picture, cut off at its borders, and the areas that the original gives them.
+    """Returns boxes in pixels of their picture, clipped at its borders, and their areas as the original computes them.
 
     Args:
         boxes: (S, 4) normalised to the net's input.
         sizes: (S, 2) height and width of each box's picture, in pixels.
-        resize: How the picture was brought to the net's input; None for plain warping.
+        resize: How the picture was resized to the net's input; None for plain warping.
 
     Returns:
         (S, 4) pixels and (S,) areas: (width + 1) * (height + 1), but width * height where the picture was scaled to
-        fit its small side (the original clips once more there).
+        fit its small side (there the original clips once more).
     """
     scale = sizes.flip(1).repeat(1, 2).to(boxes.dtype)
     resize = Resize() if resize is None else resize

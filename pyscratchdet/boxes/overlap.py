@@ -13,10 +13,10 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def pairwise_jaccard(first: Tensor, second: Tensor, first_area: Tensor, second_area: Tensor) -> Tensor:
-    """Returns intersection over union of boxes (..., 4) and boxes (..., 4), both broadcast, whose areas are known.
+    """Returns the intersection over union of boxes (..., 4) and boxes (..., 4), which broadcast; their areas are known.
 
     Every step is rounded to the boxes' own type in the original's order, on every device. Boxes that only touch
-    overlap by 0. Coordinates may be laid out apart: only `boxes[..., k]` is read.
+    overlap by 0. Each coordinate may have memory of its own: only `boxes[..., k]` is read.
     """
     width = torch.minimum(first[..., 2], second[..., 2]) - torch.maximum(first[..., 0], second[..., 0])
     height = torch.minimum(first[..., 3], second[..., 3]) - torch.maximum(first[..., 1], second[..., 1])

@@ -26,7 +26,7 @@ def prior_sizes(min_sizes: Sequence[float], max_sizes: Sequence[float], ratios: 
     """Returns the sizes of the priors of one cell in the original's order, (K, 2) float32: width, height in pixels.
 
     For each min_size: itself, then sqrt(min_size * max_size), then one box per aspect ratio other than 1. Both sizes
-    are cut off to whole pixels first: 35.84 is 35.
+    are first truncated to whole pixels: 35.84 becomes 35.
     """
     sizes: list[tuple[float, float]] = []
     for index, size in enumerate(min_sizes):
@@ -51,16 +51,16 @@ def prior_boxes(
 ) -> np.ndarray:
     """Returns the priors of a feature map, (H * W * K, 4) float32: xmin, ymin, xmax, ymax, normalised.
 
-    Rows run over y, then x, then the K sizes. Centres are (index + offset) * step in float32; corners are made in
-    double and rounded once, as the original does.
+    Rows run over y, then x, then the K sizes. Centres are (index + offset) * step in float32; corners are computed in
+    double and rounded once, as in the original.
 
     Args:
         sizes: (K, 2) width, height in pixels.
         map_size: Height and width of the feature map, in cells.
         image_size: Height and width of the image, in pixels.
-        step: Distance of centres along y and x in pixels; None for image size / map size.
-        offset: Where in a cell its centre is.
-        clip: Whether to cut the boxes off at the image's border.
+        step: Distance between centres along y and x in pixels; None for image size / map size.
+        offset: Where in a cell the centre is, as a share of the cell.
+        clip: Whether to clip the boxes at the image's border.
     """
     steps = step or [
         float(np.float32(image) / np.float32(cells)) for image, cells in zip(image_size, map_size, strict=True)

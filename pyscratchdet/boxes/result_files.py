@@ -25,11 +25,11 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
 def read_name_sizes(path: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
-    """Reads lines of name, height, width, as get_image_size writes them; names may have blanks.
+    """Reads lines of name, height, width, as get_image_size writes them; names may contain spaces.
 
     Raises:
         FileError: The file cannot be read.
-        DataError: A line is something else, or there is none.
+        DataError: A line has another form, or there are no lines.
     """
     rows = []
     text = read_bytes(path).removeprefix(codecs.BOM_UTF8).decode(errors="replace")
@@ -46,7 +46,9 @@ def read_name_sizes(path: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
             )
         rows.append((parts[0], int(parts[1]), int(parts[2])))
     if not rows:
-        raise DataError(f"{os.fspath(path)} names no picture", code="data.name-size", expected="name height width")
+        raise DataError(
+            f"{os.fspath(path)} does not name any picture", code="data.name-size", expected="name height width"
+        )
     return rows
 
 
@@ -54,31 +56,31 @@ def label_names(label_map: caffe_pb2.LabelMap) -> dict[int, str]:
     """Returns the name of each label.
 
     Raises:
-        DataError: A label stands there twice.
+        DataError: A label occurs twice.
     """
     names: dict[int, str] = {}
     for item in label_map.item:
         if item.label in names:
-            raise DataError("a label stands twice in the label map", code="data.label-map", found=item.label)
+            raise DataError("a label occurs twice in the label map", code="data.label-map", found=item.label)
         names[item.label] = item.name
     return names
 
 
 @dataclass
 class ResultFiles:
-    """Collects the detections of a test set and writes them when it is through, then starts anew.
+    """Collects the detections of a test set, writes them when the set is complete, then starts again.
 
-    Files are written whole or not at all, and only when the set is complete: nothing is emptied beforehand.
+    Files are written whole or not at all, and only when the set is complete: no file is emptied beforehand.
 
     Attributes:
         folder: Where files go; made when needed.
         prefix: How file names begin.
         format: One of FORMATS.
         pictures: Name, height, width of each picture of the set, in the order in which they come.
-        names: Name of each label; the background's included.
-        background: Label without a file.
-        num_classes: Labels that have a file (VOC).
-        resize: How pictures were brought to the net's input, or None.
+        names: Name of each label, including the background's.
+        background: The label that has no file.
+        num_classes: Number of labels that have a file (VOC).
+        resize: How pictures were resized to the net's input, or None.
     """
 
     folder: Path
@@ -95,7 +97,7 @@ class ResultFiles:
         self._rows: list[tuple[str, int, float, list[float]]] = []
 
     def add(self, detections: Detections, num_images: int) -> None:
-        """Adds a batch of the next `num_images` pictures; past the last one, the first follows again.
+        """Adds a batch of the next `num_images` pictures; after the last one the first follows again.
 
         Raises:
             DataError: A label has no name.
@@ -108,7 +110,7 @@ class ResultFiles:
         sizes = torch.tensor([self.pictures[place][1:] for place in places], dtype=torch.int64).reshape(-1, 2)
         boxes = to_pixels(detections.box.detach().cpu(), sizes, self.resize)[0].numpy()
         corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
-        # Half away from zero, like C's round; none is negative.
+        # Halves are rounded away from zero, like C's round; no value is negative.
         rounded = (np.floor((corners * np.float32(100)).astype(np.float64) + 0.5) / 100).astype(np.float32)
         scores = detections.score.detach().cpu().tolist()
         rows = [
@@ -149,18 +151,18 @@ class ResultFiles:
             }
             for name, label, score, box in self._rows
         ]
-        # The original prints an object around the list, with a step of 4, and cuts it off afterwards.
+        # The original prints an object around the list, indented by 4, and cuts the object off afterwards.
         return textwrap.indent(json.dumps(rows, indent=4), " " * 4).strip().removesuffix("]") + "\n]\n"
 
 
 def _line(score: float, box: Sequence[float]) -> str:
-    """Score and whole pixels: xmin, ymin, xmax, ymax, each number of (x, y, width, height) cut off first."""
+    """Score and whole pixels xmin, ymin, xmax, ymax; x, y, width and height are truncated first."""
     x, y, width, height = (int(value) for value in box)
     return f"{score:g} {x} {y} {x + width} {y + height}"
 
 
 def _number(value: float) -> int | float:
-    """A float32 as its nine digits, a whole one without a point."""
+    """A float32 with nine digits; a whole number without a decimal point."""
     rounded = float(f"{value:.9g}")
     return int(rounded) if rounded.is_integer() else rounded
 

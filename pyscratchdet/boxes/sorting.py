@@ -1,4 +1,4 @@
-"""The order in which C++'s std::sort leaves equal keys.
+"""The order in which the std::sort of C++ leaves equal keys.
 
 Where the original sorts with std::sort, rows of equal score come out in an order that only the algorithm explains:
 introsort of libstdc++ (median of three, partitions down to 16, then insertion sort). A stable sort is right for up to
@@ -15,8 +15,8 @@ _THRESHOLD = 16
 def std_sort_descending(keys: Sequence[float]) -> list[int]:
     """Returns the positions of `keys` as std::sort with `a > b` leaves them.
 
-    Sequential by nature and in Python: call it only where equal keys make a difference. Inputs that make introsort
-    fall back on a heap (its depth limit, never reached by scores) keep on partitioning here.
+    Sequential by nature and in Python: call it only where equal keys make a difference. Where introsort would fall back
+    on a heap (at its depth limit, which scores never reach), this goes on partitioning.
 
     Args:
         keys: Comparable values without NaN.
@@ -53,7 +53,7 @@ def _partition(items: list[tuple[float, int]], first: int, last: int) -> int:
 
 
 def _insertion_sort(items: list[tuple[float, int]]) -> None:
-    """Sorts what is within a few places of its end already; keeps the order of equals."""
+    """Sorts keys that are already within a few places of where they belong; keeps the order of equals."""
     for index in range(1, len(items)):
         item, place = items[index], index
         while place > 0 and item[0] > items[place - 1][0]:

@@ -14,9 +14,9 @@ from pyscratchdet.lazy import F, Tensor, torch
 class Accuracy(Layer):
     """Share of the places whose label is among the `top_k` best scores, ignored labels left out.
 
-    Bottoms: scores with the classes along `axis`, and one label per place. Tops: the share (a scalar; NaN where no
-    label counts) and, where wanted, the share per class (C), 0 for a class without labels. Of equal scores the higher
-    class is the better one. There is no gradient.
+    Bottoms: scores with the classes along `axis`, and one label per place. Tops: the share (a scalar; NaN if no label
+    counts) and, as an optional second top, the share per class (C), 0 for a class without labels. Of equal scores the
+    higher class ranks first. There is no gradient.
     """
 
     bottoms: ClassVar[Count] = exactly(2)

@@ -1,4 +1,4 @@
-"""Functions of one value: Sigmoid, TanH, AbsVal, BNLL, ELU, Power, Exp, Log, Threshold, and those of later forks.
+"""Elementwise functions: Sigmoid, TanH, AbsVal, BNLL, ELU, Power, Exp, Log, Threshold, and those of later forks.
 
 Sources: sigmoid_layer.cpp, tanh_layer.cpp, absval_layer.cpp, bnll_layer.cpp, elu_layer.cpp, power_layer.cpp,
 exp_layer.cpp, log_layer.cpp, threshold_layer.cpp; swish_layer.cpp and clip_layer.cpp of BVLC Caffe; ReLU6 and
@@ -19,7 +19,7 @@ from pyscratchdet.lazy import F, Tensor, torch
 
 
 class _Elementwise(Layer):
-    """One bottom of any shape, a top of the same shape; where ONNX has the function, `onnx_type` names it."""
+    """One bottom of any shape and a top of the same shape; `onnx_type` names the ONNX operator, if there is one."""
 
     coordinates: ClassVar[str] = "same"
     onnx_type: ClassVar[str]
@@ -32,7 +32,7 @@ class _Elementwise(Layer):
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """Returns the function of each value."""
+        """Returns the function's value for each element."""
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node(self.onnx_type, bottoms)
@@ -77,7 +77,7 @@ class TanH(_Elementwise):
 
 @register("AbsVal")
 class AbsVal(_Elementwise):
-    """y = |x|, with gradient 0 at 0; not in place."""
+    """y = |x|, with gradient 0 at 0; it cannot work in place."""
 
     onnx_type: ClassVar[str] = "Abs"
 
@@ -111,7 +111,7 @@ class ReLU6(_Elementwise):
 
 @register("Clip")
 class Clip(_Elementwise):
-    """y = min(max(x, min), max); the gradient passes between the two, both included (clip_layer.cpp of BVLC Caffe)."""
+    """y = min(max(x, min), max); the gradient passes between the two, ends included (clip_layer.cpp of BVLC Caffe)."""
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.clip_param
@@ -155,7 +155,7 @@ class HardSwish(_Elementwise):
 
 @register("ELU")
 class ELU(_Elementwise):
-    """y = x above 0, else alpha * (exp(x) - 1)."""
+    """y = x where x > 0, else alpha * (exp(x) - 1)."""
 
     def apply(self, x: Tensor) -> Tensor:
         return F.elu(x, self.param.elu_param.alpha)

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 class AnnotatedData(Layer):
     """Tops: data (batch, channels, height, width) and label (1, 1, N, 8): item, label, instance, box, difficult.
 
-    With the context's option `fast` the batches come from `pyscratchdet.data.loader`: the same transformations, drawn
-    from the net's generator by other means, in `workers` processes, their mean subtracted on the option `device`.
-    Otherwise they are the original's for the same random seed. Several processes that train together (`rank` of
-    `world_size`) share the records in both. Set-up takes from the net's generator what the original takes, in its
-    order: a seed for the reading thread, two for the transformer where it needs random numbers, one for the prefetching
-    thread. (`rand_skip`, which the original no longer reads here, takes one more before them.)
+    With the context's option `fast` the batches come from `pyscratchdet.data.loader`: the same transformations, with
+    random numbers that derive from the net's generator in another way, in `workers` processes; the mean is subtracted
+    on the device that the option `device` names. Otherwise they are the original's batches for the same random seed.
+    In both cases several processes that train together (`rank` of `world_size`) share the records. Set-up takes from
+    the net's generator what the original takes, in its order: a seed for the reading thread, two for the transformer
+    where it needs random numbers, one for the prefetching thread. (`rand_skip`, which the original no longer reads
+    here, takes one more before them.)
     """
 
     bottoms: ClassVar[Count] = exactly(0)
@@ -51,7 +52,7 @@ class AnnotatedData(Layer):
         self._source: ReferenceBatches | BatchLoader | None = None
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """Shapes follow the first record, or the settings alone while there is no database."""
+        """The shapes follow from the first record, or from the settings alone while there is no database."""
         batch_size = self.param.data_param.batch_size
         fixed = self.transformer.fixed_shape()
         if fixed is not None and not os.path.exists(self.param.data_param.source):
@@ -78,14 +79,14 @@ class AnnotatedData(Layer):
 
     @property
     def source(self) -> Any:
-        """What makes the batches; opens the database at first use."""
+        """The maker of the batches; it opens the database at first use."""
         if self._source is None:
             self._source = self._fast_source() if self._is_fast else self._reference_source()
         return self._source
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """What a resumed run needs; None while no batch was made."""
+        """What a resumed run needs; None until a batch has been made."""
         return None if self._source is None else self._source.state
 
     @state.setter
@@ -98,9 +99,10 @@ class AnnotatedData(Layer):
         return bool(self.context.options.get("fast"))
 
     def _normalized(self, pictures: Tensor, places: Sequence[Rect | None]) -> Tensor:
-        """Returns pictures (batch, height, width, channels) uint8, which are lent, as the top, on the net's device.
+        """Returns borrowed pictures (batch, height, width, channels) uint8 as the top, on the net's device.
 
-        The bytes travel, not the floats; mean and scale come there. The result is laid out as they are, channels last.
+        Bytes are transferred, not floats; mean and scale are applied on the device. Like the pictures, the result is
+        laid out channels last.
         """
         device = torch.device(self.context.options.get("device", "cpu"))
         if device.type == "cuda":

@@ -14,11 +14,11 @@ from pyscratchdet.lazy import Tensor, torch
 
 @register("ArgMax")
 class ArgMax(Layer):
-    """The `top_k` largest values along `axis`, or of each item: their places, as floats; of equals the last first.
+    """The places of the `top_k` largest values along `axis`, or of each item, as floats; of equals, last first.
 
-    With `axis`: the bottom's shape with top_k there, places, or values with `out_max_val`. Without: (N, 1, top_k) and
-    ones up to the bottom's number of axes; with `out_max_val` (N, 2, top_k), places then values. No gradient. PyTorch's
-    argmax takes the first of equals.
+    With `axis`: the bottom's shape with top_k at that axis, holding places, or values with `out_max_val`. Without
+    `axis`: (N, 1, top_k), then axes of size 1 up to the bottom's number of axes; with `out_max_val` (N, 2, top_k),
+    places then values. No gradient. PyTorch's argmax takes the first of equal values.
     """
 
     no_gradient: ClassVar[frozenset[int]] = frozenset({0})

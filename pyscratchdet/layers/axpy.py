@@ -15,7 +15,7 @@ from pyscratchdet.lazy import Tensor
 class Axpy(Layer):
     """a * x + y with one factor per channel: bottoms a (N, C) or (N, C, 1, 1), x and y (N, C, H, W); no parameters.
 
-    Not in the original; the channel-wise Scale and the Eltwise of a squeeze-and-excitation block in one
+    Not in the original; it joins the channel-wise Scale and the Eltwise of a squeeze-and-excitation block
     (Hu et al., Squeeze-and-Excitation Networks, section 3).
     """
 

@@ -2,7 +2,7 @@
 
 A layer object holds the parameters of one layer and no weights: those are passed to `forward`, so that the same object
 serves PyTorch's modules, pycaffe's arrays and the exporters. Gradients come from autograd. Importing a layer imports
-no torch (`pyscratchdet.lazy`), so nets are checked and summed up instantly.
+no torch (`pyscratchdet.lazy`), so nets are checked and summarised instantly.
 
 To add a type: a file here with a class under `@register("Type")`, and its cases in `tests/layers`. Nothing else.
 """
@@ -51,7 +51,7 @@ class Count:
 
 
 def exactly(number: int) -> Count:
-    """Just this many."""
+    """Exactly this many."""
     return Count(number, number)
 
 
@@ -67,9 +67,10 @@ class BlobSpec:
     Attributes:
         role: Its name in a PyTorch state_dict: `weight`, `bias`, `mean`...
         shape: Caffe's shape.
-        filler: What fills it at first; None leaves zeros.
-        is_statistic: True for what the forward pass itself updates (BatchNorm): never a gradient or an update.
-        value: First values used when there is no filler: a constant, or an array of the shape.
+        filler: What fills it initially; None leaves zeros.
+        is_statistic: True for a blob that the forward pass itself updates (BatchNorm): it gets no gradient and no
+            solver update.
+        value: Initial values if there is no filler: a constant, or an array of the same shape.
     """
 
     role: str
@@ -86,7 +87,7 @@ class Context:
     Attributes:
         phase: `caffe_pb2.TRAIN` or `caffe_pb2.TEST`, fixed when the net is built, as in Caffe.
         random: Caffe's random stream: fillers, dropout, data.
-        root: Folder that relative paths in the net are resolved against.
+        root: Folder against which relative paths in the net are resolved.
         options: Runtime choices by name, e.g. {"workers": 2}; a layer reads those it knows.
         writes: Whether layers may write the files that the net names (HDF5Output, `save_output_param`).
     """
@@ -104,19 +105,19 @@ class Context:
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which of how many processes that train together this is; a test net reads all records, as in the original."""
+        """This process's rank and the number that train together; a test net reads all records, as in the original."""
         options = self.options if self.is_train else {}
         return options.get("rank", 0), options.get("world_size", 1)
 
 
 class OnnxGraph(Protocol):
-    """What a layer's `onnx` method may ask of the exporter. Values are known by their names."""
+    """What a layer's `onnx` method may ask of the exporter. Values are referred to by name."""
 
     def node(self, op_type: str, inputs: Sequence[str], num_outputs: int = 1, **attributes: object) -> list[str]:
         """Adds a standard ONNX operator and returns the names of its outputs."""
 
     def constant(self, array: np.ndarray, name: str = "constant") -> str:
-        """Adds an initializer (same name and array are stored once) and returns its name."""
+        """Adds an initializer (one with the same name and array is stored once) and returns its name."""
 
     def shape(self, value: str) -> Shape:
         """Returns the Caffe shape of a value made by an earlier layer, batch size included."""
@@ -126,26 +127,27 @@ class Layer(ABC):
     """Base of all layer types. Subclasses override what differs.
 
     Class attributes:
-        bottoms, tops: How many each takes.
-        auto_tops: True when missing tops are made up (losses without a named top).
+        bottoms, tops: How many of each it takes.
+        auto_tops: True when missing tops are added automatically (losses without a named top).
         is_loss: True when the first top has loss weight 1 by default.
         no_gradient: Indices of bottoms that never get a gradient (labels, priors).
         is_source: True when the layer makes data itself: `forward` gets no bottoms and returns a new batch each call.
-        copies_bottom: True when in TEST every top is the first bottom.
+        copies_bottom: True when every top equals the first bottom in TEST.
         moves_values: True when the tops are the bottoms' values in another order or shape.
-        reads_shapes: True when the tops depend on nothing but the bottoms' shapes.
+        reads_shapes: True when the tops depend only on the bottoms' shapes.
         sums_many: True when a top's value is a sum over many terms, whose float32 rounding depends on their order.
-        makes_detections: True when the first top's rows are detections, those of equal score in any order.
+        makes_detections: True when the first top's rows are detections; those of equal score may be in any order.
         coordinates: How positions along the spatial axes of a top relate to the bottom's: "same", "window" (one slides
-            over the bottom), "transposed" (the way back of a window), "cut" (an offset), or "" for none of these.
-        top_is_free: True when gradients need no value of the top, so that a layer behind may write over it.
+            over the bottom), "transposed" (the inverse of a window), "cut" (an offset), or "" for none of these.
+        top_is_free: True when gradients do not need the top's values, so that a later layer may overwrite it.
         settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
-        fills_at_setup: True when tops have values from set-up on, and those of constant fillers stay (DummyData).
+        fills_at_setup: True when tops have values from set-up on, and those of constant fillers never change
+            (DummyData).
 
     Attributes:
-        shares_data: Whether the original makes the tops from the first bottom's memory (ShareData); set by `setup`.
-        shares_diff: Whether their gradients are one memory too (ShareDiff).
-        fixed_batch: The batch size of the top where the file writes it out, whatever the bottom's is (Reshape).
+        shares_data: Whether in the original the tops share the first bottom's memory (ShareData); set by `setup`.
+        shares_diff: Whether their gradients share memory too (ShareDiff).
+        fixed_batch: The top's batch size if the file states it, whatever the bottom's is (Reshape).
     """
 
     type: ClassVar[str]
@@ -196,27 +198,27 @@ class Layer(ABC):
 
     @property
     def state(self) -> Any:
-        """What one pass leaves to the next besides weights, for an exact continuation: numbers, lists, dicts, arrays.
+        """What one pass leaves for the next, besides weights, to continue exactly: numbers, lists, dicts, arrays.
 
-        Types that carry something define it, with a setter that makes the layer go on from there. What a layer draws
-        from the net's own random stream is not part of it.
+        Types that carry something over define it, with a setter that makes the layer continue from there. What a layer
+        draws from the net's own random stream is not part of it.
         """
         return None
 
-    @state.setter  # noqa: B027 - most types carry nothing
+    @state.setter  # noqa: B027 - most types carry nothing over
     def state(self, state: Any) -> None:
         pass
 
     def write_over(self, bottom: Tensor) -> Tensor | None:
-        """Computes the top in the bottom's memory and returns it; None, without a change, where it cannot."""
+        """Computes the top in the bottom's memory and returns it; if it cannot, changes nothing and returns None."""
         return None
 
     def takes_in(self, after: Layer) -> bool:
-        """Whether the method `normalize` computes this layer and one right behind in one pass."""
+        """Whether the method `normalize` computes this layer and the one right after it in one pass."""
         return False
 
     def initial_tops(self) -> list[Tensor]:
-        """Returns what the tops hold from set-up on; nothing but for types with `fills_at_setup`."""
+        """Returns what the tops hold from set-up on; empty except for types with `fills_at_setup`."""
         return []
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
@@ -232,7 +234,7 @@ class Layer(ABC):
         )
 
     def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns factor and summand, float64 (C,), where the layer is factor * x + summand per channel, else None.
+        """Returns factor and summand, float64 (C,), if the layer is factor * x + summand per channel, else None.
 
         Args:
             bottom: The shape of its only bottom; channels are axis 1.
@@ -241,14 +243,14 @@ class Layer(ABC):
         return None
 
     def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
-        """Returns the weight that makes channel k (axis 1) of the top `factor[k]` times as large, its bias apart.
+        """Returns the weight that makes channel k (axis 1) of the top `factor[k]` times as large, bias excluded.
 
         Args:
             weight: The first blob.
-            factor: float64 (C,), as the result is.
+            factor: float64 (C,), like the result.
 
         Returns:
-            None where the type has no such weight.
+            None if the type has no such weight.
         """
         return None
 
@@ -256,12 +258,12 @@ class Layer(ABC):
         """Returns weight and bias, float64, that make the top factor * top + summand per channel.
 
         Args:
-            blobs: The present weight and, where there is one, bias.
+            blobs: The present weight and, if there is one, bias.
             factor: float64 (C,), as from `affine`.
             summand: Likewise.
 
         Returns:
-            None where the type cannot take them in.
+            None if the type cannot absorb them.
         """
         weight = self.scaled_weight(blobs[0], factor) if blobs else None
         if weight is None:
@@ -269,11 +271,11 @@ class Layer(ABC):
         return [weight, summand + (blobs[1].astype(factor.dtype) * factor if len(blobs) > 1 else 0)]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
-        """Returns the multiply-accumulates of one forward pass; 0 where there are none worth counting."""
+        """Returns the multiply-accumulates of one forward pass; 0 if there are none worth counting."""
         return 0
 
     def may_write(self, path: str | os.PathLike[str]) -> bool:
-        """Returns whether the net may write a file that it names; where it may not, one line per layer says so."""
+        """Returns whether the net may write a file that it names; if not, one line per layer is logged to say so."""
         if not self.context.writes and not self._said_unwritten:
             _log.warning('layer "%s" (%s): %s is not written here', self.name, self.type, os.fspath(path))
             self._said_unwritten = True
@@ -281,20 +283,20 @@ class Layer(ABC):
 
     def fail(self, message: str, rule: str, **details: Any) -> LayerError:
         """Returns a LayerError about this layer with code `layer.<rule>`, ready to be raised."""
-        layer_type = self.param.type or self.type  # as written, where a type has two names
+        layer_type = self.param.type or self.type  # as written, if a type has two names
         return LayerError(message, code=f"layer.{rule}", layer=self.name, layer_type=layer_type, **details)
 
     def refuse_in_place(self) -> None:
         """Refuses a first top that is the first bottom, for types whose original does.
 
         Raises:
-            LayerError: The two have one name.
+            LayerError: The two have the same name.
         """
         if self.param.top and self.param.top[:1] == self.param.bottom[:1]:
             raise self.fail(
                 "this type cannot work in place",
                 "in-place",
-                expected="a top with a name of its own",
+                expected="a top with a different name",
                 found=self.param.top[0],
             )
 
@@ -318,7 +320,7 @@ def register(*names: str) -> Callable[[LayerClass], LayerClass]:
     """Class decorator that makes a layer type known under its Caffe name(s); the first is the type's own.
 
     Raises:
-        NetError: A name is taken already.
+        NetError: A name is already taken.
     """
 
     def add(cls: LayerClass) -> LayerClass:

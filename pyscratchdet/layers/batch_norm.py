@@ -18,11 +18,13 @@ class BatchNorm(Layer):
     """y = (x - mean) / sqrt(variance + eps) per channel (axis 1 of two or more).
 
     Blobs `mean`, `variance` and `scale_factor` s hold sums: the statistics are blob / s, and 0 where s is 0. With
-    `use_global_stats` (default in TEST) they normalise and are constants to the gradient. Else the batch's own do, with
-    the biased variance, and the blobs move by f = `moving_average_fraction`: s = f s + 1, mean = f mean + batch mean,
-    variance = f variance + unbiased batch variance. PyTorch's running averages have no s.
+    `use_global_stats` (default in TEST) they normalise and are constants to the gradient. Otherwise the batch's own
+    statistics normalise, with the biased variance, and the blobs are updated with f = `moving_average_fraction`: s = f
+    s + 1, mean = f mean + batch mean, variance = f variance + unbiased batch variance. PyTorch's running averages have
+    no scale factor.
 
-    With the context's option `sync_batchnorm` the batch is that of all processes that train together.
+    With the context's option `sync_batchnorm` the statistics are taken over the batches of all processes that train
+    together.
     """
 
     top_is_free: ClassVar[bool] = True
@@ -61,7 +63,7 @@ class BatchNorm(Layer):
         return [self.normalize(bottoms[0], blobs)]
 
     def takes_in(self, after: Layer) -> bool:
-        """True for a Scale with one factor, and perhaps one summand, per channel."""
+        """True for a Scale with one factor, and possibly one summand, per channel."""
         if not isinstance(after, Scale) or after.param.scale_param.axis != 1:
             return False
         return bool(after.blobs) and all(spec.shape == self.blobs[0].shape for spec in after.blobs)
@@ -100,9 +102,9 @@ class BatchNorm(Layer):
     def normalize(
         self, bottom: Tensor, blobs: Sequence[Tensor], weight: Tensor | None = None, bias: Tensor | None = None
     ) -> Tensor:
-        """Returns the normalised bottom and moves the blobs where the batch's statistics count.
+        """Returns the normalised bottom, and updates the blobs if the batch's statistics are used.
 
-        With `weight` and `bias`, one value per channel, the Scale layer that follows is done in the same pass.
+        With `weight` and `bias`, one value per channel, the Scale layer that follows is computed in the same pass.
         """
         mean, variance, scale_factor = blobs
         if self.use_global_stats:

@@ -11,9 +11,9 @@ from pyscratchdet.lazy import Tensor, torch
 
 @register("BatchReindex")
 class BatchReindex(Layer):
-    """Picks items along axis 0: top[i] = x[index[i]]; an item may be picked often or never.
+    """Picks items along axis 0: top[i] = x[index[i]]; an item may be picked several times or never.
 
-    Bottoms: x (N, ...) and index (M), cut off to whole numbers in [0, N). Top: (M, ...).
+    Bottoms: x (N, ...) and index (M), truncated to whole numbers in [0, N). Top: (M, ...).
     """
 
     bottoms: ClassVar[Count] = exactly(2)

@@ -40,7 +40,7 @@ class HingeLoss(Loss):
         scores = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0][:, None]
         labels = class_indices(self, bottoms[1].reshape(-1, 1), scores.shape[1])
         signs = torch.ones_like(scores).scatter_(1, labels, -1)
-        # relu, not clamp: its gradient at 0 is 0, as the original's.
+        # relu, not clamp: its gradient at 0 is 0, as in the original.
         margins = torch.relu(1 + signs * scores)
         is_l2 = self.param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
         return [(margins.square() if is_l2 else margins).sum() / len(scores)]
@@ -50,7 +50,7 @@ class HingeLoss(Loss):
 class MultinomialLogisticLoss(Loss):
     """-sum(log(max(p[label], 1e-20))) / N for probabilities p (multinomial_logistic_loss_layer.cpp).
 
-    The gradient is -1 / max(p, 1e-20) / N, also where p is below that.
+    The gradient is -1 / max(p, 1e-20) / N, even where p is below 1e-20.
     """
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -111,7 +111,7 @@ class InfogainLoss(Loss):
             blob.ParseFromString(read_bytes(path))
             return np.array(blob_to_array(blob), np.float32)
         except (DecodeError, WeightsError) as error:
-            raise self.fail(f"{path} holds no infogain matrix (a BlobProto)", "source") from error
+            raise self.fail(f"{path} does not hold an infogain matrix (a BlobProto)", "source") from error
 
 
 def _weighted_log_loss(probabilities: Tensor, weights: Tensor) -> Tensor:

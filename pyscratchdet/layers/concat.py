@@ -18,7 +18,7 @@ def _check_axis_given_once(layer: Layer, old_field: str, has_both: bool) -> None
 
 
 def _axis(layer: Layer, old: int | None, axis: int, rank: int) -> int:
-    """Returns the axis; the deprecated field `old` may not count from the end."""
+    """Returns the axis; the deprecated field `old` must not count from the end."""
     if old is not None and old >= rank:
         raise layer.fail("axis out of range", "axis", expected=f"0 to {rank - 1}", found=old)
     return layer.axis(axis if old is None else old, rank)
@@ -43,7 +43,7 @@ class Concat(Layer):
         )
         for bottom in bottoms[1:]:
             if len(bottom) != len(first) or (bottom[:axis], bottom[axis + 1 :]) != (first[:axis], first[axis + 1 :]):
-                expected = f"{first} but for axis {axis}"
+                expected = f"{first} except for axis {axis}"
                 raise self.fail("bottoms differ outside the axis", "shape", expected=expected, found=bottom)
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
@@ -56,7 +56,7 @@ class Concat(Layer):
 
 @register("Slice")
 class Slice(Layer):
-    """Parts of the bottom along `axis` (default 1): equal ones, or cut before each `slice_point`."""
+    """Parts of the bottom along `axis` (default 1): of equal size, or cut before each `slice_point`."""
 
     moves_values: ClassVar[bool] = True
     tops: ClassVar[Count] = at_least(1)

@@ -81,13 +81,13 @@ class _Convolution(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.convolution_param
         if len(bottoms) != self.num_tops:
-            raise self.fail("as many tops as bottoms are needed", "tops", expected=len(bottoms), found=self.num_tops)
+            raise self.fail("there must be as many tops as bottoms", "tops", expected=len(bottoms), found=self.num_tops)
         self.channel_axis = self.axis(param.axis, len(bottoms[0]))
         self.num_spatial = len(bottoms[0]) - self.channel_axis - 1
         if self.num_spatial > 3:
             raise self.fail("too many spatial axes", "spatial-axes", expected="at most 3", found=self.num_spatial)
         self.window = Window(self, self.num_spatial)
-        # Without spatial axes the convolution runs over one added axis of size 1.
+        # Without spatial axes the convolution runs along one added axis of size 1.
         self._arguments = (self.window.stride or (1,), self.window.pad or (0,), self.window.dilation or (1,))
         self.channels = bottoms[0][self.channel_axis]
         self.num_output = param.num_output
@@ -107,15 +107,15 @@ class _Convolution(Layer):
         first = bottoms[0]
         if len(first) != self.channel_axis + 1 + self.num_spatial:
             found, expected = len(first), self.channel_axis + 1 + self.num_spatial
-            raise self.fail("the number of axes may not change", "rank", expected=expected, found=found)
+            raise self.fail("the number of axes must not change", "rank", expected=expected, found=found)
         if first[self.channel_axis] != self.channels:
             raise self.fail(
                 "wrong number of channels", "channels", expected=self.channels, found=first[self.channel_axis]
             )
         if min(first[self.channel_axis :]) < 1:
-            raise self.fail("an empty bottom", "empty", expected="channels and sizes of at least 1", found=first)
+            raise self.fail("the bottom is empty", "empty", expected="channels and sizes of at least 1", found=first)
         if any(bottom != first for bottom in bottoms):
-            raise self.fail("all bottoms must have one shape", "shape", expected=first, found=list(bottoms[1:]))
+            raise self.fail("all bottoms must have the same shape", "shape", expected=first, found=list(bottoms[1:]))
         spatial = self._spatial_sizes(first[self.channel_axis + 1 :])
         return [(*first[: self.channel_axis], self.num_output, *spatial)] * len(bottoms)
 
@@ -154,7 +154,7 @@ class _Convolution(Layer):
         return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1)) if self.channel_axis == 1 else None
 
     def _convolve_at_axis(self, bottom: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """All axes before `axis` are independent inputs; without spatial axes one of size 1 is added."""
+        """All axes before `axis` are independent inputs; if there are no spatial axes, one of size 1 is added."""
         outer, inner = bottom.shape[: self.channel_axis], bottom.shape[self.channel_axis :]
         bottom = bottom.reshape(math.prod(outer), *inner)
         if self.num_spatial:
@@ -215,14 +215,14 @@ class Convolution(_Convolution):
 
 @register("DepthwiseConvolution", "ConvolutionDepthwise")
 class DepthwiseConvolution(Convolution):
-    """One filter per channel, as the MobileNet forks define it; `group` is the number of channels, given or not."""
+    """One filter per channel, as the MobileNet forks define it; `group` is always the number of channels."""
 
     sums_many: ClassVar[bool] = False  # a window of one channel
 
     def _group(self) -> int:
         group = self.param.convolution_param.group
         if group not in (1, self.channels):
-            raise self.fail("a depthwise group is the number of channels", "group", expected=self.channels, found=group)
+            raise self.fail("group must be the number of channels", "group", expected=self.channels, found=group)
         return self.channels
 
 
@@ -255,7 +255,7 @@ class Deconvolution(_Convolution):
             for axis, size in enumerate(spatial)
         )
         if any(size < 1 for size in sizes):
-            raise self.fail("pad leaves nothing of the top", "pad", expected="sizes of at least 1", found=sizes)
+            raise self.fail("pad leaves an empty top", "pad", expected="sizes of at least 1", found=sizes)
         return sizes
 
     def _convolve(self, bottom: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

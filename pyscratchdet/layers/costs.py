@@ -21,7 +21,7 @@ class LayerCost:
         num_parameters: Values in its blobs that are learned.
         num_statistics: Values in its blobs that the forward pass updates (BatchNorm).
         macs: Multiply-accumulates of one forward pass.
-        memory: Bytes of those tops that are its own, in float32; 0 for what works in place.
+        memory: Bytes of the tops that have memory of their own, in float32; 0 for a layer that works in place.
     """
 
     name: str
@@ -42,7 +42,7 @@ class NetCost:
 
     @property
     def num_parameters(self) -> int:
-        """Returns the number of learned values; shared ones count once for each layer."""
+        """Returns the number of learned values; shared values count once for each layer."""
         return sum(layer.num_parameters for layer in self.layers)
 
     @property

@@ -13,7 +13,7 @@ from pyscratchdet.lazy import Tensor
 
 @register("Crop")
 class Crop(Layer):
-    """From `axis` (default 2) on, the second bottom's size is cut out of the first at `offset` (one, or one each)."""
+    """Cuts the second bottom's size out of the first from `axis` (default 2) on, at `offset` (one, or one per axis)."""
 
     coordinates: ClassVar[str] = "cut"
     bottoms: ClassVar[Count] = exactly(2)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def shape_unknown(error: PyScratchDetError, param: caffe_pb2.LayerParameter) -> PyScratchDetError:
-    """Returns the error about a layer's first picture, which says what it was needed for."""
+    """Adds to the error about a layer's first picture what the picture was needed for."""
     error.message += f', so the shape of top "{param.top[0]}" is unknown'
-    error.hint = "; ".join(filter(None, (error.hint, "a resize_param or a crop_size in the net would say it")))
+    error.hint = "; ".join(filter(None, (error.hint, "a resize_param or a crop_size in the net would determine it")))
     return error
 
 
@@ -83,7 +83,7 @@ class TransformedData(Layer):
         return self.param.data_param.batch_size
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """Shapes follow the first picture, or the settings alone while it is not there."""
+        """The shapes follow from the first picture, or from the settings alone while there is none."""
         shape = self.transformer.fixed_shape()
         if shape is None or self._is_ready():
             try:
@@ -103,7 +103,7 @@ class TransformedData(Layer):
             labels.append(label)
             if pictures[-1].shape != pictures[0].shape:
                 raise DataError(
-                    f"{name} has another shape than its batch",
+                    f"{name} differs in shape from its batch",
                     code="data.shape",
                     expected=pictures[0].shape,
                     found=pictures[-1].shape,
@@ -132,12 +132,12 @@ class TransformedData(Layer):
 
     @abstractmethod
     def _seek(self, position: int) -> None:
-        """Makes `_next` go on with picture number `position` of all that are handed out."""
+        """Makes `_next` continue with picture number `position` of all that are handed out."""
 
 
 @register("Data")
 class Data(TransformedData):
-    """Datum records of an LMDB, in order; those of AnnotatedDatum records too, with their label.
+    """Datum records of an LMDB, in order; also those inside AnnotatedDatum records, with their label.
 
     Several processes that train together share the records (the context's options `rank` and `world_size`).
     """
@@ -175,7 +175,7 @@ class Data(TransformedData):
 
 @register("ImageData")
 class ImageData(TransformedData):
-    """Picture files of a list, `path label` per line, in order or shuffled anew each round."""
+    """Picture files of a list, `path label` per line, in order or shuffled again in each round."""
 
     tops: ClassVar[Count] = exactly(2)
 
@@ -187,7 +187,7 @@ class ImageData(TransformedData):
     def _own_setup(self) -> None:
         param = self.param.image_data_param
         if bool(param.new_height) != bool(param.new_width):
-            raise self.fail("new_height and new_width go together", "size")
+            raise self.fail("new_height and new_width must be given together", "size")
         self._listed = self._read_list(param.source)
         self._seed = self.context.random.integer() if param.shuffle else 0
         self._begin(0)
@@ -258,7 +258,7 @@ class ImageData(TransformedData):
 
 @register("VideoData")
 class VideoData(TransformedData):
-    """Frames of a video file or a camera; labels are 0. Every `skip_frames` + 1st frame is taken.
+    """Frames of a video file or a camera, with label 0; after each frame that is taken, `skip_frames` are skipped.
 
     The original transforms each frame twice and stops the process at the end of the file; here that is a DataError.
     """

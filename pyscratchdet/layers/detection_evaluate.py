@@ -15,14 +15,14 @@ from pyscratchdet.lazy import Tensor, torch
 
 @register("DetectionEvaluate")
 class DetectionEvaluate(Layer):
-    """Judges detections, for the solver to make average precisions from.
+    """Judges detections; the solver computes average precisions from the result.
 
     Bottoms: detections (1, 1, D, 7) as DetectionOutput makes them, and the label blob (1, 1, T, 8). Top:
     (1, 1, K + E, 5): first for each of the K classes other than the background (-1, label, number of objects, -1, -1),
     then for each detection (image, label, score, true positive, false positive). Before the first forward pass E is D.
 
-    With `name_size_file` overlaps are those of pixels; pictures then come in the order of that file, one for each image
-    with detections, and start again after the last.
+    With `name_size_file` overlaps are measured in pixels. Pictures are then taken in the order of that file, one for
+    each image with detections, starting again after the last.
     """
 
     bottoms: ClassVar[Count] = exactly(2)
@@ -48,7 +48,7 @@ class DetectionEvaluate(Layer):
         for index, (what, width) in enumerate([("detections", 7), ("labels", 8)]):
             shape = legacy_shape(self, _four_axes(bottoms[index]))
             if shape[:2] != (1, 1) or shape[3] != width:
-                raise self.fail(f"the {what} have a wrong shape", "shape", expected=(1, 1, "N", width), found=shape)
+                raise self.fail(f"the {what} have the wrong shape", "shape", expected=(1, 1, "N", width), found=shape)
         return [(1, 1, len(self._labels()) + _four_axes(bottoms[0])[2], 5)]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
@@ -77,7 +77,7 @@ class DetectionEvaluate(Layer):
         return [label for label in range(self.evaluate_param.num_classes) if label != self.background]
 
     def _size_table(self) -> np.ndarray | None:
-        """Returns (V, 2) heights and widths, or None without a file; read at the first forward pass."""
+        """Returns heights and widths (V, 2), or None without a file; the file is read at the first forward pass."""
         from pyscratchdet.boxes.result_files import read_name_sizes
 
         name = self.evaluate_param.name_size_file
@@ -88,7 +88,7 @@ class DetectionEvaluate(Layer):
 
 
 def _four_axes(shape: Shape) -> Shape:
-    """Drops leading axes of size 1 beyond four: HDF5 files of recorded detections have one for the batch."""
+    """Drops leading axes of size 1 beyond four: in HDF5 files of recorded detections the batch adds one."""
     while len(shape) > 4 and shape[0] == 1:
         shape = shape[1:]
     return shape

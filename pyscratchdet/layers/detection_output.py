@@ -35,10 +35,10 @@ class DetectionOutput(Layer):
     xmax, ymax, ordered by image, label, score; boxes are normalised and not clipped. Without any detection, one row
     (image, -1, -1, -1, -1, -1, -1) per image. Before the first forward pass S is 1.
 
-    With `save_output_param` results go to files each time `num_test_image` pictures are through, where the caller lets
-    the net write (`Context.writes`); its files are read and its folder is made when they are needed, not when the net
-    is built. `visualize` draws nothing here (the command
-    `detect` does); a fourth bottom that is then the picture is left alone.
+    With `save_output_param` results are written to files after every `num_test_image` pictures, if the caller lets the
+    net write (`Context.writes`); its files are read and its folder is made when they are needed, not when the net is
+    built. `visualize` draws nothing here (the command `detect` does); the picture, which is then a fourth bottom, is
+    ignored.
     """
 
     bottoms: ClassVar[Count] = Count(3, 5)
@@ -71,7 +71,9 @@ class DetectionOutput(Layer):
         param = self.output_param
         channels = legacy_shape(self, bottoms[2])
         if channels[1] != 2 or channels[2] % 4:
-            raise self.fail("the priors have a wrong shape", "priors", expected="(1, 2, priors * 4)", found=bottoms[2])
+            raise self.fail(
+                "the priors have the wrong shape", "priors", expected="(1, 2, priors * 4)", found=bottoms[2]
+            )
         batch, priors = bottoms[0][:1], channels[2] // 4
         loc_classes = 1 if param.share_location else param.num_classes
         wanted = [("location", 4 * loc_classes, 0), ("confidence", param.num_classes, 1)]
@@ -101,7 +103,7 @@ class DetectionOutput(Layer):
         return [nothing]
 
     def rule(self) -> DetectionRule:
-        """Returns the layer's parameters as `boxes.detection.detect` takes them."""
+        """Returns the layer's parameters in the form that `boxes.detection.detect` takes."""
         from pyscratchdet.boxes.detection import DetectionRule
 
         param = self.output_param
@@ -121,21 +123,22 @@ class DetectionOutput(Layer):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         """Adds decoding, NonMaxSuppression and the cuts, in standard operators.
 
-        The rows and their order are the layer's own, but: among equal scores the engine's TopK chooses (onnxruntime's
-        takes the lowest label and prior); exp runs in float32, since many engines have no double, so that coordinates
-        may differ in their last bit.
+        The rows and their order are those of the layer, with two exceptions. Among equal scores the engine's TopK
+        chooses (onnxruntime's takes the lowest label and prior). And exp runs in float32, since many engines have no
+        double, so coordinates may differ in their last bit.
         """
         return [self._onnx_detections(graph, bottoms).rows()]
 
     def onnx_fixed(self, graph: OnnxGraph, bottoms: Sequence[str]) -> list[str]:
-        """Adds the same with a number of rows that does not depend on the pictures, (1, 1, N * K, 7).
+        """Adds the same, but with a number of rows that does not depend on the pictures: (1, 1, N * K, 7).
 
-        K is keep_top_k, or all that NMS can keep where that is less. Each image's rows come first; the rest are -1.
+        K is keep_top_k, or the number that NMS can keep at most if that is less. Each image's rows come first; the rest
+        are -1.
         """
         return [self._onnx_detections(graph, bottoms).fixed_rows()]
 
     def onnx_boxes(self, graph: OnnxGraph, bottoms: Sequence[str]) -> list[str]:
-        """Adds decoding only: boxes (N, P, 4), or (N, P, C, 4) where classes have their own; scores (N, P, C).
+        """Adds decoding only: boxes (N, P, 4), or (N, P, C, 4) if each class has its own; scores (N, P, C).
 
         Scores of priors that the ARM rejects are 1 for class 0 and 0 for all others.
         """
@@ -179,7 +182,7 @@ class DetectionOutput(Layer):
         number = save.num_test_image if save.HasField("num_test_image") else len(pictures)
         if not 1 <= number <= len(pictures):
             raise FileError(
-                f"{save.name_size_file} has not as many pictures as num_test_image says",
+                f"{save.name_size_file} has fewer pictures than num_test_image says",
                 code="file.name-size",
                 layer=self.name,
                 layer_type=self.type,
@@ -243,12 +246,12 @@ class _OnnxDetections:
         if self.rule.eta < 1 and self.rule.nms_threshold > 0.5:
             raise self._no("NonMaxSuppression has no adaptive threshold (eta)")
         if self.rule.keep_top_k == 0 or self.rule.top_k == 0 or not self.classes:
-            raise self._no("this layer never detects anything")
+            raise self._no("this layer can never detect anything")
         scores, boxes = self._of_classes(self._scores(), [0, 2, 1]), self._boxes()
         if not self.shared:
             boxes = self._of_classes(boxes, [0, 2, 1, 3])
         score, index = self._top(self._kept(scores, boxes), self.num_rows, axis=1)
-        # NMS of some engine may keep a score at the threshold, which is none.
+        # Some engines' NMS keeps a score equal to the threshold, which is not a detection.
         real = self._add("Greater", score, self._float(self.rule.score_threshold))
         place, prior = self._divide(self._add("Where", real, index, self._ints([0])), self.num_priors + 1)
         order = self._order(real, place)
@@ -282,7 +285,7 @@ class _OnnxDetections:
         return self._add("Where", low, self.graph.constant(certain, "certain"), scores)
 
     def _boxes(self) -> str:
-        """(N, P, 4), or (N, P, C, 4) where each class has its own locations."""
+        """(N, P, 4), or (N, P, C, 4) if each class has its own locations."""
         pair = self._reshape(self.bottoms[2], [2, self.num_priors, 4])
         priors, variances = self._split(pair, 2, axis=0)  # (1, P, 4)
         if len(self.bottoms) > 4:
@@ -317,14 +320,15 @@ class _OnnxDetections:
     def _kept(self, scores: str, boxes: str) -> str:
         """Returns the scores that NMS keeps among very low numbers, (N, F * (P + 1)).
 
-        The last place of each class stands for no prior: a row that points there keeps what NMS returns from being
-        empty, which some engines do not survive.
+        The last place of each class stands for no prior. A row that points there keeps the result of NMS from being
+        empty, which makes some engines fail.
         """
         if 0 < self.rule.top_k < self.num_priors:
             values, index = self._top(scores, self.rule.top_k, axis=2)
             scores = self._add("ScatterElements", self._add("Min", scores, self.low), index, values, axis=2)
         if self.rule.code_type != CENTER_SIZE:
-            # NonMaxSuppression would turn boxes round whose corners are exchanged; they overlap nothing.
+            # NonMaxSuppression would swap the corners of boxes that have them the wrong way round; in Caffe they
+            # overlap nothing.
             low, high = self._halves(boxes)
             boxes = self._add("Concat", low, self._add("Max", low, high), axis=-1)
         if not self.shared:

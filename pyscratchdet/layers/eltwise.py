@@ -19,10 +19,10 @@ MAX = caffe_pb2.EltwiseParameter.MAX
 
 @register("Eltwise")
 class Eltwise(Layer):
-    """SUM of coeff_i * x_i, PROD, or MAX; the gradient of an equal MAX goes to the original's choice of bottom.
+    """SUM of coeff_i * x_i, PROD, or MAX; where MAX has equals, the gradient goes where the original sends it.
 
-    That is the second of the first two, and an earlier one before any later; coefficients belong to SUM alone.
-    `stable_prod_grad` changes nothing here: the gradient never divides by a bottom.
+    That is the second of the first two bottoms; after that an earlier bottom wins over a later one. Only SUM has
+    coefficients. `stable_prod_grad` changes nothing here: the gradient never divides by a bottom.
     """
 
     coordinates: ClassVar[str] = "same"

@@ -1,4 +1,4 @@
-"""First values of weights, drawn as the original draws them (filler.hpp): same stream, same order, float32."""
+"""Initial values of weights, drawn as the original draws them (filler.hpp): same stream, same order, float32."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def fill(filler: caffe_pb2.FillerParameter, shape: Shape, random: CaffeRandom) -
     """Returns a new float32 array of `shape`, filled as `filler` says.
 
     Args:
-        filler: Type and parameters; the type is `constant` where none is given.
+        filler: Type and parameters; the type is `constant` if none is given.
         shape: Caffe's shape of the blob. Fan-in is count / axis 0 and fan-out count / axis 1, whatever the axes mean.
         random: The stream to draw from; `constant` and `bilinear` draw nothing.
 
     Raises:
-        LayerError: An unknown type, an empty blob, a range or deviation that makes no sense, `sparse` where the type
-            does not know it, or a shape that the type cannot fill.
+        LayerError: An unknown type, an empty blob, a range or deviation that makes no sense, `sparse` for a type that
+            does not support it, or a shape that the type cannot fill.
     """
     if filler.type not in _FILLERS:
         raise _error(
@@ -35,7 +35,7 @@ def fill(filler: caffe_pb2.FillerParameter, shape: Shape, random: CaffeRandom) -
             hint=nearest(filler.type, _FILLERS) or f"known fillers: {', '.join(_FILLERS)}",
         )
     if 0 in shape:
-        raise _error("a filler needs a blob that is not empty", "empty", found=tuple(shape))
+        raise _error("a filler cannot fill an empty blob", "empty", found=tuple(shape))
     if filler.sparse != -1 and filler.type != "gaussian":
         raise _error(f"sparse is not supported by the {filler.type} filler", "sparse", expected=-1, found=filler.sparse)
     values = _FILLERS[filler.type](filler, tuple(shape), random)
@@ -64,7 +64,7 @@ def _gaussian(filler: Filler, shape: Shape, random: CaffeRandom) -> np.ndarray:
 
 
 def _sparse_mask(sparse: int, shape: Shape, random: CaffeRandom) -> np.ndarray:
-    """On average `sparse` inputs of each output stay: the original divides by axis 0, the outputs."""
+    """On average `sparse` inputs of each output stay non-zero: the original divides by axis 0, the outputs."""
     if not shape or sparse > shape[0]:
         raise _error("sparse must not exceed axis 0 of the blob", "sparse", expected=shape[:1] or 0, found=sparse)
     probability = float(np.float32(sparse) / np.float32(shape[0]))

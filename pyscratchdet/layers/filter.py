@@ -15,8 +15,8 @@ from pyscratchdet.lazy import Tensor
 class Filter(Layer):
     """Keeps the items along axis 0 whose selector is not 0.
 
-    Bottoms: any number of (N, ...) and last the selector (N, 1...). Tops: as many as bottoms without the selector, each
-    (M, ...) with the M kept items; before data is there N is reported, as in the original. M may be 0.
+    Bottoms: any number of (N, ...) and, last, the selector (N, 1...). Tops: one for each bottom except the selector,
+    (M, ...) with the M kept items; until there is data the shape says N, as in the original. M may be 0.
     """
 
     bottoms: ClassVar[Count] = at_least(2)

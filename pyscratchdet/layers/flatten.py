@@ -1,4 +1,4 @@
-"""Flatten: several axes made one (flatten_layer.cpp)."""
+"""Flatten: several axes joined into one (flatten_layer.cpp)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyscratchdet.lazy import Tensor
 class Flatten(Layer):
     """Axes `axis` (default 1) to `end_axis` (default the last) become one.
 
-    As in the original an `end_axis` just before `axis` flattens nothing and puts an axis of size 1 there.
+    As in the original, an `end_axis` just before `axis` flattens nothing and inserts an axis of size 1 there.
     """
 
     moves_values: ClassVar[bool] = True

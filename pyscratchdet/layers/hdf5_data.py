@@ -16,10 +16,10 @@ from pyscratchdet.rng import LibcRandom
 
 @register("HDF5Data")
 class HDF5Data(Layer):
-    """Tops are the data sets of their names, rows in order, file after file as `source` lists them.
+    """Each top is the data set of its name: rows in order, file after file as `source` lists them.
 
-    With `shuffle`, files and rows are permuted by the C library's generator, as the original does; each layer has its
-    own here.
+    With `shuffle`, files and rows are permuted by the C library's generator, as in the original; here each layer has
+    its own generator.
     """
 
     bottoms: ClassVar[Count] = exactly(0)
@@ -77,7 +77,7 @@ class HDF5Data(Layer):
             raise DataError(f"cannot read {path}: {error}", code="data.hdf5") from error
         lengths = [len(array) if array.ndim else 0 for array in self._arrays]
         if len(set(lengths)) != 1 or not lengths[0]:
-            raise DataError(f"the data sets of {path} must have rows, all the same number", code="data.hdf5",
+            raise DataError(f"the data sets of {path} must have rows, the same number in each", code="data.hdf5",
                             found=lengths)  # fmt: skip
         self._order = list(range(lengths[0]))
         self._shuffle(self._order)

@@ -16,8 +16,8 @@ from pyscratchdet.lazy import Tensor
 class HDF5Output(Layer):
     """Writes its two bottoms to `hdf5_output_param.file_name` as float32 datasets `data` and `label` of 4 axes.
 
-    The file is written whole by the first forward pass, where the caller lets the net write (`Context.writes`). The
-    original cannot write a second batch to it either; that ends in a LayerError, a file that cannot be written in a
+    The first forward pass writes the whole file, if the caller lets the net write (`Context.writes`). As in the
+    original, a second batch cannot be written to it: that raises a LayerError. A file that cannot be written raises a
     FileError.
     """
 
@@ -44,7 +44,7 @@ class HDF5Output(Layer):
             return []
         if self.is_written:
             raise self.fail(
-                f"{self.path} holds a batch already",
+                f"{self.path} already holds a batch",
                 "written",
                 hint="run one forward pass per net, or one file per batch",
             )

@@ -23,15 +23,15 @@ class Im2col(Layer):
         self.channel_axis = self.axis(self.param.convolution_param.axis, len(bottoms[0]))
         self.num_spatial = len(bottoms[0]) - self.channel_axis - 1
         if self.num_spatial < 1:
-            raise self.fail("no spatial axis", "spatial-axes", expected="at least 1", found=self.num_spatial)
+            raise self.fail("there is no spatial axis", "spatial-axes", expected="at least 1", found=self.num_spatial)
         self.window = Window(self, self.num_spatial)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom, axis = bottoms[0], self.channel_axis
         if len(bottom) != axis + 1 + self.num_spatial:
-            raise self.fail("the number of axes may not change", "rank", found=len(bottom))
+            raise self.fail("the number of axes must not change", "rank", found=len(bottom))
         sizes = self.window.sizes(bottom[axis + 1 :])
-        # For each spatial axis, where kernel offset k looks for position o: (K, O).
+        # For each spatial axis, the place that kernel offset k reads for position o: (K, O).
         self.indices = [
             np.arange(k)[:, None] * d + np.arange(o) * s
             for k, d, o, s in zip(self.window.kernel, self.window.dilation, sizes, self.window.stride, strict=True)

@@ -12,11 +12,11 @@ from pyscratchdet.lazy import F, Tensor
 
 @register("Interp")
 class Interp(Layer):
-    """Bilinear interpolation of (N, C, H, W) with the corner pixels of both sizes on each other.
+    """Bilinear interpolation of (N, C, H, W) that maps corner pixels onto corner pixels.
 
-    `pad_beg` and `pad_end`, which are not positive, first cut so many rows and columns off each side. The size is then
-    `height` by `width`, or what `shrink_factor` s and, after it, `zoom_factor` z make of it: (size - 1) // s * z + 1.
-    As in PSPNet a single factor goes before height and width, and these go before both factors together. This is
+    `pad_beg` and `pad_end`, zero or negative, first cut that many rows and columns off each side. The size is then
+    `height` by `width`, or the result of `shrink_factor` s followed by `zoom_factor` z: (size - 1) // s * z + 1.
+    As in PSPNet, a single factor takes precedence over height and width, and these over both factors together. This is
     PyTorch's align_corners=True, which is not its default.
     """
 
@@ -24,17 +24,19 @@ class Interp(Layer):
         param = self.param.interp_param
         if max(param.pad_beg, param.pad_end) > 0:
             found = (param.pad_beg, param.pad_end)
-            raise self.fail("padding can only cut", "pad", expected="pad_beg and pad_end of at most 0", found=found)
+            raise self.fail(
+                "padding must not be positive", "pad", expected="pad_beg and pad_end of at most 0", found=found
+            )
         self.cut = (-param.pad_beg, -param.pad_end)
         has_shrink, has_zoom = param.HasField("shrink_factor"), param.HasField("zoom_factor")
         has_size = param.HasField("height") and param.HasField("width")
         if not (has_shrink or has_zoom or has_size):
             expected = "height and width, zoom_factor or shrink_factor"
-            raise self.fail("nothing tells the size of the top", "size", expected=expected)
+            raise self.fail("the size of the top is not given", "size", expected=expected)
         self.size = (param.height, param.width) if has_size and has_shrink == has_zoom else None
         self.factors = (param.shrink_factor, param.zoom_factor)
         if min(self.size or self.factors) < 1:
-            raise self.fail("sizes and factors are positive", "size", found=self.size or self.factors)
+            raise self.fail("sizes and factors must be positive", "size", found=self.size or self.factors)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]

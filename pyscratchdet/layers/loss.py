@@ -14,7 +14,7 @@ LossParameter = caffe_pb2.LossParameter
 
 
 class Loss(Layer):
-    """Base of losses: bottoms are predictions and labels, the first top is a scalar (0 axes) made up if not named."""
+    """Base of losses: bottoms are predictions and labels, the first top is a scalar (0 axes), added if not named."""
 
     bottoms: ClassVar[Count] = exactly(2)
     auto_tops: ClassVar[bool] = True
@@ -30,11 +30,11 @@ class Loss(Layer):
                 found=bottoms[1][:1] or "0 axes",
             )
         if 0 in bottoms[0]:
-            raise self.fail("a loss needs predictions that are not empty", "empty", found=bottoms[0])
+            raise self.fail("a loss needs at least one prediction", "empty", found=bottoms[0])
         return [()]
 
     def check_one_label_each(self, bottoms: Sequence[Shape]) -> None:
-        """Refuses labels that are not one number per item: (N), (N, 1), (N, 1, 1) or (N, 1, 1, 1)."""
+        """Refuses labels unless there is one number per item: (N), (N, 1), (N, 1, 1) or (N, 1, 1, 1)."""
         if math.prod(bottoms[1]) != bottoms[0][0]:
             raise self.fail(
                 "there must be one label per item", "labels", expected=f"({bottoms[0][0]},)", found=bottoms[1]
@@ -53,7 +53,7 @@ def legacy_shape(layer: Layer, shape: Shape) -> Shape:
 
 
 def check_one_label_each(layer: Layer, scores: Shape, labels: Shape, axis: int) -> None:
-    """Refuses labels that are not one for each place of scores whose classes lie along `axis`."""
+    """Refuses labels unless there is one for each place of the scores, whose classes lie along `axis`."""
     num_places = math.prod(scores[:axis]) * math.prod(scores[axis + 1 :])
     if math.prod(labels) != num_places:
         raise layer.fail(
@@ -65,7 +65,7 @@ def check_one_label_each(layer: Layer, scores: Shape, labels: Shape, axis: int) 
 
 
 def class_indices(layer: Layer, labels: Tensor, num_classes: int, ignore_label: int | None = None) -> Tensor:
-    """Returns labels as int64, cut off towards zero as the original does; ignored ones become -1.
+    """Returns labels as int64, truncated towards zero as in the original; ignored ones become -1.
 
     Raises:
         LayerError: A label is neither ignored nor in [0, num_classes); the original reads past its memory there.
@@ -88,7 +88,7 @@ def ignore_label(param: caffe_pb2.LossParameter) -> int | None:
 
 
 def normalization(param: caffe_pb2.LossParameter, default: int) -> int:
-    """Returns the mode: `normalization` where given, else what the old `normalize` says, else `default`."""
+    """Returns the mode: `normalization` if given, else what the old `normalize` says, else `default`."""
     if param.HasField("normalization"):
         return param.normalization
     if param.HasField("normalize"):
@@ -100,10 +100,10 @@ def normalizer(mode: int, outer: int, inner: int, num_valid: Tensor) -> Tensor |
     """Returns what a loss is divided by, at least 1 (LossLayer::GetNormalizer).
 
     Args:
-        mode: FULL all places, VALID those not ignored, BATCH_SIZE items, NONE nothing.
+        mode: What is counted: FULL all places, VALID those not ignored, BATCH_SIZE items, NONE nothing.
         outer: Number of items.
         inner: Number of places in an item.
-        num_valid: Number of places that are not ignored, 0 axes.
+        num_valid: Number of places that are not ignored, a scalar.
     """
     if mode == LossParameter.VALID:
         return num_valid.clamp(min=1)

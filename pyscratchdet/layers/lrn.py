@@ -33,7 +33,9 @@ class LRN(Layer):
         if len(bottoms[0]) != 4:
             raise self.fail("wrong number of axes", "rank", expected="4: N, C, H, W", found=len(bottoms[0]))
         if min(bottoms[0][1:]) < 1:
-            raise self.fail("an empty bottom", "empty", expected="channels and sizes of at least 1", found=bottoms[0])
+            raise self.fail(
+                "the bottom is empty", "empty", expected="channels and sizes of at least 1", found=bottoms[0]
+            )
         return [bottoms[0]]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:

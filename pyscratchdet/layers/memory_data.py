@@ -1,4 +1,4 @@
-"""Arrays that the program gives (memory_data_layer.cpp)."""
+"""Arrays that the program provides (memory_data_layer.cpp)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MemoryData(Layer):
         self._shape = (param.batch_size, param.channels, param.height, param.width)
         if min(self._shape) < 1:
             raise self.fail("batch_size, channels, height and width must be positive", "shape", found=self._shape)
-        # As in the original, which makes a transformer that arrays never go through.
+        # As in the original, which makes a transformer though arrays never pass through it.
         transform = self.param.transform_param
         if transform.mirror or (self.context.is_train and transform.crop_size):
             self.context.random.integer()
@@ -33,7 +33,7 @@ class MemoryData(Layer):
 
     @property
     def state(self) -> int:
-        """The number of the next picture; `set_arrays` begins anew."""
+        """The number of the next picture; `set_arrays` starts again from the first."""
         return self._position
 
     @state.setter
@@ -44,7 +44,7 @@ class MemoryData(Layer):
         return [self._shape, self._shape[:1]]
 
     def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
-        """Takes the arrays to hand out, a multiple of the batch size long (Reset).
+        """Takes the arrays to hand out; their length is a multiple of the batch size (Reset).
 
         Args:
             data: (count, channels, height, width).
@@ -59,12 +59,14 @@ class MemoryData(Layer):
                 "the array does not fit", "shape", expected=f"a multiple of {self._shape}", found=data.shape
             )
         if len(labels) != len(data):
-            raise self.fail("as many labels as pictures are needed", "shape", expected=len(data), found=len(labels))
+            raise self.fail("there must be as many labels as pictures", "shape", expected=len(data), found=len(labels))
         self._data, self._labels, self._position = data, labels, 0
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         if self._data is None:
-            raise self.fail("no data yet", "no-data", hint="call set_arrays (set_input_arrays in pycaffe) first")
+            raise self.fail(
+                "there is no data yet", "no-data", hint="call set_arrays (set_input_arrays in pycaffe) first"
+            )
         part = slice(self._position, self._position + self._shape[0])
         self._position = (self._position + self._shape[0]) % len(self._data)
         return [torch.from_numpy(self._data[part].copy()), torch.from_numpy(self._labels[part].copy())]

@@ -24,11 +24,11 @@ class MultiBoxLoss(Loss):
 
     Bottoms: mbox_loc (N, P * L * 4), mbox_conf (N, P * C), mbox_priorbox (1, 2, P * 4), label (1, 1, T, 8), and for
     RefineDet's ODM arm_conf (N, P * 2) and arm_loc (N, P * 4). P priors, C classes, L = 1 with share_location, else C.
-    Gradients go to mbox_loc and mbox_conf only, to the chosen priors only.
+    Gradients go only to mbox_loc and mbox_conf, and there only to the chosen priors.
 
-    Differs from the original in three places that are errors there: matches of an earlier forward pass without a
-    backward pass are forgotten; mining with both NMS and an objectness threshold takes the filtered priors themselves
-    instead of others at their positions; equal losses at the border of what mining takes go to the lowest index.
+    Differs from the original in three places that are errors there. Matches of an earlier forward pass without a
+    backward pass are forgotten. Mining with both NMS and an objectness threshold takes the filtered priors themselves
+    instead of others at their positions. Of equal losses at the limit of mining, the lowest index is taken.
     """
 
     bottoms: ClassVar[Count] = Count(4, 6)
@@ -55,7 +55,9 @@ class MultiBoxLoss(Loss):
         param = self.loss_param
         batch, channels = bottoms[0][0], legacy_shape(self, bottoms[2])
         if channels[1] != 2 or channels[2] % 4:
-            raise self.fail("the priors have a wrong shape", "priors", expected="(1, 2, priors * 4)", found=bottoms[2])
+            raise self.fail(
+                "the priors have the wrong shape", "priors", expected="(1, 2, priors * 4)", found=bottoms[2]
+            )
         priors = channels[2] // 4
         loc_classes = 1 if param.share_location else param.num_classes
         wanted = [("location", 4 * loc_classes, 0), ("confidence", param.num_classes, 1), ("arm_conf", 2, 4)]
@@ -69,7 +71,9 @@ class MultiBoxLoss(Loss):
                     found=bottoms[index],
                 )
         if legacy_shape(self, bottoms[3])[3] != 8:
-            raise self.fail("a label blob has 8 columns", "label-shape", expected="(1, 1, N, 8)", found=bottoms[3])
+            raise self.fail(
+                "the label blob must have 8 columns", "label-shape", expected="(1, 1, N, 8)", found=bottoms[3]
+            )
         return tops
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
@@ -118,7 +122,7 @@ class MultiBoxLoss(Loss):
         wanted = 2 if background >= 0 else 1
         if param.map_object_to_agnostic and param.num_classes != wanted:
             raise self.fail(
-                "map_object_to_agnostic leaves one class besides the background",
+                "map_object_to_agnostic allows one class besides the background",
                 "agnostic",
                 expected=f"num_classes: {wanted}",
                 found=param.num_classes,
@@ -136,7 +140,7 @@ class MultiBoxLoss(Loss):
                 hint="leave do_neg_mining out: it is deprecated",
             )
         if mining and not param.share_location:
-            raise self.fail("mining needs share_location: true", "share-location", hint="or mining_type: NONE")
+            raise self.fail("mining needs share_location: true", "share-location", hint="or set mining_type: NONE")
         if param.mining_type == Param.HARD_EXAMPLE and param.sample_size <= 0:
             raise self.fail("sample_size must be positive", "sample-size", expected="> 0", found=param.sample_size)
 

@@ -15,8 +15,8 @@ from pyscratchdet.lazy import Tensor, torch
 class MVN(Layer):
     """y = (x - mean) / (sqrt(variance) + eps), or x - mean, per item and channel or `across_channels`.
 
-    The top has four axes, as the original's. eps stands outside the root; the gradient is the original's, which takes
-    the whole divisor for the root of a variance.
+    The top has four axes, as in the original. eps is added outside the root; the gradient is the original's, which
+    treats the whole divisor as the root of a variance.
     """
 
     coordinates: ClassVar[str] = "same"

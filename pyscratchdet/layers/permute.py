@@ -18,7 +18,9 @@ class Permute(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rank, order = len(bottoms[0]), list(self.param.permute_param.order)
         if any(axis >= rank for axis in order):
-            raise self.fail("order names an axis that is not there", "order", expected=f"0 to {rank - 1}", found=order)
+            raise self.fail(
+                "order names an axis that does not exist", "order", expected=f"0 to {rank - 1}", found=order
+            )
         if len(set(order)) < len(order):
             raise self.fail("order names an axis twice", "order", expected="each axis once", found=order)
         self.order = tuple(order + [axis for axis in range(rank) if axis not in order])
@@ -26,7 +28,7 @@ class Permute(Layer):
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != len(self.order):
-            raise self.fail("the number of axes may not change", "rank", expected=len(self.order), found=bottoms[0])
+            raise self.fail("the number of axes must not change", "rank", expected=len(self.order), found=bottoms[0])
         return [tuple(bottoms[0][axis] for axis in self.order)]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:

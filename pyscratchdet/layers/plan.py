@@ -1,4 +1,4 @@
-"""From a net file to layers with shapes: everything that can be known before a tensor is there, without torch."""
+"""From a net file to layers with shapes: everything that can be known before there are tensors, without torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NetFile:
     Attributes:
         param: The net in the latest format.
         locate: Index of a layer in `param` -> its position in the file, or None.
-        passed_over: What the file has that was passed over.
+        passed_over: The file's fields that were passed over.
     """
 
     param: caffe_pb2.NetParameter
@@ -43,10 +43,10 @@ class NetPlan:
     Attributes:
         graph: Layers in order and the blobs between them.
         layers: The layer objects, one per node.
-        shapes: The shape of each blob index; in-place layers leave theirs last.
+        shapes: The shape of each blob index; an in-place layer's shape replaces the earlier one.
         top_shapes: For each layer, the shapes of its tops.
         backward: What gets a gradient.
-        storage: Which blobs are one memory.
+        storage: Which blobs share memory.
         context: What the layers share.
     """
 
@@ -64,11 +64,11 @@ class NetPlan:
         return [self.shapes[blob] for blob in self.graph.nodes[index].bottoms]
 
     def written(self, index: int) -> list[int]:
-        """Returns the blobs whose values a layer changes: its tops, then others that are the same memory."""
+        """Returns the blobs whose values a layer changes: its tops, then others that share their memory."""
         return [*self.graph.nodes[index].tops, *self.storage.rewritten.get(index, ())]
 
     def reshape(self, inputs: dict[str, Shape] | None = None) -> None:
-        """Works out all shapes anew, with new shapes for some inputs.
+        """Works out all shapes again, with new shapes for some inputs.
 
         Raises:
             LayerError: A layer cannot take them; the shapes are then as before.
@@ -91,13 +91,13 @@ class NetPlan:
         except PyScratchDetError:
             self.shapes, self.top_shapes = old_shapes, old_tops
             for index, layer in enumerate(self.layers):
-                layer.reshape(self.bottom_shapes(index))  # what layers keep of shapes must fit again, too
+                layer.reshape(self.bottom_shapes(index))  # what layers remember of their shapes must fit again, too
             raise
 
     def fixed_batch(self) -> int | None:
-        """Returns the batch size that the net is bound to, or None where it takes any; another one is tried.
+        """Returns the batch size that the net is bound to, or None if it takes any; found by trying another one.
 
-        A net is bound to its batch size by a Reshape that writes it out (`dim: 1`), or where a layer refuses another.
+        A net is bound to its batch size by a Reshape that states it (`dim: 1`), or by a layer that refuses another.
         """
         given = {self.graph.blob_names[blob]: self.shapes[blob] for blob in self.graph.inputs}
         sizes = [shape[0] for shape in given.values() if shape]
@@ -130,7 +130,7 @@ class NetPlan:
             raise
 
     def _blame_fixed_batch(self, index: int, error: LayerError) -> None:
-        """Raises the error at the layer before that made one batch size of another, where there is one."""
+        """Raises the error at the earlier layer that replaced the batch size, if there is one."""
         wanted = set(self.graph.nodes[index].bottoms)
         for earlier in range(index - 1, -1, -1):
             node, size = self.graph.nodes[earlier], self.layers[earlier].fixed_batch
@@ -145,12 +145,12 @@ class NetPlan:
                         "fixed-batch",
                         expected=size,
                         found=found[0],
-                        hint="write dim: 0, which copies the batch size, or run the net with the size that is fixed",
+                        hint="write dim: 0, which copies the batch size, or run the net with the fixed size",
                     ) from error
 
     @contextmanager
     def located(self, index: int) -> Iterator[None]:
-        """An error out of the block learns which layer it is about, and where that is written."""
+        """Adds to errors raised in the block which layer they are about and where it is written."""
         node = self.graph.nodes[index]
         try:
             yield
@@ -170,10 +170,10 @@ class NetPlan:
 
 
 def check_count(shape: Shape, what: str) -> None:
-    """Refuses a blob that the original refuses for its size.
+    """Refuses a blob whose size the original refuses.
 
     Raises:
-        LayerError: More values than an int counts, or a negative dimension.
+        LayerError: It has more values than an int can count, or a negative dimension.
     """
     if min(shape, default=0) < 0:
         raise LayerError(f"{what} has a negative dimension", code="layer.shape", found=tuple(shape))

@@ -23,12 +23,12 @@ def pooled_size(size: int, kernel: int, stride: int, pad: int, drop_last: bool, 
     """Returns the number of windows along one axis.
 
     Args:
-        size: Of the bottom.
-        kernel: Of the window.
-        stride: Between windows.
-        pad: On each side.
-        drop_last: Whether a last window that starts beyond the image plus padding is dropped; so where there is padding
-            on any axis.
+        size: Size of the bottom.
+        kernel: Size of the window.
+        stride: Step between windows.
+        pad: Padding on each side.
+        drop_last: Whether a last window that starts beyond the image plus padding is dropped, as it is if any axis has
+            padding.
         rounds_up: Whether a last window that the padded image does not fill counts.
     """
     room = size + 2 * pad - kernel
@@ -40,11 +40,11 @@ def pooled_size(size: int, kernel: int, stride: int, pad: int, drop_last: bool, 
 class Pooling(Layer):
     """Windows over the last two of four axes; clipped to the image, AVE dividing by the part within the padded image.
 
-    Their number is rounded up, but down with `round_mode: FLOOR` (BVLC Caffe since 2018) or `ceil_mode: false` (forks).
+    Their number is rounded up, or down with `round_mode: FLOOR` (BVLC Caffe since 2018) or `ceil_mode: false` (forks).
     Differs from PyTorch: without padding, a last window that starts beyond the image stays in the shape. The original
     leaves -FLT_MAX or garbage there and writes its gradient outside the blob; here such a top is 0 (its mask -1) and
-    takes no gradient. STOCHASTIC exists in the original's GPU code alone: in TRAIN a value drawn with probability
-    proportional to it, in TEST the mean weighted by itself.
+    takes no gradient. STOCHASTIC exists only in the original's GPU code: in TRAIN a value is drawn with probability
+    proportional to it; in TEST the top is the mean of the values weighted by themselves.
     """
 
     coordinates: ClassVar[str] = "window"
@@ -65,7 +65,7 @@ class Pooling(Layer):
             raise self.fail("kernel and stride must be positive", "kernel", expected="at least 1", found=found)
         if self.global_pooling and (self.pad, self.stride) != ((0, 0), (1, 1)):
             found = f"pad {self.pad}, stride {self.stride}"
-            raise self.fail("global pooling takes no pad and stride", "global", expected="pad 0, stride 1", found=found)
+            raise self.fail("global pooling takes no pad or stride", "global", expected="pad 0, stride 1", found=found)
         if any(self.pad) and self.method == STOCHASTIC:
             raise self.fail("stochastic pooling has no padding", "pad", expected=0, found=self.pad)
         if any(self.pad) and any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
@@ -75,7 +75,9 @@ class Pooling(Layer):
         if len(bottoms[0]) != 4:
             raise self.fail("wrong number of axes", "rank", expected="4: N, C, H, W", found=len(bottoms[0]))
         if min(bottoms[0][1:]) < 1:
-            raise self.fail("an empty bottom", "empty", expected="channels and sizes of at least 1", found=bottoms[0])
+            raise self.fail(
+                "the bottom is empty", "empty", expected="channels and sizes of at least 1", found=bottoms[0]
+            )
         size = self.size = bottoms[0][2:]
         if self.global_pooling:
             self.kernel = size
@@ -94,7 +96,7 @@ class Pooling(Layer):
         self.empty = tuple(
             int((n - 1) * s >= h + p) for n, s, h, p in zip(windows, self.stride, size, self.pad, strict=True)
         )
-        # PyTorch's own rules are the original's, but it pads by half the kernel at most.
+        # PyTorch's own rules are those of the original, but it pads by at most half the kernel.
         self.pads_itself = all(2 * p <= k for p, k in zip(self.pad, self.kernel, strict=True))
         return [(*bottoms[0][:2], *windows)] * self.num_tops
 
@@ -131,7 +133,7 @@ class Pooling(Layer):
             tops = graph.node("AveragePool", [self._padded(graph, bottoms[0], after)], **attributes)
             if any(a > p for a, p in zip(after, self.pad, strict=True)):
                 tops = graph.node("Mul", [*tops, graph.constant(self._clipped_ratio())])
-        if self.num_tops > 1:  # ONNX counts through the whole blob, the original through one picture
+        if self.num_tops > 1:  # ONNX counts across the whole blob, the original within one picture
             area = graph.constant(np.array(self.size[0] * self.size[1], np.int64))
             tops[1] = graph.node("Cast", graph.node("Mod", [tops[1], area]), to=TensorProto.FLOAT)[0]
         if any(self.empty):
@@ -169,7 +171,7 @@ class Pooling(Layer):
             return (getattr(param, field),) * 2
         if param.HasField(field) or not all(given):
             expected = f"{field}, or {pair}_h and {pair}_w"
-            raise self.fail(f"{field} is given twice or in part", pair, expected=expected)
+            raise self.fail(f"{field} is given twice or only in part", pair, expected=expected)
         return getattr(param, f"{pair}_h"), getattr(param, f"{pair}_w")
 
     def _kernel(self, bottom: Shape) -> Pair:
@@ -184,7 +186,7 @@ class Pooling(Layer):
         return self._pair("kernel_size", "kernel")
 
     def _cut(self, top: Tensor) -> Tensor:
-        """Leaves out windows that start beyond the image plus its padding, where the padding was written out."""
+        """Leaves out windows that start beyond the image plus its padding, if the padding was a step of its own."""
         return top if self.pads_itself else top[:, :, : self.windows[0], : self.windows[1]]
 
     def _fill_empty(self, top: Tensor, value: float) -> Tensor:
@@ -219,7 +221,7 @@ class Pooling(Layer):
         )
 
     def _clipped_ratio(self) -> np.ndarray:
-        """Returns full / clipped window size, (1, 1, windows): what AVE divides by ends at the image plus padding."""
+        """Returns full / clipped window size, (1, 1, windows): AVE divides by the part up to the image plus padding."""
         ratios = []
         for n, e, s, k, h, p in zip(
             self.windows, self.empty, self.stride, self.kernel, self.size, self.pad, strict=True

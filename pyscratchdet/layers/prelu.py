@@ -14,7 +14,7 @@ from pyscratchdet.proto import caffe_pb2
 
 @register("PReLU")
 class PReLU(Layer):
-    """y = max(x, 0) + slope * min(x, 0); blob `weight` has one slope per channel, or one in all (`channel_shared`)."""
+    """y = max(x, 0) + slope * min(x, 0); blob `weight` has one slope per channel, or one (`channel_shared`)."""
 
     coordinates: ClassVar[str] = "same"
 

@@ -16,9 +16,9 @@ from pyscratchdet.lazy import Tensor, torch
 class PriorBox(Layer):
     """The prior boxes of a feature map, shared by all images of the batch.
 
-    Bottoms: the feature map (N, C, H, W), of which only H and W count, and the image (N, 3, H0, W0), which counts
-    where `img_size` is not given. Top: (1, 2, H * W * K * 4), normalised corners in the first channel and variances in
-    the second. No gradient.
+    Bottoms: the feature map (N, C, H, W), of which only H and W matter, and the image (N, 3, H0, W0), which matters if
+    `img_size` is not given. Top: (1, 2, H * W * K * 4), normalised corners in the first channel and variances in the
+    second. No gradient.
     """
 
     reads_shapes: ClassVar[bool] = True
@@ -56,7 +56,7 @@ class PriorBox(Layer):
         key = (self._map_size(shapes), self._image(shapes), bottoms[0].device)
         if self._made is None or self._made[0] != key:
             self._made = (key, torch.from_numpy(self.priors(shapes)).to(bottoms[0].device))
-        # A copy, because the top is the caller's to write to.
+        # A copy, because the caller may write to the top.
         return [self._made[1].clone()]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:

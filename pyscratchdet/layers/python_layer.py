@@ -28,7 +28,7 @@ _ALLOWED = ContextVar("python_layers_allowed", default=False)
 
 @contextmanager
 def python_layers_allowed() -> Iterator[None]:
-    """Within it, nets that are built import the modules that their Python layers name; elsewhere those are refused."""
+    """Inside this context, nets import the modules that their Python layers name; elsewhere those are refused."""
     token = _ALLOWED.set(True)
     try:
         yield
@@ -37,7 +37,7 @@ def python_layers_allowed() -> Iterator[None]:
 
 
 class BlobShape(ABC):
-    """What pycaffe tells of a blob's shape."""
+    """What pycaffe says about a blob's shape."""
 
     @property
     @abstractmethod
@@ -76,7 +76,7 @@ class BlobShape(ABC):
 class ArrayBlob(BlobShape):
     """A float32 array `data` and its gradient `diff`, as pycaffe's Blob shows them to a Python layer.
 
-    Written with `blob.data[...] = values`; the arrays are made anew by `reshape` only.
+    Written with `blob.data[...] = values`; only `reshape` makes new arrays.
     """
 
     def __init__(self, *shape: int) -> None:
@@ -95,7 +95,7 @@ class ArrayBlob(BlobShape):
         return self.data.shape
 
     def reshape(self, *shape: int) -> None:
-        """Gives the blob a new shape; the first values stay as far as they fit."""
+        """Gives the blob a new shape; as many of the first values as fit are kept."""
         shape = tuple(int(size) for size in shape)
         if shape == self.shape:
             return
@@ -120,11 +120,11 @@ class BlobList(list[ArrayBlob]):
 
 
 class UserLayer:
-    """What the classes of Python layers derive from.
+    """The base class of Python layers.
 
-    `setup` is called once and may check the blobs and add weights; `reshape` and `forward` are called before and in
-    each pass, `backward` with one flag per bottom that says whether its gradient is wanted. Weights' `diff` is added to
-    what other passes gave.
+    `setup` is called once and may check the blobs and add weights. Each pass calls `reshape`, then `forward`.
+    `backward` gets one flag per bottom that says whether its gradient is wanted. The `diff` of weights is added to that
+    of other passes.
 
     Attributes:
         param_str: `python_param.param_str` of the net.
@@ -138,7 +138,7 @@ class UserLayer:
         self.blobs = BlobList()
 
     def setup(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
-        """Checks the parameters; nothing by itself."""
+        """Checks the parameters; by default does nothing."""
 
     def reshape(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
         """Gives the tops their shapes."""
@@ -155,11 +155,11 @@ class UserLayer:
 
 @register("Python")
 class Python(Layer):
-    """Runs a user's class on host copies of the bottoms; what it raises itself comes through unchanged.
+    """Runs a user's class on host copies of the bottoms; its own exceptions pass through unchanged.
 
-    A net file alone runs nobody's code: the layer is refused where its caller has not allowed it
+    A net file alone never runs code: the layer is refused unless the caller has allowed it
     (`python_layers_allowed`, `--allow-python`; pycaffe's Net and solvers allow it, as the original does). The module is
-    found as any import is: beside the script, in the working folder of `python -m`, on PYTHONPATH.
+    found like any import: beside the script, in the working folder of `python -m`, on PYTHONPATH.
     """
 
     bottoms: ClassVar[Count] = at_least(0)
@@ -229,7 +229,7 @@ class Python(Layer):
             raise self.fail(
                 f'the net would import and run the Python module "{param.module}"',
                 "python-refused",
-                hint="where you trust it: --allow-python (in Python, python_layers_allowed)",
+                hint="if you trust it: --allow-python (in Python, python_layers_allowed)",
             )
         try:
             module = importlib.import_module(param.module)
@@ -243,7 +243,7 @@ class Python(Layer):
             raise self.fail(
                 f'cannot import "{param.module}": {error.msg} ({where})',
                 "python",
-                hint="if it is Python 2, run the script with python -m pyscratchdet.caffe, which reads that",
+                hint="if it is Python 2, run the script with python -m pyscratchdet.caffe, which can read it",
             ) from error
         cls = getattr(module, param.layer, None)
         if not (isinstance(cls, type) and issubclass(cls, UserLayer)):

@@ -20,12 +20,12 @@ from pyscratchdet.lazy import F, Tensor, torch
 class Recurrent(Layer):
     """Base of RNN and LSTM.
 
-    Bottoms: x (T, N, ...), cont (T, N), perhaps a static input (N, ...) seen at every step, and with `expose_hidden`
+    Bottoms: x (T, N, ...), cont (T, N), optionally a static input (N, ...) seen at every step, and with `expose_hidden`
     the state before the first step, each (1, N, D). cont is 0 where a sequence starts (the state is forgotten) and 1
-    where it goes on. Tops: the outputs (T, N, D) and with `expose_hidden` the state after the last step.
+    where it continues. Tops: the outputs (T, N, D) and with `expose_hidden` the state after the last step.
 
-    Without `expose_hidden` the next forward pass starts from this state, as in the original; it is zero at first and
-    whenever N changes. No gradient passes through a state from outside, exposed or not.
+    Without `expose_hidden` the next forward pass starts from this state, as in the original; the state is zero at first
+    and whenever N changes. No gradient passes through a state from outside, exposed or not.
 
     Class attributes:
         num_states: Blobs in the state.
@@ -57,7 +57,7 @@ class Recurrent(Layer):
         """Returns the shapes of the blobs that all steps share, by the original's names and in its order."""
 
     def _filled(self, shapes: dict[str, Shape]) -> list[BlobSpec]:
-        """Fills the blobs here and not later: every step of the original's unrolled net draws its own first."""
+        """Fills the blobs here and not later: in the original's unrolled net every step first draws its own."""
         param = self.param.recurrent_param
         fillers = {role: param.bias_filler if role.startswith("b_") else param.weight_filler for role in shapes}
         of_steps = list(shapes)[2 + self.has_static :]
@@ -70,7 +70,7 @@ class Recurrent(Layer):
     def _check(self, bottoms: Sequence[Shape]) -> None:
         x, cont = bottoms[:2]
         if len(x) < 3 or 0 in x:
-            raise self.fail("the input must have 3 axes or more", "rank", expected="(T, N, ...)", found=x)
+            raise self.fail("the input must have at least 3 axes", "rank", expected="(T, N, ...)", found=x)
         if cont != x[:2]:
             raise self.fail("the continuation bottom does not fit the input", "shape", expected=x[:2], found=cont)
         if self.has_static and (len(bottoms[2]) < 2 or bottoms[2][0] != x[1]):
@@ -106,13 +106,13 @@ class Recurrent(Layer):
         state = [blob.detach() for blob in state]
         if self.num_exposed:
             return [output, *(blob[None] for blob in state)]
-        # Not in half precision, which numpy lacks in part: a resumed run must start from the same numbers.
+        # Not in half precision, which numpy only partly supports: a resumed run must start from the same numbers.
         self._carried = [blob if blob.dtype == torch.float64 else blob.float() for blob in state]
         return [output]
 
     @property
     def state(self) -> list[np.ndarray]:
-        """The state after the last step; nothing before the first pass and with `expose_hidden`."""
+        """The state after the last step; empty before the first pass and with `expose_hidden`."""
         return [blob.cpu().numpy() for blob in self._carried]
 
     @state.setter
@@ -126,7 +126,7 @@ class Recurrent(Layer):
         """Runs all time steps.
 
         Args:
-            inputs: What the steps get from x and the static input, (T, N, rows of the weights).
+            inputs: What x and the static input contribute to each step, (T, N, rows of the weights).
             cont: (T, N).
             state: The state before the first step, each (N, D).
             weights: The blobs by name.

@@ -28,7 +28,9 @@ class Reduction(Layer):
         self.first = self.axis(param.axis, len(bottom))
         number = math.prod(bottom[self.first :])
         if self.operation == MEAN and number == 0:
-            raise self.fail("there is no mean of nothing", "shape", expected="at least one value", found=bottom)
+            raise self.fail(
+                "there are no values to take the mean of", "shape", expected="at least one value", found=bottom
+            )
         self.coeff = param.coeff / number if self.operation == MEAN else param.coeff
         return [bottom[: self.first]]
 

@@ -1,4 +1,4 @@
-"""Losses of numbers against numbers: EuclideanLoss, SmoothL1Loss, ContrastiveLoss, SigmoidCrossEntropyLoss."""
+"""Losses that compare numbers with numbers: EuclideanLoss, SmoothL1Loss, ContrastiveLoss, SigmoidCrossEntropyLoss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyscratchdet.lazy import F, Tensor, torch
 
 @register("EuclideanLoss")
 class EuclideanLoss(Loss):
-    """sum((a - b)^2) / 2N, differentiable in both bottoms (euclidean_loss_layer.cpp)."""
+    """sum((a - b)^2) / 2N, differentiable with respect to both bottoms (euclidean_loss_layer.cpp)."""
 
     no_gradient: ClassVar[frozenset[int]] = frozenset()
 
@@ -38,7 +38,8 @@ class SmoothL1Loss(Loss):
     """sum(f(a - b)) / N, f(d) = d^2 / 2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_L1_loss_layer.cpp).
 
     With Fast R-CNN's `sigma` s, f(d) = (s d)^2 / 2 where |d| < 1 / s^2 and |d| - 1 / (2 s^2) elsewhere.
-    Differentiable in both bottoms. Weights as a third bottom, which Fast R-CNN has, are refused as by SSD's Caffe.
+    Differentiable with respect to both bottoms. Weights as a third bottom, which Fast R-CNN has, are refused as in
+    SSD's Caffe.
     """
 
     no_gradient: ClassVar[frozenset[int]] = frozenset()
@@ -64,8 +65,9 @@ class SmoothL1Loss(Loss):
 class ContrastiveLoss(Loss):
     """sum(d^2 where similar, max(margin - d, 0)^2 elsewhere) / 2N, d = |a - b| per row (contrastive_loss_layer.cpp).
 
-    Bottoms: a and b (N, C), and N labels: similar where the label, cut off to a whole number, is not 0. With
-    `legacy_version` dissimilar pairs count max(margin - d^2, 0). The gradient divides by d + 1e-4, as the original's.
+    Bottoms: a and b (N, C), and N labels: similar where the label, truncated to a whole number, is not 0. With
+    `legacy_version` dissimilar pairs contribute max(margin - d^2, 0). The gradient divides by d + 1e-4, as the
+    original's.
     """
 
     bottoms: ClassVar[Count] = exactly(3)
@@ -104,7 +106,7 @@ class ContrastiveLoss(Loss):
 class SigmoidCrossEntropyLoss(Loss):
     """-sum(t * log(s) + (1 - t) * log(1 - s)) / normalizer, s = sigmoid(x), for targets t of the same count.
 
-    Divided by the batch size where `loss_param` does not say otherwise (sigmoid_cross_entropy_loss_layer.cpp).
+    Divided by the batch size unless `loss_param` says otherwise (sigmoid_cross_entropy_loss_layer.cpp).
     """
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

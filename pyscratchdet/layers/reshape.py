@@ -14,7 +14,7 @@ from pyscratchdet.lazy import Tensor
 
 @register("Reshape")
 class Reshape(Layer):
-    """`shape` replaces `num_axes` axes (-1: all) from `axis` on; a dim 0 is copied, one -1 is worked out."""
+    """`shape` replaces `num_axes` axes (-1: all) from `axis` on; a dim of 0 is copied, and one -1 is worked out."""
 
     moves_values: ClassVar[bool] = True
 

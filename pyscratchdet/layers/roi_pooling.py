@@ -14,10 +14,10 @@ from pyscratchdet.lazy import Tensor
 class ROIPooling(Layer):
     """Each region is divided into `pooled_h` x `pooled_w` cells, whose maximum is the top (Girshick 2015, section 2.1).
 
-    Bottoms: features (N, C, H, W) and regions (R, 5), rows image, xmin, ymin, xmax, ymax in pixels of the picture,
-    which `spatial_scale` brings to those of the features. Top: (R, C, pooled_h, pooled_w). Corners are rounded to whole
-    pixels of the feature map, halves away from zero, and belong to the region; cells may overlap by one pixel and are
-    cut at the map's border; an empty one is 0. The gradient goes to the features alone.
+    Bottoms: features (N, C, H, W) and regions (R, 5), with rows image, xmin, ymin, xmax, ymax in pixels of the picture,
+    which `spatial_scale` converts to pixels of the features. Top: (R, C, pooled_h, pooled_w). Corners are rounded to
+    whole pixels of the feature map, halves away from zero, and belong to the region. Cells may overlap by one pixel and
+    are cut at the map's border; an empty cell is 0. The gradient goes only to the features.
     """
 
     bottoms: ClassVar[Count] = exactly(2)
@@ -45,7 +45,7 @@ class ROIPooling(Layer):
         images = regions[:, 0].trunc()
         if not bool(((images >= 0) & (images < len(features))).all()):
             raise self.fail(
-                "a region is of a picture that is not there",
+                "a region belongs to a picture that is not in the batch",
                 "image",
                 expected=f"0 to {len(features) - 1}",
                 found=images.tolist(),

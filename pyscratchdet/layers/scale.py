@@ -1,4 +1,4 @@
-"""Scale and Bias: a factor or a summand per channel or per group of axes (scale_layer.cpp, bias_layer.cpp)."""
+"""Scale and Bias: a factor or a summand, per channel or for several axes (scale_layer.cpp, bias_layer.cpp)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyscratchdet.proto import caffe_pb2
 
 
 class _Broadcast(Layer):
-    """A second operand laid over some axes of the first bottom: the second bottom, or else a learned blob."""
+    """A second operand broadcast over the first bottom along some axes: the second bottom, or else a learned blob."""
 
     coordinates: ClassVar[str] = "same"
     bottoms: ClassVar[Count] = Count(1, 2)
@@ -29,7 +29,7 @@ class _Broadcast(Layer):
         return bottom[start:] if num_axes == -1 else bottom[start : start + num_axes]
 
     def _set_view(self, bottom: Shape, operand: Shape, axis: int) -> None:
-        """Checks that the operand fits over the bottom and stores the shape under which it broadcasts."""
+        """Checks that the operand fits the bottom and stores the shape in which it broadcasts."""
         start = self.axis(axis, len(bottom)) if operand else 0
         covered = bottom[start : start + len(operand)]
         if covered != operand:
@@ -38,7 +38,7 @@ class _Broadcast(Layer):
         self.view = (*operand, *(1,) * (len(bottom) - start - len(operand)))
 
     def _channel_values(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        """Returns the blobs as float64 (C,), where the operand is a blob with one value for all or one per channel."""
+        """Returns the blobs as float64 (C,), if the operand is a blob with one value for all or one per channel."""
         if len(self.param.bottom) != 1 or len(bottom) < 2:
             return None
         operand = self.blobs[0].shape
@@ -47,7 +47,7 @@ class _Broadcast(Layer):
         return [np.broadcast_to(blob, bottom[1:2]).astype(np.float64) for blob in blobs]
 
     def _view_as_operand(self, operand: Tensor, bottom: Tensor) -> Tensor:
-        """Returns the operand under the shape that broadcasts, in the bottom's precision: the top keeps it."""
+        """Returns the operand in the shape that broadcasts, in the bottom's precision, which the top keeps."""
         return operand.reshape(self.view).to(bottom.dtype)
 
     def _onnx_view(self, graph: OnnxGraph, operand: str, is_bottom: bool) -> str:

@@ -27,9 +27,9 @@ class SoftmaxWithLoss(Loss):
     """-sum(log(max(p[label], FLT_MIN))) / normalizer over all places with a label that counts.
 
     Bottoms: scores with the classes along `softmax_param.axis`, and labels: one per place, in the order of the scores'
-    other axes. The gradient is p - [label], also where the loss is floored; PyTorch's cross_entropy has no floor. A
-    second top with the probabilities is refused, as SSD's and RefineDet's Caffe refuse it (their inner Softmax inherits
-    the loss weights): add a Softmax layer.
+    other axes. The gradient is p - [label], even where the floor limits the loss; PyTorch's cross_entropy has no floor.
+    A second top with the probabilities is refused, as SSD's and RefineDet's Caffe refuse it (their inner Softmax
+    inherits the loss weights): add a Softmax layer.
     """
 
     tops: ClassVar[Count] = exactly(1)

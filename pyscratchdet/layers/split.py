@@ -33,7 +33,7 @@ class Split(Layer):
 
 @register("Silence")
 class Silence(Layer):
-    """Takes bottoms so that they are no outputs of the net; no tops."""
+    """Takes bottoms so that they are not outputs of the net; it has no tops."""
 
     bottoms: ClassVar[Count] = at_least(1)
     tops: ClassVar[Count] = exactly(0)

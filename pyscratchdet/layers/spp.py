@@ -13,9 +13,9 @@ from pyscratchdet.proto import caffe_pb2
 
 @register("SPP")
 class SPP(Layer):
-    """Pooling to about 2^level bins each way for every level, flattened and joined: (N, C, H, W) -> (N, C * bins).
+    """Pooling to about 2^level bins per side for every level, flattened and joined: (N, C, H, W) -> (N, C * bins).
 
-    A pyramid of one level leaves its four axes.
+    A pyramid of one level keeps its four axes.
     """
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -17,8 +17,8 @@ class Upsample(Layer):
 
     One bottom: each pixel is repeated `scale` times in both directions (default 1). Two bottoms: each value goes to
     the place in its plane (y * width + x) that the second bottom of the same shape, the second top of a max pooling,
-    names; all else is 0. The size is then `upsample_h` by `upsample_w`, or H, W times `scale` (default 2) or
-    `scale_h` and `scale_w`, less one where `pad_out_h`, `pad_out_w` say so. A place named twice passes its gradient to
+    names; all other places are 0. The size is then `upsample_h` by `upsample_w`, or H, W times `scale` (default 2) or
+    `scale_h` and `scale_w`, less one with `pad_out_h`, `pad_out_w`. A place named twice passes its gradient to
     both values, as in SegNet.
     """
 
@@ -30,7 +30,9 @@ class Upsample(Layer):
         self.has_places = len(bottoms) > 1
         others = [field.name for field, _ in param.ListFields() if field.name != "scale"]
         if others and not self.has_places:
-            raise self.fail("with one bottom there is but a scale", "scale", expected="scale", found=", ".join(others))
+            raise self.fail(
+                "with one bottom only the scale may be given", "scale", expected="scale", found=", ".join(others)
+            )
         scale = param.scale if param.HasField("scale") else 1 + self.has_places
         has_two = param.HasField("scale_h") or param.HasField("scale_w")
         if has_two and param.HasField("scale"):
@@ -53,7 +55,7 @@ class Upsample(Layer):
         if 0 in bottom:
             raise self.fail("the bottom is empty", "empty", expected="sizes of at least 1", found=bottom)
         if self.has_places and bottoms[1] != bottom:
-            raise self.fail("there must be a place for each value", "shape", expected=bottom, found=bottoms[1])
+            raise self.fail("there must be one place for each value", "shape", expected=bottom, found=bottoms[1])
         scaled = (size * scale - less for size, scale, less in zip(bottom[2:], self.scales, self.less, strict=True))
         self.top_size = self.size if all(self.size) else tuple(scaled)
         return [(*bottom[:2], *self.top_size)]

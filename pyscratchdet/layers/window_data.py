@@ -1,4 +1,4 @@
-"""Windows of pictures, foreground and background, for R-CNN (window_data_layer.cpp)."""
+"""Foreground and background windows of pictures, for R-CNN (window_data_layer.cpp)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class _Window:
 class WindowData(Layer):
     """Tops: data (batch, channels, crop_size, crop_size) and label (batch,): background windows, then foreground.
 
-    The window file has, for each picture: `# index`, path, channels, height, width, number of windows, and a line
-    `label overlap x1 y1 x2 y2` each.
+    The window file has, for each picture: `# index`, path, channels, height, width, number of windows; then a line
+    `label overlap x1 y1 x2 y2` for each window.
     """
 
     bottoms: ClassVar[Count] = exactly(0)
@@ -83,7 +83,7 @@ class WindowData(Layer):
         return [torch.from_numpy(np.stack(pictures)), torch.tensor(labels, dtype=torch.float32)]
 
     def _picture(self, window: _Window, is_mirrored: bool) -> np.ndarray:
-        """Returns one window, warped, with zeros where it leaves its picture; (channels, size, size)."""
+        """Returns one warped window (channels, size, size), with zeros where it extends beyond its picture."""
         import cv2
 
         from pyscratchdet.data.images import decode_image
@@ -97,7 +97,7 @@ class WindowData(Layer):
         output = np.zeros((image.shape[2], self._size, self._size), np.float32)
         part = image[max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1]
         if not part.size or height < 1 or width < 1:
-            raise DataError(f"a window outside of {window.path}", code="data.window", found=window.box)
+            raise DataError(f"a window lies outside {window.path}", code="data.window", found=window.box)
         part = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
         if is_mirrored:
             part = part[:, ::-1]

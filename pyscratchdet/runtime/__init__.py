@@ -47,8 +47,8 @@ def load_net(
 ) -> Net:
     """Builds a net from a prototxt and fills it from a caffemodel.
 
-    What one of them lacks is logged: INFO for layers that only the file has, WARNING where layers of the net stay as
-    their fillers made them.
+    Layers that only one of them has are logged: INFO for layers that only the file has, WARNING for layers of the net
+    that keep the values of their fillers.
 
     Args:
         model: Path of a prototxt, or a NetParameter.
@@ -58,14 +58,14 @@ def load_net(
         stages: Added to the file's own.
         random: Stream that fillers, dropout and data layers draw from.
         options: Runtime choices for layers.
-        optimize: Detection mode (`runtime.optimize`): faster, for the output blobs of a TEST net alone.
+        optimize: Detection mode (`runtime.optimize`): faster, but gives only the output blobs of a TEST net.
         writes: Whether layers may write the files that the net names (HDF5Output, `save_output_param`).
 
     Raises:
-        FileError, PrototxtError, NetError, LayerError, WeightsError: One of the files is missing or not sound.
+        FileError, PrototxtError, NetError, LayerError, WeightsError: One of the files is missing or faulty.
     """
     blobs = {} if weights is None else read_weights(weights).blobs
-    # Draws for values that the file has matter only to who goes on with the stream.
+    # Random draws for values that the file holds matter only to a caller that goes on using the stream.
     net = build_net(model, phase, level, stages, random, options, blobs if random is None else (), writes)
     if weights is not None:
         report = copy_weights(net, blobs, os.fspath(weights))

@@ -35,7 +35,7 @@ def extract_features(
         The number of records of each target.
 
     Raises:
-        FileError, PrototxtError, NetError, LayerError, WeightsError, DataError: Something is missing or not sound.
+        FileError, PrototxtError, NetError, LayerError, WeightsError, DataError: Something is missing or faulty.
         NetError: The net has no such blob, or it has more than 4 axes.
     """
     net = load_net(model, weights, phase="TEST").to(device)
@@ -45,8 +45,8 @@ def extract_features(
             raise NetError(f'the net has no blob "{name}"', code="features.unknown-blob", hint=hint)
     if net.input_names:
         raise NetError(
-            "the net has no data of its own", code="features.no-data", found=f"inputs {', '.join(net.input_names)}",
-            hint="give a net with a data layer, such as the test net",
+            "the net has no data layer", code="features.no-data", found=f"inputs {', '.join(net.input_names)}",
+            hint="use a net with a data layer, such as the test net",
         )  # fmt: skip
     with ExitStack() as stack, torch.inference_mode():
         writers = [stack.enter_context(new_database(path)) for _, path in targets]

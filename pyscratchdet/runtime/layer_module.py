@@ -13,7 +13,7 @@ from pyscratchdet.rng import CaffeRandom
 
 
 class LayerModule(nn.Module):
-    """One layer with its blobs: parameters where they are learned, buffers where the forward pass keeps statistics.
+    """One layer with its blobs: parameters if they are learned, buffers if the forward pass keeps them as statistics.
 
     Args:
         layer: The layer object.
@@ -62,13 +62,13 @@ class LayerModule(nn.Module):
         return values
 
     def blob(self, role: str) -> Tensor:
-        """Returns the parameter or buffer that a blob is; of another shape where it is shared permissively."""
+        """Returns the parameter or buffer of a blob; its shape differs if it is shared permissively."""
         value = self._parameters[role] if role in self._parameters else self._buffers[role]
         assert value is not None
         return value
 
     def adopt(self, role: str, owner: Tensor) -> None:
-        """Makes a blob another layer's blob, seen in this layer's shape."""
+        """Replaces a blob by another layer's blob, seen in this layer's shape."""
         shape = tuple(self.blobs[self.roles.index(role)].shape)
         self._parameters.pop(role, None)
         self._buffers.pop(role, None)

@@ -34,7 +34,7 @@ class Learnable:
         lr_mult: Factor on the learning rate; 0 freezes it.
         decay_mult: Factor on the weight decay.
         name: `<layer>/<blob index>` of the layer that owns it.
-        is_statistic: True for what the forward pass keeps (BatchNorm); its rate must be 0.
+        is_statistic: True for statistics that the forward pass updates (BatchNorm); their rate must be 0.
         places: The layers and roles that use it, its owner first.
     """
 
@@ -122,7 +122,7 @@ class Net(nn.Module):
         """Runs the net and returns its output blobs.
 
         Args:
-            inputs: {input blob: array}; a bare array where the net has one input; None where it has none (data layers).
+            inputs: {input blob: array}; a bare array if the net has one input; None if it has none (data layers).
 
         Raises:
             NetError: An input is missing or unknown.
@@ -133,9 +133,9 @@ class Net(nn.Module):
         return {graph.blob_names[blob]: values[blob] for blob in graph.outputs}
 
     def forward_blobs(self, inputs: Inputs = None) -> dict[str, Tensor]:
-        """Runs the net and returns every blob by its Caffe name; in-place layers leave their result under the name.
+        """Runs the net and returns every blob by its Caffe name; in-place layers replace the value of their blob.
 
-        They leave it in every blob that is the same memory in the original (`net.storage`), too.
+        They also replace it in every blob that shares the memory in the original (`net.storage`).
 
         Anonymous tops, which Caffe all calls "(automatic)", are told apart as "(automatic)%2" and so on.
 
@@ -146,7 +146,7 @@ class Net(nn.Module):
         return dict(zip(self._blob_keys, values, strict=True))
 
     def total_loss(self, blobs: Mapping[str, Tensor]) -> Tensor:
-        """Returns the sum of loss_weight * top over all losses among `blobs` (a scalar; 0 where there is none)."""
+        """Returns the sum of loss_weight * top over all losses among `blobs` (a scalar; 0 if there are none)."""
         terms = [weight * blobs[name].sum() for name, weight in self.loss_weights.items() if name in blobs]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
@@ -165,7 +165,7 @@ class Net(nn.Module):
         self.plan.reshape({name: tuple(shape) for name, shape in inputs.items()})
 
     def replace_blob(self, module: LayerModule, role: str, tensor: Tensor) -> None:
-        """Makes a blob of one layer the given tensor: shared memory, not a copy."""
+        """Replaces a blob of one layer by the given tensor: shared memory, not a copy."""
         old = module.blob(role)
         module.adopt(role, tensor)
         for entry in self.learnable:
@@ -173,7 +173,7 @@ class Net(nn.Module):
                 entry.parameter = tensor
 
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
-        """What `.to()` goes through: buffers become other tensors, so shared statistics must be shared anew."""
+        """Called by `.to()`: buffers become other tensors, so shared statistics must be shared again."""
         super()._apply(fn, recurse)
         for entry in self.learnable:
             if entry.is_statistic:
@@ -184,10 +184,10 @@ class Net(nn.Module):
         return self
 
     def work_in_place(self) -> None:
-        """Lets layers that the net file has in place (ReLU) write over what is before them, which spares a copy each.
+        """Lets layers that the net file has in place (ReLU) overwrite their bottom, which saves a copy each.
 
-        Where only they read their bottom, and gradients do not need it: behind convolutions and normalisation. Hooks
-        that keep the tops of those layers then see ReLU's.
+        This holds where only they read their bottom and gradients do not need it: after convolutions and normalisation.
+        Hooks that keep the tops of those earlier layers then see ReLU's values.
         """
         nodes, layers = self.plan.graph.nodes, self.plan.layers
         self._in_place = frozenset(
@@ -210,7 +210,7 @@ class Net(nn.Module):
             if index == done:
                 tops = [values[node.bottoms[0]]]
             elif scale is not None and (not keep or node.tops == scale.node.tops):
-                # One pass over the blob instead of two; what lies between is seen by nobody.
+                # One pass over the blob instead of two; nothing else reads the value in between.
                 (bottom,) = self._bottoms(values, index)
                 tops = [module.layer.normalize(bottom, module.blobs, *scale.blobs)]  # type: ignore[attr-defined]
                 done = index + 1
@@ -302,11 +302,11 @@ def build_net(
         stages: Added to the file's own.
         random: Stream that fillers, dropout and data layers draw from; the same seed gives Caffe's weights.
         options: Runtime choices for layers, e.g. {"workers": 2} for data layers.
-        given: Layers whose weights the caller sets next: nothing is drawn for them.
+        given: Layers whose weights the caller sets afterwards: nothing is drawn for them.
         writes: Whether layers may write the files that the net names (HDF5Output, `save_output_param`).
 
     Raises:
-        PrototxtError, NetError, LayerError: The net is not sound.
+        PrototxtError, NetError, LayerError: The net is faulty.
     """
     phase_number = caffe_pb2.Phase.Value(phase) if isinstance(phase, str) else phase
     context = Context(phase=phase_number, random=random or CaffeRandom(), options=dict(options or {}), writes=writes)
@@ -314,7 +314,7 @@ def build_net(
     made: list[Layer] = []
 
     def add(layer: Layer) -> None:
-        first = all(layer.name != other.name for other in made)  # the one of its name that weights go to
+        first = all(layer.name != other.name for other in made)  # the one of its name that receives weights
         made.append(layer)
         random = Undrawn() if first and layer.name in given else context.random
         modules.append(LayerModule(layer, Node(layer.param, -1), random))
@@ -330,7 +330,7 @@ def _module_keys(names: Sequence[str]) -> list[str]:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    """Returns the names, those that come again with %2, %3... behind them."""
+    """Returns the names, with %2, %3... appended to repeated ones."""
     seen: Counter[str] = Counter()
     keys = []
     for name in names:
@@ -340,7 +340,7 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 
 def _share_parameters(modules: Sequence[LayerModule]) -> list[Learnable]:
-    """Merges blobs of the same param name and lists what is learnable (net.cpp, Net::AppendParam)."""
+    """Merges blobs with the same param name and lists the learnable ones (net.cpp, Net::AppendParam)."""
     learnable: list[Learnable] = []
     owners: dict[str, tuple[LayerModule, int, int]] = {}
     given: list[tuple[bool, bool]] = []
@@ -410,19 +410,19 @@ def _share(
 
 
 def _normalize_and_scale_pairs(plan: NetPlan, modules: Sequence[LayerModule]) -> dict[int, LayerModule]:
-    """Returns {index of a BatchNorm: the Scale right behind it} where both can be done in one pass."""
+    """Returns {index of a BatchNorm: the Scale right after it} for pairs that can be computed in one pass."""
     pairs = {}
     nodes = plan.graph.nodes
     for index, (node, after) in enumerate(pairwise(nodes)):
         if after.bottoms != node.tops or any(node.loss_weights) or index in plan.storage.rewritten:
-            continue  # others see what lies between
+            continue  # others read the value in between
         if plan.layers[index].takes_in(plan.layers[index + 1]) and len(plan.top_shapes[index][0]) > 1:
             pairs[index] = modules[index + 1]
     return pairs
 
 
 def _last_uses(plan: NetPlan) -> list[list[int]]:
-    """Returns, for each layer, the blobs that nobody needs after it (outputs stay)."""
+    """Returns, for each layer, the blobs that are not needed after it (outputs stay)."""
     last: dict[int, int] = {}
     for index, node in enumerate(plan.graph.nodes):
         for blob in [*node.bottoms, *node.tops]:

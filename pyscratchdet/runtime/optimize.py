@@ -1,16 +1,16 @@
-"""Detection mode: the same net in fewer and faster steps, for its output blobs alone.
+"""Detection mode: the same net in fewer and faster steps, giving only its output blobs.
 
 What happens to the net (`_make_steps`, `_absorb`, `Program`):
 
-- Split, Dropout and Silence vanish; what is left of the others are steps from values to values.
-- BatchNorm by stored statistics, Scale and Bias per channel become one factor and one summand (`Layer.affine`).
-- Steps move into the convolution, inner product, or factor and summand before them where nobody else reads what lies
-  between: factor and summand into its weights, in float64 (`Layer.fold`); a sum with an earlier value, and then ReLU,
+- Split, Dropout and Silence disappear; the other layers become steps from values to values.
+- BatchNorm with stored statistics, Scale and Bias per channel become one factor and one summand (`Layer.affine`).
+- Steps move into the convolution, inner product, or factor and summand before them if nothing else reads the value in
+between: factor and summand into its weights, in float64 (`Layer.fold`); a sum with an earlier value, and then ReLU,
   into the memory of its top.
-- ReLU works in place where nobody else reads its bottom.
-- What depends on nothing but shapes (PriorBox and what follows it) is computed once per input shape.
+- ReLU works in place if nothing else reads its bottom.
+- What depends only on shapes (PriorBox and what follows it) is computed once per input shape.
 
-Blobs of four axes are channels_last, in which Permute and Flatten of the heads are views. On a CPU, 3x3 convolutions of
+Blobs of four axes are channels_last, so Permute and Flatten of the heads are views. On a CPU, 3x3 convolutions of
 many channels are computed by `winograd`. Weights kept as oneDNN's kernels read them, and torch.compile with freezing,
 gained less than 5 % each: benchmarks/results/2026-11-28-detection-mode.md.
 """
@@ -43,9 +43,9 @@ _MAX_SHAPES = 16
 class OptimizedNet(Net):
     """A TEST net in detection mode: the layers and weights of the net it was made from, run in fewer steps.
 
-    Called as any Net; results are those of the reference up to float32's rounding. Hooks of layers that were absorbed
+    Called like any Net; results are those of the reference up to float32 rounding. Hooks of layers that were absorbed
     are not called. `forward_blobs` is still the reference. Weights may change between calls (`copy_weights`,
-    `load_state_dict`, `to`): the next call folds them anew.
+    `load_state_dict`, `to`): the next call folds them again.
 
     Raises:
         NetError: The net was built for the TRAIN phase.
@@ -72,13 +72,13 @@ class OptimizedNet(Net):
             LayerError: A layer cannot take these shapes.
         """
         tops = self._compute(self._check_inputs(inputs))
-        # Copies, because the caller may write to what it gets, which inference tensors and constants forbid.
+        # Copies, because the caller may write to the results, which inference tensors and constants do not allow.
         return {name: top.clone() for name, top in tops.items()}
 
 
 @dataclass
 class Step:
-    """A layer that stays as it is. Values have numbers; each is written once.
+    """A layer that stays unchanged. Values have numbers; each is written once.
 
     Attributes:
         index: The layer's place in the net.
@@ -96,15 +96,15 @@ class Step:
         return self.module(*bottoms)
 
     def absorb(self, after: Step) -> bool:
-        """Takes in the only reader of its top, whose top it then makes; False where the two stay apart."""
+        """Absorbs the only reader of its top, and then makes that reader's top; False if the two stay separate."""
         return False
 
     def finish(self) -> None:
-        """Readies what `run` needs, once nothing is absorbed any more."""
+        """Prepares what `run` needs, once nothing more is absorbed."""
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the top is memory of its own, which a reader may work on in place."""
+        """Whether the top has memory of its own, so that a reader may work on it in place."""
         return type(self.module.layer) is Eltwise
 
 
@@ -130,7 +130,7 @@ class Affine(Step):
         return [top.relu_() if self.relu else top]
 
     def absorb(self, after: Step) -> bool:
-        """Takes in what the class says."""
+        """Absorbs what the class says."""
         if self.relu:
             return False
         if isinstance(after, Affine):
@@ -151,12 +151,12 @@ class Affine(Step):
 
 @dataclass
 class Weighted(Step):
-    """A convolution or inner product, with what it absorbed: Affine, a sum with a second bottom, ReLU.
+    """A convolution or inner product with what it has absorbed: Affine, a sum with a second bottom, ReLU.
 
     Attributes:
-        arrays: Weight, float64 once something was folded in, and bias if any; in Caffe's layout.
+        arrays: Weight, float64 once something has been folded in, and bias if any; in Caffe's layout.
         relu: Whether ReLU follows.
-        is_transformed: Whether `winograd` computes it.
+        is_transformed: Whether `winograd` computes the step.
     """
 
     arrays: list[np.ndarray]
@@ -172,11 +172,11 @@ class Weighted(Step):
 
     @property
     def adds(self) -> bool:
-        """Whether a second bottom is added to what is computed."""
+        """Whether a second bottom is added to the result."""
         return len(self.bottoms) > 1
 
     def absorb(self, after: Step) -> bool:
-        """Takes in what the class says."""
+        """Absorbs what the class says."""
         if self.relu:
             return False
         if isinstance(after, Affine) and not self.adds:
@@ -223,7 +223,7 @@ class Rectify(Step):
 
 @dataclass
 class View(Step):
-    """A layer's top in the shape of another blob, which is the same memory in the original (`net.storage`)."""
+    """A layer's top in the shape of another blob that shares its memory in the original (`net.storage`)."""
 
     plan: NetPlan
     blob: int
@@ -239,7 +239,7 @@ class View(Step):
 
 
 class Program:
-    """The steps of one net with folded weights; they hold until the net's weights change.
+    """The steps of one net with folded weights; they are valid until the net's weights change.
 
     Args:
         net: The net, reshaped to its present inputs.
@@ -352,7 +352,7 @@ def _tensor(array: np.ndarray, like: Tensor) -> Tensor:
 
 
 def _needed(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
-    """Leaves out steps that only Silence listened to."""
+    """Leaves out steps whose tops only Silence read."""
     wanted, kept = set(outputs), []
     for step in reversed(steps):
         if not step.tops or step.module.layer.is_source or wanted.intersection(step.tops):
@@ -367,7 +367,7 @@ def _absorb(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
     maker: dict[int, int] = {}  # value -> place of its step among those kept
     kept: list[Step] = []
     for step in steps:
-        # Of two bottoms the later: the other one is there when its step runs.
+        # Of two bottoms the later one: by then the other is computed.
         value = max(step.bottoms, key=lambda bottom: maker.get(bottom, -1), default=-1)
         place = maker.get(value, -1)
         if place >= 0 and readers[value] == 1 and value not in outputs and kept[place].absorb(step):
@@ -380,7 +380,7 @@ def _absorb(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
 
 
 def _in_place(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
-    """Lets ReLU write over a bottom that nobody else reads and nothing else shares memory with."""
+    """Lets ReLU overwrite a bottom that nothing else reads or shares memory with."""
     readers = Counter(value for step in steps for value in step.bottoms)
     free: set[int] = set()
     result = []
@@ -394,7 +394,7 @@ def _in_place(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
 
 
 def _split_constants(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
-    """Returns the steps that depend on input shapes alone, and the others."""
+    """Returns the steps that depend only on input shapes, and the others."""
     constants: set[int] = set()
     parts: tuple[list[Step], list[Step]] = ([], [])
     for step in steps:
@@ -407,7 +407,7 @@ def _split_constants(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
 
 
 def _last_uses(steps: Sequence[Step], outputs: set[int]) -> list[list[int]]:
-    """Returns, for each step, the values that nobody needs after it."""
+    """Returns, for each step, the values that are not needed after it."""
     last = {value: place for place, step in enumerate(steps) for value in [*step.bottoms, *step.tops]}
     uses: list[list[int]] = [[] for _ in steps]
     for value, place in last.items():

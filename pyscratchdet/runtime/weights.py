@@ -1,4 +1,4 @@
-"""Weights into a net and out of it (net.cpp: CopyTrainedLayersFrom, ShareTrainedLayersWith, ToProto)."""
+"""Copying weights into a net and out of it (net.cpp: CopyTrainedLayersFrom, ShareTrainedLayersWith, ToProto)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CopyReport:
     Attributes:
         copied: Layers of the net that got their blobs.
         ignored: Layers of the file that the net does not have.
-        untouched: Layers of the net with blobs of their own that the file does not have.
+        untouched: Layers of the net with blobs of their own that are not in the file.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -36,22 +36,24 @@ class CopyReport:
     untouched: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """Returns one line: what matched, and what did not and why."""
+        """Returns one line that says what matched, and what did not and why."""
         parts = [f"{len(self.copied)} layers copied"]
         if self.ignored:
-            parts.append(f"{len(self.ignored)} of the file have no layer of that name here: {', '.join(self.ignored)}")
+            parts.append(f"{len(self.ignored)} of the file match no layer of the net: {', '.join(self.ignored)}")
         if self.untouched:
-            parts.append(f"{len(self.untouched)} keep their values, not being in the file: {', '.join(self.untouched)}")
+            parts.append(
+                f"{len(self.untouched)} keep their values, since the file lacks them: {', '.join(self.untouched)}"
+            )
         return "; ".join(parts)
 
 
 def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs], path: str = "") -> CopyReport:
-    """Copies blobs by layer name, as Caffe does; what one side lacks is left alone and reported.
+    """Copies blobs by layer name, as Caffe does; layers that one side lacks are left alone and reported.
 
     Args:
         net: The net whose blobs are written.
-        source: A .caffemodel or .caffemodel.h5 file, or {layer: [arrays]}. None, or nothing, stands for a blob that
-            the layer shares with another one, which has it (HDF5 files).
+        source: A .caffemodel or .caffemodel.h5 file, or {layer: [arrays]}. A blob that the layer shares with another
+            one, which holds it (HDF5 files), is None or left out.
         path: Where the arrays come from, for errors.
 
     Raises:
@@ -84,7 +86,7 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs],
 
 
 def _assign(target: torch.Tensor, array: np.ndarray) -> None:
-    """Copies an array into a blob; on the CPU straight from where it lies, which may be a mapped file."""
+    """Copies an array into a blob; on the CPU directly from its memory, which may be a mapped file."""
     with torch.no_grad():
         if target.device.type == "cpu" and target.dtype == torch.float32:
             target.detach().numpy()[...] = array.reshape(tuple(target.shape))
@@ -103,7 +105,7 @@ def _to_numpy(blob: torch.Tensor) -> np.ndarray:
 
 
 def net_to_proto(net: Net, *, diffs: bool = False) -> caffe_pb2.NetParameter:
-    """Returns the net with its blobs, the message that a .caffemodel holds (Net::ToProto)."""
+    """Returns the net with its blobs: the message that a .caffemodel holds (Net::ToProto)."""
     message = caffe_pb2.NetParameter(name=net.name)
     for module in net.layers:
         layer = message.layer.add()
@@ -118,7 +120,8 @@ def net_to_proto(net: Net, *, diffs: bool = False) -> caffe_pb2.NetParameter:
 def _written_param(module: LayerModule) -> caffe_pb2.LayerParameter:
     """Returns a layer's settings as the original writes them.
 
-    Its set-up puts in the loss weight of a loss that has none (LossLayer) and the rate 0 of statistics (BatchNorm).
+    The layer's set-up adds the loss weight of a loss that has none (LossLayer) and the rate 0 of statistics
+    (BatchNorm).
     """
     param = caffe_pb2.LayerParameter()
     param.CopyFrom(module.node.param)
@@ -138,7 +141,7 @@ def save_weights(net: Net, path: str | os.PathLike[str], *, hdf5: bool | None = 
     Args:
         net: The net whose blobs are written.
         path: The file.
-        hdf5: Which form; None takes HDF5 where the name ends in .h5.
+        hdf5: True for HDF5; None takes HDF5 if the name ends in .h5.
 
     Raises:
         FileError: The file cannot be written.
@@ -153,13 +156,13 @@ def save_weights(net: Net, path: str | os.PathLike[str], *, hdf5: bool | None = 
 
 
 def share_weights(net: Net, other: Net) -> list[str]:
-    """Makes the blobs of layers with equal names one and the same (Net::ShareTrainedLayersWith).
+    """Makes layers with equal names use the same blobs (Net::ShareTrainedLayersWith).
 
     Returns:
         Names of the other net's layers that this net lacks.
 
     Raises:
-        WeightsError: Blobs of a layer differ in number or shape; nothing is shared then.
+        WeightsError: Blobs of a layer differ in number or shape; then nothing is shared.
     """
     targets = _first_of_each_name(net)
     pairs = [(targets[source.name], source) for source in other.layers if source.name in targets]
@@ -172,7 +175,7 @@ def share_weights(net: Net, other: Net) -> list[str]:
 
 
 def _first_of_each_name(net: Net) -> dict[str, LayerModule]:
-    """Returns the layers that weights go to: the first of those with one name, as the original looks them up."""
+    """Returns the layers that receive weights: the first of each name, which is the one the original looks up."""
     return {module.name: module for module in reversed(net.layers)}
 
 
@@ -188,7 +191,7 @@ def _match(
     full = [*arrays, *[None] * (len(module.roles) - len(arrays))]
     left_out = {role for role, array in zip(module.roles, full, strict=False) if array is None}
     if any((id(module), role) not in shared for role in left_out):
-        full = [array for array in full if array is not None]  # so that the number is wrong
+        full = [array for array in full if array is not None]  # so that the wrong number is reported
     values = module.blobs
     found = [value.shape if array is None else array.shape for value, array in zip(values, full, strict=False)]
     _check_shapes(module, [tuple(shape) for shape in found] + [()] * (len(full) - len(found)), path)
@@ -199,12 +202,14 @@ def _check_shapes(module: LayerModule, shapes: Sequence[Shape], path: str) -> No
     where = f"{path}: " if path else ""
     details: dict[str, Any] = {"code": "weights.shape", "layer": module.name, "layer_type": module.layer_type}
     if len(shapes) != len(module.roles):
-        raise WeightsError(f"{where}number of blobs differs", expected=len(module.roles), found=len(shapes), **details)
+        raise WeightsError(
+            f"{where}the number of blobs differs", expected=len(module.roles), found=len(shapes), **details
+        )
     for role, blob, shape in zip(module.roles, module.blobs, shapes, strict=True):
         expected = tuple(blob.shape)
         if shape not in (expected, (1,) * (4 - len(expected)) + expected):
             raise WeightsError(
-                f"{where}shape of {role} differs",
+                f"{where}the shape of {role} differs",
                 expected=expected,
                 found=shape,
                 hint="rename the layer to leave it at its initial values",

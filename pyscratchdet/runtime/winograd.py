@@ -1,9 +1,9 @@
 """Convolutions of 3x3 with a quarter of the multiplications: F(4x4, 3x3) of Lavin and Gray 2016, section 4.
 
-The top is made in tiles of 4x4, each from 6x6 values of the bottom. Tiles and kernels are brought to 36 coefficients
-(matrices B and G), multiplied coefficient by coefficient, which sums over channels in 36 matrix products, and brought
-back (matrix A). The points are 0, 1, -1, 2, -2 and infinity. Errors are several times those of the direct sum, a few
-1e-6 of the values. With few channels the transforms cost more than they save.
+The top is made in tiles of 4x4, each from 6x6 values of the bottom. Tiles and kernels are transformed to 36
+coefficients (matrices B and G), multiplied coefficient by coefficient, which sums over channels in 36 matrix products,
+and transformed back (matrix A). The points are 0, 1, -1, 2, -2 and infinity. Errors are several times those of the
+direct sum: a few 1e-6 relative to the values. With few channels the transforms cost more than they save.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FROM_COEFFICIENTS = torch.kron(torch.tensor(_A), torch.tensor(_A)).float()
 
 
 def faster(layer: Layer, arrays: Sequence[np.ndarray]) -> Callable[[Tensor], Tensor] | None:
-    """Returns bottom -> top for a convolution that this way computes faster than the direct sum on a CPU, else None.
+    """Returns a function bottom -> top if this beats the direct sum for a convolution on a CPU, else None.
 
     Args:
         layer: The layer.
@@ -60,7 +60,7 @@ def convolve(bottom: Tensor, coefficients: Tensor, bias: Tensor | None, pad: tup
 
     Args:
         bottom: The bottom, best channels_last.
-        coefficients: As `transform` gives them.
+        coefficients: As returned by `transform`.
         bias: (num_output,) or None.
         pad: Zeros along height and width.
     """
@@ -71,7 +71,7 @@ def convolve(bottom: Tensor, coefficients: Tensor, bias: Tensor | None, pad: tup
     below, right = 4 * rows + 2 - spatial[0] - pad[0], 4 * columns + 2 - spatial[1] - pad[1]
     padded = F.pad(bottom.permute(0, 2, 3, 1), (0, 0, pad[1], right, pad[0], below))
     top = bottom.new_empty(number, height, width, num_output)
-    # Strip by strip of the picture: one that takes no more memory than the kernels stays in the processor's cache.
+    # The picture is done in strips: one that takes no more memory than the kernels stays in the processor's cache.
     strip = max(1, coefficients.numel() // (36 * number * columns * max(channels, num_output)))
     for first in range(0, rows, strip):
         lines = padded[:, 4 * first : 4 * min(first + strip, rows) + 2]

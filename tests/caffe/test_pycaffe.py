@@ -296,7 +296,7 @@ def test_weights_of_other_shapes_are_refused_and_change_nothing(net, write, tmp_
     net.save(str(tmp_path / "a.caffemodel"))
     other = caffe.Net(write(NET.replace("num_output: 5", "num_output: 6").replace("dim: 5 ", "dim: 6 ")), caffe.TRAIN)
     before = other.params["conv"][0].data.copy()
-    with pytest.raises(WeightsError, match="shape of weight differs") as caught:
+    with pytest.raises(WeightsError, match="the shape of weight differs") as caught:
         other.copy_from(str(tmp_path / "a.caffemodel"))
     assert (caught.value.layer, caught.value.expected, caught.value.found) == ("fc", (6, 80), (5, 80))
     np.testing.assert_array_equal(other.params["conv"][0].data, before)

@@ -133,7 +133,7 @@ def test_rules(text, code):
 def test_shapes(shapes):
     layer = cases.make(f'type: "DetectionEvaluate" detection_evaluate_param {{ {CODE} }}')
     layer.setup(shapes)
-    with pytest.raises(LayerError, match="wrong shape"):
+    with pytest.raises(LayerError, match="the wrong shape"):
         layer.reshape(shapes)
 
 

@@ -43,7 +43,8 @@ def test_rows_by_image_label_and_score():
     _, (top,) = cases.run(layer(f"{CODE} confidence_threshold: 0.15"), bottoms(SCORES))
     rows = top[0, 0].numpy()
     # Prior 1 overlaps prior 0 by 0.95; 0.1 and 0.15 are not above the threshold.
-    np.testing.assert_allclose(rows[:, :3], [[0, 1, 0.8], [0, 1, 0.2], [0, 2, 0.5], [0, 2, 0.2]], rtol=1e-6)
+    np.testing.assert_allclose(rows[:, :3], [[0, 1, 0.8], [0, 1, 0.2], [0, 2, 0.5], [0, 2, 0.2]], rtol=1e-6)  # float32
+    # Codes of 0: the corners come back through centre and size, each rounded once, below 1.
     np.testing.assert_allclose(rows[:, 3:], np.float32(BOXES)[[0, 2, 2, 1]], atol=1e-7)
 
 
@@ -167,6 +168,7 @@ def test_coco_file(tmp_path):
     assert rows[0]["image_id"] == "000001"
     assert rows[0]["category_id"] == 17
     assert rows[2]["category_id"] == "dog"
+    # float32 scores have nine digits in the file; pixels are below 100.
     np.testing.assert_allclose(rows[0]["bbox"], [20, 10, 80, 40], atol=1e-5)
     assert rows[0]["score"] == pytest.approx(0.8, abs=1e-7)
 

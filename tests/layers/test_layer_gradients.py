@@ -49,6 +49,7 @@ def test_maximum_of_equals_goes_to_the_second_of_the_first_two_and_to_no_later_o
         ('type: "ReLU"', [0, 0, 1]),
         ('type: "ReLU" relu_param { negative_slope: 0.5 }', [0.5, 0.5, 1]),
         ('type: "AbsVal" bottom: "b"', [-1, 0, 1]),
+        # A float32 exponential, off by a last bit or two.
         ('type: "ELU" elu_param { alpha: 0.5 }', [pytest.approx(0.5 * np.exp(-1), rel=1e-6), 0.5, 1]),
         ('type: "Power" power_param { power: 0 }', None),
         ('type: "Reduction" reduction_param { operation: ASUM }', [-1, 0, 1]),

@@ -22,6 +22,7 @@ def test_recorded(name):
         want = record[f"diff:b{index}"]
         got = bottoms[index].grad.numpy()
         assert np.array_equal(got != 0, want != 0)
+        # float32: differences of probabilities lose digits where they are near 0.
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
 
 
@@ -64,7 +65,7 @@ def test_propagate_down_leaves_a_part_out():
     whole, loc, conf = (value(layer(more=flags.format(*f)), TRUTH).item() for f in ("11", "10", "01"))
     assert loc > 0.01
     assert conf > 0.01
-    assert whole == pytest.approx(loc + conf, rel=1e-6)
+    assert whole == pytest.approx(loc + conf, rel=1e-6)  # one float32 addition
 
 
 def test_the_old_normalize_counts_where_normalization_is_not_given():
@@ -74,7 +75,7 @@ def test_the_old_normalize_counts_where_normalization_is_not_given():
     assert of("normalize: true") == of("normalization: VALID") == of("")
     assert of("normalize: false") == of("normalization: BATCH_SIZE")
     assert of("normalize: false normalization: NONE") == of("normalization: NONE")
-    assert of("normalization: NONE") == pytest.approx(of("normalization: FULL") * 10, rel=1e-6)
+    assert of("normalization: NONE") == pytest.approx(of("normalization: FULL") * 10, rel=1e-6)  # a float32 division
 
 
 def test_a_second_pass_without_a_backward_pass_gives_the_same():

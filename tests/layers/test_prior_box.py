@@ -5,6 +5,7 @@ import torch
 
 from pyscratchdet.errors import LayerError
 
+ROUNDING = 1e-6  # relative: float32 corners, and a difference of two of them
 MAP, IMAGE = (1, 3, 2, 5), (1, 3, 40, 100)
 
 
@@ -27,8 +28,8 @@ def test_sizes_are_cut_off_and_ratios_not_repeated():
     boxes, variances = priors("min_size: 35.84 max_size: 76.8 aspect_ratio: 1 aspect_ratio: 2 aspect_ratio: 0.5")
     assert boxes.shape == (2 * 5 * 4, 4)
     widths = (boxes[:4, 2] - boxes[:4, 0]) * 100
-    np.testing.assert_allclose(widths, [35, (35 * 76) ** 0.5, 35 * 2**0.5, 35 / 2**0.5], rtol=1e-6)
-    np.testing.assert_allclose((boxes[0, 0] + boxes[0, 2]) * 50, 0.5 * 100 / 5, rtol=1e-6)
+    np.testing.assert_allclose(widths, [35, (35 * 76) ** 0.5, 35 * 2**0.5, 35 / 2**0.5], rtol=ROUNDING)
+    np.testing.assert_allclose((boxes[0, 0] + boxes[0, 2]) * 50, 0.5 * 100 / 5, rtol=ROUNDING)
     assert (variances == np.float32(0.1)).all()
 
 
@@ -38,9 +39,9 @@ def test_clip_steps_offset_and_variances():
         " img_w: 50 img_h: 80 variance: 0.1 variance: 0.2 variance: 0.3 variance: 0.4"
     )
     assert boxes.shape == (2 * 5 * 2, 4)
-    np.testing.assert_allclose(boxes[0], [0, 0, 17.5 / 50, 22.5 / 80], rtol=1e-6)
-    np.testing.assert_allclose(boxes[1], [0, 0, 32.5 / 50, 15 / 80], rtol=1e-6)
-    np.testing.assert_allclose(boxes[-2], [27.5 / 50, 22.5 / 80, 1, 52.5 / 80], rtol=1e-6)
+    np.testing.assert_allclose(boxes[0], [0, 0, 17.5 / 50, 22.5 / 80], rtol=ROUNDING)
+    np.testing.assert_allclose(boxes[1], [0, 0, 32.5 / 50, 15 / 80], rtol=ROUNDING)
+    np.testing.assert_allclose(boxes[-2], [27.5 / 50, 22.5 / 80, 1, 52.5 / 80], rtol=ROUNDING)
     assert np.array_equal(variances[7], np.float32([0.1, 0.2, 0.3, 0.4]))
 
 

@@ -11,6 +11,9 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 
 TOLERANCE = 1e-5  # relative L2 of one layer
+ROUNDING = 1e-6  # relative: a few float32 operations
+OUTPUTS = {"rtol": 1e-5, "atol": 1e-6}  # float32: the matrix products add up in another order, step after step
+GRADIENTS = {"rtol": 1e-4, "atol": 1e-6}  # likewise, but summed over all steps, where terms cancel
 T, N, D = 3, 2, 4
 
 
@@ -86,12 +89,12 @@ def test_lstm_is_pytorchs():
     (top,) = made.forward([ours, cont], blobs)
     expected, _ = reference(theirs)
     assert shapes == [tuple(top.shape)]
-    torch.testing.assert_close(top, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(top, expected, **OUTPUTS)
     top.backward(top_diff)
     expected.backward(top_diff)
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.grad, theirs.grad, **GRADIENTS)
     gradient = reference.weight_hh_l0.grad.reshape(4, D, D)[order].reshape(4 * D, D)
-    torch.testing.assert_close(w_hc.grad, gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(w_hc.grad, gradient, **GRADIENTS)
 
 
 def test_rnn_by_hand_with_static_input_and_new_sequence():
@@ -104,7 +107,7 @@ def test_rnn_by_hand_with_static_input_and_new_sequence():
     for t in range(T):
         h = torch.tanh((cont[t][:, None] * h) @ w_hh.T + x[t] @ w_xh.T + b_h + static @ w_s.T)
         outputs.append(torch.tanh(h @ w_ho.T + b_o))
-    torch.testing.assert_close(top, torch.stack(outputs), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(top, torch.stack(outputs), **OUTPUTS)
 
 
 @pytest.mark.parametrize("type_", ["RNN", "LSTM"])
@@ -116,10 +119,10 @@ def test_two_passes_are_one_long_sequence(type_):
     (expected,) = whole.forward([x, torch.ones(2 * T, N)], blobs)
     cont = torch.ones(T, N)
     found = torch.cat([halves.forward([part, cont], blobs)[0] for part in x.split(T)])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, **OUTPUTS)
     # A new sequence forgets the state.
     again = halves.forward([x[:T], torch.tensor([[0.0] * N, [1.0] * N, [1.0] * N])], blobs)[0]
-    torch.testing.assert_close(again, expected[:T], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(again, expected[:T], **OUTPUTS)
 
 
 @pytest.mark.parametrize(("type_", "num_states"), [("RNN", 1), ("LSTM", 2)])
@@ -139,19 +142,19 @@ def test_exposed_state(type_, num_states):
         assert not any(state.requires_grad for state in states)
     whole, _ = layer(type_, [(2 * T, N, 5), (2 * T, N)])
     (expected,) = whole.forward([x, torch.ones(2 * T, N)], blobs)
-    torch.testing.assert_close(torch.cat(outputs), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.cat(outputs), expected, **OUTPUTS)
 
 
 def test_unit_keeps_the_original_gradient_where_cont_is_a_fraction():
     made, _ = layer("LSTMUnit", [(1, 1, 1), (1, 1, 4), (1, 1)], tops=2)
     cell, gates = torch.tensor([[[0.7]]], requires_grad=True), torch.zeros(1, 1, 4, requires_grad=True)
     c, h = made.forward([cell, gates, torch.tensor([[0.5]])], [])
-    assert c.item() == pytest.approx(0.25 * 0.7, rel=1e-6)
-    assert h.item() == pytest.approx(0.5 * np.tanh(0.175), rel=1e-6)
+    assert c.item() == pytest.approx(0.25 * 0.7, rel=ROUNDING)
+    assert h.item() == pytest.approx(0.5 * np.tanh(0.175), rel=ROUNDING)
     c.sum().backward()
-    assert cell.grad.item() == pytest.approx(0.25)
+    assert cell.grad.item() == pytest.approx(0.25, rel=ROUNDING)
     # Gates i, f, o, g: f * (1 - f) with f = cont * sigmoid = 0.25, where the true derivative has 0.5 * 0.25.
-    np.testing.assert_allclose(gates.grad[0, 0], [0, 0.7 * 0.25 * 0.75, 0, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(gates.grad[0, 0], [0, 0.7 * 0.25 * 0.75, 0, 0.5], rtol=ROUNDING)
 
 
 def test_unit_forgets_an_overflown_cell():

@@ -51,7 +51,7 @@ def test_load_net_logs_what_did_not_match(tmp_path, caplog):
     assert caplog.records[0].levelname == "WARNING"
     (line,) = caplog.messages
     assert line.startswith(f"{path}: ")
-    assert "have no layer of that name here: a;" in line
+    assert "match no layer of the net: a;" in line
     assert line.endswith(": new")
 
 
@@ -116,7 +116,7 @@ def test_shared_blobs_are_stored_once_in_hdf5_and_may_be_missing(tmp_path):
     report = copy_weights(net, {"b": values, "c": [None, None]})
     assert report.copied == ["b", "c"]
     np.testing.assert_array_equal(net_blobs(net)["c"][0], values[0])
-    with pytest.raises(WeightsError, match="number of blobs differs"):
+    with pytest.raises(WeightsError, match="the number of blobs differs"):
         copy_weights(net, {"b": [values[0], None]})  # its owner must have it
 
 
@@ -125,20 +125,20 @@ def test_report_of_what_did_not_meet():
     report = copy_weights(net, {"a": arrays((4, 3), (4,)), "gone": arrays((1, 2)), "relu": []})
     assert (report.copied, report.ignored, report.untouched) == (["a"], ["gone"], ["bn", "b"])
     assert report.summary() == (
-        "1 layers copied; 1 of the file have no layer of that name here: gone; "
-        "2 keep their values, not being in the file: bn, b"
+        "1 layers copied; 1 of the file match no layer of the net: gone; "
+        "2 keep their values, since the file lacks them: bn, b"
     )
 
 
 @pytest.mark.parametrize(
     ("layer", "shapes", "says"),
     [
-        ("b", [(4, 4)], "number of blobs differs, expected 2 and found 1"),
-        ("b", [], "number of blobs differs, expected 2 and found 0"),
-        ("b", [(4, 4), (4,), (1,)], "number of blobs differs, expected 2 and found 3"),
-        ("b", [(4, 5), (4,)], r"shape of weight differs, expected \(4, 4\) and found \(4, 5\); rename the layer"),
-        ("b", [(4, 4), (2, 2)], r"shape of bias differs, expected \(4,\) and found \(2, 2\)"),
-        ("relu", [(4,)], "number of blobs differs, expected 0 and found 1"),
+        ("b", [(4, 4)], "the number of blobs differs, expected 2 and found 1"),
+        ("b", [], "the number of blobs differs, expected 2 and found 0"),
+        ("b", [(4, 4), (4,), (1,)], "the number of blobs differs, expected 2 and found 3"),
+        ("b", [(4, 5), (4,)], r"the shape of weight differs, expected \(4, 4\) and found \(4, 5\); rename the layer"),
+        ("b", [(4, 4), (2, 2)], r"the shape of bias differs, expected \(4,\) and found \(2, 2\)"),
+        ("relu", [(4,)], "the number of blobs differs, expected 0 and found 1"),
     ],
 )
 def test_refusal_leaves_the_net_unchanged(layer, shapes, says):
@@ -210,7 +210,7 @@ def test_sharing_is_all_or_nothing_and_follows_the_learnable():
     assert [id(entry.parameter) for entry in other.learnable] == [id(entry.parameter) for entry in net.learnable]
     wide = build(NET.replace("num_output: 4", "num_output: 5"))
     before = state(wide)
-    with pytest.raises(WeightsError, match="shape of weight differs"):
+    with pytest.raises(WeightsError, match="the shape of weight differs"):
         share_weights(wide, net)
     assert equal(state(wide), before)
 
