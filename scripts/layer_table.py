@@ -34,7 +34,7 @@ def description(name: str, cls: type[Layer]) -> list[str]:
     """Returns what the class itself says: the first six columns."""
     fields = {field.name for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields if field.name.endswith("_param")}
     source = "".join(inspect.getsource(base) for base in cls.__mro__ if base not in (Layer, object))
-    params = sorted(fields & set(re.findall(r"\bparam\.(\w+)", source)))
+    params = sorted(fields & set(re.findall(r"\bself\.param\.(\w+)", source)))
     return [
         name,
         str(cls.bottoms),

@@ -79,7 +79,7 @@ class ResultFiles:
         pictures: Name, height, width of each picture of the set, in the order in which they come.
         names: Name of each label, including the background's.
         background: The label that has no file.
-        num_classes: Number of labels that have a file (VOC).
+        num_classes: Each label below this number has a file (VOC).
         resize: How pictures were resized to the net's input, or None.
     """
 

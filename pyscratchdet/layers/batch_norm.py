@@ -19,9 +19,9 @@ class BatchNorm(Layer):
 
     Blobs `mean`, `variance` and `scale_factor` s hold sums: the statistics are blob / s, and 0 where s is 0. With
     `use_global_stats` (default in TEST) they normalise and are constants to the gradient. Otherwise the batch's own
-    statistics normalise, with the biased variance, and the blobs are updated with f = `moving_average_fraction`: s = f
-    s + 1, mean = f mean + batch mean, variance = f variance + unbiased batch variance. PyTorch's running averages have
-    no scale factor.
+    statistics normalise, with the biased variance, and the blobs are updated with f = `moving_average_fraction`:
+    s = f s + 1, mean = f mean + batch mean, variance = f variance + unbiased batch variance. PyTorch's running averages
+    have no scale factor.
 
     With the context's option `sync_batchnorm` the statistics are taken over the batches of all processes that train
     together.

@@ -258,7 +258,7 @@ class ImageData(TransformedData):
 
 @register("VideoData")
 class VideoData(TransformedData):
-    """Frames of a video file or a camera, with label 0; after each frame that is taken, `skip_frames` are skipped.
+    """Frames of a video file or a camera, with label 0; before each frame that is taken, `skip_frames` are skipped.
 
     The original transforms each frame twice and stops the process at the end of the file; here that is a DataError.
     """

@@ -157,9 +157,9 @@ class UserLayer:
 class Python(Layer):
     """Runs a user's class on host copies of the bottoms; its own exceptions pass through unchanged.
 
-    A net file alone never runs code: the layer is refused unless the caller has allowed it
-    (`python_layers_allowed`, `--allow-python`; pycaffe's Net and solvers allow it, as the original does). The module is
-    found like any import: beside the script, in the working folder of `python -m`, on PYTHONPATH.
+    A net file alone never runs code: the layer is refused unless the caller has allowed it (`python_layers_allowed`,
+    `--allow-python`; pycaffe's Net and solvers allow it, as the original does). The module is found like any import:
+    beside the script, in the working folder of `python -m`, on PYTHONPATH.
     """
 
     bottoms: ClassVar[Count] = at_least(0)

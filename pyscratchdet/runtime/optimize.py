@@ -5,7 +5,7 @@ What happens to the net (`_make_steps`, `_absorb`, `Program`):
 - Split, Dropout and Silence disappear; the other layers become steps from values to values.
 - BatchNorm with stored statistics, Scale and Bias per channel become one factor and one summand (`Layer.affine`).
 - Steps move into the convolution, inner product, or factor and summand before them if nothing else reads the value in
-between: factor and summand into its weights, in float64 (`Layer.fold`); a sum with an earlier value, and then ReLU,
+  between: factor and summand into its weights, in float64 (`Layer.fold`); a sum with an earlier value, and then ReLU,
   into the memory of its top.
 - ReLU works in place if nothing else reads its bottom.
 - What depends only on shapes (PriorBox and what follows it) is computed once per input shape.

@@ -75,6 +75,7 @@ def test_against_loops(method, rounding, size, kernel, stride, pad):
     for n, c in np.ndindex(2, 3):
         top, mask, diff = pool(values[n, c], gradient[n, c], shapes[0][2:], kernel, stride, pad, method)
         np.testing.assert_allclose(found[0].detach()[n, c], top, rtol=0, atol=FLOAT_TOLERANCE)
+        # The gradients of overlapping windows add up in another order.
         np.testing.assert_allclose(bottom.grad[n, c], diff, rtol=0, atol=10 * FLOAT_TOLERANCE)
         if method == "MAX":
             np.testing.assert_array_equal(found[1][n, c], mask)

@@ -3,7 +3,7 @@
 import harness
 import pytest
 
-# Relative L2 error. Sums are long where the order of summation shows.
+# Relative L2 error in float32. The second is for layers whose sums are so long that the order of summation shows.
 TOLERANCE = 1e-5
 LONG_SUM_TOLERANCE = 1e-4
 LONG_SUMS = {"BatchNorm", "Convolution", "Deconvolution", "InnerProduct", "LRN", "MVN"}
