@@ -31,7 +31,7 @@ demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST)
 
 soak: $(READY)
 	$(BIN)/python tests/soak/soak.py $(or $(N),200)
@@ -39,8 +39,8 @@ soak: $(READY)
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzz/fuzz.py --number $(or $(N),50000)
 
-coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+coverage:
+	$(MAKE) test PYTEST="--cov --cov-report=term:skip-covered"
 
 lint: $(READY)
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
