@@ -37,11 +37,13 @@ class Bundle:
         blobs: {layer: float32 arrays in Caffe's layout}, in the net's order.
         skeleton: What a caffemodel holds besides arrays, where the weights come from one.
         unknown: Layers that the net lacks; they are kept for the way back, and Caffe skips them.
+        drawn: Layers that the file lacks, where the target is a whole net; they have what their fillers drew.
     """
 
     blobs: dict[str, list[np.ndarray]] = field(default_factory=dict)
     skeleton: bytes | None = None
     unknown: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -399,7 +401,7 @@ def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> No
     if names.plan is None or names.file is None:
         raise ConversionError("a graph in ONNX needs --model", code="convert.model")
     net: Net = build_net(names.file, caffe_pb2.TEST)
-    copy_weights(net, bundle.blobs)
+    bundle.drawn = copy_weights(net, bundle.blobs).untouched
     arrays = _flat(bundle, names)
     metadata = {**choices.facts, "order": "\n".join(arrays)}
     if bundle.skeleton is not None:

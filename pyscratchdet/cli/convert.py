@@ -200,6 +200,8 @@ def _weights(args: argparse.Namespace) -> str:
     lines = [_written(bundle.blobs, args)]
     if bundle.unknown:
         lines.append(f"kept, though the net has no such layers: {', '.join(bundle.unknown)}")
+    if bundle.drawn:
+        lines.append(f"not in {args.source}, so with the values that their fillers drew: {', '.join(bundle.drawn)}")
     return "\n".join(lines)
 
 

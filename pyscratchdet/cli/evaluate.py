@@ -107,7 +107,7 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
         return None
     from pyscratchdet.data.label_map import label_to_name, read_label_map
 
-    names = label_to_name(read_label_map(args.labelmap), strict=True, display=True)
+    names = label_to_name(read_label_map(args.labelmap), strict=True, display=True, path=args.labelmap)
     return tuple(name for label, name in sorted(names.items()) if label != 0)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
-from pyscratchdet.cli.console import say
+from pyscratchdet.cli.console import say, warn
 
 _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
@@ -121,9 +122,20 @@ def _write_set(root: str, entries: list[tuple[str, str]], database: str, options
     shuffle = not _is_test(args) if args.shuffle is None else args.shuffle
     options = replace(options, shuffle=shuffle, seed=0 if args.seed is None else args.seed)
     written = _write(os.path.join(root, ""), entries, database, options)
-    write_text(f"{database}_list.txt", "".join(f"{picture} {partner}\n" for (picture, partner), _, _ in written))
+    _write_list(f"{database}_list.txt", [entry for entry, _, _ in written])
     write_text(f"{database}_name_size.txt", "".join(size_line(entry[0], *size) for entry, *size in written))
     return 0
+
+
+def _write_list(path: str, entries: list[tuple[str, str]]) -> None:
+    """Writes a list; where a name has blanks there is none, since a list is read word by word."""
+    from pyscratchdet.files import write_text
+
+    if blank := next((name for entry in entries for name in entry if len(name.split()) > 1), None):
+        Path(path).unlink(missing_ok=True)  # an earlier database's
+        warn(f"{path} is not written: names in a list cannot have blanks, as {blank!r} has")
+        return
+    write_text(path, "".join(f"{picture} {partner}\n" for picture, partner in entries))
 
 
 def _is_test(args: argparse.Namespace) -> bool:

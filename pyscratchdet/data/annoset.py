@@ -184,10 +184,10 @@ def _write_part(
         except (DataError, FileError) as error:
             if not maker.options.skip_bad and error.code not in ("data.image", "file.read"):
                 if list_file:
-                    place = list_position(list_file, picture)
+                    place = list_position(list_file, picture, partner)
                     error.hint = "; ".join(filter(None, (error.hint, f"listed at {place}")))
                 raise
-            part["skipped"].append((picture, error.message.replace(picture, "").strip() or str(error)))
+            part["skipped"].append((picture, error.message.replace(f"{maker.root}{picture}", "the picture")))
         else:
             writer.put(f"{index:08d}_{picture}", record.SerializeToString())
             part["written"].append((index, *maker.size))
@@ -217,13 +217,13 @@ class RecordMaker:
     size: tuple[int, int] = (0, 0)
 
     def __init__(self, root: str, options: AnnosetOptions) -> None:
-        self._root = root
+        self.root = root
         self.options = options
         self.data_size: int | None = None
         _check(options)
         labels = {}
         if options.anno_type == "detection" and not (options.label_type == "txt" and not options.label_map_file):
-            labels = name_to_label(read_label_map(options.label_map_file), strict=options.check_label)
+            labels = name_to_label(read_label_map(options.label_map_file), options.check_label, options.label_map_file)
         self._annotations = AnnotationReader(labels, options.skip_bad)
 
     @property
@@ -244,7 +244,7 @@ class RecordMaker:
         self._fill(record.datum, picture, -1 if is_detection else _class_label(picture, partner))
         if is_detection:
             record.type = caffe_pb2.AnnotatedDatum.BBOX
-            path = self._root + partner
+            path = self.root + partner
             if os.path.exists(path):
                 record.annotation_group.extend(self._annotations.read(path, options.label_type, *self.size))
             else:
@@ -254,7 +254,7 @@ class RecordMaker:
         return record
 
     def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> None:
-        data = read_bytes(self._root + picture)
+        data = read_bytes(self.root + picture)
         original = images.decode_image(data, color=not self.options.gray, name=picture)
         image = self._resized(original)
         kind = self._encoding(picture)

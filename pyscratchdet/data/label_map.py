@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from pyscratchdet.errors import DataError, Position, PrototxtError, nearest
+from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2, text
 
 VOC_CLASSES = (
@@ -109,32 +110,57 @@ def write_label_map(path: str | os.PathLike[str], label_map: caffe_pb2.LabelMap)
     text.write(path, label_map)
 
 
-def name_to_label(label_map: caffe_pb2.LabelMap, strict: bool = False) -> dict[str, int]:
+def name_to_label(
+    label_map: caffe_pb2.LabelMap, strict: bool = False, path: str | os.PathLike[str] = ""
+) -> dict[str, int]:
     """Returns the label of each name.
+
+    Args:
+        label_map: The map.
+        strict: Refuse names that occur twice.
+        path: The file that the map is from, for the error.
 
     Raises:
         DataError: `strict`, and a name occurs twice.
     """
     labels: dict[str, int] = {}
-    for item in label_map.item:
+    for number, item in enumerate(label_map.item):
         if strict and item.name in labels:
-            raise DataError(f'duplicate name "{item.name}" in the label map', code="data.label-map")
+            raise _duplicate("name", item.name, number, path)
         labels[item.name] = item.label
     return labels
 
 
-def label_to_name(label_map: caffe_pb2.LabelMap, strict: bool = False, display: bool = False) -> dict[int, str]:
+def label_to_name(
+    label_map: caffe_pb2.LabelMap, strict: bool = False, display: bool = False, path: str | os.PathLike[str] = ""
+) -> dict[int, str]:
     """Returns the name, or the display name, of each label.
+
+    Args:
+        label_map: The map.
+        strict: Refuse labels that occur twice.
+        display: Return display names where there are any.
+        path: The file that the map is from, for the error.
 
     Raises:
         DataError: `strict`, and a label occurs twice.
     """
     names: dict[int, str] = {}
-    for item in label_map.item:
+    for number, item in enumerate(label_map.item):
         if strict and item.label in names:
-            raise DataError(f"duplicate label {item.label} in the label map", code="data.label-map")
+            raise _duplicate("label", item.label, number, path)
         names[item.label] = (item.display_name or item.name) if display else item.name
     return names
+
+
+def _duplicate(field: str, value: str | int, number: int, path: str | os.PathLike[str]) -> DataError:
+    """Returns the error for item `number`, whose `field` an earlier item has."""
+    position = None
+    if path and known_label_map(path) is None:
+        content = text.decode_text(read_bytes(path), os.fspath(path))
+        position = text.Locator(content, os.fspath(path)).position("item", number, field, 0)
+    shown = f'"{value}"' if isinstance(value, str) else value
+    return DataError(f"duplicate {field} {shown} in the label map", code="data.label-map", position=position)
 
 
 def label_map_from_lines(

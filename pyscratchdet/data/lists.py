@@ -41,9 +41,10 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
     return entries
 
 
-def list_position(path: str | os.PathLike[str], picture: str) -> Position:
-    """Returns where in a list file a picture stands first."""
-    line = next((line for line, found in _pairs(os.fspath(path)) if found[0] == picture), 0)
+def list_position(path: str | os.PathLike[str], picture: str, partner: str | None = None) -> Position:
+    """Returns where in a list file a picture stands first; with a partner, where it stands with this one."""
+    wanted = (picture,) if partner is None else (picture, partner)
+    line = next((line for line, found in _pairs(os.fspath(path)) if found[: len(wanted)] == wanted), 0)
     return Position(os.fspath(path), line)
 
 

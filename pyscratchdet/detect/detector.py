@@ -200,7 +200,7 @@ class Detector:
             return {
                 label: "background" if label == self.background else str(label) for label in range(self.num_classes)
             }
-        names = label_to_name(read_label_map(labelmap), strict=True, display=True)
+        names = label_to_name(read_label_map(labelmap), strict=True, display=True, path=labelmap)
         if sorted(names) != list(range(self.num_classes)):
             raise DataError(
                 f"{os.fspath(labelmap)}: label map and net differ",

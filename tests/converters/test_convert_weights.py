@@ -172,6 +172,17 @@ def test_a_deflated_pt_is_refused(files):
         convert_weights(folder / "m.pt", folder / "out.safetensors")
 
 
+def test_a_graph_says_which_layers_have_no_weights_in_the_file(files, capsys):
+    folder, deploy, _ = files
+    path = folder / "model.caffemodel"
+    net = message(path)
+    kept = [layer for layer in net.layer if layer.name == "fc"]
+    path.write_bytes(caffe_pb2.NetParameter(layer=kept).SerializeToString())
+    assert main(["convert", str(path), str(folder / "net.onnx"), "--model", deploy]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "so with the values that their fillers drew: conv1, bn1" in said
+
+
 def test_keys_are_those_of_the_state_dict(files):
     folder, deploy, caffemodel = files
     convert_weights(caffemodel, folder / "m.pt", deploy)

@@ -12,7 +12,14 @@ import pytest
 from pyscratchdet.cli import main
 from pyscratchdet.data.annoset import AnnosetOptions, size_line, write_annoset
 from pyscratchdet.data.database import Database
-from pyscratchdet.data.label_map import coco_label_map, coco_voc_map, label_to_name, voc_label_map, write_label_map
+from pyscratchdet.data.label_map import (
+    coco_label_map,
+    coco_voc_map,
+    label_to_name,
+    read_label_map,
+    voc_label_map,
+    write_label_map,
+)
 from pyscratchdet.data.lists import read_list
 from pyscratchdet.data.records import annotated_of, datum_of
 from pyscratchdet.errors import DataError, FileError, UsageError
@@ -105,16 +112,48 @@ def test_messages_name_the_line_of_the_list(voc, tmp_path, capsys):
     (tmp_path / "list.txt").write_text(f"\ufeff{picture} 3\n\nmissing.jpg 2\n")
     arguments = ["lmdb", f"{voc}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]
     assert main(arguments) == 0
-    assert f"{tmp_path}/list.txt:3: missing.jpg" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{tmp_path}/list.txt:3: missing.jpg" in out
+    assert "cannot read the picture: No such file" in out
     (tmp_path / "list.txt").write_text(f"{picture} 3\n{picture} three\n{picture} 4\n")
     assert main([*arguments, "--redo"]) == 2
-    assert f"listed at {tmp_path}/list.txt:1" in capsys.readouterr().err
+    assert f"listed at {tmp_path}/list.txt:2" in capsys.readouterr().err
     (tmp_path / "list.txt").write_text(f"{picture} 3\nmy picture.jpg 2\n")
     assert main([*arguments, "--redo"]) == 2
     assert f"{tmp_path}/list.txt:2: 3 words" in capsys.readouterr().err
     (tmp_path / "list.txt").write_text(f"{picture} 3\nmissing.jpg 2\n")
     assert main(["get-image-size", f"{voc}/", f"{tmp_path}/list.txt", f"{tmp_path}/sizes.txt"]) == 2
     assert f"{tmp_path}/list.txt:2: cannot read" in capsys.readouterr().err
+
+
+def test_duplicates_in_a_label_map_have_their_line(voc, tmp_path, capsys):
+    names = tmp_path / "names.prototxt"
+    names.write_text('item { name: "a" label: 0 }\nitem { name: "cat" label: 1 }\nitem {\n  name: "cat" label: 2 }\n')
+    (tmp_path / "list.txt").write_text("VOC2007/JPEGImages/000001.jpg VOC2007/Annotations/000001.xml\n")
+    options = ["--anno_type=detection", f"--label_map_file={names}", "--check_label"]
+    assert main(["lmdb", *options, f"{voc}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]) == 2
+    assert f'{names}:4:3: duplicate name "cat"' in capsys.readouterr().err
+    label_map = read_label_map(names)
+    label_map.item[2].label = 1
+    names.write_text(str(label_map))
+    with pytest.raises(DataError, match="duplicate label 1") as caught:
+        label_to_name(label_map, strict=True, path=names)
+    assert caught.value.position.line == 11
+
+
+def test_names_with_blanks_are_not_written_to_a_list_that_cannot_hold_them(tmp_path, capsys):
+    (tmp_path / "my one.png").write_bytes(cv2.imencode(".png", np.zeros((5, 7, 3), np.uint8))[1].tobytes())
+    rows = {
+        "images": [{"id": 1, "file_name": "my one.png", "width": 7, "height": 5}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 3], "iscrowd": 0, "area": 6}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "some.json").write_text(json.dumps(rows))
+    (tmp_path / "db_list.txt").write_text("of an earlier database")
+    assert main(["lmdb", "coco", str(tmp_path), f"{tmp_path}/some.json", f"{tmp_path}/db"]) == 0
+    assert "db_list.txt is not written" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "db_list.txt").exists()
+    assert (tmp_path / "db_name_size.txt").read_text() == "my one 5 7\n"
 
 
 def test_what_create_annoset_prints_is_taken(voc, tmp_path):
