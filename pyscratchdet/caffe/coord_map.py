@@ -25,7 +25,7 @@ class UndefinedMapException(Exception):
 
 
 class AxisMismatchException(Exception):
-    """Two maps are about different axes."""
+    """Two maps refer to different axes."""
 
 
 def coord_map(fn: Any) -> Map:
@@ -76,7 +76,7 @@ def compose(base_map: Map, next_map: Map) -> Map:
 
 
 def inverse(coord_map: Map) -> Map:
-    """Returns the way back."""
+    """Returns the inverse map."""
     axis, scale, shift = coord_map
     return axis, 1 / scale, -shift / scale
 

@@ -116,7 +116,7 @@ class Transformer:
         return result
 
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """Undoes `preprocess`, resizing aside."""
+        """Undoes `preprocess`, except for the resizing."""
         self._check(in_)
         result = data.copy().squeeze()
         if in_ in self.input_scale:
@@ -144,7 +144,7 @@ class Transformer:
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Sets the order of channels, such as (2, 1, 0) for RGB to BGR; channels come first by then."""
+        """Sets the order of channels, such as (2, 1, 0) for RGB to BGR; by then channels come first."""
         self._check(in_)
         if len(order) != self.inputs[in_][1]:
             raise UsageError(

@@ -36,7 +36,7 @@ def set_mode_gpu() -> None:
 
 
 def set_device(index: int) -> None:
-    """Chooses the GPU; takes effect at once in GPU mode, else with the next `set_mode_gpu`."""
+    """Chooses the GPU; takes effect immediately in GPU mode, otherwise at the next `set_mode_gpu`."""
     global _gpu
     _gpu = int(index)
     if _device.type == "cuda":

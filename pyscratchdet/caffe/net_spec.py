@@ -46,7 +46,7 @@ def _layer_fields() -> dict[str, Any]:
 
 
 def _caller() -> tuple[str, int]:
-    """Returns file and line of the nearest frame outside this package: whose line an error is about."""
+    """Returns file and line of the nearest frame outside this package: the line that an error refers to."""
     frame = sys._getframe(1)
     package = __name__.rpartition(".")[0]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package + "."):
@@ -214,7 +214,7 @@ class Function:
         self.params.update(values)
 
     def _to_proto(self, layers: dict[Function, Any], names: dict[Any, str], autonames: Counter[str]) -> None:
-        """Adds this layer and those it needs to `layers`, bottoms first; with a stack, as nets are deep."""
+        """Adds this layer and those it needs to `layers`, bottoms first; no recursion, because nets are deep."""
         stack = [(self, iter(self.inputs))]
         while stack:
             function, inputs = stack[-1]

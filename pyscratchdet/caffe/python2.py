@@ -38,7 +38,7 @@ At = Callable[[tuple[int, int]], int]
 
 
 class ScriptError(PrototxtError):
-    """A script that can be read neither as Python 3 nor as Python 2."""
+    """A script that is valid neither as Python 3 nor as Python 2."""
 
 
 def compile_source(source: str, path: str) -> Any:

@@ -134,7 +134,7 @@ def _place(error: Exception, path: str) -> Position:
 def _hint(file: object) -> str | None:
     if os.path.isabs(str(file)):
         return None
-    return f"paths are relative: looked from {os.getcwd()}, where the original has its Caffe root"
+    return f"relative paths start from {os.getcwd()}; the original starts from its Caffe root"
 
 
 def guess_fork(tree: ast.AST) -> str:
@@ -161,7 +161,7 @@ def install(finder: _CaffeFinder, folder: str, tools: Tools) -> None:
 
 
 def _check_if_exist(path: str) -> bool:
-    """The published check, whose result no script uses: says what is missing."""
+    """The published check, whose result no script uses; reports what is missing."""
     if os.path.exists(path):
         return True
     print(f"pyscratchdet.caffe: {path} does not exist in {os.getcwd()} (yet)", file=sys.stderr)

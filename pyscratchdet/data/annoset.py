@@ -81,7 +81,7 @@ class Summary:
     list_file: str = ""
 
     def extend(self, part: Mapping[str, Any], entries: Sequence[Entry]) -> None:
-        """Adds what came of some entries."""
+        """Adds the outcome of some entries."""
         self.written += [(entries[index], height, width) for index, height, width in part["written"]]
         self.skipped += [(picture, reason) for picture, reason in part["skipped"]]
         self.remarks += [(file, oddity) for file, oddity in part["remarks"]]
@@ -143,7 +143,7 @@ def write_annoset(
                 summary.extend(part, entries)
                 maker.data_size, summary.num_kept = part["data_size"], int(part["done"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            hint = f"remove {journal.folder}, and all is written anew"
+            hint = f"remove {journal.folder} to write everything again"
             raise DataError("a damaged journal of an interrupted run", code="data.journal", hint=hint) from error
         for start in range(summary.num_kept, len(entries), _PART):
             indices = range(start, min(start + _PART, len(entries)))
@@ -300,7 +300,7 @@ class RecordMaker:
             self.data_size = datum.channels * datum.height * datum.width
         elif len(datum.data) != self.data_size:
             raise DataError(
-                f"{picture} has another size than the first picture", code="data.size", expected=self.data_size,
+                f"{picture} differs in size from the first picture", code="data.size", expected=self.data_size,
                 found=len(datum.data), hint="pass --resize_height and --resize_width, without --encoded",
             )  # fmt: skip
 

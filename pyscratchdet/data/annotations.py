@@ -117,7 +117,7 @@ class _Groups:
         self._scale = np.array([width, height, width, height], np.float32)
 
     def add(self, name: str) -> caffe_pb2.Annotation | None:
-        """Adds an object of a class, or returns None where its class is unknown and such are skipped."""
+        """Adds an object of a class, or returns None where its class is unknown and unknown classes are skipped."""
         labels = self._reader.labels
         label = labels.get(name, labels.get(name.strip()))
         if label is None:

@@ -69,7 +69,7 @@ class ReferenceBatches:
             rows.append(objects.rows(item))
             if pictures[-1].shape != pictures[0].shape:
                 raise DataError(
-                    f"{sample.name} has another shape than its batch",
+                    f"{sample.name} differs in shape from the rest of its batch",
                     code="data.shape",
                     expected=pictures[0].shape,
                     found=pictures[-1].shape,

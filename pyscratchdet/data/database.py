@@ -112,7 +112,7 @@ class DatabaseWriter:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
 
     def sync(self) -> None:
-        """Brings what is written to the disk."""
+        """Flushes what is written to disk."""
         self._env.sync(True)
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class Journal:
         return parts if is_journal else []
 
     def add(self, writer: DatabaseWriter, part: dict[str, Any]) -> None:
-        """Brings what was put so far to the disk, and then a part's line."""
+        """Flushes the records put so far to disk, and then notes the part in the journal."""
         writer.commit()
         writer.sync()
         with open(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "w") as file:
@@ -255,7 +255,7 @@ def _locked(folder: Path) -> Iterator[None]:
         links = [entry.name for entry in (folder, *folder.iterdir()) if entry.is_symlink()]
         if links:
             raise FileError(
-                f"{folder} has links to elsewhere, and nothing is written through one", code="file.link",
+                f"{folder} contains links to other places, and nothing is written through a link", code="file.link",
                 found=links[0], hint="remove it",
             )  # fmt: skip
         yield
@@ -272,7 +272,7 @@ def _publish(folder: Path, target: Path) -> None:
 
 
 def _remove(target: Path) -> None:
-    """Removes a database folder, and only such a one."""
+    """Removes a folder, but only if it is a database."""
     strangers = {entry.name for entry in target.iterdir()} - {"data.mdb", "lock.mdb"} if target.is_dir() else {"."}
     if strangers:
         raise FileError(

@@ -63,7 +63,7 @@ def render(transformer: DataTransformer, image: np.ndarray, plan: Plan, output: 
 
 
 def _is_plain(param: caffe_pb2.TransformationParameter, plan: Plan) -> bool:
-    """Whether resizing is all that is left to do but mirroring."""
+    """Whether only resizing, and perhaps mirroring, is left to do."""
     resize, place = param.resize_param, plan.place
     is_warp = param.HasField("resize_param") and resize.resize_mode == resize.WARP
     is_whole = place is not None and (place.height, place.width) == (resize.height, resize.width)

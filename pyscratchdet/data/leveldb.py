@@ -83,7 +83,7 @@ class LevelStore:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies the files of a LevelDB; one that is a link to somewhere else is none of its own."""
+    """Copies the files of a LevelDB; a link to another file is refused."""
     try:
         for entry in source.iterdir():
             if entry.is_symlink():

@@ -129,7 +129,7 @@ class LmdbFile:
         second = self._read_meta(first.page_size, 1)
         meta = second if second.transaction > first.transaction else first
         if meta.has_duplicates:
-            raise self._fault("it keeps several values for a key, as Caffe's never do")
+            raise self._fault("it keeps several values per key, which Caffe's databases never do")
         return meta
 
     def _read_meta(self, offset: int, number: int) -> _Meta:
@@ -189,7 +189,7 @@ class LmdbFile:
         count = (lower - _HEADER.size) // 2
         nodes = struct.unpack_from(f"<{count}H", page, _HEADER.size)
         if count < 1 or min(nodes) < upper or max(nodes) + _NODE.size > size:
-            raise self._fault(f"page {number} has nodes outside of it")
+            raise self._fault(f"page {number} has nodes outside the page")
         return page, flags, nodes
 
     def _child(self, page: bytes, node: int) -> int:
@@ -201,10 +201,10 @@ class LmdbFile:
         size, start = low | high << 16, node + _NODE.size
         data = start + key_size
         if flags & _OTHER_NODES:
-            raise self._fault(f"page {number} has a node of another kind")
+            raise self._fault(f"page {number} has a node of the wrong kind")
         end = data + (8 if flags & _ON_OVERFLOW_PAGES else size)
         if end > len(page):
-            raise self._fault(f"page {number} has a node that ends outside of it")
+            raise self._fault(f"page {number} has a node that ends outside the page")
         key = page[start:data]
         if not flags & _ON_OVERFLOW_PAGES:
             return _Record(key, number * len(page) + data, size, 0)

@@ -1,4 +1,4 @@
-"""One batch after the other in this process, each picture with random numbers of its own."""
+"""Makes one batch after another in this process, each picture with its own random numbers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class BatchMaker:
         image = self._transformer.decode_datum(record.datum, name)
         if image.dtype != np.uint8 or image.shape[2] != self.shape[3]:
             raise DataError(
-                f"{name} has another kind of picture than its batch",
+                f"{name} differs in kind from the rest of its batch",
                 code="data.shape",
                 expected=f"{self.shape[3]} channels of 8 bits",
                 found=f"{image.shape[2]} of {image.dtype}",

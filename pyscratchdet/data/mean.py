@@ -17,7 +17,7 @@ def compute_mean(database: Database) -> np.ndarray:
     The sum is kept in float64; the original's is float32 and loses digits on large sets.
 
     Raises:
-        DataError: A record is damaged, or has another size than the first.
+        DataError: A record is damaged, or differs in size from the first.
     """
     transformer = DataTransformer(caffe_pb2.TransformationParameter())
     total: np.ndarray | None = None
@@ -28,7 +28,7 @@ def compute_mean(database: Database) -> np.ndarray:
             total = np.zeros(image.shape, np.float64)
         if image.shape != total.shape:
             raise DataError(
-                f"{name} has another size than the first",
+                f"{name} differs in size from the first",
                 code="data.size",
                 expected=total.shape,
                 found=image.shape,

@@ -172,7 +172,7 @@ class Detector:
         return found
 
     def fits(self, size: tuple[int, int]) -> bool:
-        """Tells whether the net can take an input of another (height, width); worked out from shapes alone."""
+        """Returns whether the net can take an input of another (height, width); worked out from shapes alone."""
         shape = (1, self.channels, *size)
         try:
             self.net.reshape({self.input_name: shape})

@@ -1,4 +1,4 @@
-"""Pictures from files, folders, videos and cameras, one after the other; what cannot be read is reported, not fatal."""
+"""Pictures from files, folders, videos and cameras, one after another; what cannot be read is reported, not fatal."""
 
 from __future__ import annotations
 

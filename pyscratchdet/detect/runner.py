@@ -1,4 +1,4 @@
-"""Running a detector over a whole set, with progress, so that an interrupted run goes on where it stopped."""
+"""Running a detector over a whole set, with progress, so that an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def to_png(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def _class_ticks(axis: Any, names: Iterable[str], **style: Any) -> None:
-    """Writes class names along an axis at 0, 1, ...; `$` in them is a dollar, not mathematics."""
+    """Writes class names along an axis at 0, 1, ...; a `$` in them is printed, not read as mathematics."""
     texts = [printable(name) for name in names]
     axis.set_ticks(range(len(texts)), texts, parse_math=False, **style)
 

@@ -84,7 +84,7 @@ def read_voc_results(
             f"{root}: no result file of {', '.join(missing[:6])}{', ...' if len(missing) > 6 else ''}",
             code="evaluate.missing-results",
             expected=f"{prefix if prefix is not None else VOC_PREFIX}{missing[0]}.txt",
-            hint="an empty file says that nothing of a class was found",
+            hint="an empty file means that nothing of the class was found",
         )
     return DetectionTable.join([_read_class(path, label, truth) for label, path in enumerate(paths, start=1)])  # type: ignore[arg-type]
 

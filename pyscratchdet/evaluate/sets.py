@@ -165,7 +165,7 @@ def coco_truth(
 
 
 def _size(image: dict[str, Any], position: Position) -> tuple[int, int]:
-    """Returns width and height of an image; 0 where they are not said."""
+    """Returns width and height of an image; 0 where they are not given."""
     width, height = image.get("width", 0), image.get("height", 0)
     if not isinstance(width, int) or not isinstance(height, int):
         found = f"{str(width)[:20]} x {str(height)[:20]}"

@@ -1,4 +1,4 @@
-"""What a run is measured by: images per second, time waiting for data, gradient norm and its fluctuation."""
+"""What is measured during a run: images per second, time waiting for data, gradient norm and its fluctuation."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _has_state(layer: Layer) -> bool:
 
 
 def _to_json(value: Any) -> Any:
-    """Returns a layer's state with its arrays encoded; `_from_json` is the way back."""
+    """Returns a layer's state with its arrays encoded; `_from_json` is the inverse."""
     if isinstance(value, np.ndarray):
         return encode_array(value)
     if isinstance(value, dict):

@@ -37,7 +37,7 @@ class SignalHandler:
         self._before: dict[signal.Signals, Any] = {}
 
     def action(self) -> Action:
-        """Returns what was asked for and forgets it; a stop covers a snapshot too, since it ends in one."""
+        """Returns what was asked for and forgets it; a stop includes a snapshot, since it ends with one."""
         if Action.STOP in self._asked:
             self._asked.clear()
             return Action.STOP

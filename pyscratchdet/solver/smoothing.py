@@ -31,11 +31,11 @@ class SmoothedLoss:
 
     @property
     def pending(self) -> int:
-        """How many losses are not looked at yet."""
+        """The number of losses not yet added to the mean."""
         return len(self._pending)
 
     def settle(self) -> list[float]:
-        """Takes the waiting losses into the mean and returns them."""
+        """Adds the waiting losses to the mean and returns them."""
         values = [np.float32(loss.item()) for loss in self._pending]
         self._pending = []
         for value in values:

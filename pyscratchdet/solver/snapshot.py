@@ -249,7 +249,7 @@ def prune(prefix: str, keep: int, last: int) -> list[Path]:
 
 
 def encode_array(array: np.ndarray) -> dict[str, Any]:
-    """Returns an array as JSON values; `decode_array` is the way back."""
+    """Returns an array as JSON values; `decode_array` is the inverse."""
     plain = np.ascontiguousarray(array)
     return {
         "dtype": plain.dtype.str,

@@ -44,7 +44,7 @@ Feed = Callable[[Net], Mapping[str, Tensor] | None]
 
 
 class Action(IntEnum):
-    """What a signal or a program asks of a running solver; the greater goes first where processes disagree."""
+    """What a signal or a program asks of a running solver; the greater wins where processes disagree."""
 
     NONE = 0
     SNAPSHOT = 1
@@ -213,7 +213,7 @@ class Solver:
         self._settle_losses({})
 
     def _obey(self, is_snapshot_due: bool = False) -> bool:
-        """Does what any process was asked for, in all together, and returns whether to stop."""
+        """Carries out in all processes what any of them was asked for, and returns whether to stop."""
         action = Action(self.world.agree(self.asked))
         self.asked = Action.NONE
         if is_snapshot_due or action == Action.SNAPSHOT:
@@ -346,7 +346,7 @@ class Solver:
         self.meter.start()
 
     def _is_stopped(self) -> bool:
-        """Takes note of what is asked for during a test; returns whether that is to stop."""
+        """Notes what is asked for during a test; returns whether that is a stop."""
         while action := self.action():
             self.asked = max(self.asked, action)
         return self.asked == Action.STOP
@@ -509,7 +509,7 @@ def _learnable(net: Net) -> list[dict[str, Any]]:
 
 
 def _probe(prefix: str) -> None:
-    """Finds out before the training, not at its first snapshot, whether snapshots can be written."""
+    """Checks before training starts, not at the first snapshot, that snapshots can be written."""
     folder, stem = os.path.split(prefix)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -176,7 +176,7 @@ def _means(run: Sequence[Outputs]) -> Outputs:
 def _check_shapes(first: Outputs, other: Outputs) -> None:
     if any(a.shape != b.shape for a, b in zip(first, other, strict=True)):
         raise NetError(
-            "outputs change their shapes between batches and have no mean",
+            "outputs change shape between batches, so they have no mean",
             code="score.shapes",
             hint='a net that ends in DetectionEvaluate is judged by `evaluate caffe`, or with eval_type: "detection"',
         )

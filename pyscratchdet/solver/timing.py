@@ -1,4 +1,4 @@
-"""`caffe time`: every layer by the clock, forward and backward (tools/caffe.cpp)."""
+"""`caffe time`: times every layer, forward and backward (tools/caffe.cpp)."""
 
 from __future__ import annotations
 

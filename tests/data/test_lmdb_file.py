@@ -72,13 +72,13 @@ def test_recorded_database_is_lmdbs():
 def test_databases_of_other_kinds_are_refused(tmp_path):
     with lmdb.open(str(tmp_path / "named"), lock=False, max_dbs=1) as environment:
         environment.open_db(b"inner")
-    with pytest.raises(DataError, match="a node of another kind"):
+    with pytest.raises(DataError, match="a node of the wrong kind"):
         Database(tmp_path / "named")
     data = bytearray((RECORDED / "data.mdb").read_bytes())
     for page in (0, 4096):
         data[page + 16 + 24 + 48 + 4] = 4  # DUPSORT, in the flags of the second tree
     (tmp_path / "data.mdb").write_bytes(data)
-    with pytest.raises(DataError, match="several values for a key"):
+    with pytest.raises(DataError, match="several values per key"):
         Database(tmp_path)
 
 
