@@ -170,7 +170,8 @@ def export_onnx(
         picture: Take pictures and prepare them in the graph.
 
     Raises:
-        ConversionError: A layer has no exact ONNX form, `outputs` names no blob, or the net no DetectionOutput.
+        ConversionError: A layer has no exact ONNX form, `outputs` names no blob, or the net has no output or no
+            DetectionOutput.
     """
     if heads != "decoded":
         cut = raw_heads(net)
@@ -183,6 +184,8 @@ def export_onnx(
     else:
         net.reshape({name: (batch, *net.blob_shapes[name][1:]) for name in net.input_names})
     wanted = _wanted_blobs(net, outputs)
+    if not wanted:
+        raise ConversionError("the net has no outputs, so there is no graph to write", code="onnx.no-output")
     graph = GraphCollector()
     values: dict[int, str] = {}
     halves: dict[int, list[str]] = {}  # boxes and scores instead of detections

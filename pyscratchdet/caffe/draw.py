@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from pyscratchdet.errors import ConversionError, PyScratchDetError, UsageError
+from pyscratchdet.errors import ConversionError, PyScratchDetError, UsageError, printable
 from pyscratchdet.files import write_bytes
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.net.rules import is_included, net_state
@@ -198,7 +198,7 @@ def get_pydot_graph(
 def _quoted(text: str) -> str:
     import pydot
 
-    return str(pydot.make_quoted(text.replace("\\", "\\\\")))
+    return str(pydot.make_quoted(printable(text).replace("\\", "\\\\")))
 
 
 def draw_net(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from pyscratchdet.cli.console import say
 from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_allow_unknown
 
 if TYPE_CHECKING:
@@ -145,10 +146,10 @@ def run(args: argparse.Namespace) -> int:
     direction.check(given)
     for name in direction.takes:
         vars(args).setdefault(name, OPTIONS.get(name, {}).get("default"))
-    print(f"{args.target}: {direction.run(args)}")
+    say(f"{args.target}: {direction.run(args)}")
     if passed_over := _passed_over(args):
-        print("results may differ from those of the net's own Caffe, since these fields were passed over:")
-        print("\n".join(f"  {field}" for field in passed_over))
+        say("results may differ from those of the net's own Caffe, since these fields were passed over:")
+        say("\n".join(f"  {field}" for field in passed_over))
     return 0
 
 

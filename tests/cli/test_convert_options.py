@@ -105,3 +105,28 @@ def test_defaults_hold_where_an_option_is_read(tmp_path, capsys):
     files = [str(tmp_path / name) for name in ("a.caffemodel", "a.onnx")]
     assert main(["convert", *files, "--model", str(tmp_path / "deploy.prototxt")]) == 0
     assert capsys.readouterr().out.startswith(f"{files[1]}: 1 layers, 16 values, ")
+
+
+NAMES = """layer { name: "in" type: "Input" top: "d\\033[31m" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } } }
+layer { name: "s" type: "SINK" bottom: "d\\033[31m" TOP }"""
+
+
+def write_names(folder, sink, top, size):
+    (folder / "net.prototxt").write_text(NAMES.replace("SINK", sink).replace("TOP", top))
+    net = caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name="s", type=sink)])
+    write_caffemodel(folder / "w.caffemodel", net, {"s": [np.ones(size, "f4")]})
+    return ["convert", str(folder / "w.caffemodel"), str(folder / "o.onnx"), "--model", str(folder / "net.prototxt")]
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path, capsys):
+    assert main(write_names(tmp_path, "Scale", 'top: "o" scale_param { axis: 2 }', 4)) == 0
+    out = capsys.readouterr().out
+    assert r"d\x1b[31m" in out
+    assert "\x1b" not in out
+
+
+def test_a_net_without_outputs_is_no_graph(tmp_path, capsys):
+    words = write_names(tmp_path, "Silence", "", 2)
+    write_caffemodel(words[1], caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name="x")]), {"x": [np.ones(2)]})
+    assert main(words) == 2
+    assert "no outputs" in capsys.readouterr().err
