@@ -8,15 +8,16 @@ One rule names every convolution of the classifier as detectors do:
     layer<L>.<b>.conv<c>    res<L+1><block>_branch2<abc> (block a, b, c or a, b1, b2); conv<L+1>_<2b+c> behind a stem_1
     layer<L>.0.downsample.0     res<L+1>a_branch1; Convolution<L-1> behind a stem_1
 
-and its own name. The BatchNorm and Scale behind a convolution follow it. A layer is converted exactly or left at its
-filler with the reason; where the detector computes otherwise than the classifier (strides, padding, dilation), a line
-says so.
-A BatchNorm that only the detector has begins as the identity with a scale factor of 1: the first batch weighs a half.
+and its own name. The BatchNorm and Scale after a convolution go with it. Each layer is converted exactly, or left at
+its filler with the reason; where the detector's layers differ from the classifier's (stride, padding, dilation), a line
+of the report says so. A BatchNorm that only the detector has starts as the identity with a scale factor of 1, so the
+first batch has half of the weight.
 
 SSD's fc6 and fc7 are convolutions of 1024 channels made from the classifier's inner products of 4096: every fourth
 channel, and of the 7x7 windows every third row and column (the fully convolutional reduced VGG of DeepLab).
-torchvision's classifiers take RGB / 255 over a standard deviation, detectors BGR up to 255: the first layer's weights
-are swapped and scaled, so that a mean of (103.53, 116.28, 123.675) gives what the classifier saw.
+torchvision's classifiers take RGB / 255 divided by a standard deviation, detectors take BGR up to 255: the channels of
+the first layer's weights are swapped and scaled, so that with a mean of (103.53, 116.28, 123.675) the detector sees
+what the classifier saw.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Backbone:
         return [
             f"{len(self.sources)} convolutions converted, {len(self.left)} left at their fillers",
             *(f"  {layer}: {reason}" for layer, reason in self.left.items()),
-            f"layers of the classifier without a place: {names}",
+            f"layers of the classifier that were not used: {names}",
             f"BatchNorms that only the detector has: {', '.join(self.identities) or 'none'}",
             *(f"the detector differs: {sentence}" for sentence in self.other),
         ]
@@ -127,7 +128,7 @@ def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPl
     if not result.sources:
         reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(result.left.items())[:2])
         raise ConversionError(
-            "no layer takes weights of this classifier",
+            "no layer of the detector takes this classifier's weights",
             code="backbone.layers",
             expected="VGG's or ResNet's names",
             found=reasons or ", ".join(unit.conv for unit in _units(plan)[:4]),
@@ -146,7 +147,7 @@ def _names(conv: str, plan: NetPlan, has_stem: bool) -> list[str]:
     Args:
         conv: A convolution or inner product of the classifier.
         plan: The classifier.
-        has_stem: Whether the detector is one of ScratchDet's residual nets, whose names are VGG's elsewhere.
+        has_stem: Whether the detector is one of ScratchDet's residual nets, whose layers otherwise have VGG's names.
     """
     names = [conv]
     if conv.startswith("features."):
@@ -215,7 +216,9 @@ class _Converter:
         elif mine.norm is not None:
             result[mine.norm] = _identity(self.layers[mine.norm], np.zeros_like(bias) if has_bias else -bias)
         elif not has_bias and np.any(bias):
-            raise ConversionError("it has no bias for the classifier's BatchNorm or bias", code="backbone.bias")
+            raise ConversionError(
+                "it has no bias, which the classifier's BatchNorm or bias needs", code="backbone.bias"
+            )
         self._compare(mine.conv, theirs.conv)
         return result
 
@@ -228,10 +231,10 @@ class _Converter:
         scale, shift = self.source.blobs[theirs.scale]
         norms = self.layers[mine.norm], self.given[theirs.norm]
         eps, given_eps = (float(np.float32(layer.param.batch_norm_param.eps)) for layer in norms)
-        if eps != given_eps:  # the scale takes the difference, so that the statistics stay those of the data
+        if eps != given_eps:  # the scale makes up for the difference, so that the statistics stay those of the data
             true = variance.astype(np.float64) / factor
             scale = (scale * np.sqrt((true + eps) / (true + given_eps))).astype(np.float32)
-        if bias is not None:  # normalising takes a bias away again: the mean carries it
+        if bias is not None:  # a convolution without the bias has a mean that is lower by it
             mean = mean - bias * np.float32(SCALE_FACTOR)
         blobs = {mine.norm: [mean, variance, factor], mine.scale: [scale, shift]}
         if len(self.layers[mine.scale].blobs) != 2:
@@ -249,7 +252,7 @@ class _Converter:
 
 
 def _add_identities(result: Backbone, plan: NetPlan) -> None:
-    """Lets BatchNorms among the converted layers that have no weights yet do nothing, with the Scales behind them."""
+    """Makes BatchNorms among the converted layers that have no weights yet, and the Scales after them, do nothing."""
     converted = [unit for unit in _units(plan) if unit.conv in result.sources]
     ends = {name for unit in converted for name in (unit.conv, unit.norm, unit.scale)}
     last = max(i for i, layer in enumerate(plan.layers) if layer.name in ends)
@@ -267,7 +270,7 @@ def _add_identities(result: Backbone, plan: NetPlan) -> None:
 
 
 def _identity(norm: Layer, mean: np.ndarray) -> list[np.ndarray]:
-    """Returns statistics under which a BatchNorm takes a mean away and does nothing else."""
+    """Returns statistics under which a BatchNorm subtracts a mean and does nothing else."""
     eps = np.float32(norm.param.batch_norm_param.eps)
     return [mean, np.full_like(mean, 1 - eps), np.ones(1, np.float32)]
 
@@ -288,7 +291,7 @@ def _other_pools(given: NetPlan, plan: NetPlan, sources: dict[str, str]) -> list
 
 
 def _reduced(weight: np.ndarray, bias: np.ndarray, shape: tuple[int, ...], layer: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns weights of a shape; fc6 and fc7 leave out channels, rows and columns at equal steps."""
+    """Returns weights of the given shape; fc6 and fc7 take channels, rows and columns at equal steps."""
     if layer in _REDUCED and weight.ndim == 2 and len(shape) == 4:
         side = round((weight.shape[1] / (shape[1] * (4 if layer == "fc7" else 1))) ** 0.5)
         weight = weight.reshape(weight.shape[0], -1, side, side)
@@ -297,5 +300,5 @@ def _reduced(weight: np.ndarray, bias: np.ndarray, shape: tuple[int, ...], layer
         steps = [max(step, 1) for step in channels + windows]
         weight, bias = weight[tuple(slice(None, None, step) for step in steps)], bias[:: steps[0]]
     if weight.shape != shape:
-        raise ConversionError(f"weights of {weight.shape} where {shape} are wanted", code="backbone.shape")
+        raise ConversionError(f"weights of shape {weight.shape} where {shape} is needed", code="backbone.shape")
     return weight, bias

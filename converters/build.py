@@ -1,8 +1,8 @@
 """Writing a Caffe net layer by layer from another framework's operators, and refusing what Caffe cannot express.
 
 Each method adds one operation and returns the name of its blob. Layer classes check parameters and give shapes, so a
-net that is built here is one that runs. Windows are given as PyTorch and ONNX do: sizes round down unless said
-otherwise, and begin and end padding may differ.
+net that is built here runs. Windows are given as in PyTorch and ONNX: sizes round down unless stated otherwise, and the
+padding at the beginning and at the end may differ.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from pyscratchdet.proto.weights import write_caffemodel
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]  # top, left, bottom, right
 
-# Caffe's running sums are statistics * scale factor. At rest the factor is 1 / (1 - moving_average_fraction), 1000 for
-# Caffe's default; the power of two next to it keeps every bit, and a training that goes on weighs batches as it should.
+# Caffe's running sums are statistics * scale factor. In the long run the factor is 1 / (1 - moving_average_fraction),
+# 1000 for Caffe's default; the power of two next to it keeps every bit, and if training continues, batches have the
+# weight that they should have.
 SCALE_FACTOR = 1024.0
 
 
 class NetBuilder:
-    """A net in the making.
+    """A net that is being built.
 
     Attributes:
         param: Its layers.
         blobs: Their weights by layer.
         shapes: The shape of each blob.
-        check_size: Told how many bytes of weights are about to be made; may refuse what is out of proportion.
+        check_size: Called with the number of bytes of weights about to be made; may refuse a number out of proportion.
     """
 
     def __init__(self, name: str) -> None:
         self.param = caffe_pb2.NetParameter(name=name)
         self.check_size: Callable[[int], None] = lambda num_bytes: None
-        self._padded: dict[str, tuple[str, Pads]] = {}  # blobs that are not made yet, and what of
+        self._padded: dict[str, tuple[str, Pads]] = {}  # blobs that are not made yet, and what they are made of
         self.blobs: dict[str, list[np.ndarray]] = {}
         self.shapes: dict[str, Shape] = {}
 
@@ -149,9 +150,9 @@ class NetBuilder:
         group: int,
         more: Pair = (0, 0),
     ) -> str:
-        """Deconvolution whose top is `more` rows and columns larger at the end than padding leaves it.
+        """Deconvolution whose top is larger at the end than padding leaves it, by `more` rows and columns.
 
-        They come from cutting less off; those beyond the kernel's reach, from a kernel with zeros at its end.
+        Less is cut off to get them; where that is not enough, the kernel is extended by zeros at its end.
         """
         ends = pads[2:]
         short = [max(0, extra - pad) for extra, pad in zip(more, ends, strict=True)]
@@ -193,7 +194,7 @@ class NetBuilder:
         return self.add("Scale", f"{name}_scale", top, [scale, bias], top, scale_param={"bias_term": True})[0]
 
     def constant(self, name: str, kind: str, bottom: str, array: np.ndarray) -> str:
-        """Adds or multiplies ("Add", "Mul") a number, or an array laid over any axes but the batch."""
+        """Adds or multiplies ("Add", "Mul") a number, or an array that is broadcast over any axes but the batch."""
         shape = self.shapes[bottom]
         array = np.asarray(array, np.float32)
         full = (1,) * (len(shape) - array.ndim) + array.shape
@@ -208,7 +209,7 @@ class NetBuilder:
         covered = slice(axes[0], axes[-1] + 1)
         self.check_size(8 * math.prod(shape[covered]))
         weight = np.broadcast_to(array.reshape(full[covered]), shape[covered])
-        # Scale with a factor of 1 adds exactly, and is known where Bias is not (OpenCV).
+        # Scale with a factor of 1 adds exactly, and works where Bias is unknown (OpenCV).
         weights = [np.ones_like(weight), weight] if kind == "Add" else [weight]
         values = {"axis": covered.start, "num_axes": weight.ndim, "bias_term": kind == "Add"}
         return self.add("Scale", name, [bottom], weights, scale_param=values)[0]
@@ -232,9 +233,9 @@ class NetBuilder:
         if len(shape) != 4:
             raise self.refuse(name, method, f"pooling of a blob of {len(shape)} axes")
         if method == "AVE" and any(pads) and not include_pad:
-            raise self.refuse(name, method, "averages that leave out the padding; Caffe's count it")
+            raise self.refuse(name, method, "averages that do not count the padding; Caffe's do")
         if method == "AVE":
-            # Rounding up, no window begins in the end padding: then padding before the layer is not the layer's own.
+            # Rounding up, no window begins in the end padding: padding before the layer differs from the layer's own.
             bottom, pads = self._take_padding(name, self.made(bottom) if ceil else bottom, pads, kernel)
             shape = self.shapes[bottom]
         wanted = [_pooled(shape[2 + i], kernel[i], stride[i], pads[i::2], ceil) for i in (0, 1)]
@@ -264,19 +265,21 @@ class NetBuilder:
     # --- padding ---
 
     def pad(self, name: str, bottom: str, pads: Pads) -> str:
-        """Zeros around height and width; made when a layer reads them that cannot pad by itself."""
+        """Zeros around height and width; a layer is added only if the reader cannot pad by itself."""
         if not any(pads):
             return bottom
         shape = self.shapes[bottom]
         if len(shape) != 4 or min(pads) < 0:
-            raise self.refuse(name, "Pad", f"padding {pads} of a blob of shape {shape}; only zeros around pictures")
+            raise self.refuse(
+                name, "Pad", f"padding {pads} of a blob of shape {shape}; only height and width can be padded"
+            )
         name = self._unique(name)
         self.shapes[name] = (*shape[:2], shape[2] + pads[0] + pads[2], shape[3] + pads[1] + pads[3])
         self._padded[name] = (bottom, pads)
         return name
 
     def made(self, blob: str) -> str:
-        """Makes a blob that `pad` has promised: a Convolution by 1, channel by channel, with padding of its own."""
+        """Makes a blob that `pad` has promised: a Convolution that multiplies each channel by 1 and pads it."""
         if blob not in self._padded:
             return blob
         bottom, pads = self._padded.pop(blob)
@@ -291,13 +294,13 @@ class NetBuilder:
         return self._crop(top, tuple(most[i % 2] - pad for i, pad in enumerate(pads)))
 
     def _take_padding(self, name: str, bottom: str, pads: Pads, kernel: Pair | None = None) -> tuple[str, Pads]:
-        """Returns what a layer with padding reads, and its padding: that of its own and of a `pad` before it in one.
+        """Returns what a layer with padding reads, and its padding: its own and that of a `pad` before it, in one.
 
         Args:
             name: The layer.
             bottom: What it reads in the source.
             pads: Its own padding.
-            kernel: For Pooling, whose padding is less than its kernel.
+            kernel: For Pooling, whose padding must be smaller than its kernel.
         """
         if bottom in self._padded:
             before, more = self._padded[bottom]
@@ -319,7 +322,7 @@ class NetBuilder:
         return name
 
     def silence(self, name: str, bottoms: Sequence[str]) -> None:
-        """Takes blobs that nobody needs, which would else be outputs."""
+        """Takes blobs that nobody needs, which would otherwise be outputs."""
         self.param.layer.add(name=self._unique(name), type="Silence", bottom=bottoms)
 
     def global_pool(self, name: str, bottom: str, method: str) -> str:
@@ -329,7 +332,7 @@ class NetBuilder:
     # --- the rest ---
 
     def eltwise(self, name: str, operation: str, bottoms: Sequence[str], coeff: Sequence[float] = ()) -> str:
-        """Eltwise "SUM", "PROD" or "MAX" of blobs of one shape; or "PROD" of one and a value per channel of its own."""
+        """Eltwise "SUM", "PROD" or "MAX" of blobs of one shape; or "PROD" of a blob and one value for each channel."""
         shapes = {self.shapes[bottom] for bottom in bottoms}
         if operation == "PROD" and len(bottoms) == len(shapes) == 2:
             gate, blob = sorted(bottoms, key=lambda bottom: np.prod(self.shapes[bottom]))
@@ -349,7 +352,9 @@ class NetBuilder:
         if low == 0 and high == math.inf:
             return self.add("ReLU", name, [bottom])[0]
         if not -math.inf < low < high < math.inf:
-            raise self.refuse(name, "Clip", f"limits {[low, high]}; only two numbers, or 0 and infinity, have layers")
+            raise self.refuse(
+                name, "Clip", f"limits {[low, high]}; only two finite limits, or 0 and infinity, have layers"
+            )
         scale = 6 / (high - low)
         return self.hard_sigmoid(name, bottom, scale / 6, -low * scale / 6, high - low, low)
 
@@ -368,8 +373,8 @@ class NetBuilder:
     def enlarge_bilinear(self, name: str, bottom: str, size: Pair, *, align_corners: bool) -> str:
         """Bilinear resizing: Interp for `align_corners`; else, by whole factors, a Deconvolution and a Scale.
 
-        The Deconvolution takes what lies outside the picture for zeros; each of its rows and columns is divided by the
-        sum of the weights that lie inside, so the outermost pixels count for what lies beyond them.
+        The Deconvolution treats everything outside the picture as zeros. Each row and column is therefore divided by
+        the sum of the weights that lie inside, as if the outermost pixels went on beyond the edge.
         """
         if align_corners:
             return self.add("Interp", name, [bottom], interp_param={"height": size[0], "width": size[1]})[0]
@@ -413,7 +418,7 @@ class NetBuilder:
         return self.add("Deconvolution", name, [bottom], [weight], convolution_param=values, param=frozen)[0]
 
     def reshape(self, name: str, bottom: str, shape: Sequence[int]) -> str:
-        """Reshape; what equals the bottom's first axis is left open, so the batch size is."""
+        """Reshape; a first axis of the bottom's size is left open, and with it the batch size."""
         found = self.shapes[bottom]
         dims = [int(size) for size in shape]
         if dims and found and dims[0] == found[0]:

@@ -33,7 +33,7 @@ def convert_coco_to_voc(source: str | os.PathLike[str], target: str | os.PathLik
         The picked blobs by layer.
 
     Raises:
-        FileError, WeightsError: The file is missing, damaged, or no layer of it predicts COCO's classes.
+        FileError, WeightsError: The file is missing or damaged, or none of its layers predicts COCO's classes.
     """
     net = read_message(source, caffe_pb2.NetParameter)
     changed = pick_classes(net)
@@ -46,7 +46,7 @@ def pick_classes(
 ) -> list[str]:
     """Keeps the `picked` classes in every confidence layer of a net with weights; returns the layers' names.
 
-    A confidence layer's channels are prior after prior, each with all classes; blobs of its BatchNorm and Scale too.
+    A confidence layer's channels are ordered by prior, then by class; so are the blobs of its BatchNorm and Scale.
 
     Raises:
         WeightsError: No layer predicts `num_classes` classes, or a blob is damaged.

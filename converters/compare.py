@@ -12,8 +12,9 @@ from pyscratchdet.converters.engines import Engine, PyTorchEngine, same_shape
 from pyscratchdet.converters.onnx_export import value_keys
 from pyscratchdet.runtime import Net
 
-# Relative L2 errors of float32 arithmetic, as README promises them under "What is promised": what a layer may add by
-# itself, the same where sums over many terms round with their order, and what may gather through a whole net.
+# Relative L2 errors of float32 arithmetic, as README promises them under "What is promised": the error that one layer
+# may add, the same for layers whose sums over many terms depend on the order of rounding, and the error that may build
+# up through a whole net.
 LAYER_TOLERANCE = 1e-5
 LONG_SUM_TOLERANCE = 1e-4
 NET_TOLERANCE = 1e-4
@@ -26,7 +27,7 @@ class Difference:
     Attributes:
         max_abs: Largest absolute difference.
         relative: L2 norm of the difference over that of the reference (of the difference alone for a zero reference).
-        cosine: Cosine of the angle between the two; 1 where they are alike, both zero included.
+        cosine: Cosine of the angle between the two; 1 where both are equal, two zeros included.
     """
 
     max_abs: float
@@ -42,9 +43,11 @@ class BlobComparison:
         blob: Its Caffe name; `<blob>@<layer>` for what an in-place layer overwrites.
         layer, layer_type: The layer that makes it.
         shape: Its shape in the reference.
-        drift: From the net's inputs on, so errors of all earlier layers are in it; None when shapes differ.
-        own: From the reference's own bottoms, so only this layer's error is in it; None when that cannot be told.
-        tolerance: What `own` may be.
+        drift: The difference when both engines start from the net's inputs, so it includes the errors of all earlier
+            layers; None where shapes differ.
+        own: The difference when our layer starts from the reference's own bottoms, so it is this layer's error alone;
+            None where that cannot be computed.
+        tolerance: The largest relative `own` that is allowed.
         suspects: The layers that `own` cannot tell apart, since the reference shows nothing between them.
         note: What else there is to say: why there is no figure, how many detections there are, a known difference.
     """
@@ -60,12 +63,12 @@ class BlobComparison:
     note: str = ""
 
     def add_note(self, text: str) -> None:
-        """Adds something to say; nothing where there is nothing."""
+        """Adds a remark; an empty one adds nothing."""
         self.note = "; ".join(part for part in (self.note, text) if part)
 
     @property
     def drift_tolerance(self) -> float:
-        """What `drift` may be."""
+        """The largest relative `drift` that is allowed."""
         return max(NET_TOLERANCE, self.tolerance)
 
     @property
@@ -104,7 +107,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """Which engines, and what of them."""
+        """Which engines are compared, and which of their values."""
         return f"{self.first} against {self.reference}" + (f": {self.what}s" if self.what != "blob" else "")
 
     @property
@@ -125,15 +128,15 @@ class Comparison:
         return max(known, key=lambda blob: blob.drift.relative, default=None)  # type: ignore[union-attr]
 
     def verdict(self) -> str:
-        """Returns a sentence or two: whether and where the engines part, and what of the net file was passed over."""
+        """Returns a sentence or two: whether and where the engines differ, and which fields were passed over."""
         if not self.passed_over:
             return self._finding()
         fields = "; ".join(self.passed_over)
-        return f"{self._finding()} Of the net file, unknown fields that may change results were passed over: {fields}."
+        return f"{self._finding()} Unknown fields of the net file that may change results were passed over: {fields}."
 
     def _finding(self) -> str:
         if self.failure:
-            return f"{self.reference} did not run, so nothing is said of it: {self.failure}"
+            return f"{self.reference} did not run, so nothing can be said about it: {self.failure}"
         if not self.blobs:
             return f"Nothing to compare: {self.first} and {self.reference} show no {self.what} in common."
         culprit, worst = self.culprit, self.worst
@@ -149,8 +152,8 @@ class Comparison:
             before, more = culprit.suspects[-2::-1], ""
             if len(before) > 6:
                 before, more = before[:6], f" and {len(culprit.suspects) - 7} more"
-            where += f" or one before it that {self.reference} shows nothing of ({', '.join(before)}{more})"
-        return f"{self.first} and {self.reference} part at {self.what} {culprit.blob}, {where}: {_describe(culprit)}."
+            where += f" or one before it that {self.reference} does not show ({', '.join(before)}{more})"
+        return f"{self.first} and {self.reference} differ at {self.what} {culprit.blob}, {where}: {_describe(culprit)}."
 
     def as_dict(self) -> dict[str, object]:
         """Returns everything as plain values, for JSON."""
@@ -215,7 +218,7 @@ def compare_blobs(
     unseen: dict[int, tuple[str, ...]] = {}  # layers between the reference's nearest values and a blob
     summing = {node.name for node, layer in zip(graph.nodes, net.plan.layers, strict=True) if layer.sums_many}
     copies = {blob for node in graph.nodes if node.index < 0 for blob in node.tops}  # of inserted Splits
-    rewritten: set[int] = set()  # blobs that a layer in place has changed because they are its blob's memory
+    rewritten: set[int] = set()  # blobs that an in-place layer has changed because they share its blob's memory
     for i, node in enumerate(graph.nodes):
         before = tuple(dict.fromkeys(layer for blob in node.bottoms for layer in unseen.get(blob, ())))
         is_added = node.type == "Input" or node.index < 0
@@ -236,7 +239,9 @@ def compare_blobs(
             if not entry.agrees:
                 entry.add_note(reference.known_difference(net.plan.layers[i]))
                 if not reference.shares_memory and not rewritten.isdisjoint(node.bottoms):
-                    entry.add_note("Caffe reads what a layer in place wrote into shared memory, the reference does not")
+                    entry.add_note(
+                        "Caffe reads what an in-place layer wrote into shared memory; the reference does not"
+                    )
             result.blobs.append(entry)
         rewritten.update(net.plan.storage.rewritten.get(i, ()))
     return result
@@ -246,9 +251,9 @@ def match_detections(rows: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray
     """Pairs detections of two engines, which order equal scores differently: same image and label, nearest values.
 
     Args:
-        rows: (..., 7) rows of image, label, score, xmin, ymin, xmax, ymax. Rows that stand for nothing (of -1 in
-            Caffe, of 0 in OpenCV) are left out.
-        expected: The same of the other engine.
+        rows: (..., 7) rows of image, label, score, xmin, ymin, xmax, ymax. Rows that are not detections
+            (-1 in Caffe, 0 in OpenCV) are left out.
+        expected: The other engine's rows.
 
     Returns:
         Two arrays of paired rows, each (pairs, 7).
@@ -272,7 +277,7 @@ def _real_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _measure(entry: BlobComparison, array: np.ndarray, alone: np.ndarray | None, expected: np.ndarray) -> None:
-    """Fills in the differences of an ordinary blob; a layer that makes another shape is infinitely far off."""
+    """Fills in the differences of an ordinary blob; a layer whose shape differs counts as infinitely far off."""
     if alone is not None:
         is_alike = same_shape(alone.shape, expected.shape)
         entry.own = difference(alone, expected) if is_alike else Difference(math.inf, math.inf, 0.0)
@@ -285,13 +290,13 @@ def _measure(entry: BlobComparison, array: np.ndarray, alone: np.ndarray | None,
 def _measure_detections(
     entry: BlobComparison, rows: np.ndarray, alone: np.ndarray | None, expected: np.ndarray
 ) -> None:
-    """Fills in the differences of rows that stand for detections, whatever the order of equal scores."""
+    """Fills in the differences of rows of detections, whatever the order of equal scores."""
     ours, theirs = _real_rows(rows), _real_rows(expected)
     pairs = match_detections(ours, theirs)
     other = f", {len(ours)} here" if len(ours) != len(theirs) else ""
     entry.add_note(f"{len(pairs[0])} of {len(theirs)} detections found again{other}")
     if padding := int((~expected.reshape(-1, 7).any(axis=1)).sum()):
-        entry.add_note(f"the reference ends in {padding} row{'s'[: padding != 1]} of zeros, which mean nothing")
+        entry.add_note(f"the reference ends with {padding} row{'s'[: padding != 1]} of zeros, which are padding")
     if len(pairs[0]) == len(ours) == len(theirs):
         entry.drift = difference(pairs[0][:, 2:], pairs[1][:, 2:])
     if alone is not None and len(_real_rows(alone)) == len(theirs):
@@ -300,11 +305,13 @@ def _measure_detections(
     if not entry.agrees and len(ours) == len(theirs):
         scores = np.sort(ours[:, 2]), np.sort(theirs[:, 2])
         if np.allclose(*scores, rtol=0, atol=NET_TOLERANCE):
-            entry.add_note("the scores are the same, so this may be the order of equal scores where keep_top_k cuts")
+            entry.add_note(
+                "the scores are the same, so this may be the order of equal scores where keep_top_k cuts off"
+            )
 
 
 def shapes_note(shape: Sequence[int], expected: Sequence[int]) -> str:
-    """Returns what is said where shapes differ."""
+    """Returns the remark about shapes that differ."""
     ours, theirs = ("x".join(map(str, sizes)) or "a single value" for sizes in (shape, expected))
     return f"shape {ours} here, {theirs} in the reference"
 

@@ -33,7 +33,7 @@ class Engine(ABC):
 
     Attributes:
         name: What verdicts call it.
-        shares_memory: Whether a layer in place changes all blobs that are one memory in Caffe (`net.storage`).
+        shares_memory: Whether an in-place layer changes all blobs that share memory in Caffe (`net.storage`).
     """
 
     name: str
@@ -48,7 +48,7 @@ class Engine(ABC):
         """
 
     def known_difference(self, layer: Layer) -> str:
-        """Returns how the engine is known to compute this layer otherwise than Caffe does; "" where nothing is known.
+        """Returns how the engine is known to differ from Caffe in this layer; "" where nothing is known.
 
         Args:
             layer: A layer whose values differ.
@@ -75,7 +75,7 @@ class PyTorchEngine(Engine):
         self.net = net.to(device)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Returns all values, those that in-place layers overwrite and the inputs included.
+        """Returns all values, including the inputs and those that in-place layers overwrite.
 
         Raises:
             NetError, LayerError: The inputs do not fit the net.
@@ -93,10 +93,10 @@ class PyTorchEngine(Engine):
         return {**given, **self.run_layers(given)}
 
     def run_layers(self, reference: Arrays) -> dict[str, np.ndarray]:
-        """Runs every layer from the reference's bottoms and returns its tops: what the layer itself does to them.
+        """Runs every layer on the reference's bottoms and returns its tops, which show what the layer alone does.
 
-        A layer whose bottom the reference does not show is run from the nearest earlier values that it shows. Left out
-        is what depends on no value of the reference, and what depends on one whose shape is not that of the net.
+        A layer whose bottom the reference does not show is run from the nearest earlier values that it shows. Values
+        that depend on no value of the reference are left out, and so are those that depend on one of another shape.
 
         Args:
             reference: Values by their names (`onnx_export.value_keys`), the net's inputs among them.
@@ -132,7 +132,7 @@ class PyTorchEngine(Engine):
 
 
 def same_shape(shape: Shape, other: Shape) -> bool:
-    """Returns whether two shapes are alike but for axes of size 1, which OpenCV and old recordings add or leave out."""
+    """Returns whether two shapes are equal but for axes of size 1, which OpenCV and old recordings add or leave out."""
     return [size for size in shape if size != 1] == [size for size in other if size != 1]
 
 
@@ -159,7 +159,7 @@ class FoldedEngine(Engine):
     """Our runtime on the net with BatchNorm folded into convolutions (`converters.merge_bn`); shows final blobs only.
 
     Args:
-        model: The net as it is.
+        model: The net before folding.
         net: The same in our runtime, with its weights.
     """
 
@@ -200,7 +200,7 @@ class OnnxRuntimeEngine(Engine):
             self.session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime's own have no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
             raise ConversionError(f"onnxruntime refuses the net: {error}", code="engine.refused") from error
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -224,7 +224,7 @@ class OpenCVEngine(Engine):
 
     Args:
         prototxt: Deploy net.
-        caffemodel: Weights, binary; None hands over those of `net`.
+        caffemodel: Weights, binary; None for those of `net`.
         net: The same net in our runtime, to know which layer makes which blob.
 
     Raises:
@@ -272,17 +272,17 @@ class OpenCVEngine(Engine):
         return found
 
     def _passes(self) -> Iterator[list[str]]:
-        """Yields the layers to ask for in one pass, so that each of their tops is still there at its end.
+        """Yields the layers to ask for in one pass, so that each of their tops is still there when it ends.
 
         OpenCV keeps the first top of every layer that it is asked for and lets later layers write over the others
-        (net_impl.cpp, Net::Impl::forward: one pin per name). A pass ends behind the last layer that it is asked for.
+        (net_impl.cpp, Net::Impl::forward: one pin per name). A pass ends after the last layer that it is asked for.
         """
         if single := [layer for layer, blobs in self.tops.items() if len(blobs) == 1]:
             yield single
         yield from ([layer] for layer, blobs in self.tops.items() if len(blobs) > 1)
 
     def known_difference(self, layer: Layer) -> str:
-        """Returns what OpenCV 4's importer is known to pass over or do otherwise (modules/dnn/src)."""
+        """Returns what OpenCV 4's importer is known to ignore or to do differently (modules/dnn/src)."""
         param = layer.param
         sizes = (*param.prior_box_param.min_size, *param.prior_box_param.max_size)
         known = {
@@ -312,7 +312,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Returns the arrays of an npz by name.
 
     Raises:
-        FileError: The file is missing or would become far larger than it is (`files.check_zip`).
+        FileError: The file is missing or would unpack to far more than its size (`files.check_zip`).
         WeightsError: It is not an npz of plain arrays.
     """
     with open_bytes(path) as file:
@@ -320,11 +320,11 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
-        except Exception as error:  # numpy's reader answers damaged bytes with all kinds
+        except Exception as error:  # numpy's reader raises all kinds of exceptions for damaged bytes
             raise WeightsError(
                 f"{os.fspath(path)}: not an npz of plain arrays, or damaged",
                 code="verify.recording",
-                hint="arrays of numbers are read; code and other objects never",
+                hint="only arrays of numbers are read, never code or other objects",
             ) from error
 
 
@@ -334,13 +334,13 @@ class Recording(Engine):
     Args:
         path: An npz with `in:<blob>` for inputs and `out:<blob>` for all others; perhaps gradients, `diff:<blob>` and
             `pdiff:<layer>:<i>`, with the diffs of outputs that they come from, `topdiff:<blob>`; perhaps a solver step
-            on `step_in:<blob>` that makes weights `before:<layer>:<i>` to `after:<layer>:<i>`.
+            on `step_in:<blob>` that turns weights `before:<layer>:<i>` into `after:<layer>:<i>`.
 
     Attributes:
         inputs, blobs, top_diffs, gradients, step_inputs, before, after: Those arrays.
 
     Raises:
-        FileError, WeightsError: The file is missing or no such npz.
+        FileError, WeightsError: The file is missing or is not such an npz.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -360,7 +360,7 @@ class Recording(Engine):
         """Returns the recorded blobs; they were made from the recorded inputs.
 
         Raises:
-            UsageError: The inputs are others than the recorded ones.
+            UsageError: The inputs differ from the recorded ones.
         """
         for name, array in self.inputs.items():
             if name in inputs and not np.array_equal(inputs[name], array):
@@ -373,7 +373,7 @@ class Recording(Engine):
 def _tops_by_layer(net: Net, known: set[str]) -> dict[str, list[str]]:
     """Returns {layer of OpenCV: names of the values it makes}.
 
-    OpenCV calls some layers after their tops, and the second layer of a name `<name>_1`.
+    OpenCV names some layers after their tops, and calls a second layer of the same name `<name>_1`.
     """
     nodes = net.plan.graph.nodes
     tops: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""`convert --fold`: a folded net in files, after it was run against the unfolded one."""
+"""`convert --fold`: writes a folded net after running it against the unfolded one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FoldedFiles:
     worst: BlobComparison | None
 
     def lines(self) -> list[str]:
-        """Returns what is to be said about it."""
+        """Returns the report."""
         folded = self.folded
         lines = [f"{len(folded.folded)} layers folded, {len(folded.kept)} BatchNorms left"]
         if folded.left_out:
@@ -59,15 +59,19 @@ def convert_folded(
         source: Weights of any form.
         target: See `convert_weights`.
         model: Prototxt of the net.
-        prototxt: The folded net's.
-        **choices: Of `Choices`.
+        prototxt: Where to write the folded net.
+        **choices: Fields of `Choices`.
 
     Raises:
         UsageError: `model` or `prototxt` is missing.
         FileError, WeightsError, ConversionError: See `convert_weights`; or the folded net computes something else.
     """
     if model is None or (prototxt is None and not os.fspath(target).lower().endswith(".onnx")):
-        raise UsageError("folding reads a net and writes one", code="convert.fold", expected="--model and --prototxt")
+        raise UsageError(
+            "folding needs a net to read and a place to write the folded one",
+            code="convert.fold",
+            expected="--model and --prototxt",
+        )
     names = Names(model)
     assert names.file is not None
     blobs = read_bundle(source, names).blobs
@@ -82,17 +86,17 @@ def convert_folded(
 def check_folded(net: caffe_pb2.NetParameter, blobs: Blobs, folded: Folded) -> BlobComparison | None:
     """Runs a folded net against the unfolded one and returns the blob that differs most.
 
-    Rows of DetectionOutput do not count: a score at its threshold may fall to either side.
+    Rows of DetectionOutput do not count: a score close to the threshold may fall on either side of it.
 
     Raises:
-        ConversionError: A layer has no weights, or a blob differs by more than is promised of a whole net.
+        ConversionError: A layer has no weights, or a blob differs by more than is promised for a whole net.
     """
     ours, theirs = _engine(net, blobs), _engine(folded.param, folded.blobs)
     rng = np.random.default_rng(SEED)
     shapes = {name: ours.net.blob_shapes[name] for name in ours.net.input_names}
     inputs = {name: rng.uniform(-120, 130, shape).astype(np.float32) for name, shape in shapes.items()}
     expected = ours.run(inputs)
-    # What an in-place layer overwrites is another value where the layers before it are gone.
+    # A value that an in-place layer overwrites is not the same value once the layers before it are folded away.
     found = {key: value for key, value in theirs.run(inputs).items() if "@" not in key}
     comparison = compare_blobs(ours.net, ours, expected, theirs, found)
     entries = [blob for blob in comparison.blobs if blob.layer_type != "DetectionOutput"]
@@ -114,7 +118,7 @@ def _error(blob: BlobComparison) -> float:
 
 
 def _engine(param: caffe_pb2.NetParameter, blobs: Blobs) -> PyTorchEngine:
-    """Returns a net with its weights, without what it would write: nothing but blobs is wanted of it."""
+    """Returns an engine for a net with its weights that writes no files: only its blobs are wanted."""
     quiet = caffe_pb2.NetParameter()
     quiet.CopyFrom(param)
     del quiet.layer[:]

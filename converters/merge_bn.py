@@ -1,8 +1,8 @@
 """Folding BatchNorm, Scale and Bias into the convolution or inner product before them, for deployment.
 
 y = scale * (W x + b - mean) / sqrt(variance + eps) + shift is one convolution. Sums are in float64, so results differ
-from the unfolded net by float32 rounding alone. What follows no convolution (pre-activation) stays as it is, and so
-does what shares weights or has other readers.
+from the unfolded net by float32 rounding alone. Layers that do not follow a convolution (pre-activation) stay as they
+are, and so do those that share weights or whose bottom has other readers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Folded:
         blobs: Its weights by layer.
         folded: Names of the layers that are gone.
         kept: BatchNorms that are still there.
-        left_out: Layers with weights that are none of the TEST net's.
+        left_out: Layers with weights that are not in the TEST net.
     """
 
     param: caffe_pb2.NetParameter
@@ -51,7 +51,7 @@ def merge_bn(net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[np.ndarra
         blobs: Its weights by layer.
 
     Raises:
-        NetError, LayerError: The net is not sound.
+        NetError, LayerError: The net is not valid.
         ConversionError: Weights of a layer that is folded are missing, or do not fit.
     """
     net = upgrade_net(net)
@@ -81,12 +81,12 @@ def merge_bn(net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[np.ndarra
 
 
 class _Folding:
-    """The layers of a net on their way into the ones before them.
+    """Folds the layers of a net into the ones before them.
 
     Attributes:
         blobs: Weights by layer.
         gone: Indices of the layers that were folded.
-        tops: Index of a layer that took some in -> its tops.
+        tops: Index of a layer that others were folded into -> its tops.
     """
 
     def __init__(self, plan: NetPlan, blobs: Mapping[str, Sequence[np.ndarray]]) -> None:
@@ -97,7 +97,7 @@ class _Folding:
         self._names = Counter(node.name for node in plan.graph.nodes)
 
     def fill(self, index: int) -> None:
-        """Folds into a layer all that follows it, if it is one that takes something in."""
+        """Folds into a layer what follows it, if it is of a type that others can be folded into."""
         node, layer = self.plan.graph.nodes[index], self.plan.layers[index]
         if not layer.settings or not self._is_free(node):
             return
@@ -119,9 +119,9 @@ class _Folding:
             blob = follower.tops[0]
 
     def _is_free(self, node: Node) -> bool:
-        """Whether a layer's one top is not a loss, and its weights are its own: found by its name, shared with nobody.
+        """Whether a layer has one top that is not a loss, and weights of its own: found by its name and not shared.
 
-        A top with several readers is read by a Split alone, and so ends a fold by itself.
+        A top with several readers is read by a Split alone, which ends the folding by itself.
         """
         one_each = len(node.bottoms) == len(node.tops) == 1 and not any(node.loss_weights)
         return one_each and self._names[node.name] == 1 and not any(spec.name for spec in node.param.param)
@@ -133,7 +133,7 @@ class _Folding:
             return None
         (bottom,) = self.plan.bottom_shapes(index)
         if layer.affine(bottom, [np.zeros(spec.shape) for spec in layer.blobs]) is None:
-            return None  # whatever its weights, which it may do without
+            return None  # whatever its weights are; it may have none
         return layer.affine(bottom, self._arrays(layer))
 
     def _arrays(self, layer: Layer) -> list[np.ndarray]:

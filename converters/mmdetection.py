@@ -2,10 +2,10 @@
 
 Backbone layers have PyTorch's names there already (`backbone.layer3.0.conv1`); a BatchNorm's Scale is `<name>_scale`.
 The head's k-th pair of convolutions, `bbox_head.reg_convs.k.0` and `cls_convs.k.0` with their BatchNorms at `.1`, are
-`<source>_mbox_loc` and `<source>_mbox_conf`. Boxes are coded and classes and priors ordered alike on both sides, so the
-heads answer alike; mmdetection of that time rounds its priors to whole pixels, centres them half a pixel earlier and
-counts a box's last pixel, so decoded boxes may differ by about a pixel. The checkpoint takes RGB: the input channels of
-conv1 are swapped.
+`<source>_mbox_loc` and `<source>_mbox_conf`. Boxes are encoded and classes and priors are ordered in the same way on
+both sides, so the heads give the same values; mmdetection of that time rounds its priors to whole pixels, centres them
+half a pixel earlier and includes a box's last pixel in its size, so decoded boxes may differ by about a pixel. The
+checkpoint's net takes RGB: the input channels of conv1 are swapped.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def convert_mmdetection(
 
     Raises:
         FileError, WeightsError: The checkpoint is missing or damaged.
-        ConversionError: A layer finds no weights of its shape, or weights find no layer.
+        ConversionError: A layer has no weights of its shape, or weights have no layer.
     """
     state = {key.removeprefix("module."): array for key, array in read_state_dict(checkpoint).items()}
     plan = plan_net(model, caffe_pb2.TEST)
@@ -59,7 +59,7 @@ def convert_mmdetection(
     blobs[first][0] = np.ascontiguousarray(blobs[first][0][:, ::-1])
     if rest := [key for key in state if key not in used and not key.endswith(_IGNORED)]:
         raise ConversionError(
-            "weights of the checkpoint that the net has no layer for",
+            "the checkpoint has weights that no layer of the net takes",
             code="mmdetection.rest",
             found=", ".join(rest[:4]),
         )
@@ -104,5 +104,10 @@ def _check(layer: str, kind: str, arrays: list[np.ndarray], shapes: list[tuple[i
     found = [array.shape for array in arrays]
     if found != shapes:
         raise ConversionError(
-            "shapes do not fit", code="mmdetection.shape", layer=layer, layer_type=kind, expected=shapes, found=found
+            "the shapes of its weights do not fit",
+            code="mmdetection.shape",
+            layer=layer,
+            layer_type=kind,
+            expected=shapes,
+            found=found,
         )

@@ -1,7 +1,7 @@
 """From a Caffe net to ONNX: standard operators only, Caffe's blob names kept, the batch size left open.
 
 Each layer writes itself (`Layer.onnx`); this module names values, stores weights and puts the model together. Files
-stay within what deployment engines compute alike; docs/deployment.md shows which engine takes which form.
+use only what deployment engines compute alike; docs/deployment.md shows which engine takes which form.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ OPSET = 17  # what engines of 2022 and later read
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 BATCH = "batch"
 COLUMNS = "image, label, score, xmin, ymin, xmax, ymax"
-# By form; docs/deployment.md has the measurements. "" is a net that is no detector.
+# By form; docs/deployment.md has the measurements. "" is a net that is not a detector.
 RUNS_IN = {
     "": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N",
     "decoded": "onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with --batch N",
     "fixed": "onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with --batch N; meant for TensorRT too",
     "boxes": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; meant for engines without suppression",
-    "raw": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; you decode with the priors beside it",
+    "raw": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; you decode, with the priors file beside it",
 }
 
 
@@ -46,8 +46,8 @@ RUNS_IN = {
 class PictureInput:
     """An input that is a picture, uint8 (N, height, width, channels) of any size, instead of the prepared blob.
 
-    The picture is resized as bytes, as SSD does, then comes mean and scale. Resized bytes differ from OpenCV's by 1
-    at most, since OpenCV counts in fixed point.
+    The picture is resized as bytes, as in SSD; then mean and scale are applied. Resized bytes differ from OpenCV's by 1
+    at most, since OpenCV computes in fixed point.
 
     Attributes:
         preparation: Mean, scale and the net's order of channels.
@@ -75,7 +75,7 @@ class PictureInput:
 
 @dataclass
 class GraphCollector:
-    """Collects operators, constants and shapes; what a layer sees as `OnnxGraph`."""
+    """Collects operators, constants and shapes; layers see it as `OnnxGraph`."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
@@ -151,27 +151,27 @@ def export_onnx(
 ) -> onnx.ModelProto:
     """Returns the net as an ONNX model.
 
-    Values carry the names of Caffe's blobs; where a blob is written several times, the last value has the name and
-    earlier ones are `<blob>@<layer>`, as are all that is written to an input (`onnx_names`). What is computed from
-    constants is a constant, and copies (Split) go by the name of what they copy.
+    Values carry the names of Caffe's blobs. Where a blob is written several times, the last value has the name and
+    earlier ones are `<blob>@<layer>`, as are all values written to an input (`onnx_names`). Values computed from
+    constants are constants, and copies (Split) have the name of what they copy.
 
     Args:
         net: A TEST net with its weights.
         outputs: Blobs to return; the net's own outputs by default. Layers that none of them needs are left out.
         all_blobs: Return every value that the outputs depend on (`value_keys`), for comparing engines; constants are
-            then left as they are computed.
+            then not computed in advance.
         heads: What a detector ends in: "decoded" rows as Caffe writes them; "fixed", the same in a number of rows that
             does not depend on the pictures (`DetectionOutput.onnx_fixed`); "boxes", decoded boxes `<top>_boxes` and
             scores `<top>_scores` before suppression; "raw", what DetectionOutput reads. For a net without
-            DetectionOutput "decoded" are its outputs.
+            DetectionOutput, "decoded" means its outputs.
         opset: Version of the standard operators, one of OPSETS.
-        batch: The batch size, to which the net is reshaped; left out, the first axis of the inputs is open, but for
+        batch: The batch size, to which the net is reshaped; None leaves the first axis of the inputs open, except in
             a net that is bound to its batch size (`NetPlan.fixed_batch`).
         picture: Take pictures and prepare them in the graph.
 
     Raises:
-        ConversionError: A layer has no exact ONNX form, `outputs` names no blob, or the net has no output or no
-            DetectionOutput.
+        ConversionError: A layer has no exact ONNX form, `outputs` names a blob that does not exist, the net has no
+            output, or `heads` needs a DetectionOutput and the net has none.
     """
     if heads != "decoded":
         cut = raw_heads(net)
@@ -202,7 +202,9 @@ def export_onnx(
                 values[blob], graph.shapes[names[blob]] = names[blob], shape
             continue
         if cut := [names[blob] for blob in node.bottoms if blob in halves]:
-            raise ConversionError(f'its bottom "{cut[0]}" is not in this form', code="onnx.heads", layer=node.name)
+            raise ConversionError(
+                f'its bottom "{cut[0]}" does not exist in this form', code="onnx.heads", layer=node.name
+            )
         results = _export_layer(graph, module, [values[blob] for blob in node.bottoms], heads)
         if isinstance(module.layer, DetectionOutput) and heads == "boxes":
             halves[node.tops[0]] = _boxes_and_scores(graph, module.layer, results, names[node.tops[0]])
@@ -228,7 +230,7 @@ def export_onnx(
 def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list[str]]:
     """Returns, for layers by index, the names of the values that they write (`NetPlan.written`).
 
-    The value that a blob finally has carries the blob's name; what is overwritten later is `<blob>@<layer>`.
+    A blob's final value carries the blob's name; values that are overwritten later are `<blob>@<layer>`.
 
     Args:
         net: The net.
@@ -242,7 +244,7 @@ def value_keys(net: Net, indices: Iterable[int] | None = None) -> dict[int, list
 def onnx_names(net: Net, indices: Iterable[int] | None = None) -> dict[str, str]:
     """Returns, for the names that `value_keys` gives, those in the ONNX file; each is written once there.
 
-    They differ where layers work in place on an input: in the file it is the input that carries the blob's name.
+    They differ where layers work in place on an input: in the file, the input carries the blob's name.
     """
     graph, keys = net.plan.graph, value_keys(net, indices)
     last = {blob: i for i in keys for blob in net.plan.written(i)}
@@ -252,7 +254,7 @@ def onnx_names(net: Net, indices: Iterable[int] | None = None) -> dict[str, str]
 
 
 def _value_names(net: Net, indices: Iterable[int], is_plain: Callable[[int, int], bool]) -> dict[int, list[str]]:
-    """Returns names for the values that layers write; where `is_plain` of layer and blob, the blob's alone."""
+    """Returns names for the values that layers write: the blob's name alone where `is_plain(layer index, blob)`."""
     seen: Counter[str] = Counter()
     names: dict[int, list[str]] = {}
     for i in indices:
@@ -262,7 +264,7 @@ def _value_names(net: Net, indices: Iterable[int], is_plain: Callable[[int, int]
             if not is_plain(i, blob):
                 name += f"@{net.plan.graph.nodes[i].name}"
                 seen[name] += 1
-                name += f"%{seen[name]}" if seen[name] > 1 else ""  # layers may have one name
+                name += f"%{seen[name]}" if seen[name] > 1 else ""  # several layers may have the same name
             names[i].append(name)
     return names
 
@@ -278,16 +280,16 @@ def save_onnx(
 ) -> onnx.ModelProto:
     """Writes the net as an ONNX file, checked by onnx.checker with full inference of shapes.
 
-    An output that depends on no input, such as the priors among raw heads, is no output of the file: many engines
-    refuse that. It goes into `<path without .onnx>.priors.safetensors` under its blob's name.
+    An output that does not depend on any input, such as the priors among raw heads, is not an output of the file, since
+    many engines refuse that. It goes into `<path without .onnx>.priors.safetensors` under its blob's name.
 
     Args:
         net: A TEST net with its weights.
         path: File to write; atomic.
         metadata: Further facts to keep in the file.
-        weights: Arrays to keep under their names though the graph may not use them.
+        weights: Arrays to keep under their names even if the graph does not use them.
         half: Store weights as float16, widened by Cast operators; the arithmetic stays float32.
-        **options: Of `export_onnx`.
+        **options: Options of `export_onnx`.
 
     Returns:
         The model as written.
@@ -378,7 +380,9 @@ def raw_heads(net: Net) -> list[str]:
     ends = [node for node in graph.nodes if node.type == "DetectionOutput"]
     if not ends:
         raise ConversionError(
-            "the net has no DetectionOutput, whose form `heads` is", code="onnx.heads", hint="leave out --heads"
+            "the net has no DetectionOutput, whose form `heads` would choose",
+            code="onnx.heads",
+            hint="leave out --heads",
         )
     cut = {blob for node in ends for blob in node.tops}
     blobs = [blob for node in ends for blob in node.bottoms] + [blob for blob in graph.outputs if blob not in cut]
@@ -443,7 +447,7 @@ def _named(graph: GraphCollector, result: str, name: str, values: dict[int, str]
 
 
 def _reshaped(graph: GraphCollector, value: str, shape: Shape, name: str) -> str:
-    """Adds a blob's values under the shape of another one that is the same memory."""
+    """Adds a blob's values under the shape of another one that shares its memory."""
     dims = graph.constant(np.array([-1, *shape[1:]], np.int64), "shape")
     graph.nodes.append(helper.make_node("Reshape", [value, dims], [name], name=f"{name}/Reshape"))
     graph.shapes[name] = shape

@@ -1,7 +1,7 @@
 """From ONNX to a Caffe net, for graphs of operators that Caffe has; anything inexact is refused with its reason.
 
-Blobs keep the names of the ONNX values, so both nets can be compared value by value. Chains of integers that compute
-shapes are worked out beforehand, with the input shapes of the file (an open batch counts as 1 and stays open).
+Blobs keep the names of the ONNX values, so both nets can be compared value by value. Integers from which
+shapes are computed are evaluated in advance, with the file's input shapes (an open batch counts as 1 and stays open).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def import_onnx(path: str | os.PathLike[str]) -> NetBuilder:
     """Returns the net of an ONNX file.
 
     Args:
-        path: The file; weights inside it.
+        path: The file, with its weights inside.
 
     Raises:
         FileError, WeightsError: The file is missing or damaged.
@@ -33,7 +33,7 @@ def import_onnx(path: str | os.PathLike[str]) -> NetBuilder:
     name = os.fspath(path)
     try:
         model = onnx.load_model(name, load_external_data=False)
-        for value in model.graph.output:  # some exporters leave their shapes out, which the checker minds
+        for value in model.graph.output:  # some exporters leave out its shape, which the checker rejects
             value.type.tensor_type.shape.SetInParent()
         onnx.checker.check_model(model)
     except OSError as error:
@@ -41,7 +41,7 @@ def import_onnx(path: str | os.PathLike[str]) -> NetBuilder:
     except (DecodeError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "not an ONNX model"
         raise WeightsError(f"{name}: damaged ONNX file: {reason}", code="weights.damaged") from error
-    if any(isinstance(text, bytes) for text in _names(model.graph)):  # protobuf leaves what it cannot decode
+    if any(isinstance(text, bytes) for text in _names(model.graph)):  # protobuf returns bytes where it cannot decode
         raise WeightsError(f"{name}: damaged ONNX file: a name that is not UTF-8", code="weights.damaged")
     return _convert(model, name)
 
@@ -71,14 +71,16 @@ def _convert(model: onnx.ModelProto, path: str) -> NetBuilder:
         if not node.fold():
             values.blobs.update(zip(node.outputs, _add_layers(node), strict=False))
     if missing := sorted(values.outputs - values.blobs.keys()):
-        raise ConversionError(f'output "{missing[0]}" depends on no input', code="import.output", found="a constant")
+        raise ConversionError(
+            f'output "{missing[0]}" does not depend on any input', code="import.output", found="a constant"
+        )
     for name in graph.output:
         values.net.made(values.blobs[name.name])
     return values.net
 
 
 def _check_operators(values: OnnxValues, graph: onnx.GraphProto) -> None:
-    """Refuses a graph with an operator that has no layer for that reason, whatever else is wrong before it."""
+    """Refuses a graph with an operator that has no layer, and gives that as the reason whatever else is wrong."""
     for proto in graph.node:
         if proto.domain not in ("", "ai.onnx") or proto.op_type not in HANDLERS.keys() | EVALUATED:
             raise OnnxNode(values, proto).refuse("Caffe has no layer for this operator")
@@ -104,7 +106,7 @@ def _input_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     shape = [dim.dim_value or (1 if i == 0 else 0) for i, dim in enumerate(dims)]
     if not shape or not all(shape) or value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         raise ConversionError(
-            f'input "{value.name}" has no fixed shape of floats',
+            f'input "{value.name}" is not a float tensor of fixed shape',
             code="import.shape",
             expected="numbers for all axes but the batch",
             found=[dim.dim_value or dim.dim_param or "?" for dim in dims],

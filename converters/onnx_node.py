@@ -15,7 +15,7 @@ from pyscratchdet.converters.weights import onnx_array
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.files import check_unpacked
 
-# What may be computed beforehand from constants alone.
+# Operators that may be computed in advance from constants alone.
 FOLDABLE = {"Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reciprocal", "Reshape"}
 FOLDABLE |= {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where", "ConstantOfShape", "Expand", "Range"}
 
@@ -28,12 +28,12 @@ class OnnxValues:
     """The values of a graph that is being converted.
 
     Attributes:
-        net: The net in the making.
+        net: The net that is being built.
         path: The file.
         stored: Its size in bytes.
         opset: Version of the standard operators.
         outputs: Names of the graph's outputs.
-        constants: Values known beforehand.
+        constants: Values known in advance.
         blobs: ONNX value -> our blob.
     """
 
@@ -47,7 +47,7 @@ class OnnxValues:
     _made: int = 0  # bytes of constants that the file does not hold
 
     def check_size(self, num_bytes: int) -> None:
-        """Counts what is about to be made beside what was made, and refuses what is out of proportion to the file.
+        """Adds to the bytes made so far, and refuses a sum that is out of proportion to the file.
 
         Raises:
             FileError: See `check_unpacked`.
@@ -80,7 +80,7 @@ class OnnxNode:
         if name in self.graph.constants:
             raise self.refuse(f'"{name}" is a constant where Caffe needs a blob')
         if name not in self.graph.blobs:
-            raise self.refuse(f'"{name}" is computed by nothing before it')
+            raise self.refuse(f'"{name}" is not computed by any node before it')
         return self.graph.blobs[name]
 
     def rank(self) -> int:
@@ -88,7 +88,7 @@ class OnnxNode:
         return len(self.net.shapes[self.blob()])
 
     def is_constant(self, index: int) -> bool:
-        """Whether an input is known beforehand."""
+        """Whether an input is known in advance."""
         return index < len(self.inputs) and self.inputs[index] in self.graph.constants
 
     def weight(self, index: int) -> np.ndarray:
@@ -114,13 +114,13 @@ class OnnxNode:
         return self.attributes.get(name, default)
 
     def number(self, index: int) -> float:
-        """The constant at an input, of one entry."""
+        """The constant at an input that holds one number."""
         if self.weight(index).size != 1:
             raise self.refuse(f"input {index} of shape {self.weight(index).shape} where one number is expected")
         return float(self.floats(index).ravel()[0])
 
     def text(self, name: str, default: str) -> str:
-        """An attribute that is a word."""
+        """An attribute that is text."""
         value = self.get(name, default)
         return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -157,7 +157,7 @@ class OnnxNode:
     # --- constants ---
 
     def fold(self) -> bool:
-        """Works the node out beforehand if it depends on constants and shapes alone; True when it did."""
+        """Computes the node in advance if it depends on constants and shapes alone; returns whether it did."""
         constants, kind = self.graph.constants, self.node.op_type
         if kind == "Constant":
             value = next((v for v in self.attributes.values()), None)
@@ -174,13 +174,13 @@ class OnnxNode:
         try:
             size = self._folded_size([constants[name] for name in given])
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # constants of any shape and type
-            raise self.refuse(f"its constants cannot be worked out: {error}") from error
+            raise self.refuse(f"its constants cannot be computed: {error}") from error
         self.graph.check_size(size)
         constants[self.name] = self._evaluate(given)
         return True
 
     def _folded_size(self, inputs: list[np.ndarray]) -> int:
-        """Returns an upper bound of the bytes that a node of constants makes, before it makes them."""
+        """Returns an upper bound on the size in bytes of a constant node's result, before it is computed."""
         first, last, kind = inputs[0], inputs[-1], self.node.op_type
         itemsize = max(array.itemsize for array in inputs)
         if kind == "Concat":
@@ -212,5 +212,5 @@ class OnnxNode:
             with np.errstate(all="ignore"):
                 results: Any = ReferenceEvaluator(model).run(None, feed)
                 return np.asarray(results[0])
-        except Exception as error:  # the evaluator answers bad shapes and values with all kinds
-            raise self.refuse(f"its constants cannot be worked out: {error}") from error
+        except Exception as error:  # the evaluator raises all kinds of exceptions for bad shapes and values
+            raise self.refuse(f"its constants cannot be computed: {error}") from error

@@ -137,7 +137,7 @@ def _pool(method: str) -> Callable[[OnnxNode], str]:
 
 
 def _rounds_up(n: OnnxNode) -> bool:
-    """Whether a last window of a pooling does not fit."""
+    """Whether the last window of a pooling does not fit in full."""
     pads, kernel, stride = n.pads(), n.pair("kernel_shape"), n.pair("strides")
     return any((n.net.shapes[n.blob()][i + 2] + sum(pads[i::2]) - kernel[i]) % stride[i] for i in (0, 1))
 
@@ -145,7 +145,7 @@ def _rounds_up(n: OnnxNode) -> bool:
 def _reduce_mean(n: OnnxNode) -> str:
     axes = n.optional(1, "axes")
     if n.rank() != 4 or axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise n.refuse(f"a mean over axes {axes}; only that over height and width has a layer")
+        raise n.refuse(f"a mean over axes {axes}; only a mean over height and width has a layer")
     keep = bool(n.get("keepdims", 1))
     top = n.net.global_pool(n.name if keep else f"{n.name}_mean", n.blob(), "AVE")
     return top if keep else n.net.add("Flatten", n.name, [top])[0]
@@ -175,10 +175,10 @@ def _resize(n: OnnxNode) -> str:
         size = [shape[2] * height, shape[3] * width]
         return n.net.enlarge_bilinear(n.name, n.blob(), (size[0], size[1]), align_corners=False)
     if n.text("mode", "nearest") != "nearest":
-        raise n.refuse(f"mode {n.text('mode', '')} with {place} coordinates, which no layer gives")
+        raise n.refuse(f"mode {n.text('mode', '')} with {place} coordinates, which no layer computes")
     rounding = n.text("nearest_mode", "round_prefer_floor") if is_newer else "floor"
     if not (halves and rounding.startswith("round_prefer")) and (place, rounding) != ("asymmetric", "floor"):
-        raise n.refuse(f"{place} coordinates with {rounding}, which do not repeat each pixel alike")
+        raise n.refuse(f"{place} coordinates with {rounding}, which do not repeat each pixel equally often")
     return n.net.enlarge(n.name, n.blob(), (height, width))
 
 
@@ -202,7 +202,7 @@ def _div(n: OnnxNode) -> str:
     divisor = n.floats(1)
     inverse = np.float32(1) / divisor
     if not np.array_equal(inverse * divisor, np.ones_like(divisor)) or np.any(np.frexp(divisor)[0] != 0.5):
-        raise n.refuse("a division by a number that is not a power of two; a product does not give it exactly")
+        raise n.refuse("a division by a number that is not a power of two; multiplying does not give it exactly")
     return n.net.constant(n.name, "Mul", n.blob(), inverse)
 
 
@@ -229,7 +229,7 @@ def _flatten(n: OnnxNode) -> str:
 def _reshape(n: OnnxNode) -> str:
     shape = n.optional(1, "shape") or []
     if n.get("allowzero", 0) and 0 in shape:
-        raise n.refuse("an axis of no entries")
+        raise n.refuse("an axis without entries")
     return n.net.reshape(n.name, n.blob(), shape)
 
 

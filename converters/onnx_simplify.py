@@ -1,4 +1,4 @@
-"""A plainer ONNX graph: no copies, and what depends on constants alone is computed once, by onnx's own reference."""
+"""A simpler ONNX graph: no copies, and what depends on constants alone is computed by onnx's own reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-# A result may be this many bytes larger than what it is made of; beyond, the operator is the smaller file.
+# A result may be this many bytes larger than its inputs; beyond that, keeping the operator gives the smaller file.
 _GROWTH = 1 << 16
 
 
@@ -20,8 +20,8 @@ def simplify(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPr
     The shapes of values that do not depend on the batch size count as constants too.
 
     Args:
-        model: A sound model; it stays as it is.
-        keep: Values that stay results of operators.
+        model: A valid model; it is not changed.
+        keep: Values that must stay results of operators.
 
     Returns:
         A new model, with the shapes of its values.
@@ -65,7 +65,7 @@ def _evaluate(
     shapes: Mapping[str, np.ndarray],
     opsets: Collection[onnx.OperatorSetIdProto],
 ) -> dict[str, np.ndarray]:
-    """Returns the outputs of an operator by name; nothing where they are not constant, or too large to be stored."""
+    """Returns the outputs of an operator by name; nothing where they are not constant or are too large to store."""
     if node.op_type == "Shape" and node.input[0] in shapes:
         return {node.output[0]: shapes[node.input[0]]}
     names = [name for name in node.input if name]
@@ -77,7 +77,7 @@ def _evaluate(
     ]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     alone = helper.make_model(helper.make_graph([node], "constant", values, outputs), opset_imports=list(opsets))
-    with np.errstate(all="ignore"):  # a scale factor of 0 has an inverse, which nothing reads
+    with np.errstate(all="ignore"):  # a scale factor of 0 has an infinite inverse, which nothing reads
         results = ReferenceEvaluator(alone).run(None, {name: constants[name] for name in names})
     found = {value.name: np.asarray(result) for value, result in zip(outputs, results, strict=True)}
     growth = sum(array.nbytes for array in found.values()) - sum(constants[name].nbytes for name in names)
@@ -92,7 +92,7 @@ def _known_shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def replace(field: Any, content: Iterable[Any]) -> None:
-    """Gives a repeated field of a protobuf message other elements, some of them its own."""
+    """Replaces the elements of a repeated protobuf field; some of the new ones may be its own."""
     copies = [type(item).FromString(item.SerializeToString()) for item in content]
     del field[:]
     field.extend(copies)

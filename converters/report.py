@@ -16,7 +16,7 @@ FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 
 
 def print_table(comparison: Comparison, console: Console, *, everything: bool = False) -> None:
-    """Prints the verdict and a row per blob: the worst ten and all that part, or every blob."""
+    """Prints the verdict and a row per blob: the ten worst and all that differ, or every blob."""
     if comparison.failure:
         console.print(comparison.verdict(), highlight=False, style="bold yellow")
         return
@@ -29,7 +29,7 @@ def print_table(comparison: Comparison, console: Console, *, everything: bool = 
     table.add_column("", overflow="fold")
     for blob in comparison.blobs if everything else _worth_showing(comparison.blobs):
         style = "" if blob.agrees else "bold red"
-        state = "PARTS" if not blob.agrees else "ok"
+        state = "DIFFERS" if not blob.agrees else "ok"
         table.add_row(*_cells(blob), f"{state} {blob.note}".rstrip(), style=style)
     console.print(table)
     hidden = 0 if everything else len(comparison.blobs) - len(_worth_showing(comparison.blobs))
@@ -41,7 +41,7 @@ def print_table(comparison: Comparison, console: Console, *, everything: bool = 
 
 
 def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[tuple[str, str]]) -> str:
-    """Returns a page with a section per comparison, those that part first: its first line says whether and where.
+    """Returns a page with a section per comparison, those that differ first; its first line says whether and where.
 
     Args:
         comparisons: What was compared.
@@ -55,7 +55,7 @@ def html_report(comparisons: Sequence[Comparison], title: str, facts: Sequence[t
         title=title,
         facts=facts,
         comparisons=ordered,
-        verdict="agree" if all_agree(ordered) else "part",
+        verdict="agree" if all_agree(ordered) else "differ",
         plot_of=DriftPlot,
         cells=_cells,
     )
@@ -99,14 +99,14 @@ class PlotDot:
 
 
 class DriftPlot:
-    """Where things lie in the plot of a comparison: relative L2 error of each blob, on a logarithmic scale.
+    """The geometry of a comparison's plot: the relative L2 error of each blob, on a logarithmic scale.
 
     Attributes:
         width, height, left, right: Of the plot and its grid.
         grid: (power of ten, y) per line.
-        allowed: (start, end, y) of what each blob may differ.
-        dots: Errors from the net's inputs on ("drift") and of a layer alone ("own").
-        culprit: The dot of the blob that parts first, if one does.
+        allowed: (start, end, y) of the largest error that each blob may have.
+        dots: Errors since the net's inputs ("drift") and of a layer alone ("own").
+        culprit: The dot of the first blob that differs, if one does.
         has_own: Whether any blob has an error of its layer alone.
     """
 

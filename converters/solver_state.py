@@ -1,8 +1,9 @@
-"""Solver states to and from the state of `pyscratchdet.solver.optimizers`, which are torch optimisers.
+"""Converts solver states to and from the state of `pyscratchdet.solver.optimizers`, which are torch optimisers.
 
 The .pt file holds {"solver": iteration and the like, "optimizer": {"state": {index: {"history0": ...}}}, "names"}: the
 `state` of `CaffeOptimizer.state_dict()`, parameters in Caffe's order. The learning rate is inside Caffe's history
-(h = momentum * h + rate * g), while torch.optim.SGD keeps it outside: divide by the rate of each blob for that one.
+(h = momentum * h + rate * g), while torch.optim.SGD keeps it outside: to use the state there, divide it by the rate of
+each blob.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def state_to_torch(
     number = len(learnable)
     if not number or len(state.histories) % number or not state.histories:
         raise ConversionError(
-            "the state has not as many histories as the net learnable blobs",
+            "the state's number of histories does not fit the net's learnable blobs",
             code="state.count",
             expected=f"a multiple of {number}",
             found=len(state.histories),

@@ -1,8 +1,8 @@
 """From a PyTorch module to a Caffe net through torch.export, refusing what Caffe cannot express exactly.
 
 Layers are named after the modules that hold their weights (`layer1.0.conv1`, `features.3`), a BatchNorm's Scale
-`<name>_scale`; others after their operator. Statistics of BatchNorm are converted for inference and go on well in
-training (pyscratchdet.converters.build.SCALE_FACTOR).
+`<name>_scale`; others after their operator. Statistics of BatchNorm are converted for inference, and training can
+continue from them (pyscratchdet.converters.build.SCALE_FACTOR).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "ne
     Args:
         module: Takes one tensor and returns one tensor or several.
         shape: Shape of the input, batch size included; the batch stays open, height and width do not.
-        name: Of the net.
+        name: The net's name.
 
     Raises:
         ConversionError: torch.export cannot follow the module, or an operation has no exact Caffe layer.
@@ -43,12 +43,12 @@ def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "ne
 
 
 def torchvision_model(name: str, weights: str | None = None, **options: Any) -> torch.nn.Module:
-    """Returns a torchvision model with the weights of a state_dict file or random ones; never uses the network.
+    """Returns a torchvision model with the weights of a state_dict file or random ones; downloads nothing.
 
     Args:
         name: Such as `vgg16_bn`, `resnet101`.
         weights: .pt or .pth with a state_dict; read without running code.
-        **options: Of the model, such as `num_classes`.
+        **options: Options of the model, such as `num_classes`.
 
     Raises:
         UsageError: There is no such model.
@@ -63,12 +63,12 @@ def torchvision_model(name: str, weights: str | None = None, **options: Any) -> 
         )
     if name in models.list_models(module=models.detection):
         raise ConversionError(
-            f"torchvision's {name} chooses its boxes in Python code, which has no layers",
+            f"torchvision's {name} chooses its boxes in Python code, which no layer can express",
             code="import.detector",
             hint="pyscratchdet generate --list shows SSD nets; classifiers become their backbones with --model",
         )
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
-        options = {"weights_backbone": None, **options}  # whose default is fetched from the network
+        options = {"weights_backbone": None, **options}  # whose default would be downloaded
     model = models.get_model(name, weights=None, **options)
     if weights is not None:
         from pyscratchdet.converters.weights import read_state_dict
@@ -131,9 +131,9 @@ class _TorchGraph:
             self.views.add(result)
 
     def _overwrite(self, call: _Call, before: str, after: str) -> None:
-        """What PyTorch changes in place has its new value under all its names."""
+        """Gives a tensor that PyTorch changed in place its new value under all its names."""
         if before in self.views:
-            raise call.refuse("an operation in place on a view, which changes the viewed tensor too")
+            raise call.refuse("an in-place operation on a view, which also changes the viewed tensor")
         self.blobs.update({name: after for name, blob in self.blobs.items() if blob == before})
 
 
@@ -271,7 +271,7 @@ def _adaptive(c: _Call) -> str:
 def _mean(c: _Call) -> str:
     axes = sorted(axis % len(c.shape()) for axis in c.args.get("dim") or [])
     if axes != [2, 3] or len(c.shape()) != 4:
-        raise c.refuse(f"a mean over axes {axes}; only that over height and width has a layer")
+        raise c.refuse(f"a mean over axes {axes}; only a mean over height and width has a layer")
     top = c.net.global_pool(c.name, c.input(), "AVE")
     return top if c.args.get("keepdim") else c.net.add("Flatten", f"{c.name}_flat", [top])[0]
 

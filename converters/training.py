@@ -1,8 +1,8 @@
-"""One backward pass and one solver step: what `verify --gradients` and `--step` put side by side.
+"""One backward pass and one solver step: what `verify --gradients` and `--step` compare.
 
-Gradients have pycaffe's names: `diff:<blob>` for the loss by a blob, which for a chain of in-place layers is that by
-the chain's bottom, and `pdiff:<layer>:<i>` by a weight blob. A net without losses is driven by given diffs of its
-outputs, with `force_backward`.
+Gradients have pycaffe's names: `diff:<blob>` is the gradient of the loss with respect to a blob (for a chain of
+in-place layers, to the chain's bottom), `pdiff:<layer>:<i>` that with respect to a weight blob. In a net without losses
+they start from given diffs of its outputs, with `force_backward`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import Net, copy_weights, load_net, net_blobs
 from pyscratchdet.solver import Precision, Solver, read_solver
 
-# Wider than in the test phase: the original's own gradients move by 2e-4 with its number of threads.
+# Wider than in the test phase: the original's own gradients change by 2e-4 with its number of threads.
 TOLERANCE = 1e-3
-# Sums that cancel are rounding alone, such as the gradient of a bias in front of BatchNorm: so much is allowed of the
-# largest of the layer's own.
+# Where a sum cancels, rounding is all that is left, as in the gradient of a bias in front of BatchNorm: it may be this
+# fraction of the layer's largest gradient.
 ROUNDING = 1e-5
 EPSILON = float(np.finfo(np.float32).eps)
 
@@ -49,7 +49,7 @@ class Trainee:
     seed: int
 
     def build(self, *, backward: bool = False) -> Net:
-        """Returns the net with its weights; `backward` makes one without losses go backward too."""
+        """Returns the net with its weights; `backward` makes a net without losses run backward too."""
         net = load_net(self.file, self.weights, self.phase, random=CaffeRandom(self.seed))
         if not backward or net.loss_weights:
             return net
@@ -71,7 +71,7 @@ class Trainee:
 
 
 class FastTraining(Engine):
-    """The fast mode of training, forward; shows the net's outputs only.
+    """The forward pass of training's fast mode; shows the net's outputs only.
 
     Args:
         trainee: The net.
@@ -94,7 +94,7 @@ MODES = {"fast": (Precision(is_fast=True), "cpu"), "cuda": (Precision(), "cuda")
 
 
 def gradient_comparison(trainee: Trainee, reference: Engine, inputs: Arrays) -> Comparison:
-    """Compares one backward pass of our exact runtime with the same elsewhere.
+    """Compares one backward pass of our exact runtime with the same pass elsewhere.
 
     Args:
         trainee: The net.
@@ -116,7 +116,7 @@ def gradient_comparison(trainee: Trainee, reference: Engine, inputs: Arrays) -> 
 
 
 def step_comparison(trainee: Trainee, reference: Engine, inputs: Arrays, solver: str | os.PathLike[str]) -> Comparison:
-    """Compares the first update of a solver in our exact runtime with the same elsewhere.
+    """Compares the first update of a solver in our exact runtime with the same update elsewhere.
 
     Args:
         trainee: The train net.
@@ -153,7 +153,7 @@ def _no_training(reference: Engine, what: str) -> UsageError:
 
 
 def output_diffs(net: Net, seed: int) -> dict[str, np.ndarray]:
-    """Returns noise for the outputs of a net that has no loss, to be backpropagated; nothing for one that has."""
+    """Returns noise for the outputs of a net that has no loss, to be backpropagated; nothing for a net that has one."""
     if net.loss_weights:
         return {}
     rng = np.random.default_rng(seed)
@@ -222,7 +222,7 @@ def solver_step(
     """Makes the first update of a solver and returns the weights after it.
 
     Args:
-        solver_file: Solver prototxt; the nets it names are left aside.
+        solver_file: Solver prototxt; the nets it names are ignored.
         model: The train net, its inputs given.
         weights: {layer: arrays} to start from.
         inputs: {input blob: array}.
@@ -257,14 +257,14 @@ def named_weights(weights: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarr
 
 
 def compare_gradients(net: Net, first: str, gradients: Arrays, reference: str, expected: Arrays) -> Comparison:
-    """Compares gradients in the order in which they are computed, so that the first to part is where it begins.
+    """Compares gradients in the order of their computation, so that the first to differ is where the error begins.
 
     Args:
         net: The net.
         first: Name of our engine.
-        gradients: What it has.
+        gradients: Our engine's gradients.
         reference: Name of the other engine.
-        expected: What that has.
+        expected: The other engine's gradients.
     """
     result = Comparison(net.name, first, reference, what="gradient")
     for key, layer, layer_type in _backward_order(net):
@@ -281,8 +281,8 @@ def compare_updates(
 ) -> Comparison:
     """Compares what one solver step adds to each weight blob.
 
-    The weights themselves hardly change, so that their difference would hide a wrong rate; of their change the last
-    digits are rounding, which is allowed for.
+    The weights themselves hardly change, so comparing them would hide a wrong rate. The last digits of their change are
+    rounding, which is allowed for.
 
     Args:
         net: The train net.
@@ -294,13 +294,13 @@ def compare_updates(
         expected: The other's weights after the step.
 
     Raises:
-        UsageError: The reference began with other weights.
+        UsageError: The reference started from other weights.
     """
     result = Comparison(net.name, first, reference, what="update")
     common = [key for key in expected if key in after and key in before and key in expected_before]
     for key in common:
         if not np.array_equal(before[key].ravel(), expected_before[key].ravel()):
-            raise UsageError(f"{reference} began its step with other weights", code="verify.step", found=key)
+            raise UsageError(f"{reference} started its step from other weights", code="verify.step", found=key)
     theirs = {key: expected[key].astype(np.float64) - expected_before[key] for key in common}
     for module in net.layers:
         for key in (f"{module.name}:{i}" for i in range(len(module.roles))):
@@ -321,7 +321,7 @@ def _largest(arrays: Arrays, prefix: str) -> float:
 def _entry(
     key: str, layer: str, layer_type: str, array: np.ndarray, expected: np.ndarray, slack: float
 ) -> BlobComparison:
-    """Compares one array; `slack` is the L2 norm of the rounding that is allowed besides the relative tolerance."""
+    """Compares one array; `slack` is the L2 norm of the rounding that is allowed on top of the relative tolerance."""
     tolerance = TOLERANCE + slack / (float(np.linalg.norm(expected)) or 1.0)
     entry = BlobComparison(key, layer, layer_type, tuple(expected.shape), None, None, tolerance, (layer,))
     if array.size == expected.size:

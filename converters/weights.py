@@ -1,8 +1,8 @@
 """Weights from one file form into another, without loss: caffemodel, HDF5, safetensors, pt, ONNX.
 
 Arrays keep Caffe's layout, which for convolutions and inner products is PyTorch's own. A key is `<layer>.<role>`
-(`conv1_1.weight`), the key of the net's state_dict. What a caffemodel holds besides arrays travels along as its
-skeleton, so that the way back gives the same bytes.
+(`conv1_1.weight`), the key of the net's state_dict. What a caffemodel holds besides arrays is kept as its
+skeleton, so that converting back gives the same bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Bundle:
     Attributes:
         blobs: {layer: float32 arrays in Caffe's layout}, in the net's order.
         skeleton: What a caffemodel holds besides arrays, where the weights come from one.
-        unknown: Layers that the net lacks; they are kept for the way back, and Caffe skips them.
+        unknown: Layers that the net lacks; they are kept for converting back, and Caffe skips them.
         drawn: Layers that the file lacks, where the target is a whole net; they have what their fillers drew.
     """
 
@@ -52,8 +52,8 @@ class Choices:
 
     Attributes:
         half: Store values as float16 (.safetensors, .pt, .onnx); computing stays in float32.
-        onnx: For ONNX, what `export_onnx` takes.
-        facts: For ONNX, what the file is to say about itself.
+        onnx: For ONNX, options of `export_onnx`.
+        facts: For ONNX, what the file says about itself.
     """
 
     half: bool = False
@@ -62,7 +62,7 @@ class Choices:
 
     @property
     def dtype(self) -> type[np.floating]:
-        """What values are stored as."""
+        """The type that values are stored as."""
         return np.float16 if self.half else np.float32
 
 
@@ -120,20 +120,20 @@ def convert_weights(
     model: str | os.PathLike[str] | None = None,
     **choices: Any,
 ) -> Bundle:
-    """Converts a weights file by the names' endings: .caffemodel, .h5, .safetensors, .pt/.pth, .onnx.
+    """Converts a weights file; the names' endings choose the forms: .caffemodel, .h5, .safetensors, .pt/.pth, .onnx.
 
     Args:
         source: File to read.
         target: File to write; atomic.
         model: Deploy prototxt; gives blobs their names and ONNX its graph, and is needed for a caffemodel without
             skeleton.
-        **choices: Of `Choices`.
+        **choices: Fields of `Choices`.
 
     Returns:
         What was converted.
 
     Raises:
-        FileError, WeightsError, ConversionError: A file is damaged, of an unknown form, or lacks what the target needs.
+        FileError, WeightsError, ConversionError: A file is damaged, of unknown form, or lacks what the target needs.
     """
     names = Names(model)
     _by_ending(target, _WRITERS, "written")  # before the work, not after
@@ -161,7 +161,7 @@ def write_bundle(target: str | os.PathLike[str], bundle: Bundle, names: Names, *
 
 
 def _check_half(bundle: Bundle, path: str) -> None:
-    """Refuses what float16 cannot hold, or the target's ending cannot."""
+    """Refuses values that float16 cannot hold, and targets that cannot hold float16."""
     if path.lower().endswith((".caffemodel", ".h5")):
         raise ConversionError(f"{path}: Caffe's forms hold float32 only", code="convert.half")
     largest = float(np.finfo(np.float16).max)
@@ -183,7 +183,7 @@ def _by_ending(path: str | os.PathLike[str], table: Mapping[str, Callable[..., A
         if name.endswith(ending):
             return function
     raise ConversionError(
-        f"{os.fspath(path)}: cannot be {what} by its ending", code="convert.ending", expected=", ".join(table)
+        f"{os.fspath(path)}: files with this ending cannot be {what}", code="convert.ending", expected=", ".join(table)
     )
 
 
@@ -250,27 +250,27 @@ def load_pt(path: str) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # about pickle protocols
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch's reader answers damaged bytes with all kinds
+        except Exception as error:  # torch's reader raises all kinds of exceptions for damaged bytes
             raise WeightsError(
                 f"{path}: not a file of plain weights, or damaged",
                 code="weights.damaged",
-                hint="dicts of tensors and numbers are read; code and other objects never",
+                hint="only dicts of tensors and numbers are read, never code or other objects",
             ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: no state_dict in it", code="weights.pt")
     try:
         num_values = _num_values(content, {})
     except RecursionError as error:
-        raise WeightsError(f"{path}: dicts too deep inside each other", code="weights.pt") from error
+        raise WeightsError(f"{path}: dicts are nested too deeply", code="weights.pt") from error
     check_unpacked(4 * num_values, os.path.getsize(path), path)
     return content
 
 
 def _num_values(content: Any, known: dict[int, int]) -> int:
-    """Returns how many values the tensors in dicts and lists have: one may name a stored value as many of its own.
+    """Returns how many values the tensors in dicts and lists have; a tensor may use one stored value many times.
 
     Args:
-        content: What is counted, once for each place where it is.
+        content: What is counted, once for each place where it appears.
         known: Counts by identity; filled.
     """
     import torch
@@ -279,7 +279,7 @@ def _num_values(content: Any, known: dict[int, int]) -> int:
         return content.numel()
     parts = content.values() if isinstance(content, dict) else content if isinstance(content, (list, tuple)) else ()
     if id(content) not in known:
-        known[id(content)] = 0  # of what contains itself
+        known[id(content)] = 0  # for content that contains itself
         known[id(content)] = sum(_num_values(part, known) for part in parts)
     return known[id(content)]
 
@@ -315,15 +315,15 @@ def _read_onnx(path: str, names: Names) -> Bundle:
 
 
 def onnx_array(tensor: Any, path: str) -> np.ndarray:
-    """Returns the values of an ONNX tensor that lies in the file itself.
+    """Returns the values of an ONNX tensor that is stored in the file itself.
 
     Raises:
-        WeightsError: It is damaged or lies elsewhere.
+        WeightsError: It is damaged or stored elsewhere.
     """
     from onnx import numpy_helper
 
     if tensor.data_location:  # never follow a path that a file names
-        raise WeightsError(f'{path}: "{tensor.name}" lies in another file', code="weights.external")
+        raise WeightsError(f'{path}: "{tensor.name}" is stored in another file', code="weights.external")
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -355,7 +355,7 @@ def _write_caffe(path: str, bundle: Bundle, names: Names, choices: Choices) -> N
 
 
 def _write_hdf5(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
-    """Writes all layers, those that the net lacks too: the form needs their names only."""
+    """Writes all layers, including those that the net lacks: HDF5 needs their names only."""
     structure = caffe_pb2.NetParameter()
     for node in names.plan.graph.nodes if names.plan else ():
         structure.layer.add(name=node.param.name, param=node.param.param)  # which blobs are shared
@@ -399,7 +399,7 @@ def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> No
     from pyscratchdet.runtime import Net, build_net, copy_weights
 
     if names.plan is None or names.file is None:
-        raise ConversionError("a graph in ONNX needs --model", code="convert.model")
+        raise ConversionError("writing an ONNX graph needs --model", code="convert.model")
     net: Net = build_net(names.file, caffe_pb2.TEST)
     bundle.drawn = copy_weights(net, bundle.blobs).untouched
     arrays = _flat(bundle, names)
@@ -436,7 +436,7 @@ def _flat(bundle: Bundle, names: Names) -> dict[str, np.ndarray]:
 
 
 def _structure(bundle: Bundle, names: Names) -> caffe_pb2.NetParameter:
-    """Returns the layers of a caffemodel that is written from elsewhere: the net's, and what it lacks by name."""
+    """Returns the layers of a caffemodel for weights of another form: the net's, and by name those that it lacks."""
     if names.plan is None:
         raise ConversionError(
             "these weights do not come from a caffemodel, so writing one needs --model", code="convert.model"
@@ -455,5 +455,5 @@ def _check_unique(names: list[str], path: str) -> None:
 
 def _float32(array: np.ndarray, key: str, path: str) -> np.ndarray:
     if array.dtype.kind != "f":
-        raise WeightsError(f'{path}: "{key}" holds no floats', code="weights.type", found=array.dtype)
+        raise WeightsError(f'{path}: "{key}" does not hold floats', code="weights.type", found=array.dtype)
     return array.astype(np.float32, copy=False)

@@ -171,7 +171,7 @@ def test_residual_nets_of_scratchdet_take_what_they_can_express():
     result, _ = convert_backbone(source, plan_net(deploy, caffe_pb2.TEST))
     assert result.sources["stem_1"] == "conv1"
     assert result.sources["conv4_3"] == "layer3.1.conv1"
-    assert result.left["conv4_4"] == "it has no bias for the classifier's BatchNorm or bias (layer3.1.conv2)"
+    assert result.left["conv4_4"] == "it has no bias, which the classifier's BatchNorm or bias needs (layer3.1.conv2)"
     assert result.left["Convolution2"].endswith("(layer3.0.downsample.0)")
     assert (len(result.sources), len(result.left)) == (9, 11)
     assert "BatchNorm4" in result.identities
@@ -182,7 +182,7 @@ def test_roots_own_stem_keeps_its_filler():
     source = import_module(seeded(resnet.ResNet(resnet.BasicBlock, [3, 4, 6, 3])), (1, 3, 64, 64))
     deploy = prototxt.build("scratchdet300_mmdet_coco").deploy
     result, _ = convert_backbone(source, plan_net(deploy, caffe_pb2.TEST))
-    assert result.left == {"conv1": "weights of (64, 3, 7, 7) where (64, 3, 3, 3) are wanted (conv1)"}
+    assert result.left == {"conv1": "weights of shape (64, 3, 7, 7) where (64, 3, 3, 3) is needed (conv1)"}
     assert len(result.sources) == 35
 
 

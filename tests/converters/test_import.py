@@ -292,7 +292,7 @@ REFUSED = {
     "Pad": ([node("Pad", ["x", "k"], ["y"], mode="reflect")], {"k": np.array([0, 0, 1, 1] * 2)}, "reflect"),
     "Erf": ([node("Div", ["x", "k"], ["a"]), node("Erf", ["a"], ["y"])], {"k": np.array(1.414, "f4")}, "no layer"),
     "AveragePool": (
-        [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)], {}, "leave out the padding",
+        [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)], {}, "do not count the padding",
     ),
     "MaxPool": ([node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], dilations=[2, 2])], {}, "dilated"),
     "Clip": ([node("Clip", ["x", "k"], ["y"])], {"k": np.array(0.5, "f4")}, "limits"),

@@ -126,7 +126,7 @@ def test_fixed_rows_are_the_same_with_padding(kind):
     real = rows[..., 1] >= 0
     assert (rows[~real] == -1).all()
     assert (np.sort(real, axis=1)[:, ::-1] == real).all()  # padding is last in each image
-    np.testing.assert_allclose(rows[real], ours[0, 0][ours[0, 0, :, 1] >= 0], atol=1e-5)
+    np.testing.assert_allclose(rows[real], ours[0, 0][ours[0, 0, :, 1] >= 0], atol=1e-5)  # TOLERANCE, values below 2
     assert not real.any() or kind != "nothing"
 
 
@@ -139,6 +139,7 @@ def test_boxes_and_scores_before_suppression():
     priors, variances = torch.from_numpy(ours["mbox_priorbox"]).reshape(2, -1, 4)
     codes = torch.from_numpy(ours["mbox_loc"]).reshape(2, -1, 4)
     boxes = [decode_boxes(each, priors, variances, caffe_pb2.PriorBoxParameter.CENTER_SIZE) for each in codes]
+    # TOLERANCE, values below 2.
     np.testing.assert_allclose(found["detection_out_boxes"], torch.stack(boxes), atol=1e-5)
     np.testing.assert_allclose(found["detection_out_scores"].reshape(2, -1), ours["mbox_conf_flatten"], atol=1e-5)
 
@@ -178,6 +179,7 @@ def test_a_picture_as_input(rgb):
     found = run(model, {"data_picture": pictures})
     # OpenCV resizes bytes in fixed point, so a byte may differ by one; noise, as here, differs most.
     np.testing.assert_allclose(found["data"], blob, atol=0.017 * 1.001)
+    # A byte that differs shows as 0.017, float32 rounding as 1e-6: most bytes are the same.
     assert np.mean(np.abs(found["data"] - blob) > 1e-4) < 0.2
 
 
@@ -262,6 +264,7 @@ def test_recipes_detect_the_same(name, choices, batch):
     assert set(ours["detection_out"][0, 0, :, 0]) == set(range(batch))
     rows, expected = match_detections(ours["detection_out"], found["detection_out"])
     assert len(expected) == ours["detection_out"].shape[2] == found["detection_out"].shape[2] > 5
+    # What README promises of a whole net: rounding builds up through its layers.
     np.testing.assert_allclose(rows[:, 2:], expected[:, 2:], atol=1e-4)
     for blob in ("mbox_loc", "odm_loc", "arm_loc"):
         if blob in ours:
@@ -303,6 +306,7 @@ def test_a_net_with_a_batch_size_of_its_own_declares_it():
     model = export_onnx(net)
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     inputs = {"data": noise((1, 3, 22, 26)) / 100}
+    # TOLERANCE, values below 2.
     np.testing.assert_allclose(
         run(model, inputs)["detection_out"], PyTorchEngine(net).run(inputs)["detection_out"], atol=1e-5
     )

@@ -70,6 +70,7 @@ def test_onnxruntime_and_opencv_agree(tmp_path, text, capsys):
         names = [blob["blob"] for blob in comparison["blobs"]]
         assert names[:5] == ["conv1@conv1", "conv1@bn1", "conv1@scale1", "conv1", "pool1"]
         for blob in comparison["blobs"]:
+            # What README promises of one layer; this net is small enough to keep to it as a whole.
             assert blob["drift"]["relative"] < 1e-5
             assert blob["own"]["relative"] < 1e-5
     assert "onnxruntime agree on all" in printed
@@ -148,7 +149,7 @@ def test_eps_of_a_small_variance_is_found_by_its_own_error_only():
     """1e-3 for 1e-5 moves values of variance about 1 by 5e-4: drift and own error both say so, at bn1 alone."""
     _, (net, first) = other_eps()
     result = compare(net, first, OnnxRuntimeEngine(small_net()), {"data": noise((1, 3, 11, 14))})
-    assert 1e-4 < result.culprit.own.relative < 5e-3
+    assert 1e-4 < result.culprit.own.relative < 5e-3  # a fifth to ten times of that, as variances differ
 
 
 def test_pooling_that_rounds_down_is_found_by_its_shape():
@@ -187,8 +188,8 @@ def test_command_finds_a_wrong_caffemodel(tmp_path, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert status == 1
     # A recording shows in-place blobs as they finally are, so the whole chain is under suspicion, and it says so.
-    assert "part at blob conv1, layer relu1 (ReLU) or one before it that" in printed
-    assert "shows nothing of (scale1, bn1, conv1)" in printed
+    assert "differ at blob conv1, layer relu1 (ReLU) or one before it that" in printed
+    assert "does not show (scale1, bn1, conv1)" in printed
 
 
 def test_recording_made_by_the_dump_script(tmp_path, capsys):
@@ -380,7 +381,7 @@ layer {{ name: "cut" type: "Slice" bottom: "data" top: "a" top: "b" slice_param 
 layer {{ name: "p" type: "Power" bottom: "a" top: "p" }}"""
     net, engine = opencv_of(tmp_path, text)
     verdict = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))}).verdict()
-    assert "part at blob a, layer cut (Slice): shape 1x2x5x7 here, 1x4x5x7 in the reference" in verdict
+    assert "differ at blob a, layer cut (Slice): shape 1x2x5x7 here, 1x4x5x7 in the reference" in verdict
     assert "OpenCV divides the axis among the tops that a layer reads" in verdict
 
 
@@ -404,7 +405,7 @@ def test_opencv_shares_no_memory(tmp_path):
     net, engine = opencv_of(tmp_path, SHARED.replace('type: "Power" bottom: "flat"', 'type: "Power" bottom: "perm"'))
     result = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7)) / 100})
     assert result.culprit.blob == "p"
-    assert "Caffe reads what a layer in place wrote into shared memory, the reference does not" in result.verdict()
+    assert "Caffe reads what an in-place layer wrote into shared memory; the reference does not" in result.verdict()
     assert [blob.blob for blob in result.blobs if blob.note] == ["p"]
     assert not any("split" in blob for blob in result.missing)
 
@@ -440,7 +441,7 @@ def test_rows_of_zeros_are_named(tmp_path):
     found = PyTorchEngine(net).run({"data": noise((1, 3, 22, 26)) / 100})["detection_out"].shape[2]
     assert result.blobs[-1].note == (
         f"{found} of {found} detections found again; the reference ends in {300 - found} rows of zeros, "
-        "which mean nothing"
+        "which are padding"
     )
 
 
@@ -457,7 +458,8 @@ def test_an_engine_that_cannot_run_the_net_leaves_the_others_to_judge(tmp_path, 
     options = ("--against", "opencv", "onnxruntime", "--json", str(figures), "--report", str(report))
     assert run_verify("--model", deploy, "--weights", caffemodel, *options) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "opencv did not run, so nothing is said of it: OpenCV cannot run the net: Can't create layer" in printed
+    said = "opencv did not run, so nothing can be said about it: OpenCV cannot run the net: Can't create layer"
+    assert said in printed
     assert "pyscratchdet and onnxruntime agree on all 2 blobs" in printed
     opencv, onnxruntime = json.loads(figures.read_text())
     assert opencv["failure"].endswith("[engine.failed]")
@@ -489,7 +491,7 @@ layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {conv} }}""
     options = ("--allow-unknown", "--against", "onnxruntime", "--json", str(figures), "--report", str(report))
     assert run_verify("--model", str(tmp_path / "deploy.prototxt"), *options) == 0
     said = (
-        'Of the net file, unknown fields that may change results were passed over: line 2: layer "conv" (Convolution): '
+        'Unknown fields of the net file that may change results were passed over: line 2: layer "conv" (Convolution): '
     )
     said += "convolution_param.surprise: 7."
     printed = " ".join(capsys.readouterr().out.split())
@@ -530,14 +532,14 @@ layer {{ name: "turn" type: "Permute" bottom: "data" top: "turn"
     assert not result.agrees
     assert result.culprit.blob == "pool1"
     assert result.verdict() == (
-        "pyscratchdet and other part at blob pool1, layer pool1 (Pooling): "
+        "pyscratchdet and other differ at blob pool1, layer pool1 (Pooling): "
         "shape 1x4x2x3 here, 1x4x3x4 in the reference."
     )
     by_name = {blob.blob: blob for blob in result.blobs}
     assert by_name["conv"].own is None
     assert by_name["fc"].own is None
     turned = compare_blobs(net, engine, blobs, Shown(), {**blobs, "turn": blobs["turn"].transpose(0, 1, 3, 2)})
-    assert "part at blob turn, layer turn (Permute): shape 1x4x7x5 here, 1x4x5x7 in" in turned.verdict()
+    assert "differ at blob turn, layer turn (Permute): shape 1x4x7x5 here, 1x4x5x7 in" in turned.verdict()
     flat = compare_blobs(net, engine, blobs, Shown(), {**blobs, "fc": blobs["fc"].reshape(1, 6, 1, 1)})
     assert flat.agrees
 
@@ -548,7 +550,7 @@ layer {{ name: "turn" type: "Permute" bottom: "data" top: "turn"
 def test_difference_by_hand():
     found = difference(np.array([3.0, 4.0, 0.0]), np.array([3.0, 0.0, 0.0]))
     assert found.max_abs == 4
-    assert found.relative == pytest.approx(4 / 3)
+    assert found.relative == pytest.approx(4 / 3)  # approx: square roots in float64
     assert found.cosine == pytest.approx(0.6)
 
 
@@ -596,7 +598,7 @@ def test_report_begins_with_what_parts():
     other = compare_blobs(net, engine, blobs, Shown(), {**blobs, "pool1": blobs["pool1"] * 1.1})
     assert same.verdict() == "pyscratchdet and same agree on all 10 blobs; all values are equal."
     body = html_report([same, other], "title", []).split("<body>")[1]
-    assert body.startswith('<p class="bad">pyscratchdet and other part at blob pool1, layer pool1 (Pooling)')
+    assert body.startswith('<p class="bad">pyscratchdet and other differ at blob pool1, layer pool1 (Pooling)')
     assert body.index("against other</h2>") < body.index("against same</h2>")
     assert body.count('class="culprit"') == 1
 

@@ -95,6 +95,7 @@ def test_net_without_loss_goes_backward_from_noise(files, capsys):
     assert status == 0, capsys.readouterr().out
     recorded, fast = comparisons[1], comparisons[3]
     assert "diff:data" in [blob["blob"] for blob in recorded["blobs"]]
+    # The fast mode sums in another order, forward and backward: what README promises of a whole net.
     assert all(blob["drift"]["relative"] < 1e-4 for blob in fast["blobs"])
 
 
@@ -119,7 +120,7 @@ def test_planted_gradient_error_is_found_at_its_layer(files, capsys):
     assert status == 1
     assert blobs["agrees"]
     assert updates["agrees"]
-    assert "part at gradient pdiff:conv2:0, layer conv2 (Convolution)" in gradients["verdict"]
+    assert "differ at gradient pdiff:conv2:0, layer conv2 (Convolution)" in gradients["verdict"]
 
 
 def test_planted_rate_is_found_at_its_blob(files):
@@ -131,7 +132,7 @@ def test_planted_rate_is_found_at_its_blob(files):
     assert status == 1
     assert blobs["agrees"]
     assert gradients["agrees"]
-    assert "part at update fc:1, layer fc (InnerProduct): relative L2 error 5.0e-01" in updates["verdict"]
+    assert "differ at update fc:1, layer fc (InnerProduct): relative L2 error 5.0e-01" in updates["verdict"]
     assert [blob["blob"] for blob in updates["blobs"] if not blob["agrees"]] == ["fc:1"]
 
 
