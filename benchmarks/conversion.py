@@ -2,11 +2,11 @@
 
     python benchmarks/conversion.py [--megabytes 100] [--repeat 5] [--output FOLDER]
 
-Makes a VGG-like net of that size with random weights and reads it in processes of their own: a fresh one per
-measurement, the file in the page cache. Prints the time, the growth of the peak of memory that is the process's own
-(RssAnon, sampled every millisecond from outside) and that of all resident memory (VmHWM), which counts mapped pages of
-the file too, although the system can drop those at any time. Writes the table to FOLDER/<date>-conversion.md. Without
-OpenCV 4 its row is left out.
+Makes a VGG-like net of that size with random weights and reads it in a fresh process for each measurement, with the
+file in the page cache. Prints the time, the growth of the peak of memory that is the process's own (RssAnon, sampled
+every millisecond from outside) and that of all resident memory (VmHWM), which counts mapped pages of the file too,
+although the system can drop those at any time. Writes the table to FOLDER/<date>-conversion.md. Without OpenCV 4 its
+row is left out.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def make_net(folder: Path, megabytes: int) -> tuple[Path, Path, float]:
 
 
 def own_memory(process: int) -> float:
-    """Returns what a process has in memory of its own, in MB."""
+    """Returns the size of a process's own memory, in MB."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"RssAnon:\s*(\d+)", status)[1]) / 1e3  # type: ignore[index]
 

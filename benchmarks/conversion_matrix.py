@@ -3,8 +3,8 @@
     python benchmarks/conversion_matrix.py FOLDER... [--output FOLDER]
 
 Takes each *.caffemodel with the <stem>.prototxt, deploy.prototxt or train.prototxt beside it (without its losses, which
-ONNX has not). Says where the way back gives the same bytes, the largest difference of any weight, and for ONNX the
-blob that onnxruntime computes with the largest relative L2 error against our runtime, from seeded noise. PyTorch
+ONNX does not have). Says where converting back gives the same bytes, the largest difference of any weight, and for ONNX
+the blob that onnxruntime computes with the largest relative L2 error against our runtime, from seeded noise. PyTorch
 stands for .safetensors and .pt, the worse of the two. Writes the table to FOLDER/<date>-conversion-matrix.md.
 """
 
@@ -85,7 +85,7 @@ def blob_error(comparison: Comparison) -> str:
     worst = comparison.worst
     assert worst is not None
     assert worst.drift is not None
-    return f"{worst.drift.relative:.0e} {worst.blob}" + ("" if comparison.agrees else " PARTS")
+    return f"{worst.drift.relative:.0e} {worst.blob}" + ("" if comparison.agrees else " DIFFERS")
 
 
 def row(name: str, caffemodel: Path, prototxt: Path, folder: Path) -> list[str]:
@@ -104,7 +104,7 @@ def row(name: str, caffemodel: Path, prototxt: Path, folder: Path) -> list[str]:
     def back_from_hdf5() -> str:
         try:
             return back(hdf5)
-        except ConversionError as error:  # HDF5 knows no types of layers, so the net must have them all
+        except ConversionError as error:  # HDF5 does not store the types of layers, so the net must have them all
             return f"refused: {error.message}"
 
     def worst(pairs: list[tuple[Path, Path]]) -> str:
@@ -155,9 +155,9 @@ def main() -> None:
         "benchmarks/conversion_matrix.py.",
         "",
         "Figures are the largest absolute difference of any weight from the caffemodel's; for ONNX, the largest",
-        "relative L2 error of any blob that onnxruntime computes from noise, against our runtime. Going back to a",
-        "caffemodel, the file is the one it came from, byte for byte, or the difference is given: HDF5 keeps the",
-        "weights alone, not what else the caffemodel held.",
+        "relative L2 error of any blob that onnxruntime computes from noise, against our runtime. For conversions",
+        "back to a caffemodel, the cell says that the file is the original, byte for byte, or gives the difference:",
+        "HDF5 keeps only the weights, not what else the caffemodel held.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|" + "---|" * len(HEADINGS),

@@ -3,8 +3,8 @@
     python benchmarks/data_loading.py [--database LMDB] [--rounds 5] [--output FILE.md]
 
 CPU time of one process on one core, medians of interleaved rounds, so that other work on the machine matters little;
-500 x 375 pictures are made here, those of a database come besides. `--memory N` instead loads N batches and prints how
-the resident memory grew.
+pictures of 500 x 375 are made here, those of a database are measured too. `--memory N` instead loads N batches and
+prints how the resident memory grew.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom, LibcRandom
 
 REMARK = """What dominates: decoding, which all ways share. Next are LANCZOS4, the interpolation of one picture in five,
-of which OpenCV has no vectorised form along rows, and the way to HSV and back."""
-# To a round.
+which OpenCV does not vectorise along rows, and the conversion to HSV and back."""
+# In each round.
 _PICTURES = 96
 SAMPLER = """batch_sampler { sampler { min_scale: 0.3 max_scale: 1 min_aspect_ratio: 0.5 max_aspect_ratio: 2 }
   sample_constraint { %s } max_sample: 1 max_trials: 50 } """
@@ -88,7 +88,7 @@ def make_pictures(database: str, count: int = 64) -> None:
 
 
 def ways(param: caffe_pb2.LayerParameter) -> dict[str, tuple[int, Callable[[], object]]]:
-    """Returns what is measured: name, (pictures a call, call)."""
+    """Returns what is measured: name, (pictures per call, call)."""
     records = Records(param.data_param.source)
     transformer = DataTransformer(param.transform_param)
     maker = BatchMaker(Job(param, seed=1))
@@ -240,7 +240,7 @@ def heading() -> str:
 
 
 def processor() -> str:
-    """Returns the processor's name where the system tells."""
+    """Returns the processor's name if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -3,13 +3,13 @@
     python benchmarks/deployment.py --engine NAME=PYTHON [--engine ...] [--models FOLDER] [--nets NAME...]
         [--rows FILE] [--output docs/deployment.md]
 
-NAME is an engine of engine_runner.py, perhaps with a remark behind a colon (`onnxruntime:1.23.2=...`); PYTHON is a
+NAME is an engine of engine_runner.py, optionally with a remark after a colon (`onnxruntime:1.23.2=...`); PYTHON is a
 Python that has it. FOLDER has detectors (deploy.prototxt, model.caffemodel, and pictures in images/). Recipes run with
-seeded weights of spread scores, so that keep_top_k binds.
+seeded weights that spread the scores, so that keep_top_k cuts some off.
 
-Each net meets one picture and three together; a variant whose threshold nothing passes stands for pictures with nothing
-in them. Rows are paired by picture and label; a pair
-counts when coordinates are within BOX and scores within SCORE. FILE keeps what is done, so an interrupted run goes on.
+Each net gets one picture, and three together; a variant whose threshold nothing passes stands for pictures with nothing
+in them. Rows are paired by picture and label; a pair counts when coordinates are within BOX and scores within SCORE.
+FILE keeps what is done, so that an interrupted run can continue; the page then says that it comes from several runs.
 """
 
 from __future__ import annotations
@@ -216,11 +216,12 @@ def measure(
                     write_text(args.rows, json.dumps(done, indent=1))
 
 
-def page(names: list[str], engines: list[str], done: dict[str, Any]) -> str:
+def page(names: list[str], engines: list[str], done: dict[str, Any], is_resumed: bool) -> str:
     """Returns docs/deployment.md."""
     labels = [engine.partition("=")[0] for engine in engines]
     titles = [f"{label.partition(':')[0]} {done.get(f'versions {label}', '')}" for label in labels]
-    text = [HEAD.format(date=date.today(), version=__version__, opset=OPSET)]
+    runs = RUNS.format(number="several interrupted runs" if is_resumed else "one run", dates=done["dates"])
+    text = [HEAD.format(date=date.today(), version=__version__, opset=OPSET, runs=runs)]
     for form in FORMS:
         text += ["", f"### {form.title}", "", f"| net | {' | '.join([*titles, 'TensorRT 8.4, by its table'])} |"]
         text += [f"|---|{'---|' * (len(titles) + 1)}"]
@@ -230,28 +231,33 @@ def page(names: list[str], engines: list[str], done: dict[str, Any]) -> str:
     return "\n".join([*text, "", TAIL])
 
 
+RUNS = """\
+The rows come from {number} of `benchmarks/deployment.py` on {dates}; cells marked "not run" are open."""
+
 HEAD = """\
 # Where a converted model runs
 
 Written by `python benchmarks/deployment.py` on {date} (pyscratchdet {version}, opset {opset}, CPU); do not edit.
+{runs}
 A cell is what the engine makes of the file that `convert` writes, against our runtime on the same input, which is the
-original's to the last bits: "same 800, 2e-06" means that all 800 rows are found again, none new, and the worst
-difference of a score. Otherwise it says what is wrong, or gives the engine's own words. Inputs: one picture, and three
-together (not where the batch is 1). Recipes have seeded weights of spread scores, so that
-keep_top_k binds. For boxes the cell is the worst difference of a coordinate or score."""
+original's to the last bits: "same 800, 2e-06" means that the engine finds the same 800 rows and no others, with scores
+that differ by at most 2e-06. Otherwise the cell says what is wrong, or gives the engine's own words. For boxes it is
+the largest difference of a coordinate or score. The inputs are one picture, and three together (not where the batch is
+1). Recipes have seeded weights that spread the scores, so that keep_top_k cuts some off."""
 
 TAIL = """\
 ## Which form for which engine
 
 - `decoded` (the default): onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with `--batch N` for N.
-- `fixed`: the same engines, and those that want static shapes: TensorRT, compilers. Rows that are none are -1.
+- `fixed`: the same engines, and those that want static shapes: TensorRT, compilers. Rows without a detection are -1.
 - `boxes`: engines without NonMaxSuppression: OpenCV 4 (`--batch 1`), LiteRT, TVM, RKNN, Core ML.
 - `raw`: you decode yourself; the priors are in a safetensors file beside the ONNX file.
 
 Columns of a row: image, label, score, xmin, ymin, xmax, ymax; coordinates are relative to the picture and not clipped.
-Where nothing is found, `decoded` gives Caffe's row (image, -1, ...) for each image. MNN takes an open batch size for 1
-without a word. OpenVINO uses bfloat16 by itself on CPUs that have it: set INFERENCE_PRECISION_HINT to f32 for these
-figures. Faults of engines that we found, as small as they get, are in [engine_faults](engine_faults/README.md).
+Where nothing is found, `decoded` gives Caffe's row (image, -1, ...) for each image. MNN silently treats an
+open batch size as 1. OpenVINO uses bfloat16 by default on CPUs that have it: set INFERENCE_PRECISION_HINT to f32 for
+these figures. The faults of engines that we found, each in the smallest file that shows it, are in
+[engine_faults](engine_faults/README.md).
 """
 
 
@@ -265,6 +271,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     done: dict[str, str] = json.loads(args.rows.read_text()) if args.rows and args.rows.exists() else {}
+    is_resumed = bool(done)
+    done["dates"] = ", ".join(sorted({*done.get("dates", "").split(", "), str(date.today())} - {""}))
     names = []
     with tempfile.TemporaryDirectory() as folder:
         for name, model, weights in nets(args.models, Path(folder)):
@@ -278,7 +286,7 @@ def main() -> None:
                 pictures = sorted((args.models / "images").glob("*.jpg"))
             measure(name, model, weights, pictures, args, done)
     if args.output:
-        write_text(args.output, page(names, args.engine, done))
+        write_text(args.output, page(names, args.engine, done, is_resumed))
 
 
 if __name__ == "__main__":

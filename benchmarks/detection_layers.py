@@ -123,7 +123,7 @@ def measure(batch: int, num_classes: int, device: str, repeat: int) -> list[tupl
     loc = torch.randn(batch, number, 4, generator=random).to(device)
     conf = torch.randn(batch, number, num_classes, generator=random).to(device)
     spread = conf.clone()
-    spread[..., 0] += 8  # as a trained net sees things: background nearly everywhere
+    spread[..., 0] += 8  # as in a trained net: background nearly everywhere
     peer, loss, output = (
         Torchvision(priors, num_classes),
         layer(MultiBoxLoss, num_classes),

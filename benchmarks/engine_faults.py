@@ -87,7 +87,7 @@ def conv1x1_pad1() -> Case:
 
 
 def average_include_pad() -> Case:
-    """OpenCV 4 passes over count_include_pad; MNN's process dies (division by zero)."""
+    """OpenCV 4 ignores count_include_pad; MNN's process dies (division by zero)."""
     node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1)
     model = _model([node], {"x": [1, 1, 2, 2]}, ("y", TensorProto.FLOAT, [1, 1, 3, 3]), {})
     return model, [{"x": np.full((1, 1, 2, 2), 4, np.float32)}]
@@ -184,7 +184,7 @@ HEAD = """\
 # Faults of engines
 
 Written by `python benchmarks/engine_faults.py docs/engine_faults --engine ...` on {date} (onnx {onnx}); do not edit.
-Each file is the smallest that shows the fault, with the input that does. "right" is what onnx's own reference computes.
+Each file is the smallest that shows the fault, with an input that does. "right" is what onnx's own reference computes.
 The files that `convert` writes avoid all of them but the first, which needs `--batch N`."""
 
 

@@ -57,7 +57,7 @@ def picture(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
 
 
 def seeded_module(name: str) -> nn.Module:
-    """Returns a torchvision model with weights of a seed and statistics that are not the initial ones."""
+    """Returns a torchvision model with seeded weights, and statistics other than the initial ones."""
     torch.manual_seed(1)
     module = torchvision_model(name)
     with torch.no_grad():

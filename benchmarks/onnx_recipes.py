@@ -4,12 +4,12 @@
 
 Each net gets seeded weights and one random picture. Its ONNX file, DetectionOutput included, passes onnx.checker with
 shape inference and runs in onnxruntime as a user would run it; a second model that returns every blob gives the worst
-blob. Detections are compared twice: as they come, and those of our DetectionOutput on the very heads that onnxruntime
-computed, which leaves the decoding and the suppression alone. Rows count as the same when image and label agree and
+blob. Detections are compared twice: as they come, and those of our DetectionOutput on the same heads that onnxruntime
+computed, which compares decoding and suppression alone. Rows count as the same when image and label agree and
 score and coordinates are within 1e-4.
 
-FILE keeps the rows that are done, so an interrupted run goes on. Without names, all recipes run and the table goes to
-FOLDER/<date>-onnx-recipes.md; recipes that share a net share its row.
+FILE keeps the rows that are done, so that an interrupted run can continue. Without names, all recipes run and the table
+goes to FOLDER/<date>-onnx-recipes.md; recipes that share a net share its row.
 """
 
 from __future__ import annotations

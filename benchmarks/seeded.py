@@ -1,4 +1,4 @@
-"""Published nets with seeded weights that keep every blob near 1: what benchmarks run where no trained weights are."""
+"""Published nets with seeded weights that keep every blob near 1: for benchmarks without trained weights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def seed_weights(net: Net, seed: int = 1) -> None:
 
 
 def picture(seed: int = 1, size: int = 300) -> Tensor:
-    """Returns a smooth random picture less its mean, (1, 3, size, size)."""
+    """Returns a smooth random picture minus a mean, (1, 3, size, size)."""
     coarse = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(seed)) * 255 - 110
     return torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=True)
 

@@ -2,11 +2,11 @@
 
     python benchmarks/training_step.py [--batch 32] [--threads 2] [--repeat 3] [--device cpu|cuda] [--output FOLDER]
 
-Both see the same random pictures and boxes, which lie ready as tensors. Steps of all alternate, in float32 and in
-bfloat16 where the device has that; forward, loss (matching and mining included), backward and update are timed one by
-one, and the fastest of each is reported. What making such a batch out of 500 x 375 JPEGs takes one process, with SSD's
-augmentations, stands beside: workers do it meanwhile. On one thread of a CPU it is CPU time, which neighbours on the
-machine hardly disturb. Prints a table and writes it to FOLDER/<date>-training-step-<device>.md.
+Both see the same random pictures and boxes, which are ready as tensors. Their steps alternate, in float32, and in
+bfloat16 where the device has it; forward, loss (matching and mining included), backward and update are timed one by
+one, and the fastest of each is reported. The time that one process needs to make such a batch from 500 x 375
+JPEGs, with SSD's augmentations, is given too: workers do that in parallel. On one thread of a CPU, times are CPU time,
+which neighbours on the machine hardly disturb. Prints a table and writes it to FOLDER/<date>-training-step-<device>.md.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def entries() -> dict[str, Entry]:
 
 
 def build(name: str, options: Options | None = None) -> Recipe:
-    """Returns the recipe of that name with one's own settings.
+    """Returns the recipe of that name with the user's own settings.
 
     Raises:
         UsageError: No such recipe, or a setting that it does not have.
@@ -50,7 +50,7 @@ def build(name: str, options: Options | None = None) -> Recipe:
         if getattr(options, option) is not None and not allowed:
             able = [other.name for other in entries().values() if getattr(other, f"can_{_VERBS[option]}")]
             raise UsageError(
-                f"{name} has a fixed {option}", code="recipe.option", hint=f"these have not: {', '.join(able)}"
+                f"{name} has a fixed {option}", code="recipe.option", hint=f"these do not: {', '.join(able)}"
             )
     recipe: Recipe = entry.build(options)
     return recipe
@@ -92,7 +92,7 @@ def _cost_table(recipes: dict[str, Recipe]) -> str:
 def write_tree(folder: str | os.PathLike[str], root: str = "prototxt/models") -> list[Path]:
     """Writes every recipe below `folder`, with paths that start with `root`; returns the paths of all files.
 
-    A recipe whose nets are another's gets a solver that names the other's files. `costs.tsv` is what all of them cost.
+    A recipe whose nets are another's gets a solver that names the other's files. `costs.tsv` lists the cost of each.
 
     Raises:
         FileError: The folder cannot be written.

@@ -36,7 +36,7 @@ TABLE1: dict[tuple[str, bool], tuple[str, str, str]] = {
 def table1(name: str, batchnorm: str, base_lr: float, pretrained: bool, options: Options) -> Recipe:
     """Returns SSD300 on VGG-16 without L2 normalisation, with BatchNorm in "none", "backbone", "head" or "all".
 
-    From scratch 128 pictures an update and the paper's schedule; pretrained SSD's own 32 and schedule (section 4.1).
+    From scratch: 128 pictures per update and the paper's schedule; pretrained: SSD's own 32 and schedule (section 4.1).
     """
     in_backbone, in_head = batchnorm in ("backbone", "all"), batchnorm in ("head", "all")
     weights = VGG_BN_WEIGHTS if in_backbone else VGG_WEIGHTS
@@ -69,7 +69,7 @@ TABLE2 = {
     (False, 4, 3): 78.4,
     (False, 5, 3): 78.5,
 }
-# Figure 3: first convolution halves, pooling behind it, its kernels, mAP, and the row of table 2 that it is.
+# Figure 3: whether the first convolution halves, whether pooling follows, kernels, mAP, and the same net in table 2.
 FIGURE3: dict[str, tuple[bool, bool, tuple[int, ...], float, str | None]] = {
     "resnet18": (True, True, (7,), 73.1, "table2_downsampled_root1x7"),
     "resnet18a": (True, False, (7,), 75.3, None),

@@ -1,4 +1,4 @@
-"""DSOD300 (DS/64-192-48-1), with BatchNorm and, as ScratchDet's section 4.2.1 compares it, without."""
+"""DSOD300 (DS/64-192-48-1), with BatchNorm and without, as compared in section 4.2.1 of ScratchDet."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class _Dsod:
 
 
 def dsod300(name: str, batchnorm: bool, options: Options) -> Recipe:
-    """Returns DSOD300; without BatchNorm the rate is a tenth, as its script has it for that case."""
+    """Returns DSOD300; without BatchNorm the rate is a tenth, as in its script."""
     training = TRAINING if batchnorm else replace(TRAINING, base_lr=0.01)
     data, training = options.data(VOC0712), options.training(training)
     low, high = ratio_sizes(300, 6, *VOC_RATIOS)

@@ -1,8 +1,8 @@
-"""ScratchDet as its mmdetection release has it: post-activation blocks, detection layers after the ReLU.
+"""ScratchDet as in its mmdetection release: post-activation blocks, detection layers after the ReLU.
 
 Layers are named as in the PyTorch module (`layer3.0.conv1`, `layer3.0.downsample.0`), a BatchNorm's Scale
-`<name>_scale`. What Caffe cannot express: RGB input (conv1's channels swap), prior centres at (stride - 1) / 2 pixels
-and the linear warm-up. The schedule is the Caffe release's.
+`<name>_scale`. What Caffe cannot express: RGB input (conv1's channels are swapped), prior centres at (stride - 1) / 2
+pixels and the linear warm-up. The schedule is the Caffe release's.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def softmax(net: NetSpec, conf: str, num_classes: int) -> Top:
 
 
 def save_output(data: DataSet, name: str) -> dict[str, Any]:
-    """Returns the save_output_param that writes detections in the data set's own format, if they go anywhere."""
+    """Returns the save_output_param that writes detections in the data set's own format, if they are written at all."""
     if not data.output_directory:
         return {}
     return {
@@ -148,7 +148,7 @@ def detection_output(
 ) -> None:
     """Adds DetectionOutput and, for the label, DetectionEvaluate; `params` are those that recipes differ in.
 
-    `evaluate_resize` is the resizing that detections are scaled back from before they are compared.
+    `evaluate_resize` is the resizing that is undone on detections before they are compared.
     """
     evaluate = {
         "num_classes": data.num_classes,

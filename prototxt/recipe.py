@@ -110,7 +110,7 @@ class Training:
         batch_size: Pictures per iteration on all GPUs together.
         accum_batch_size: Pictures per update; batches are summed up to it. None for `batch_size`.
         gamma: Factor at each step.
-        stepsize: With a value, the rate falls every so many iterations (lr_policy step).
+        stepsize: If given, the rate falls after each `stepsize` iterations (lr_policy step).
         gpus: Devices; empty for the CPU.
         test_batch_size: Pictures per test iteration.
         test_interval: Iterations between tests; None for no tests while training.
@@ -150,19 +150,19 @@ class Training:
 
 @dataclass(frozen=True)
 class Options:
-    """One's own settings; None keeps the recipe's.
+    """The user's own settings; None keeps the recipe's.
 
     Attributes:
-        folder: Where the files will lie: the paths between them start with it.
+        folder: Where the files will be: the paths by which they name each other start with it.
         num_classes: With background.
         train_source: Training LMDB.
         test_source: Test LMDB.
         label_map_file: Class names.
-        name_size_file: Names and sizes of the test pictures; "" for none, which it is where `test_source` is given.
+        name_size_file: Names and sizes of the test pictures; "" for none, the default where `test_source` is given.
         num_test_image: Pictures in the test set.
-        output_directory: Where detections are written; "" for nowhere, likewise.
+        output_directory: Where detections are written; "" for nowhere, with the same default.
         batch_size: Pictures per iteration, over all GPUs.
-        accum_batch_size: Pictures per update, where several iterations are summed up; `batch_size` if that is given.
+        accum_batch_size: Pictures per update, where several iterations are summed; else `batch_size` if that is given.
         gpus: Devices; () for the CPU.
         base_lr: Learning rate at the start.
         max_iter: Iterations; the steps and the intervals of snapshots and tests scale with it.
@@ -171,7 +171,7 @@ class Options:
         test_interval: Iterations between tests, likewise.
         weights: Caffemodel to start from; "" for scratch.
         size: Side of the network's input in pixels.
-        width: Factor on the number of channels of bodies that know it (Root-ResNet).
+        width: Factor on the number of channels, for bodies that have it (Root-ResNet).
     """
 
     folder: str | None = None
@@ -218,7 +218,7 @@ class Options:
     def data(self, data: DataSet) -> DataSet:
         """Returns the data set with these settings.
 
-        With a test set of one's own, the published one's list of names and folder for results go.
+        A test set of the user's own drops the published set's list of names and folder for results.
         """
         if self.test_source is not None:
             data = replace(data, name_size_file="", output_directory="")
@@ -299,8 +299,8 @@ class Entry:
         build: Makes it.
         note: What differs from its neighbours or from the paper.
         can_resize: Whether other input sizes make sense.
-        can_widen: Whether the body knows `width`.
-        nets_of: A recipe with the same nets, where only the schedule differs or nothing but the name.
+        can_widen: Whether the body has `width`.
+        nets_of: A recipe with the same nets, where at most the schedule differs besides the name.
     """
 
     name: str

@@ -131,12 +131,14 @@ def refinedet(
     """Returns a RefineDet.
 
     Raises:
-        UsageError: A size that is not a multiple of 64, at which the joined features would not match.
+        UsageError: The size is not a multiple of 64, so the joined features would not match.
     """
     data, training = options.data(data), options.training(training)
     size = options.size or size
     if size % 64:
-        raise UsageError("RefineDet's input", code="recipe.size", expected="a multiple of 64", found=size)
+        raise UsageError(
+            "RefineDet cannot have this input size", code="recipe.size", expected="a multiple of 64", found=size
+        )
     train = NetSpec()
     add_train_data(train, data, size, training.batch_size_per_device)
     tops = _heads(train, backbone, data.num_classes)
@@ -168,7 +170,7 @@ def _entry(
         training = replace(training, weights=RESNET101_WEIGHTS)
     if finetune:
         training = replace(training, weights=f"models/{coco}/{VOC_INIT}")
-        note = "starts from the COCO net with its classes picked (pyscratchdet convert --coco-to-voc)"
+        note = "starts from the COCO net with VOC's classes picked (pyscratchdet convert --coco-to-voc)"
     build = _builder(name, size, backbone, data, training)
     return Entry(name, size, result, build, note=note, can_resize=True, nets_of=nets_of)
 

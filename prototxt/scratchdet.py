@@ -21,7 +21,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 # What `pyscratchdet convert --coco-to-voc` makes of the COCO net's weights.
 VOC_INIT = "coco_for_voc.caffemodel"
 
-# As the published script has it; the paper's section 4.2.2 says 45k, 30k, 20k, 5k iterations (see PAPER_VOC).
+# As in the published script; the paper's section 4.2.2 says 45k, 30k, 20k, 5k iterations (see PAPER_VOC).
 SCRIPT_VOC = Training(
     base_lr=0.05,
     stepvalue=(40000, 75000, 90000, 100000),
@@ -106,10 +106,10 @@ def rootresnet(
         residual_extras: Residual blocks (as published for 34) or SSD's layers (as published for 18) after conv5.
         data: Data set.
         training: Schedule.
-        options: One's own settings, which win over `data`, `training`, `size` and `width`.
+        options: The user's own settings, which override `data`, `training`, `size` and `width`.
 
     Raises:
-        UsageError: A depth that is neither.
+        UsageError: The depth is neither 18 nor 34.
     """
     options = options or Options()
     data, training = options.data(data), options.training(training)
@@ -169,7 +169,7 @@ _FINETUNED: dict[str, Any] = {"head_batchnorm": True, "ratios": COCO_RATIOS, "tr
 _SCRIPT_NOTE = "as the published script: rate falls at 40k, 75k, 90k of 100k, no BatchNorm in the heads"
 _PAPER_NOTE = "as the paper prints it: 45k, 30k, 20k, 5k iterations, BatchNorm in the heads"
 _FINETUNE_NOTE = (
-    "starts from the COCO net with its classes picked (convert --coco-to-voc); the paper prints no schedule"
+    "starts from the COCO net with VOC's classes picked (convert --coco-to-voc); the paper prints no schedule"
 )
 
 

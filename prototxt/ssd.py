@@ -1,4 +1,4 @@
-"""SSD: the nets of weiliu89/caffe's examples/ssd, and SSD512 as its paper and released models have it."""
+"""SSD: the nets of weiliu89/caffe's examples/ssd, and SSD512 as in its paper and released models."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def add_extra_layers(
 def ssd_head(
     size: int, sources: list[str], ratios: tuple[int, int, tuple[int, int]], normalization: float = 20, **params: Any
 ) -> Head:
-    """Returns SSD's head on these source layers, the first L2-normalised (-1 for not)."""
+    """Returns SSD's head on these source layers, the first L2-normalised (-1 for no normalisation)."""
     low, high = ratio_sizes(size, len(sources), *ratios)
     return Head(
         sources,

@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("test", "score a model on its own data layers, as `caffe test` does"),
     "time": ("time", "time every layer forward and backward, as `caffe time` does"),
     "evaluate": ("evaluate", "mean average precision of a model: voc, coco or Caffe's own"),
-    "score": ("score", "evaluate a finished snapshot or a row of snapshots"),
+    "score": ("score", "evaluate one or more snapshots"),
     "detect": ("detect", "find and draw objects in pictures, folders or video"),
     "convert": ("convert", "convert weights and nets: caffemodel, HDF5, safetensors, pt, onnx"),
     "verify": ("verify", "compare two engines blob by blob and write a report"),
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 1 when a comparison or check failed, 2 when the input was bad (one message on stderr).
     """
-    if arguments is None:  # not called by another program: the process is this command's
+    if arguments is None:  # not called by another program: the whole process is this command
         keep_freed_memory()
         arguments = sys.argv[1:]
     if logging.lastResort is not None:

@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "pyscratchdet compute-image-mean [flags] INPUT_DB [OUTPUT_FILE]"
     parser.add_argument("database", metavar="INPUT_DB", help="database of Datum or AnnotatedDatum records of one size")
     parser.add_argument("output", metavar="OUTPUT_FILE", nargs="?", help="mean file (binaryproto) to write")
-    add_flags(parser, {"backend": ("lmdb", "lmdb or leveldb; the folder tells")})
+    add_flags(parser, {"backend": ("lmdb", "lmdb or leveldb; not needed, since the folder shows which it is")})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What every command prints by: text from files never reaches the terminal as control characters or markup."""
+"""How every command prints: text from files never reaches the terminal as control characters or markup."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def count(number: int, what: str) -> str:
 
 
 def say(text: object, *, stderr: bool = False) -> None:
-    """Prints a line in which there are words from files: names, paths, messages."""
+    """Prints a line that may contain text from files: names, paths, messages."""
     print(printable(text), file=sys.stderr if stderr else sys.stdout)
 
 
@@ -32,7 +32,7 @@ def warn(text: object) -> None:
 
 
 class WarningFormatter(logging.Formatter):
-    """How warnings of the rooms below appear where no log is kept."""
+    """Formats the warnings of other modules where no log is kept."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line of one record."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Option: settings of argparse. A default here holds in the directions that read the option.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"metavar": "NET", "help": "prototxt that the weights belong to: names the blobs, gives ONNX its graph"},
+    "model": {"metavar": "NET", "help": "prototxt that the weights belong to; names the blobs, gives ONNX its graph"},
     "prototxt": {"metavar": "FILE", "help": "write the net to this prototxt"},
     "fold": {"action": "store_true", "help": "fold BatchNorm, Scale and Bias into the layers before them"},
     "half": {"action": "store_true", "default": False, "help": "store values as float16"},
@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "choices": ("decoded", "fixed", "boxes", "raw"),
         "default": "decoded",
         "help": "what a detector ends in: rows as found (default); keep_top_k rows, padded with -1; decoded boxes and "
-        "scores before suppression; what DetectionOutput reads, with the priors in a file beside",
+        "scores before suppression; what DetectionOutput reads, with the priors in a file beside it",
     },
     "opset": {"type": int, "default": None, "help": "version of ONNX's operators (default: 17)"},
     "batch": {"metavar": "N|dynamic", "default": "dynamic", "help": "batch size that the file declares"},
@@ -45,7 +45,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rgb": {"action": "store_true", "default": False, "help": "the net takes red first"},
     "coco_to_voc": {"action": "store_true", "help": "SRC is a COCO detector: keep VOC's classes only"},
     "mmdetection": {"action": "store_true", "help": "SRC is a ScratchDet checkpoint of mmdetection"},
-    "weights": {"metavar": "FILE", "default": None, "help": "state_dict of the model; left out, random weights"},
+    "weights": {"metavar": "FILE", "default": None, "help": "state_dict of the model (default: random weights)"},
     "size": {"type": int, "default": 224, "help": "height and width of the model's input (default: 224)"},
 }
 _NAMES = ("command", "source", "target")
@@ -61,14 +61,14 @@ _WEIGHTS = (*_CAFFE, *_TENSORS, "*.onnx")
 
 @dataclass(frozen=True)
 class Direction:
-    """One way from a file to another.
+    """One kind of conversion.
 
     Attributes:
-        what: What it does, in a line of the help.
+        what: What it makes, in a line of the help.
         sources, targets: Endings, or beginnings, of the names; lower case.
-        run: Does it and returns what is to be printed about the target.
+        run: Converts, and returns what is printed about the target.
         chosen_by: Options by which it is chosen where the endings allow several.
-        needs: Options that must be given besides.
+        needs: Other options that must be given.
         takes: Options that may be given.
     """
 
@@ -87,7 +87,7 @@ class Direction:
 
     @property
     def options(self) -> str:
-        """What may be written behind the files, as a usage line shows it."""
+        """What may follow the files, as a usage line shows it."""
         taken = [f"[{_shown(name)}]" for name in self.takes if name not in self.required]
         return " ".join([*map(_shown, self.required), *taken]) or "no options"
 
@@ -96,7 +96,7 @@ class Direction:
         return _matches(args.source, self.sources) and _matches(args.target, self.targets)
 
     def check(self, given: Iterable[str]) -> None:
-        """Refuses options that are missing or that nothing would read.
+        """Refuses a command line that lacks options or has some that nothing would read.
 
         Raises:
             UsageError: Names them.
@@ -163,7 +163,7 @@ def _passed_over(args: argparse.Namespace) -> list[str]:
 
 
 def _choose(args: argparse.Namespace, given: Iterable[str]) -> Direction:
-    """Returns the first direction between the two files whose options of choice are given, else the last one."""
+    """Returns the first direction between the two files whose `chosen_by` is given, else the last one."""
     from pyscratchdet.errors import ConversionError
 
     possible = [direction for direction in DIRECTIONS if direction.connects(args)]

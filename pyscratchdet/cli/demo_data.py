@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--images", type=int, default=400, metavar="N", help="pictures to train on (default: %(default)s)"
     )
     parser.add_argument("--test", type=int, default=100, metavar="M", help="held-out pictures (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=192, help="about the mean side in pixels (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=192, help="approximate mean side in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default: %(default)s)")
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pyscratchdet.detect.tables import ImageDetections
 
 _EPILOG = """\
-A picture that cannot be read is reported and left out; the exit status is 0 as long as any picture went well, and 2
-when none did. Drawn pictures, detections and crops go to the output folder under the inputs' names."""
+A picture that cannot be read is reported and left out; the exit status is 0 if at least one could be read, and 2
+if none could. Drawn pictures, detections and crops go to the output folder under the inputs' names."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

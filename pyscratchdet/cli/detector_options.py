@@ -24,9 +24,9 @@ def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = Tru
         metavar="B,G,R",
         help="subtracted from the picture (default: SSD's %(default)s)",
     )
-    group.add_argument("--scale", type=finite, default=1.0, help="multiplies what then remains (default: %(default)s)")
+    group.add_argument("--scale", type=finite, default=1.0, help="factor after the mean (default: %(default)s)")
     group.add_argument("--rgb", action="store_true", help="the net takes red first")
-    group.add_argument("--size", metavar="HxW", help="another input size than the prototxt's")
+    group.add_argument("--size", metavar="HxW", help="input size in place of the prototxt's")
     group.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: %(default)s)"
     )

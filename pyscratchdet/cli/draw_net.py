@@ -10,7 +10,7 @@ from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments, named as draw_net.py's."""
     parser.add_argument("input_net_proto_file", help="net prototxt")
-    parser.add_argument("output_image_file", help="picture; .svg and .html need nothing else, .png and .pdf Graphviz")
+    parser.add_argument("output_image_file", help="picture; .png and .pdf need Graphviz, .svg and .html do not")
     parser.add_argument("--rankdir", default="TB", choices=("TB", "LR", "BT", "RL"), help="direction (default: TB)")
     parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST", "ALL"), help="layers of one phase, or all")
     add_allow_unknown(parser)

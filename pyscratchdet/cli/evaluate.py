@@ -188,7 +188,7 @@ def detect_set(
     from pyscratchdet.progress import Progress
 
     if not args.model or not args.weights:
-        raise UsageError("a net is two files", code="usage.option", expected="--model and --weights")
+        raise UsageError("a net needs two files", code="usage.option", expected="--model and --weights")
     detector = make_detector(args)
     if args.labelmap is None and detector.num_classes != len(truth.classes) + 1:
         raise DataError(
@@ -208,11 +208,11 @@ def detect_set(
         detect = many.detect
     settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
     settings["multi_scale"] = multi_scale
-    if resume:  # files of the same names may have other contents
+    if resume:  # the contents of files may change under the same names
         settings["sha256"] = [hashlib.sha256(map_bytes(path)).hexdigest() for path in (args.model, args.weights)]
     with Progress(len(truth.names)) as progress:
         found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress)
-    truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or have wrong
+    truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or get wrong
     return found
 
 

@@ -16,9 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("batches", metavar="BATCHES", type=int, help="how many batches")
     parser.add_argument("db_type", metavar="DB_TYPE", choices=["lmdb"], help="lmdb")
     parser.add_argument(
-        "mode", metavar="CPU|GPU", nargs="?", default="CPU", choices=["CPU", "GPU"], help="(default: CPU)"
+        "mode", metavar="CPU|GPU", nargs="?", default="CPU", choices=["CPU", "GPU"], help="where to run (default: CPU)"
     )
-    parser.add_argument("device", metavar="DEVICE_ID", nargs="?", default="0", help="GPU (default: 0)")
+    parser.add_argument("device", metavar="DEVICE_ID", nargs="?", default="0", help="number of the GPU (default: 0)")
     add_allow_unknown(parser)
     add_allow_python(parser)
 

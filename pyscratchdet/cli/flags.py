@@ -1,7 +1,7 @@
-"""Options that several commands share, and flags as the tools of Caffe take them (gflags).
+"""Options that several commands share, and flags in the style of Caffe's tools (gflags).
 
--flag value, --flag value, -flag=value, --flag=value; switches also --noflag, -noflag, and --flag=true or whatever else
-gflags reads as true or false, in capitals or not.
+-flag value, --flag value, -flag=value, --flag=value; switches also --noflag, -noflag, and --flag=true or any other word
+that gflags reads as true or false, in upper or lower case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FALSE = ("false", "f", "0", "no", "n")
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Help that shows a flag once, though Caffe's take one dash as well, and short names for values."""
+    """Help that shows each flag once, though Caffe's take one dash as well, and short names for values."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
@@ -36,7 +36,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
-    """Adds one flag with one dash and with two."""
+    """Adds a flag that may have one dash or two."""
     parser.add_argument(f"--{name}", f"-{name}", **settings)
 
 
@@ -74,7 +74,7 @@ def _both_cases(value: str) -> list[list[str]]:
 
 
 def add_net_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags by which a net's layers are chosen, the device, and what a net file may do."""
+    """Adds the flags for the device, for choosing a net's layers, and for what a net file may do."""
     add_flag(parser, "gpu", default="", metavar="IDS", help='device numbers such as 0,1, or "all" (default: the CPU)')
     add_flag(parser, "level", type=int, default=0, metavar="N", help="level for min_level and max_level rules")
     add_flag(parser, "stage", default="", metavar="NAME,...", help="stages for stage and not_stage rules")
@@ -114,7 +114,7 @@ def python_layers(args: argparse.Namespace) -> Iterator[None]:
 
 @contextmanager
 def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
-    """Does what `--allow-unknown` asks for while a command runs; what is passed over in a file is said once."""
+    """Does what `--allow-unknown` asks for while a command runs; what is passed over in a file is reported once."""
     if not hasattr(args, "allow_unknown"):  # a command that reads no prototxt
         yield
         return

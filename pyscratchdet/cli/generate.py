@@ -1,4 +1,4 @@
-"""`pyscratchdet generate`: published nets as prototxts, with one's own data where wanted."""
+"""`pyscratchdet generate`: published nets as prototxts, with your own data if you like."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("train-source", str, "training LMDB"),
     ("test-source", str, "test LMDB"),
     ("label-map-file", str, "label map prototxt"),
-    ("name-size-file", str, "list of the test pictures' names and sizes; none where --test-source is given"),
+    ("name-size-file", str, "list of the test pictures' names and sizes (default with --test-source: none)"),
     ("num-test-image", int, "pictures in the test set"),
-    ("output-directory", str, 'folder for detections; "" for none, as where --test-source is given'),
+    ("output-directory", str, 'folder for detections; "" for none, the default with --test-source'),
     ("batch-size", int, "pictures per iteration, over all GPUs"),
     ("accum-batch-size", int, "pictures per update, over several iterations (default: --batch-size)"),
     ("base-lr", float, "learning rate at the start"),
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     names = list(prototxt.entries()) if args.all else args.names
     if not names:
         raise UsageError(
-            "no recipe named", code="generate.name", hint="give names, or --all; --list shows what there is"
+            "no recipe was chosen", code="generate.name", hint="give names, or --all; --list shows what there is"
         )
     settings = {flag.replace("-", "_"): getattr(args, flag.replace("-", "_")) for flag, _, _ in _OPTIONS}
     root = args.output.rstrip("/") or "/"

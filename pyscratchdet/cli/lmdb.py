@@ -1,4 +1,4 @@
-"""`pyscratchdet lmdb`: convert_annoset's flags, syntax and records; plus whole VOC and COCO sets, and a look inside."""
+"""`pyscratchdet lmdb`: convert_annoset's flags, syntax and records; plus whole VOC and COCO sets, and a view inside."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
 
 _EPILOG = """The first form is convert_annoset's. `voc` and `coco` make the list as well, store pictures as they are,
 shuffle all but voc's lists named test or val, and write beside DB: DB_list.txt, DB_name_size.txt (for name_size_file)
-and, for coco, DB_labelmap.prototxt; `to-coco` is the way back. A folder named as these words is written with a slash.
-`show` lists records and draws them; with a model, a page of samples as its AnnotatedData layer augments them."""
+and, for coco, DB_labelmap.prototxt; `to-coco` is the inverse. Write a folder that has one of these names with
+a slash. `show` lists records and draws them; with a model, it draws a page of samples as the model's AnnotatedData
+layer augments them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, _FLAGS)
     parser.set_defaults(shuffle=None)
     parser.add_argument("--label-map", dest="label_map_file", help="the same as --label_map_file")
-    parser.add_argument("--split", default="trainval", help="voc: lists, as trainval or 2007_test,2012_trainval")
-    parser.add_argument("--years", default="", help="voc: folders to take them from (default: all)")
+    parser.add_argument("--split", default="trainval", help="voc: lists, such as trainval or 2007_test,2012_trainval")
+    parser.add_argument("--years", default="", help="voc: years to take them from (default: all)")
     parser.add_argument("--without", default="", metavar="JSON", help="coco: leave out the images of this json")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
     parser.add_argument("--count", type=int, default=16, help="show: how many records")
@@ -86,7 +87,7 @@ def _coco(args: argparse.Namespace) -> int:
         label_map = f"{database}_labelmap.prototxt"
         write_label_map(label_map, sets[0].label_map())
     entries = split_coco(sets, root, f"{database}_annotations", without)
-    # test-dev's json has pictures alone.
+    # test-dev's json lists pictures without objects.
     is_bare = args.without_objects or not any(any(coco.annotations.values()) for coco in sets)
     options = _options(args, label_map_file=label_map, label_type="json", without_objects=is_bare)
     return _write_set(root, entries, database, options, args)
@@ -104,7 +105,7 @@ def _to_coco(args: argparse.Namespace) -> int:
 
     _, source, output = args.words
     if not args.label_map_file:
-        raise UsageError("the categories come from a label map", code="usage.label-map", hint="pass --label-map")
+        raise UsageError("the categories need a label map", code="usage.label-map", hint="pass --label-map")
     records = ((picture_of(key), annotated_of(value, record_title(key, source))) for key, value in Database(source))
     content = coco_of_records(records, read_label_map(args.label_map_file))
     write_text(output, json.dumps(content))
@@ -240,7 +241,7 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "backend": ("lmdb", "only lmdb is written"),
     "anno_type": ("classification", "classification or detection"),
     "label_type": ("xml", "annotation files: xml (VOC), json (COCO, one file per picture) or txt"),
-    "label_map_file": ("", "label map prototxt, or voc or coco for those known here"),
+    "label_map_file": ("", "label map prototxt, or voc or coco for the built-in ones"),
     "check_label": (False, "refuse a label map with duplicate names"),
     "min_dim": (0, "enlarge pictures whose smaller side is below this"),
     "max_dim": (0, "shrink pictures whose larger side is above this"),
@@ -252,5 +253,5 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "seed": (None, "seed of --shuffle; default: from the operating system, and 0 for voc and coco"),
     "skip_bad": (False, "count and leave out broken entries and objects instead of stopping"),
     "redo": (False, "replace an existing database"),
-    "without_objects": (False, "accept a list of which no picture has an object"),
+    "without_objects": (False, "accept a list in which no picture has an object"),
 }

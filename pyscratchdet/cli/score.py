@@ -1,4 +1,4 @@
-"""`pyscratchdet score`: mean average precision of a snapshot or of a row of snapshots; names the best."""
+"""`pyscratchdet score`: mean average precision of one or more snapshots; names the best."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_snapshots(inputs: list[str]) -> list[str]:
-    """Returns caffemodels by iteration; a folder stands for all in it.
+    """Returns caffemodels by iteration; a folder stands for all files in it.
 
     Raises:
         FileError: An input does not exist.
-        UsageError: There is none.
+        UsageError: There is no snapshot.
     """
     from pathlib import Path
 

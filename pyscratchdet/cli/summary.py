@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scaled(number: int) -> str:
-    """Returns a number in giga, or in mega where it is below a hundredth of that."""
+    """Returns a number in units of giga, or of mega where it is below 0.01 giga."""
     return f"{number / 1e9:.3f} G" if number >= 1e7 else f"{number / 1e6:.3f} M"
 
 

@@ -10,11 +10,11 @@ from pyscratchdet.cli.flags import add_flag, add_net_flags
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_flag(parser, "model", required=True, metavar="PROTOTXT", help="the net")
-    add_flag(parser, "weights", default="", metavar="FILE", help="weights, where the initial ones will not do")
+    add_flag(parser, "weights", default="", metavar="FILE", help="weights to use in place of the initial ones")
     add_flag(parser, "phase", choices=["TRAIN", "TEST"], default="TRAIN", help="the net's phase (default: %(default)s)")
     add_flag(parser, "iterations", type=int, default=50, metavar="N", help="number of passes (default: %(default)s)")
     add_net_flags(parser)
-    parser.add_argument("--fast", action="store_true", help="channels_last, on a GPU TF32")
+    parser.add_argument("--fast", action="store_true", help="channels_last, and TF32 on a GPU")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,9 +9,9 @@ import sys
 from pyscratchdet.cli.flags import add_flag, add_net_flags
 
 _EPILOG = """\
-Ctrl-C stops after the present iteration with a snapshot, as in Caffe; --resume auto goes on from there. Several GPUs:
---gpu 0,1 or torchrun -m pyscratchdet train ...; each takes a batch of its own, as in Caffe. Exit status: 0 done or
-stopped on request, 2 bad input or a loss that diverged."""
+Ctrl-C writes a snapshot after the current iteration and stops, as in Caffe; --resume auto continues from there. Several
+GPUs: --gpu 0,1 or torchrun -m pyscratchdet train ...; each takes a batch of its own, as in Caffe. Exit status: 0 done
+or stopped on request, 2 bad input or a loss that diverged."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,18 +19,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add_flag(parser, "solver", required=True, metavar="PROTOTXT", help="the solver file")
     add_flag(parser, "weights", default="", metavar="FILE,...", help="caffemodels to start from")
-    add_flag(parser, "snapshot", default="", metavar="SOLVERSTATE", help="go on from this snapshot")
+    add_flag(parser, "snapshot", default="", metavar="SOLVERSTATE", help="continue from this snapshot")
     parser.add_argument(
-        "--resume", choices=["auto"], help="go on from the newest whole snapshot of the solver's prefix, if any"
+        "--resume", choices=["auto"], help="continue from the newest complete snapshot of the solver's prefix, if any"
     )
     add_net_flags(parser)
-    add_flag(parser, "phase", choices=["TRAIN"], help="the phase of the train net; there is no other")
+    add_flag(parser, "phase", choices=["TRAIN"], help="phase of the train net; there is only this one")
     add_flag(parser, "iterations", type=int, default=0, metavar="N", help="replaces the solver's max_iter")
     for name, default in (("sigint_effect", "stop"), ("sighup_effect", "snapshot")):
         add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default: %(default)s)")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--fast", action="store_true", help="channels_last, on a GPU TF32 and bfloat16 (its default)")
-    mode.add_argument("--bfloat16", action="store_true", help="--fast with bfloat16 on a CPU too, where it has that")
+    mode.add_argument(
+        "--fast", action="store_true", help="channels_last, and TF32 and bfloat16 on a GPU (default there)"
+    )
+    mode.add_argument("--bfloat16", action="store_true", help="--fast with bfloat16 on a CPU too, if it has it")
     mode.add_argument("--exact", action="store_true", help="reference arithmetic (default on the CPU)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode and augment pictures")
     parser.add_argument(
@@ -38,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep", type=int, default=0, metavar="K", help="keep only the last K snapshots")
     parser.add_argument("--log", default="", metavar="FILE", help="append the log to FILE too")
-    add_flag(parser, "log_dir", default="", metavar="DIR", help="write a log of its own into DIR, as glog does")
+    add_flag(parser, "log_dir", default="", metavar="DIR", help="write a separate log into DIR, as glog does")
     parser.add_argument("--metrics", default="", metavar="FILE", help="figures as .csv or .jsonl")
     parser.add_argument("--tensorboard", default="", metavar="DIR", help="figures for TensorBoard")
     parser.set_defaults(arguments=sys.argv[2:])
@@ -75,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     )
     train(settings, shows_progress=sys.stderr.isatty())
     if is_launched():
-        # All is written. Threads of PyTorch's process group may still run, and now and then abort the process while
-        # Python goes down; torchrun would then end the other processes as well.
+        # Everything is written. Threads of PyTorch's process group may still run, and sometimes abort the process while
+        # Python shuts down; torchrun would then end the other processes as well.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

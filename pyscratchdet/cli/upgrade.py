@@ -34,12 +34,12 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         say(f"pyscratchdet: {args.input}: {problem}", stderr=True)
     write(args.output, new)
-    print(f"{args.output}: {'upgraded' if needed else 'was in the current format already'}")
+    print(f"{args.output}: {'upgraded' if needed else 'was already in the current format'}")
     return 1 if problems else 0
 
 
 def _read(args: argparse.Namespace, name: str) -> tuple[Any, Callable[[str, Any], None], Locator | None]:
-    """Returns a message, how to write it in the form, text or binary, that the file has, and where its fields stand."""
+    """Returns a message, how to write it in the file's own form (text or binary), and where its fields stand."""
     from pyscratchdet.files import read_bytes
     from pyscratchdet.proto import caffe_pb2, text, weights
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--model", required=True, help="deploy prototxt")
-    parser.add_argument("--weights", help="caffemodel; left out, the fillers' values with --seed are compared")
+    parser.add_argument("--weights", help="caffemodel (default: the fillers' values, by --seed)")
     parser.add_argument(
         "--against",
         nargs="+",
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phase", choices=("TEST", "TRAIN"), default="TEST", help="phase of the net (default: TEST)")
     parser.add_argument("--gradients", action="store_true", help="compare a backward pass too: fast, cuda, recordings")
     parser.add_argument("--step", metavar="SOLVER", help="compare a solver's first update too: fast, cuda, recordings")
-    parser.add_argument("--input", help="picture or npz with one array per input; left out, seeded noise")
+    parser.add_argument("--input", help="picture or npz with one array per input (default: seeded noise)")
     parser.add_argument(
         "--mean", default="104,117,123", help="subtracted from a picture, in BGR (default: %(default)s)"
     )
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares and reports; 1 where engines part."""
+    """Compares and reports; 1 where engines differ."""
     import json
     from pathlib import Path
 

@@ -49,11 +49,11 @@ def test_list_shows_size_cost_and_result(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no recipe named"),
+        ([], "no recipe was chosen"),
         (["ssd300_vgg_voc0712"], 'no recipe called "ssd300_vgg_voc0712"; did you mean'),
         ([NAME, "--gpus", "a"], "--gpus takes numbers separated by commas, expected 0,1 and found a"),
         ([NAME, "--num-classes", "1"], "num_classes is too small"),
-        (["dsod300_voc0712", "--size", "512"], "has a fixed size; these have not:"),
+        (["dsod300_voc0712", "--size", "512"], "has a fixed size; these do not:"),
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path, capsys):
