@@ -85,7 +85,7 @@ def blob_error(comparison: Comparison) -> str:
     worst = comparison.worst
     assert worst is not None
     assert worst.drift is not None
-    return f"{worst.drift.relative:.0e} {worst.blob}" + ("" if comparison.agrees else " DIFFERS")
+    return f"{worst.drift.relative:.0e} {worst.blob}" + ("" if comparison.agrees else " PARTS")
 
 
 def row(name: str, caffemodel: Path, prototxt: Path, folder: Path) -> list[str]:

@@ -153,7 +153,7 @@ class Comparison:
             if len(before) > 6:
                 before, more = before[:6], f" and {len(culprit.suspects) - 7} more"
             where += f" or one before it that {self.reference} does not show ({', '.join(before)}{more})"
-        return f"{self.first} and {self.reference} differ at {self.what} {culprit.blob}, {where}: {_describe(culprit)}."
+        return f"{self.first} and {self.reference} part at {self.what} {culprit.blob}, {where}: {_describe(culprit)}."
 
     def as_dict(self) -> dict[str, object]:
         """Returns everything as plain values, for JSON."""

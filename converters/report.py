@@ -29,7 +29,7 @@ def print_table(comparison: Comparison, console: Console, *, everything: bool = 
     table.add_column("", overflow="fold")
     for blob in comparison.blobs if everything else _worth_showing(comparison.blobs):
         style = "" if blob.agrees else "bold red"
-        state = "DIFFERS" if not blob.agrees else "ok"
+        state = "PARTS" if not blob.agrees else "ok"
         table.add_row(*_cells(blob), f"{state} {blob.note}".rstrip(), style=style)
     console.print(table)
     hidden = 0 if everything else len(comparison.blobs) - len(_worth_showing(comparison.blobs))

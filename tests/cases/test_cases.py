@@ -156,7 +156,7 @@ def test_verify_names_the_first_blob_whose_shapes_differ(capsys, tmp_path):
     options = ("--weights", tmp_path / "w.caffemodel", "--against", tmp_path / "r.npz")
     status, printed = run(capsys, "verify", "--model", HERE / "shapes_differ.prototxt", *options)
     assert status == 1
-    assert "differ at blob pool1, layer pool1 (Pooling): shape 1x4x8x8 here, 1x4x9x9 in the reference" in printed
+    assert "part at blob pool1, layer pool1 (Pooling): shape 1x4x8x8 here, 1x4x9x9 in the reference" in printed
 
 
 def test_verify_of_slice(capsys):

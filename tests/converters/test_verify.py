@@ -188,7 +188,7 @@ def test_command_finds_a_wrong_caffemodel(tmp_path, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert status == 1
     # A recording shows in-place blobs as they finally are, so the whole chain is under suspicion, and it says so.
-    assert "differ at blob conv1, layer relu1 (ReLU) or one before it that" in printed
+    assert "part at blob conv1, layer relu1 (ReLU) or one before it that" in printed
     assert "does not show (scale1, bn1, conv1)" in printed
 
 
@@ -381,7 +381,7 @@ layer {{ name: "cut" type: "Slice" bottom: "data" top: "a" top: "b" slice_param 
 layer {{ name: "p" type: "Power" bottom: "a" top: "p" }}"""
     net, engine = opencv_of(tmp_path, text)
     verdict = compare(net, PyTorchEngine(net), engine, {"data": noise((1, 4, 5, 7))}).verdict()
-    assert "differ at blob a, layer cut (Slice): shape 1x2x5x7 here, 1x4x5x7 in the reference" in verdict
+    assert "part at blob a, layer cut (Slice): shape 1x2x5x7 here, 1x4x5x7 in the reference" in verdict
     assert "OpenCV divides the axis among the tops that a layer reads" in verdict
 
 
@@ -532,14 +532,14 @@ layer {{ name: "turn" type: "Permute" bottom: "data" top: "turn"
     assert not result.agrees
     assert result.culprit.blob == "pool1"
     assert result.verdict() == (
-        "pyscratchdet and other differ at blob pool1, layer pool1 (Pooling): "
+        "pyscratchdet and other part at blob pool1, layer pool1 (Pooling): "
         "shape 1x4x2x3 here, 1x4x3x4 in the reference."
     )
     by_name = {blob.blob: blob for blob in result.blobs}
     assert by_name["conv"].own is None
     assert by_name["fc"].own is None
     turned = compare_blobs(net, engine, blobs, Shown(), {**blobs, "turn": blobs["turn"].transpose(0, 1, 3, 2)})
-    assert "differ at blob turn, layer turn (Permute): shape 1x4x7x5 here, 1x4x5x7 in" in turned.verdict()
+    assert "part at blob turn, layer turn (Permute): shape 1x4x7x5 here, 1x4x5x7 in" in turned.verdict()
     flat = compare_blobs(net, engine, blobs, Shown(), {**blobs, "fc": blobs["fc"].reshape(1, 6, 1, 1)})
     assert flat.agrees
 
@@ -598,7 +598,7 @@ def test_report_begins_with_what_parts():
     other = compare_blobs(net, engine, blobs, Shown(), {**blobs, "pool1": blobs["pool1"] * 1.1})
     assert same.verdict() == "pyscratchdet and same agree on all 10 blobs; all values are equal."
     body = html_report([same, other], "title", []).split("<body>")[1]
-    assert body.startswith('<p class="bad">pyscratchdet and other differ at blob pool1, layer pool1 (Pooling)')
+    assert body.startswith('<p class="bad">pyscratchdet and other part at blob pool1, layer pool1 (Pooling)')
     assert body.index("against other</h2>") < body.index("against same</h2>")
     assert body.count('class="culprit"') == 1
 

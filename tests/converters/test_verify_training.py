@@ -120,7 +120,7 @@ def test_planted_gradient_error_is_found_at_its_layer(files, capsys):
     assert status == 1
     assert blobs["agrees"]
     assert updates["agrees"]
-    assert "differ at gradient pdiff:conv2:0, layer conv2 (Convolution)" in gradients["verdict"]
+    assert "part at gradient pdiff:conv2:0, layer conv2 (Convolution)" in gradients["verdict"]
 
 
 def test_planted_rate_is_found_at_its_blob(files):
@@ -132,7 +132,7 @@ def test_planted_rate_is_found_at_its_blob(files):
     assert status == 1
     assert blobs["agrees"]
     assert gradients["agrees"]
-    assert "differ at update fc:1, layer fc (InnerProduct): relative L2 error 5.0e-01" in updates["verdict"]
+    assert "part at update fc:1, layer fc (InnerProduct): relative L2 error 5.0e-01" in updates["verdict"]
     assert [blob["blob"] for blob in updates["blobs"] if not blob["agrees"]] == ["fc:1"]
 
 
