@@ -75,7 +75,7 @@ def state_from_torch(source: str | os.PathLike[str], target: str | os.PathLike[s
     try:
         per_blob: dict[int, dict[str, Any]] = content["optimizer"]["state"]
         kinds = sorted(per_blob[0])
-        histories = [per_blob[i][kind].numpy() for kind in kinds for i in range(len(per_blob))]
+        histories = [per_blob[i][kind].detach().numpy() for kind in kinds for i in range(len(per_blob))]
         state = SolverState(histories=histories, **content["solver"])
         data = state_bytes(state, os.fspath(target).endswith(".h5"))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
