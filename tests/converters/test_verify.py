@@ -440,7 +440,7 @@ def test_rows_of_zeros_are_named(tmp_path):
     assert result.agrees
     found = PyTorchEngine(net).run({"data": noise((1, 3, 22, 26)) / 100})["detection_out"].shape[2]
     assert result.blobs[-1].note == (
-        f"{found} of {found} detections found again; the reference ends in {300 - found} rows of zeros, "
+        f"{found} of {found} detections found again; the reference ends with {300 - found} rows of zeros, "
         "which are padding"
     )
 

@@ -326,8 +326,8 @@ FOREIGN = {
     groups_linked_twice_a_level: "a group that is linked twice",
     group_in_another_file: "a link to another place, which is not followed, found //data -> other.h5:/data",
     blob_behind_a_soft_link: "a link to another place, which is not followed, found /data/a/0 -> :/kept",
-    values_in_another_file: "is stored in another file",
-    values_by_another_dataset: "is stored in another file",
+    values_in_another_file: "lies in another file",
+    values_by_another_dataset: "lies in another file",
     filter_by_a_plugin: "a filter that is not HDF5's own, found 32015",
     text_for_values: "not the values of a blob",
 }
