@@ -37,6 +37,7 @@ def watch(root, lines):
     """Runs command lines in forks of one process and returns what each touched."""
     environment = os.environ | {
         "HOME": f"{root}/home", "TMPDIR": f"{root}/tmp", "MPLCONFIGDIR": f"{root}/home/matplotlib",
+        "TORCHINDUCTOR_CACHE_DIR": f"{root}/home/inductor",  # by default in the system's temporary folder
         "PYTHONPATH": f"{ROOT}{os.pathsep}{root}/elsewhere", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     done = subprocess.run(
