@@ -27,6 +27,7 @@ from torchvision.ops import boxes as box_ops
 
 from pyscratchdet import __version__
 from pyscratchdet.boxes.priors import aspect_ratios, prior_boxes, prior_sizes
+from pyscratchdet.errors import counted
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.base import Context
 from pyscratchdet.layers.detection_output import DetectionOutput
@@ -164,7 +165,8 @@ def main() -> None:
         f"# Detection layers against torchvision, {date.today()}",
         "",
         f"pyscratchdet {__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}, {machine}, "
-        f"{torch.get_num_threads()} threads; batch {args.batch}, 8732 priors, median of {args.repeat} in milliseconds.",
+        f"{counted(torch.get_num_threads(), 'thread')}; batch {args.batch}, 8732 priors, "
+        f"median of {args.repeat} in milliseconds.",
         "",
         "| what | classes | pyscratchdet | torchvision | times faster |",
         "|---|---:|---:|---:|---:|",

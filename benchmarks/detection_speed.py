@@ -28,6 +28,7 @@ from seeded import picture, seeded_files
 
 from pyscratchdet import __version__
 from pyscratchdet.converters.onnx_export import save_onnx
+from pyscratchdet.errors import counted
 from pyscratchdet.files import write_text
 from pyscratchdet.memory import keep_freed_memory
 from pyscratchdet.runtime import load_net
@@ -111,7 +112,7 @@ def main() -> None:
                 times = measure(runs, args.repeat, clock)
                 peer = min(min(times[OPENCV]), min(times[ONNX]))
                 cells = [f"{min(value):.0f} / {statistics.median(value):.0f}" for value in times.values()]
-                kind = f"{threads} thread{'s' * (threads > 1)}, {'CPU' if threads == 1 else 'wall'} time"
+                kind = f"{counted(threads, 'thread')}, {'CPU' if threads == 1 else 'wall'} time"
                 rows.append(f"| {name} | {kind} | {' | '.join(cells)} | {peer / min(times[OURS]):.2f} |")
     lines = [
         f"# Detection of one picture, {date.today()}",

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from pyscratchdet import __version__
+from pyscratchdet.errors import counted
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.plan import read_net
 from pyscratchdet.proto import caffe_pb2
@@ -128,7 +129,7 @@ def main() -> None:
     lines = [
         f"# The update, {date.today()}",
         "",
-        f"pyscratchdet {__version__}, torch {torch.__version__}, {name}, {torch.get_num_threads()} threads; "
+        f"pyscratchdet {__version__}, torch {torch.__version__}, {name}, {counted(torch.get_num_threads(), 'thread')}; "
         f"{net.name}, batch {args.batch}; best of {args.repeat}, milliseconds.",
         "",
         "| mode | forward and loss | backward | update | update's share |",

@@ -27,6 +27,7 @@ from torchvision.models.detection import ssd300_vgg16
 
 from pyscratchdet import __version__
 from pyscratchdet.data.loader import BatchLoader
+from pyscratchdet.errors import counted
 from pyscratchdet.files import write_text
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.solver import Precision, Solver
@@ -166,8 +167,8 @@ def main() -> None:
         f"# Training step of SSD300-VGG16, {date.today()}",
         "",
         f"pyscratchdet {__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}, {machine}, "
-        f"{torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the end; batch {args.batch}, "
-        f"fastest of {args.repeat} alternating steps, {unit} (share of the step).",
+        f"{counted(torch.get_num_threads(), 'thread')}, load average {os.getloadavg()[0]:.1f} at the end; "
+        f"batch {args.batch}, fastest of {args.repeat} alternating steps, {unit} (share of the step).",
         "",
         f"| | {' | '.join(STAGES)} | step | pictures/s | speed against torchvision |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

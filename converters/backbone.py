@@ -30,7 +30,7 @@ import numpy as np
 
 from pyscratchdet.converters.build import SCALE_FACTOR, NetBuilder
 from pyscratchdet.converters.merge_bn import merge_bn
-from pyscratchdet.errors import ConversionError
+from pyscratchdet.errors import ConversionError, counted
 from pyscratchdet.layers.base import Layer
 from pyscratchdet.layers.plan import NetPlan, plan_net
 from pyscratchdet.proto import caffe_pb2
@@ -66,7 +66,7 @@ class Backbone:
         """Returns the report."""
         names = ", ".join(self.unused) or "none"
         return [
-            f"{len(self.sources)} convolutions converted, {len(self.left)} left at their fillers",
+            f"{counted(len(self.sources), 'convolution')} converted, {len(self.left)} left with filler values",
             *(f"  {layer}: {reason}" for layer, reason in self.left.items()),
             f"layers of the classifier that were not used: {names}",
             f"BatchNorms that only the detector has: {', '.join(self.identities) or 'none'}",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.caffe.net_spec import assign_proto
-from pyscratchdet.errors import ConversionError, LayerError
+from pyscratchdet.errors import ConversionError, LayerError, counted
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.base import Context, Shape, layer_class
 from pyscratchdet.layers.plan import check_count
@@ -120,7 +120,9 @@ class NetBuilder:
         """Convolution, or Deconvolution with weights (in, out / group, kh, kw) as in PyTorch, ONNX and Caffe."""
         kind = "Deconvolution" if transposed else "Convolution"
         if weight.ndim != 4:
-            raise self.refuse(name, kind, f"a convolution over {weight.ndim - 2} axes; two are supported")
+            raise self.refuse(
+                name, kind, f"a convolution over {counted(weight.ndim - 2, 'axis', 'axes')}; two are supported"
+            )
         if not transposed:
             bottom, pads = self._take_padding(name, bottom, pads)
         values = {
@@ -231,7 +233,7 @@ class NetBuilder:
         """Pooling "MAX" or "AVE". Caffe rounds up: rows and columns that the source does not have are cut off."""
         shape = self.shapes[bottom]
         if len(shape) != 4:
-            raise self.refuse(name, method, f"pooling of a blob of {len(shape)} axes")
+            raise self.refuse(name, method, f"pooling of a blob of {counted(len(shape), 'axis', 'axes')}")
         if method == "AVE" and any(pads) and not include_pad:
             raise self.refuse(name, method, "averages that do not count the padding; Caffe's do")
         if method == "AVE":

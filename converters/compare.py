@@ -10,6 +10,7 @@ import numpy as np
 
 from pyscratchdet.converters.engines import Engine, PyTorchEngine, same_shape
 from pyscratchdet.converters.onnx_export import value_keys
+from pyscratchdet.errors import counted
 from pyscratchdet.runtime import Net
 
 # Relative L2 errors of float32 arithmetic, as README promises them under "What is promised": the error that one layer
@@ -143,7 +144,7 @@ class Comparison:
         if culprit is None:
             assert worst is not None
             assert worst.drift is not None
-            number = f"{len(self.blobs)} {self.what}{'s'[: len(self.blobs) != 1]}"
+            number = counted(len(self.blobs), self.what)
             error = worst.drift.relative
             rest = f"worst relative L2 error {error:.1e} at {worst.blob}" if error else "all values are equal"
             return f"{self.first} and {self.reference} agree on all {number}; {rest}."
@@ -294,9 +295,9 @@ def _measure_detections(
     ours, theirs = _real_rows(rows), _real_rows(expected)
     pairs = match_detections(ours, theirs)
     other = f", {len(ours)} here" if len(ours) != len(theirs) else ""
-    entry.add_note(f"{len(pairs[0])} of {len(theirs)} detections found again{other}")
+    entry.add_note(f"{len(pairs[0])} of {counted(len(theirs), 'detection')} found again{other}")
     if padding := int((~expected.reshape(-1, 7).any(axis=1)).sum()):
-        entry.add_note(f"the reference ends with {padding} row{'s'[: padding != 1]} of zeros, which are padding")
+        entry.add_note(f"the reference ends with {counted(padding, 'row')} of zeros, which are padding")
     if len(pairs[0]) == len(ours) == len(theirs):
         entry.drift = difference(pairs[0][:, 2:], pairs[1][:, 2:])
     if alone is not None and len(_real_rows(alone)) == len(theirs):

@@ -12,7 +12,7 @@ from pyscratchdet.converters.compare import NET_TOLERANCE, BlobComparison, compa
 from pyscratchdet.converters.engines import PyTorchEngine
 from pyscratchdet.converters.merge_bn import Blobs, Folded, merge_bn
 from pyscratchdet.converters.weights import Bundle, Names, read_bundle, write_bundle
-from pyscratchdet.errors import ConversionError, UsageError
+from pyscratchdet.errors import ConversionError, UsageError, counted
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.proto import caffe_pb2
@@ -37,7 +37,7 @@ class FoldedFiles:
     def lines(self) -> list[str]:
         """Returns the report."""
         folded = self.folded
-        lines = [f"{len(folded.folded)} layers folded, {len(folded.kept)} BatchNorms left"]
+        lines = [f"{counted(len(folded.folded), 'layer')} folded, {counted(len(folded.kept), 'BatchNorm')} left"]
         if folded.left_out:
             lines.append(f"weights that no layer of the TEST net takes, left out: {', '.join(folded.left_out)}")
         if self.worst and self.worst.drift:

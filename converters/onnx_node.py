@@ -12,7 +12,7 @@ from onnx import helper
 
 from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.converters.weights import onnx_array
-from pyscratchdet.errors import ConversionError
+from pyscratchdet.errors import ConversionError, counted
 from pyscratchdet.files import check_unpacked
 
 # Operators that may be computed in advance from constants alone.
@@ -132,14 +132,14 @@ class OnnxNode:
         """An axis of the first input, counted from the front."""
         rank = self.rank()
         if not -rank <= axis < rank:
-            raise self.refuse(f"axis {axis} of a blob of {rank} axes")
+            raise self.refuse(f"axis {axis} of a blob of {counted(rank, 'axis', 'axes')}")
         return axis % rank
 
     def pair(self, name: str, default: int = 1, least: int = 1) -> tuple[int, int]:
         """An attribute of two numbers, for height and width."""
         values = tuple(int(value) for value in self.get(name, (default, default)))
         if len(values) != 2:
-            raise self.refuse(f"{name} over {len(values)} axes; two are supported")
+            raise self.refuse(f"{name} over {counted(len(values), 'axis', 'axes')}; two are supported")
         if min(values) < least:
             raise self.refuse(f"{name} of {list(values)}")
         return values

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.converters.onnx_node import OnnxNode
+from pyscratchdet.errors import counted
 
 
 def _conv(n: OnnxNode) -> str:
     weight = n.floats(1)
     if weight.ndim != 4:
-        raise n.refuse(f"a convolution over {weight.ndim - 2} axes; two are supported")
+        raise n.refuse(f"a convolution over {counted(weight.ndim - 2, 'axis', 'axes')}; two are supported")
     bias = n.floats(2) if len(n.inputs) > 2 and n.inputs[2] else None
     window: dict[str, Any] = {
         "stride": n.pair("strides"),
@@ -38,7 +39,7 @@ def _gemm(n: OnnxNode) -> str:
     if len(n.inputs) > 2 and n.inputs[2]:
         bias = n.floats(2) * np.float32(n.get("beta", 1.0))
         if bias.size not in (1, len(weight)) or bias.shape[-1:] not in ((), (1,), (len(weight),)):
-            raise n.refuse(f"a third input of shape {bias.shape} for {len(weight)} outputs")
+            raise n.refuse(f"a third input of shape {bias.shape} for {counted(len(weight), 'output')}")
         bias = np.broadcast_to(bias.ravel(), len(weight))
     return n.net.inner_product(n.name, n.blob(), weight, bias)
 
@@ -46,7 +47,7 @@ def _gemm(n: OnnxNode) -> str:
 def _matmul(n: OnnxNode) -> str:
     weight = n.floats(1)
     if weight.ndim != 2:
-        raise n.refuse(f"a second factor of {weight.ndim} axes")
+        raise n.refuse(f"a second factor of {counted(weight.ndim, 'axis', 'axes')}")
     return n.net.inner_product(n.name, n.blob(), weight.T, None)
 
 
@@ -284,7 +285,7 @@ def _split(n: OnnxNode) -> list[str]:
     size = n.net.shapes[n.blob()][axis]
     if sizes is None:
         if size % len(n.outputs):
-            raise n.refuse(f"{size} entries in {len(n.outputs)} unequal parts")
+            raise n.refuse(f"{counted(size, 'entry', 'entries')} in {len(n.outputs)} unequal parts")
         sizes = [size // len(n.outputs)] * len(n.outputs)
     return [n.blob()] if len(sizes) == 1 else n.net.split(n.node.name or n.name, n.blob(), axis, sizes, n.outputs)
 

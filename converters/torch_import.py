@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pyscratchdet.converters.build import NetBuilder, Pads, Pair
-from pyscratchdet.errors import ConversionError, UsageError, nearest
+from pyscratchdet.errors import ConversionError, UsageError, counted, nearest
 
 
 def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "net") -> NetBuilder:
@@ -188,7 +188,7 @@ class _Call:
         values = [values] if isinstance(values, int) else list(values) or list(default)
         values = values * 2 if len(values) == 1 else values
         if len(values) != 2:
-            raise self.refuse(f"{argument} over {len(values)} axes; two are supported")
+            raise self.refuse(f"{argument} over {counted(len(values), 'axis', 'axes')}; two are supported")
         return int(values[0]), int(values[1])
 
     def pads(self) -> Pads:

@@ -21,6 +21,18 @@ def printable(text: object) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
+def counted(number: int, one: str, many: str = "", spec: str = "") -> str:
+    """Returns a number with its noun: "1 picture", "2 pictures".
+
+    Args:
+        number: How many.
+        one: The noun for one.
+        many: The noun for any other number; by default `one` with an "s".
+        spec: The number's format: "," separates thousands.
+    """
+    return f"{number:{spec}} {one if number == 1 else many or f'{one}s'}"
+
+
 @dataclass(frozen=True)
 class Position:
     """A place in a text file. `line` and `column` count from 1; 0 means unknown."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pyscratchdet.errors import DataError, FileError, Position, UsageError
+from pyscratchdet.errors import DataError, FileError, Position, UsageError, counted
 
 # The MiB that a small file may unpack to; a larger one may unpack to this many times its own size.
 UNPACKED_VARIABLE, _UNPACKED_MIB, _UNPACKED_TIMES = "PYSCRATCHDET_MAX_UNPACKED_MIB", 256, 100
@@ -169,7 +169,7 @@ def check_unpacked(num_bytes: int, stored: int, path: str | os.PathLike[str]) ->
     limit = max(int(given) << 20, _UNPACKED_TIMES * stored)
     if num_bytes > limit:
         raise FileError(
-            f"{os.fspath(path)}: {stored} bytes that would become {num_bytes >> 20} MiB",
+            f"{os.fspath(path)}: {counted(stored, 'byte')} that would become {num_bytes >> 20} MiB",
             code="file.unpacked",
             expected=f"at most {limit >> 20} MiB",
             hint=f"if the file can be trusted, set {UNPACKED_VARIABLE} to the number of MiB to allow",

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pyscratchdet.caffe.missing import check_file
-from pyscratchdet.errors import DataError, UsageError
+from pyscratchdet.errors import DataError, UsageError, counted
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
 
@@ -61,7 +61,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> caffe_pb2.Datum
         ValueError: The array is not three-dimensional.
     """
     if arr.ndim != 3:
-        raise ValueError(f"a Datum needs a channels x height x width array, found {arr.ndim} dimensions")
+        raise ValueError(f"a Datum needs a channels x height x width array, found {counted(arr.ndim, 'dimension')}")
     datum = caffe_pb2.Datum(channels=arr.shape[0], height=arr.shape[1], width=arr.shape[2])
     if arr.dtype == np.uint8:
         datum.data = arr.tobytes()

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 _WIDE = 10_000
 
 
-def count(number: int, what: str) -> str:
-    """Returns "1 picture", "2 pictures"."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def say(text: object, *, stderr: bool = False) -> None:
     """Prints a line that may contain text from files: names, paths, messages."""
     print(printable(text), file=sys.stderr if stderr else sys.stdout)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.cli.console import say
 from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_allow_unknown
+from pyscratchdet.errors import counted
 
 if TYPE_CHECKING:
     from pyscratchdet.converters.build import NetBuilder
@@ -381,7 +382,8 @@ def _written(blobs: Blobs, args: argparse.Namespace) -> str:
     import os
 
     number = sum(array.size for arrays in blobs.values() for array in arrays)
-    lines = [f"{len(blobs)} layers, {number:,} values, {os.path.getsize(args.target) / 1e6:.1f} MB"]
+    size = f"{os.path.getsize(args.target) / 1e6:.1f} MB"
+    lines = [f"{counted(len(blobs), 'layer')}, {counted(number, 'value', spec=',')}, {size}"]
     if args.target.lower().endswith(".onnx"):
         import onnx
 
@@ -392,4 +394,4 @@ def _written(blobs: Blobs, args: argparse.Namespace) -> str:
 
 
 def _described(state: SolverState) -> str:
-    return f"iteration {state.iteration}, {len(state.histories)} histories"
+    return f"iteration {state.iteration}, {counted(len(state.histories), 'history', 'histories')}"

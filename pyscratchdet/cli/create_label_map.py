@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the label map."""
     from pyscratchdet.data.label_map import known_label_map, label_map_from_lines, write_label_map
+    from pyscratchdet.errors import counted
     from pyscratchdet.files import read_bytes
     from pyscratchdet.proto.text import decode_text
 
@@ -29,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
         lines = decode_text(read_bytes(args.map_file), args.map_file).splitlines()
         label_map = label_map_from_lines(lines, args.include_background, args.delimiter)
     write_label_map(args.output, label_map)
-    print(f"{args.output}: {len(label_map.item)} items")
+    print(f"{args.output}: {counted(len(label_map.item), 'item')}")
     return 0

@@ -19,10 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Makes the data set."""
     from pyscratchdet.data.shapes import CLASSES, make_shapes
+    from pyscratchdet.errors import counted
 
     folder = make_shapes(args.output, args.images, args.test, args.size, args.seed)
     print(
-        f"{folder}: {args.images} training and {args.test} test pictures, {len(CLASSES)} classes: {', '.join(CLASSES)}"
+        f"{folder}: {counted(args.images, 'training picture')} and {counted(args.test, 'test picture')}, "
+        f"{len(CLASSES)} classes: {', '.join(CLASSES)}"
     )
     print(f"{folder.parent.parent / 'labelmap.prototxt'}: label map, background 0")
     return 0

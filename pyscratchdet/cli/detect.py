@@ -46,15 +46,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detects."""
-    from pyscratchdet.cli.console import count, warn
+    from pyscratchdet.cli.console import warn
     from pyscratchdet.detect.media import find_media
+    from pyscratchdet.errors import counted
 
     formats = _parse_formats(args.format)
     if args.max_frames is not None:
         positive(args.max_frames, "--max-frames")
     media = find_media(args.inputs)
     if media.left_out:
-        warn(f"{count(media.left_out.total(), 'file')} left out, not pictures or videos: {media.describe_left_out()}")
+        files = counted(media.left_out.total(), "file")
+        warn(f"{files} left out, not pictures or videos: {media.describe_left_out()}")
     detector = make_detector(args)
     if args.benchmark:
         return _benchmark(detector, media.sources)
@@ -152,22 +154,22 @@ def _batches(frames: Iterator[Frame], size: int, run: DetectionRun) -> Iterator[
 
 
 def _sum_up(folder: str, run: DetectionRun) -> int:
-    from pyscratchdet.cli.console import count, say
-    from pyscratchdet.errors import DataError
+    from pyscratchdet.cli.console import say
+    from pyscratchdet.errors import DataError, counted
 
     if not run.records:
         raise DataError(
-            "none of the inputs could be read", code="detect.nothing-read", found=count(len(run.failed), "failure")
+            "none of the inputs could be read", code="detect.nothing-read", found=counted(len(run.failed), "failure")
         )
     counts: dict[str, int] = {}
     for record in run.records:
         for label in record.found.labels.tolist():
             counts[run.names[label]] = counts.get(run.names[label], 0) + 1
     each = ", ".join(f"{name}: {number}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
-    objects = count(sum(counts.values()), "object") + (f" ({each})" if each else "")
-    say(f"{count(len(run.records), 'picture')}, {objects}")
+    objects = counted(sum(counts.values()), "object") + (f" ({each})" if each else "")
+    say(f"{counted(len(run.records), 'picture')}, {objects}")
     if run.failed:
-        say(f"{count(len(run.failed), 'input')} could not be read: {', '.join(run.failed)}", stderr=True)
+        say(f"{counted(len(run.failed), 'input')} could not be read: {', '.join(run.failed)}", stderr=True)
     say(f"written to {folder}")
     return 0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_argument, finite, make_detector, positive
 from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
+from pyscratchdet.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +123,7 @@ def _run_voc(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(voc_figures(result))
     else:
-        print_voc(result, f"{args.set}: {len(truth.names)} pictures")
+        print_voc(result, f"{args.set}: {counted(len(truth.names), 'picture')}")
     if args.output:
         if not args.results:
             write_voc_results(args.output, detections, truth)
@@ -194,7 +195,7 @@ def detect_set(
         raise DataError(
             "the net and the data set differ",
             code="evaluate.class-count",
-            expected=f"{len(truth.classes)} classes and background",
+            expected=f"{counted(len(truth.classes), 'class', 'classes')} and background",
             found=f"num_classes {detector.num_classes}",
             hint="give the label map that the net was trained with",
         )
@@ -286,7 +287,7 @@ def _print_coco(figures: dict[str, float], ap: dict[str, float], ap50: dict[str,
 
     from pyscratchdet.cli.console import console
 
-    table = Table(title=f"{num_images} pictures", title_justify="left")
+    table = Table(title=counted(num_images, "picture"), title_justify="left")
     table.add_column("class")
     table.add_column("AP", justify="right")
     table.add_column("AP50", justify="right")

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Extracts features."""
     from pyscratchdet.cli.detector_options import positive
     from pyscratchdet.devices import choose_device
-    from pyscratchdet.errors import UsageError
+    from pyscratchdet.errors import UsageError, counted
     from pyscratchdet.runtime.features import extract_features
 
     blobs, databases = args.blobs.split(","), args.databases.split(",")
@@ -41,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
     for (blob, path), number in zip(
         targets, extract_features(args.model, args.weights, targets, batches, device), strict=True
     ):
-        print(f"{path}: {blob} of {number} pictures")
+        print(f"{path}: {blob} of {counted(number, 'picture')}")
     return 0

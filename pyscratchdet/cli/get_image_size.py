@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.data.annoset import size_line
     from pyscratchdet.data.images import decode_image
     from pyscratchdet.data.lists import list_position, read_list
-    from pyscratchdet.errors import DataError, FileError
+    from pyscratchdet.errors import DataError, FileError, counted
     from pyscratchdet.files import read_bytes, write_text
 
     entries = read_list(args.list_file)
@@ -43,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
         height, width = image.shape[:2]
         lines.append(size_line(picture, height, width, None if ids is None else ids[name]))
     write_text(args.output, "".join(lines))
-    say(f"{args.output}: {len(lines)} sizes")
+    say(f"{args.output}: {counted(len(lines), 'size')}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyscratchdet.cli.console import say, warn
+from pyscratchdet.errors import counted
 
 _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
@@ -109,7 +110,7 @@ def _to_coco(args: argparse.Namespace) -> int:
     records = ((picture_of(key), annotated_of(value, record_title(key, source))) for key, value in Database(source))
     content = coco_of_records(records, read_label_map(args.label_map_file))
     write_text(output, json.dumps(content))
-    say(f"{output}: {len(content['images'])} images, {len(content['annotations'])} annotations")
+    say(f"{output}: {counted(len(content['images']), 'image')}, {counted(len(content['annotations']), 'annotation')}")
     return 0
 
 
@@ -163,7 +164,7 @@ def _show(args: argparse.Namespace) -> int:
     from pyscratchdet.data.records import record_title
 
     database = Database(args.words[1])
-    say(f"{database.path}: {len(database)} records")
+    say(f"{database.path}: {counted(len(database), 'record')}")
     names = _names(args.label_map_file)
     if args.model:
         return _show_samples(args, names)
@@ -210,7 +211,7 @@ def _show_samples(args: argparse.Namespace, names: dict[int, str]) -> int:
     page = sample_page(read_net(args.model).param, args.words[1], args.count, names, seed=args.seed or 0)
     path = os.path.join(args.output or ".", "samples.png")
     write_bytes(path, bytes(cv2.imencode(".png", page)[1]))
-    say(f"{path}: {args.count} samples")
+    say(f"{path}: {counted(args.count, 'sample')}")
     return 0
 
 

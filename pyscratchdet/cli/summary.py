@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
+    from pyscratchdet.errors import counted
     from pyscratchdet.layers.costs import net_cost
     from pyscratchdet.layers.plan import plan_net, read_net
     from pyscratchdet.proto import caffe_pb2
@@ -31,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.total:
         _print_layers(cost)
     print(
-        f"{len(cost.layers)} layers, {cost.num_parameters:,} parameters, {_scaled(cost.macs)} multiply-accumulates "
-        f"({_scaled(2 * cost.macs)}FLOPs), {cost.memory / 2**20:.1f} MiB of blobs"
+        f"{counted(len(cost.layers), 'layer')}, {counted(cost.num_parameters, 'parameter', spec=',')}, "
+        f"{_scaled(cost.macs)} multiply-accumulates ({_scaled(2 * cost.macs)}FLOPs), "
+        f"{cost.memory / 2**20:.1f} MiB of blobs"
     )
     return 0
 

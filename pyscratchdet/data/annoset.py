@@ -21,7 +21,7 @@ from pyscratchdet.data.annotations import AnnotationReader
 from pyscratchdet.data.database import DatabaseWriter, resumable_database
 from pyscratchdet.data.label_map import name_to_label, read_label_map
 from pyscratchdet.data.lists import Entry, list_position
-from pyscratchdet.errors import DataError, FileError, UsageError
+from pyscratchdet.errors import DataError, FileError, UsageError, counted
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
@@ -89,8 +89,8 @@ class Summary:
 
     def lines(self, examples: int = 3) -> list[str]:
         """Returns the summary as text, with some file names for each reason."""
-        kept = f"; an interrupted run had done {self.num_kept} entries" if self.num_kept else ""
-        text = [f"{len(self.written)} records written, {len(self.skipped)} skipped{kept}"]
+        kept = f"; an earlier run had done {counted(self.num_kept, 'entry', 'entries')}" if self.num_kept else ""
+        text = [f"{counted(len(self.written), 'record')} written, {len(self.skipped)} skipped{kept}"]
         for title, entries in (("skipped", self.skipped), ("noted", self.remarks)):
             for reason, count in Counter(reason for _, reason in entries).most_common():
                 names = list(dict.fromkeys(name for name, why in entries if why == reason))

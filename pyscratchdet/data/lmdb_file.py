@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pyscratchdet.errors import DataError
+from pyscratchdet.errors import DataError, counted
 
 _HEADER = struct.Struct("<QHHHH")  # page number, padding, flags, end of the node offsets, start of the nodes
 _META = struct.Struct("<IIQQ")  # magic, version, address, map size; then two trees
@@ -146,7 +146,7 @@ class LmdbFile:
         free, main = (_TREE.unpack_from(data, start + k * _TREE.size) for k in range(2))
         page_size = free[0]
         if not 512 <= page_size <= _MAX_PAGE or page_size & (page_size - 1):
-            raise self._fault(f"pages of {page_size} bytes")
+            raise self._fault(f"pages of {counted(page_size, 'byte')}")
         last_page, transaction = struct.unpack_from("<QQ", data, start + 2 * _TREE.size)
         free_tree, main_tree = (_Tree(tree[2], tree[6], tree[7]) for tree in (free, main))
         return _Meta(page_size, free_tree, main_tree, last_page, transaction, bool(main[1] & _DUPLICATES))
@@ -172,7 +172,7 @@ class LmdbFile:
                     yield self._record(page, number, node)
                 count += len(nodes)
         if count != tree.entries:
-            raise self._fault(f"{count} records, where {tree.entries} are said to be")
+            raise self._fault(f"its tree has {counted(count, 'record')}, its header says {tree.entries}")
 
     def _page(self, number: int) -> tuple[bytes, int, tuple[int, ...]]:
         """Returns the bytes of a page of a tree, its flags and the offsets of its nodes."""

@@ -15,7 +15,7 @@ from pyscratchdet.data.objects import Objects, objects_of
 from pyscratchdet.data.plan import Plan, Planner, Rect, Streams
 from pyscratchdet.data.records import Records
 from pyscratchdet.data.transform import DataTransformer
-from pyscratchdet.errors import DataError, UsageError
+from pyscratchdet.errors import DataError, UsageError, counted
 from pyscratchdet.proto import caffe_pb2
 
 
@@ -108,7 +108,7 @@ class BatchMaker:
             raise DataError(
                 f"{name} differs in kind from the rest of its batch",
                 code="data.shape",
-                expected=f"{self.shape[3]} channels of 8 bits",
+                expected=f"{counted(self.shape[3], 'channel')} of 8 bits",
                 found=f"{image.shape[2]} of {image.dtype}",
                 hint="set force_color, or load without the option fast",
             )

@@ -19,7 +19,7 @@ import numpy as np
 
 from pyscratchdet.data.label_map import BACKGROUND, make_label_map, write_label_map
 from pyscratchdet.data.voc_xml import VocObject, voc_xml
-from pyscratchdet.errors import FileError, UsageError
+from pyscratchdet.errors import FileError, UsageError, counted
 
 DEVKIT, YEAR = "VOCdevkit", "VOC2007"
 CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
@@ -67,8 +67,9 @@ def make_shapes(
         raise UsageError(
             "cannot make such a data set",
             code="demo-data.range",
-            expected="at least 1 training image, a size of 48 to 2048 and a seed of 0 or more",
-            found=f"{num_train} training and {num_test} test images, size {size}, seed {seed}",
+            expected="at least 1 training picture, a size of 48 to 2048 and a seed of 0 or more",
+            found=f"{counted(num_train, 'training picture')}, {counted(num_test, 'test picture')}, size {size}, "
+            f"seed {seed}",
         )
     target = Path(root)
     try:

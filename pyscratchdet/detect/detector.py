@@ -14,7 +14,7 @@ import torch
 
 from pyscratchdet.data.label_map import label_to_name, read_label_map
 from pyscratchdet.detect.tables import ImageDetections
-from pyscratchdet.errors import DataError, LayerError, NetError, UsageError
+from pyscratchdet.errors import DataError, LayerError, NetError, UsageError, counted
 from pyscratchdet.runtime import Net, load_net
 
 SSD_MEAN = (104.0, 117.0, 123.0)
@@ -207,7 +207,7 @@ class Detector:
                 code="evaluate.class-count",
                 expected=f"labels 0 to {self.num_classes - 1}, as the net's DetectionOutput has num_classes "
                 f"{self.num_classes}",
-                found=f"{len(names)} labels from {min(names)} to {max(names)}",
+                found=f"{counted(len(names), 'label')} from {min(names)} to {max(names)}",
                 hint="is this the label map that the net was trained with?",
             )
         return names

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyscratchdet.detect.tables import DetectionTable
-from pyscratchdet.errors import printable
+from pyscratchdet.errors import counted, printable
 from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown
 from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import ClassResult, VocResult
@@ -120,7 +120,8 @@ def sizes_chart(by_size: Mapping[str, Sequence[ClassResult]]) -> Figure:
     for column, (mean, total) in enumerate(zip(means, totals, strict=True)):
         axes.text(column, mean + 0.015, f"{mean:.3f}" if total else "none", ha="center", fontsize=9)
     limits = {"small": "below 32²", "medium": "32² to 96²", "large": "96² and above"}
-    ticks = [f"{name}\n{limits[name]} px\n{total} objects" for name, total in zip(names, totals, strict=True)]
+    objects = [counted(total, "object") for total in totals]
+    ticks = [f"{name}\n{limits[name]} px\n{number}" for name, number in zip(names, objects, strict=True)]
     axes.set_xticks(range(len(names)), ticks)
     axes.set_ylim(0, 1.08)
     axes.set_title("mean AP by object size", fontsize=10)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from pyscratchdet.errors import counted
 from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
 from pyscratchdet.lazy import Tensor
 
@@ -33,7 +34,7 @@ class Reshape(Layer):
         for index, dim in enumerate(self.dims):
             if dim == 0:
                 if start + index >= len(bottom):
-                    expected = f"at most {len(bottom) - start} dims"
+                    expected = f"at most {counted(len(bottom) - start, 'dim')}"
                     raise self.fail("no axis to copy for a dim of 0", "shape", expected=expected, found=self.dims)
                 top[start + index] = bottom[start + index]
         if -1 in self.dims:
@@ -42,7 +43,7 @@ class Reshape(Layer):
                 raise self.fail("the new dims do not divide the bottom", "shape", expected=bottom, found=self.dims)
             top[start + self.dims.index(-1)] = math.prod(bottom) // rest
         if math.prod(top) != math.prod(bottom):
-            expected = f"{math.prod(bottom)} values"
+            expected = counted(math.prod(bottom), "value")
             raise self.fail("the new shape has another size", "shape", expected=expected, found=math.prod(top))
         self._start = start
         is_fixed = start == 0 and bool(self.dims) and self.dims[0] > 0

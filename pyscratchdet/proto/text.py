@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from pyscratchdet.errors import Position, PrototxtError, nearest
+from pyscratchdet.errors import Position, PrototxtError, counted, nearest
 from pyscratchdet.files import read_bytes, write_text
 from pyscratchdet.proto.forks import field_origin, is_hint, result_changing
 
@@ -500,7 +500,8 @@ def _warn(found: Sequence[PassedOver], path: str) -> None:
     others = [entry for entry in found if not entry.is_harmless]
     if others:
         lines = "".join(f"\n  {entry}" for entry in others)
-        _say(f"{path}: passed over {len(others)} unknown fields; results may differ from those of its own Caffe{lines}")
+        fields = counted(len(others), "unknown field")
+        _say(f"{path}: passed over {fields}; results may differ from those of its own Caffe{lines}")
 
 
 def _say(message: str) -> None:

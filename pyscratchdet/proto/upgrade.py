@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyscratchdet.errors import Position, PrototxtError, nearest
+from pyscratchdet.errors import Position, PrototxtError, counted, nearest
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import Locator
 
@@ -369,7 +369,7 @@ def _upgrade_input(net: caffe_pb2.NetParameter) -> None:
             raise PrototxtError(
                 "inputs without a shape",
                 code="upgrade.input",
-                expected=f"input_shape, or four input_dim, for each of {len(net.input)} inputs",
+                expected=f"input_shape, or four input_dim, for each of its {counted(len(net.input), 'input')}",
                 found=f"{len(net.input_shape)} input_shape, {len(net.input_dim)} input_dim",
             )
         layer = caffe_pb2.LayerParameter(name="input", type="Input", top=list(net.input))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from pyscratchdet.errors import WeightsError
+from pyscratchdet.errors import WeightsError, counted
 from pyscratchdet.files import map_bytes, read_bytes, write_bytes, write_pieces
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import HDF5_MARK, read_hdf5
@@ -226,7 +226,7 @@ def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageT
     try:
         message.ParseFromString(data)
     except (DecodeError, RecursionError, ValueError) as error:
-        raise _damaged(message_class, data, path, f"{len(data)} bytes") from error
+        raise _damaged(message_class, data, path, counted(len(data), "byte")) from error
     return message
 
 
@@ -347,7 +347,7 @@ def _array(
         raise WeightsError(
             f"{path}: a blob's values do not fit its shape",
             code="weights.count",
-            expected=f"{math.prod(shape)} values for shape {shape}",
+            expected=f"{counted(math.prod(shape), 'value')} for shape {shape}",
             found=length / kind.itemsize,
             **where,
         )

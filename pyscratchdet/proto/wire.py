@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from pyscratchdet.errors import counted
+
 VARINT, FIXED64, BYTES, START_GROUP, END_GROUP, FIXED32 = range(6)
 
 _MAX_VARINT = 10
@@ -92,7 +94,7 @@ def _value(data: memoryview, kind: int, place: int, end: int) -> tuple[int, int]
     if length is None:
         length, begin = _read_varint(data, place, end)
     if length > end - begin:
-        raise WireError(f"byte {place}: a field of {length} bytes where {end - begin} are left")
+        raise WireError(f"byte {place}: a field of {counted(length, 'byte')} with only {end - begin} left")
     return begin, begin + length
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyscratchdet.errors import WeightsError
+from pyscratchdet.errors import WeightsError, counted
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import write_hdf5
@@ -37,12 +37,12 @@ class CopyReport:
 
     def summary(self) -> str:
         """Returns one line that says what matched, and what did not and why."""
-        parts = [f"{len(self.copied)} layers copied"]
+        parts = [f"{counted(len(self.copied), 'layer')} copied"]
         if self.ignored:
-            parts.append(f"{len(self.ignored)} of the file match no layer of the net: {', '.join(self.ignored)}")
+            parts.append(f"{counted(len(self.ignored), 'layer')} only in the file: {', '.join(self.ignored)}")
         if self.untouched:
             parts.append(
-                f"{len(self.untouched)} keep their values, since the file lacks them: {', '.join(self.untouched)}"
+                f"{counted(len(self.untouched), 'layer')} not in the file, left unchanged: {', '.join(self.untouched)}"
             )
         return "; ".join(parts)
 

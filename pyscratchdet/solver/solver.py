@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyscratchdet.errors import FileError, SolverError, WeightsError
+from pyscratchdet.errors import FileError, SolverError, WeightsError, counted
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import read, to_text
 from pyscratchdet.proto.upgrade import upgrade_solver
@@ -421,7 +421,8 @@ class Solver:
             self._continued = True
         else:
             _log.info(
-                f"The snapshot was made by {len(processes)} process(es); with {self.world.size} the data start over"
+                f"The snapshot was made by {counted(len(processes), 'process', 'processes')}; "
+                f"with {self.world.size} the data start over"
             )
 
     def copy_weights(self, paths: str) -> None:

@@ -104,7 +104,7 @@ def test_defaults_hold_where_an_option_is_read(tmp_path, capsys):
     write_caffemodel(tmp_path / "a.caffemodel", structure, blobs)
     files = [str(tmp_path / name) for name in ("a.caffemodel", "a.onnx")]
     assert main(["convert", *files, "--model", str(tmp_path / "deploy.prototxt")]) == 0
-    assert capsys.readouterr().out.startswith(f"{files[1]}: 1 layers, 16 values, ")
+    assert capsys.readouterr().out.startswith(f"{files[1]}: 1 layer, 16 values, ")
 
 
 NAMES = """layer { name: "in" type: "Input" top: "d\\033[31m" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } } }

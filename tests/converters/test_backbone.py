@@ -221,7 +221,7 @@ def test_pretrained_vgg16_bn_is_one_command(tmp_path, capsys):
     options = ["--weights", str(tmp_path / "vgg16_bn.pth"), "--model", str(tmp_path / "deploy.prototxt")]
     assert main(["convert", "torchvision:vgg16_bn", target, *options]) == 0
     printed = capsys.readouterr().out
-    assert "15 convolutions converted, 0 left at their fillers" in printed
+    assert "15 convolutions converted, 0 left with filler values" in printed
     found = read_weights(target).blobs
     assert {"conv1_1", "conv5_3", "fc6", "fc7", "BatchNorm1", "Scale1"} <= set(found)
     assert found["fc6"][0].shape == (1024, 512, 3, 3)

@@ -111,5 +111,5 @@ def test_command(tmp_path, capsys):
     assert (
         main(["demo-data", str(tmp_path / "kit"), "--images", "2", "--test", "1", "--size", "64", "--seed", "5"]) == 0
     )
-    assert "2 training and 1 test pictures, 6 classes: circle" in capsys.readouterr().out
+    assert "2 training pictures and 1 test picture, 6 classes: circle" in capsys.readouterr().out
     assert len(list((tmp_path / "kit" / "VOCdevkit" / "VOC2007" / "JPEGImages").iterdir())) == 3

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from pyscratchdet.cli import main
-from pyscratchdet.errors import FileError, LayerError, NetError, Position, nearest
+from pyscratchdet.errors import FileError, LayerError, NetError, Position, counted, nearest
 from pyscratchdet.files import atomic_path, read_bytes, write_text
 from pyscratchdet.layers.base import layer_class, register
 from pyscratchdet.layers.relu import ReLU
@@ -77,6 +77,20 @@ def test_written_files_follow_the_umask(tmp_path):
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "folder" / "file.txt").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((1, "picture"), "1 picture"),
+        ((0, "picture"), "0 pictures"),
+        ((2, "axis", "axes"), "2 axes"),
+        ((1, "axis", "axes"), "1 axis"),
+        ((12345, "value", "", ","), "12,345 values"),
+    ],
+)
+def test_a_count_has_its_noun(arguments, text):
+    assert counted(*arguments) == text
 
 
 def test_missing_file_and_impossible_target(tmp_path):

@@ -84,7 +84,7 @@ def test_inputs_become_one_layer():
     assert [layer.name for layer in net.layer] == ["input", "l"]
     assert list(net.layer[0].top) == ["a", "b"]
     assert [list(shape.dim) for shape in net.layer[0].input_param.shape] == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    with pytest.raises(PrototxtError, match="expected input_shape, or four input_dim, for each of 2 inputs"):
+    with pytest.raises(PrototxtError, match="expected input_shape, or four input_dim, for each of its 2 inputs"):
         upgraded(shapes)
     # Without any shape, as in old weights files, the names are dropped.
     assert not upgraded('input: "a" layer { name: "l" }').input

@@ -206,7 +206,7 @@ def test_impossible_counts_are_refused_at_once(blob, tmp_path):
         (b"name: 'net'\nlayer { }", "this is text"),
         (b"\x89HDF\r\n\x1a\n and no more", "damaged HDF5 file"),
         (b"PK\x03\x04" + bytes(range(256)), "not a NetParameter, or truncated"),
-        (make_net().SerializeToString()[:-3], r"truncated \(byte 313: a field of 33 bytes where 30 are left\)"),
+        (make_net().SerializeToString()[:-3], r"truncated \(byte 313: a field of 33 bytes with only 30 left\)"),
     ],
 )
 def test_foreign_files_say_what_they_are(data, says, tmp_path):

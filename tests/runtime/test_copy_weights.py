@@ -125,8 +125,7 @@ def test_report_of_what_did_not_meet():
     report = copy_weights(net, {"a": arrays((4, 3), (4,)), "gone": arrays((1, 2)), "relu": []})
     assert (report.copied, report.ignored, report.untouched) == (["a"], ["gone"], ["bn", "b"])
     assert report.summary() == (
-        "1 layers copied; 1 of the file match no layer of the net: gone; "
-        "2 keep their values, since the file lacks them: bn, b"
+        "1 layer copied; 1 layer only in the file: gone; 2 layers not in the file, left unchanged: bn, b"
     )
 
 

@@ -374,7 +374,7 @@ def test_snapshot_of_another_number_of_processes_starts_the_data_anew(toy, tmp_p
     solver = Solver(toy(), world=Second())
     solver.restore(tmp_path / "out/toy_iter_7.solverstate")
     assert solver.iter == 7
-    assert "The snapshot was made by 1 process(es); with 2 the data start over" in log()
+    assert "The snapshot was made by 1 process; with 2 the data start over" in log()
 
 
 def test_weights_of_the_solver_file(toy, tmp_path):
