@@ -57,7 +57,7 @@ class CaffeRandom:
         return values
 
     def peek(self, size: int) -> np.ndarray:
-        """Returns what `raw` will return, and leaves it to be drawn."""
+        """Returns what `raw` will return next, without drawing it."""
         missing = size - len(self._pending)
         if missing > 0:
             self._pending = np.concatenate([self._pending, self._bits.random_raw(missing)])
@@ -72,7 +72,7 @@ class CaffeRandom:
         return self.integer() % limit
 
     def uniform(self, a: float, b: float, size: int) -> np.ndarray:
-        """Returns `size` float32 numbers in [a, b] (caffe_rng_uniform); one output each, save rare repeats.
+        """Returns `size` float32 numbers in [a, b] (caffe_rng_uniform); one output each, but for rare redraws.
 
         Raises:
             ValueError: a > b.
@@ -80,7 +80,7 @@ class CaffeRandom:
         low, span, limit = _uniform_bounds(a, b)
         values = self.raw(size).astype(np.float32) / _TWO_32 * span + low
         while (count := int((values >= limit).sum())) > 0:
-            # boost draws again at once: what follows moves up and the missing numbers come last.
+            # boost redraws at once, so later numbers move up and the missing ones come last.
             more = self.raw(count).astype(np.float32) / _TWO_32 * span + low
             values = np.concatenate([values[values < limit], more])
         return values
@@ -94,7 +94,7 @@ class CaffeRandom:
                 return value
 
     def gaussian(self, mu: float, sigma: float, size: int) -> np.ndarray:
-        """Returns `size` float32 normal numbers (caffe_rng_gaussian; boost's ziggurat, so 1 output for most)."""
+        """Returns `size` float32 normal numbers (caffe_rng_gaussian; boost's ziggurat, mostly one output each)."""
         values = np.empty(size, np.float32)
         done = 0
         while done < size:
@@ -102,7 +102,7 @@ class CaffeRandom:
         return values * np.float32(sigma) + np.float32(mu)
 
     def bernoulli(self, p: float, size: int) -> np.ndarray:
-        """Returns `size` numbers of int32, 1 with probability `p` (caffe_rng_bernoulli); p = 0 draws nothing."""
+        """Returns `size` int32 numbers, 1 with probability `p`, else 0 (caffe_rng_bernoulli); p = 0 draws nothing."""
         if p == 0:
             return np.zeros(size, np.int32)
         return (self.raw(size).astype(np.float32) <= np.float32(p) * np.float32(2**32 - 1)).astype(np.int32)
@@ -126,7 +126,7 @@ class CaffeRandom:
     def _ziggurat(self, values: np.ndarray) -> int:
         """Fills the head of `values` with standard normal numbers and returns how many (at least one).
 
-        Each number takes at least one output, so this never draws more than is used; the rest comes in the next call.
+        Each number takes at least one output, so this never draws more than is used; the next call fills the rest.
         """
         table_x, table_y = _normal_tables()
         raw = self.raw(len(values))
@@ -145,7 +145,7 @@ class CaffeRandom:
 
 
 class Undrawn(CaffeRandom):
-    """In place of a stream, for values that are overwritten before anyone sees them: they cost next to nothing."""
+    """Takes the place of a stream for values that are overwritten before anyone sees them; costs next to nothing."""
 
     def __init__(self) -> None:
         """Has no state."""
@@ -190,7 +190,7 @@ class _Draws:
 
 
 def _normal(draws: _Draws, table_x: np.ndarray, table_y: np.ndarray) -> np.float32:
-    """One number of boost's unit_normal_distribution<float>."""
+    """Returns one number of boost's unit_normal_distribution<float>."""
     while True:
         fraction, bits = draws.layer()
         sign, layer = np.float32((bits & 1) * 2 - 1), bits >> 1
@@ -211,7 +211,7 @@ def _normal_tail(draws: _Draws, start: np.float32) -> np.float32:
 
 
 def _exponential(draws: _Draws) -> np.float32:
-    """One number of boost's unit_exponential_distribution<float>."""
+    """Returns one number of boost's unit_exponential_distribution<float>."""
     table_x, table_y = _exponential_tables()
     shift = np.float32(0)
     while True:
@@ -226,7 +226,7 @@ def _exponential(draws: _Draws) -> np.float32:
 
 
 def _height(draws: _Draws, table_y: np.ndarray, layer: int) -> np.float32:
-    """A height between the two edges of a layer of the ziggurat."""
+    """Draws a height between the two edges of a layer of the ziggurat."""
     return np.float32(table_y[layer]) + draws.unit() * np.float32(table_y[layer + 1] - table_y[layer])
 
 
@@ -274,12 +274,12 @@ def _append(values: np.ndarray, done: int, more: np.ndarray) -> int:
 def uniform_of(
     raw: np.ndarray, low: np.ndarray | np.float32, high: np.ndarray | np.float32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the numbers that `CaffeRandom.uniform` makes of outputs, and which of them it would draw again.
+    """Returns the numbers that `CaffeRandom.uniform` makes of outputs, and which of them it would redraw.
 
     Args:
         raw: Outputs of a generator.
-        low: Lower bound, float32, broadcast.
-        high: Upper bound.
+        low: Lower bound, float32; broadcast.
+        high: Upper bound, likewise.
     """
     limit = np.nextafter(high, np.float32(np.inf))
     values = raw.astype(np.float32) / _TWO_32 * (limit - low) + low
@@ -295,9 +295,9 @@ def _uniform_bounds(a: float, b: float) -> tuple[np.float32, np.float32, np.floa
 
 
 class LibcRandom:
-    """glibc's rand() (additive feedback, x[i] = x[i - 3] + x[i - 31]), as a program sees it that never called srand.
+    """glibc's rand() (additive feedback, x[i] = x[i - 3] + x[i - 31]), as in a program that never calls srand.
 
-    The original shuffles channels with it. There the whole process shares one; here each owner has its own.
+    The original shuffles channels with it. There the whole process shares one generator; here each owner has its own.
     """
 
     def __init__(self, seed: int = 1) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real run from scratch on real photographs: blood cells (BCCD, 364 pictures of 640x480, three classes, MIT licence),
 # with the published Root-ResNet-18 at a quarter of its width. About an hour on one CPU core.
-# Usage: bccd.sh BCCD_FOLDER [OUTPUT]; BCCD_FOLDER has Annotations/, ImageSets/ and JPEGImages/. Run again to go on.
+# Usage: bccd.sh BCCD_FOLDER [OUTPUT]; BCCD_FOLDER has Annotations/, ImageSets/ and JPEGImages/. Run again to continue.
 set -euo pipefail
 
 scripts="$(cd "$(dirname "$0")" && pwd)"

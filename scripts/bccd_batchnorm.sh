@@ -15,7 +15,7 @@ for rate in 0.001 0.01; do
             --train-source trainval_lmdb --test-source test_lmdb --label-map-file labelmap.prototxt \
             --num-test-image 72 --batch-size 8 --base-lr "$rate" --max-iter "$iterations" --stepvalue "$iterations" \
             --snapshot "$iterations" --test-interval "$iterations"
-        # A figure for each five steps, and no test. "plain" loses its BatchNorm layers; the Scale layers stay, so each
+        # A loss every five iterations, and no test. "plain" loses its BatchNorm layers; the Scale layers stay, so each
         # channel keeps a factor and a bias.
         python - "finding/$name/$net" "$variant" <<'END'
 import sys

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds sdist and wheel into FOLDER, installs the wheel into a new environment there, and runs ten commands from it
-# outside the checkout, so that nothing works by being a checkout.
+# outside the checkout, to show that nothing depends on the checkout.
 #
 # usage: scripts/check_wheel.sh FOLDER [SITE_PACKAGES]
 #        SITE_PACKAGES: an environment's site-packages with the dependencies, instead of downloading them.

@@ -24,7 +24,7 @@ from google.protobuf.internal import enum_type_wrapper
 
 from pyscratchdet.proto.wire import header
 
-# A serialized FileDescriptorProto, one field or enum a line; a message's length is counted below.
+# A serialized FileDescriptorProto, one field or enum per line; the lengths of messages are computed below.
 _FILE = {file!r}
 _ENUMS = [
 {enums}
@@ -89,7 +89,7 @@ def compile_schema(proto: Path) -> descriptor_pb2.FileDescriptorProto:
     file.name = "pyscratchdet/proto/caffe.proto"
     for message in file.message_type:
         for field in message.field:
-            field.ClearField("json_name")  # as protobuf makes it from the name
+            field.ClearField("json_name")  # protobuf derives it from the name
     return file
 
 
@@ -116,7 +116,7 @@ def _message_lines(message: descriptor_pb2.DescriptorProto) -> list[str]:
 
 
 def stub_text(file: descriptor_pb2.FileDescriptorProto) -> str:
-    """Returns the text of caffe_pb2.pyi for a schema: a class a message, with its fields as attributes."""
+    """Returns the text of caffe_pb2.pyi for a schema: one class per message, with its fields as attributes."""
     lines = [STUB_HEAD.rstrip()]
     for enum in file.enum_type:
         lines += [f"{enum.name}: EnumTypeWrapper", *(f"{value.name}: int" for value in enum.value)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The LMDBs of COCO as SSD uses them: trainval35k, minival and, where its json is there, test-dev.
+# Makes COCO's LMDBs as SSD uses them: trainval35k, minival and, if its json is there, test-dev.
 # Usage: create_coco_lmdb.sh COCO OUTPUT [more flags of `pyscratchdet lmdb`]
 # COCO holds images/{train2014,val2014,test2015} and annotations/instances_{train,val,minival}2014.json.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The LMDBs, lists and sizes of VOC0712 (07+12 trainval, 07 test) or VOC0712Plus (07+12 trainval and 07 test, 12 test).
+# Makes LMDBs, lists and sizes of VOC0712 (07+12 trainval; 07 test) or VOC0712Plus (07+12 trainval, 07 test; 12 test).
 # Usage: create_voc_lmdb.sh VOCDEVKIT OUTPUT [VOC0712|VOC0712Plus] [more flags of `pyscratchdet lmdb`]
 set -euo pipefail
 

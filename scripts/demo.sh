@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job end to end, on data made here: data set -> LMDB -> prototxts -> training from scratch -> mAP -> pictures
-# -> caffemodel, safetensors, ONNX -> proof. Usage: demo.sh [FOLDER]; what is in FOLDER already is made anew.
+# -> caffemodel, safetensors, ONNX -> proof. Usage: demo.sh [FOLDER]; FOLDER is removed first and made again.
 set -euo pipefail
 
 scripts="$(cd "$(dirname "$0")" && pwd)"
@@ -35,7 +35,7 @@ run generate scratchdet300_rootres34_voc0712 -o models
 run generate "$net" -o models --size "$size" --width "$width" --num-classes 7 --gpus "" \
     --train-source lmdb/trainval --test-source lmdb/test --label-map-file "$labelmap" --num-test-image 100 \
     --batch-size 8 --base-lr 0.005 --max-iter "$iterations" --stepvalue 2200,2800 --snapshot 1500 --test-interval 1500
-echo "Fitted to a run of minutes: gentler crops, BatchNorm averages that keep up, a seed"
+echo "Adapted to a run of a few minutes: gentler crops, faster BatchNorm averages, a fixed seed"
 python "$scripts/short_run.py" "models/$net"
 run summary "models/$net/deploy.prototxt" --total
 
@@ -50,7 +50,7 @@ weights="models/$net/${net}_iter_$iterations.caffemodel"
 step "Mean average precision on held-out pictures"
 run evaluate voc --data data/VOCdevkit --model "$model" --weights "$weights" --labelmap "$labelmap" -o evaluation
 
-step "Pictures with what was found"
+step "Detections drawn into pictures"
 head -n 24 data/VOCdevkit/VOC2007/ImageSets/Main/test.txt | sed 's|.*|data/VOCdevkit/VOC2007/JPEGImages/&.jpg|' |
     xargs pyscratchdet detect --model "$model" --weights "$weights" --labelmap "$labelmap" --threshold 0.3 -o detections
 

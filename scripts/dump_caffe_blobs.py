@@ -7,11 +7,11 @@ Needs pycaffe and numpy only; runs on Python 2.7 and 3.
 usage: dump_caffe_blobs.py NET.prototxt MODEL.caffemodel OUTPUT.npz [INPUT.npz]
            [--train] [--gradients] [--step SOLVER.prototxt]
 
-INPUT.npz holds one array per input blob, as the net takes it; left out, the inputs are noise of a fixed seed. Data
+INPUT.npz holds one array per input blob, as the net takes it; without it, the inputs are noise from a fixed seed. Data
 layers give what they read. OUTPUT.npz holds float32 arrays:
   in:<blob>             inputs, and what data layers read
-  out:<blob>            all other blobs, and inputs that an in-place layer changes; as they finally are
---train takes the net in the TRAIN phase.
+  out:<blob>            all other blobs, and inputs that an in-place layer changes; as they are at the end
+--train runs the net in the TRAIN phase.
 --gradients adds one backward pass, from the losses or, in a net without any, from noise at its outputs:
   topdiff:<blob>        that noise
   diff:<blob>           gradients of blobs
@@ -43,7 +43,7 @@ def sources(net):
 
 
 def fill_inputs(net, given):
-    """Gives the inputs their arrays, or noise as wide as a picture minus its mean, and returns copies of them."""
+    """Fills the inputs with their arrays, or with noise in the range of a picture minus its mean; returns copies."""
     noise = np.random.RandomState(1)
     for name in net.inputs:
         blob = net.blobs[name]
@@ -59,7 +59,7 @@ def fill_inputs(net, given):
 
 
 def force_backward(prototxt):
-    """Returns the path of a copy in which every layer goes backward, as a net without losses does not."""
+    """Returns the path of a copy in which every layer goes backward; without losses, a net would not."""
     with open(prototxt) as file:
         text = re.sub(r"(?m)^ *force_backward *:.*$", "", file.read())
     handle, path = tempfile.mkstemp(suffix=".prototxt")
@@ -69,7 +69,7 @@ def force_backward(prototxt):
 
 
 def make_net(arguments):
-    """Returns the net; for gradients one that goes backward."""
+    """Returns the net; if gradients are asked for, one that goes backward."""
     phase = caffe.TRAIN if arguments.train else caffe.TEST
     net = caffe.Net(arguments.net, arguments.model, phase)
     if not arguments.gradients or any(net.blob_loss_weights.values()):

@@ -1,8 +1,8 @@
 #!/bin/sh
-# COCO's twelve figures of a trained detector, single scale and, with MULTI_SCALE=1, multi-scale (resumable).
+# Computes COCO's twelve figures for a trained detector, at one scale and, with MULTI_SCALE=1, at several (resumable).
 #
 # usage: scripts/eval_coco.sh DEPLOY CAFFEMODEL INSTANCES_JSON PICTURES [OUTPUT]
-# Settings by environment: LABELMAP (coco), ENGINE (pycocotools or faster-coco-eval), GPU, MULTI_SCALE.
+# Environment variables: LABELMAP (coco), ENGINE (pycocotools or faster-coco-eval), GPU, MULTI_SCALE.
 set -eu
 [ $# -ge 4 ] || { sed -n '4,5s/^# //p' "$0" >&2; exit 2; }
 model=$1 weights=$2 data=$3 pictures=$4 output=${5:-evaluation}

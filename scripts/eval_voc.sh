@@ -1,8 +1,8 @@
 #!/bin/sh
-# VOC AP of a trained detector, single scale and, with MULTI_SCALE=1, multi-scale (resumable: run it again to go on).
+# Computes the VOC AP of a trained detector, at one scale and, with MULTI_SCALE=1, at several. Run again to continue.
 #
 # usage: scripts/eval_voc.sh DEPLOY CAFFEMODEL VOCDEVKIT [OUTPUT]
-# Settings by environment: YEAR (2007), SET (test), METRIC (11point; area for 2012), LABELMAP (voc), GPU, MULTI_SCALE.
+# Environment variables: YEAR (2007), SET (test), METRIC (11point; area for 2012), LABELMAP (voc), GPU, MULTI_SCALE.
 set -eu
 [ $# -ge 3 ] || { sed -n '4,5s/^# //p' "$0" >&2; exit 2; }
 model=$1 weights=$2 data=$3 output=${4:-evaluation}

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Fine-tunes a COCO detector on PASCAL VOC 2007+2012: picks VOC's 20 classes from its confidence layers, then trains
-# (ScratchDet, section 4.5). Run it again to go on after a stop. GPUS="" is the CPU.
+# (ScratchDet, section 4.5). Run it again to continue after a stop. GPUS="" means the CPU.
 #
 # usage: scripts/finetune_voc_from_coco.sh COCO_CAFFEMODEL VOCDEVKIT [OUTPUT]
-# Settings by environment: NET (scratchdet300_rootres34_voc0712_ft), GPUS (0), BATCH, LR, ITERATIONS, KEEP (3), WORKERS.
+# Environment variables: NET (scratchdet300_rootres34_voc0712_ft), GPUS (0), BATCH, LR, ITERATIONS, KEEP (3), WORKERS.
 set -eu
 [ $# -ge 2 ] || { sed -n '5,6s/^# //p' "$0" >&2; exit 2; }
 coco=$1 data=$2 output=${3:-training/voc_from_coco}

@@ -1,7 +1,7 @@
-"""Fits a generated ScratchDet to a run of minutes on little data: `python short_run.py FOLDER`.
+"""Adapts a generated ScratchDet to a run of a few minutes on little data: `python short_run.py FOLDER`.
 
-BatchNorm averages that keep up with a few thousand iterations, crops and expansion that leave objects about their size,
-the same random numbers each time, and a log without the size of every blob.
+It sets BatchNorm averages that settle within a few thousand iterations, crops and expansion that hardly change the size
+of objects, a fixed seed, and a log without the size of every blob.
 """
 
 import sys

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Trains a published detector from scratch on COCO trainval35k and tests it on minival.
-# Run it again to go on after a stop. GPUS="" is the CPU.
+# Run it again to continue after a stop. GPUS="" means the CPU.
 #
 # usage: scripts/train_coco.sh PICTURES TRAIN_JSON[,MORE_JSON] MINIVAL_JSON MINIVAL_PICTURES [OUTPUT]
-# Settings by environment: NET (scratchdet300_rootres34_coco), GPUS (0), BATCH, LR, ITERATIONS, KEEP (3), WORKERS,
+# Environment variables: NET (scratchdet300_rootres34_coco), GPUS (0), BATCH, LR, ITERATIONS, KEEP (3), WORKERS,
 # NUM_TEST (5000).
 set -eu
 [ $# -ge 4 ] || { sed -n '5,7s/^# //p' "$0" >&2; exit 2; }

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Trains a detector from scratch on one's own pictures, kept like VOC's: Annotations/*.xml, JPEGImages/*.jpg and
-# ImageSets/Main/{trainval,test}.txt in VOCDEVKIT/VOC<year>. Run it again to go on after a stop.
+# Trains a detector from scratch on your own pictures, laid out like VOC's: Annotations/*.xml, JPEGImages/*.jpg and
+# ImageSets/Main/{trainval,test}.txt in VOCDEVKIT/VOC<year>. Run it again to continue after a stop.
 #
 # usage: scripts/train_own.sh VOCDEVKIT LABELMAP_PROTOTXT NUM_CLASSES NUM_TEST_PICTURES [OUTPUT]
-#        NUM_CLASSES counts the background; a label map is made by `pyscratchdet create-label-map`.
-# Settings by environment: NET (scratchdet300_rootres18_voc0712), GPUS (none: the CPU), SIZE (300), WIDTH (1: factor on
+#        NUM_CLASSES includes the background; `pyscratchdet create-label-map` makes a label map.
+# Environment variables: NET (scratchdet300_rootres18_voc0712), GPUS (none: the CPU), SIZE (300), WIDTH (1: factor on
 # the channels), BATCH (16), LR, ITERATIONS (10000), KEEP (3), WORKERS.
 set -eu
 [ $# -ge 4 ] || { sed -n '5,8s/^# //p' "$0" >&2; exit 2; }

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Trains a published detector from scratch on PASCAL VOC 2007+2012 trainval and tests it on VOC 2007 test.
-# Run it again to go on after a stop. GPUS="" is the CPU.
+# Run it again to continue after a stop. GPUS="" means the CPU.
 #
 # usage: scripts/train_voc.sh VOCDEVKIT [OUTPUT]
-# Settings by environment: NET (scratchdet300_rootres34_voc0712), GPUS (0), BATCH, LR, ITERATIONS, KEEP (3), WORKERS.
+# Environment variables: NET (scratchdet300_rootres34_voc0712), GPUS (0), BATCH, LR, ITERATIONS, KEEP (3), WORKERS.
 set -eu
 [ $# -ge 1 ] || { sed -n '5,6s/^# //p' "$0" >&2; exit 2; }
 data=$1 output=${2:-training/voc}

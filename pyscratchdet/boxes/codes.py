@@ -45,14 +45,14 @@ def encode_boxes(boxes: Tensor, priors: Tensor, variances: Tensor, code_type: in
 
 
 def decode_boxes(codes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
-    """Returns the boxes that codes stand for, unclipped. The inverse of `encode`.
+    """Returns the boxes that codes stand for, unclipped. The inverse of `encode_boxes`.
 
     Args:
         codes: (..., 4) the net's predictions (mbox_loc).
         priors: (..., 4) xmin, ymin, xmax, ymax, normalised; shapes broadcast.
         variances: (..., 4).
-        code_type: See `encode`.
-        plain: See `encode`.
+        code_type: See `encode_boxes`.
+        plain: See `encode_boxes`.
 
     Returns:
         (..., 4) boxes in the priors' frame.

@@ -110,9 +110,9 @@ def detect(predictions: Predictions, rule: DetectionRule) -> Detections:
     Of equal scores the lower prior comes first; where `keep_top_k` cuts, equal scores are in the order that std::sort
     leaves.
 
-    Only scores that can become detections are looked at: whether NMS keeps a box depends on better ones alone, so it is
-    enough to start with the best of each image and to continue only if fewer than `keep_top_k` are left. Loops run over
-    chunks of images and over rounds, and in Python over single images only if equal scores need std::sort's order.
+    Only scores that can become detections are looked at: whether NMS keeps a box depends only on better boxes, so it is
+    enough to start with the best scores of each image and to look at more only if fewer than `keep_top_k` are left.
+    Loops run over chunks of images and over rounds; over single images only if equal scores need std::sort's order.
     """
     num_images, num_priors, _ = predictions.conf.shape
     best = _best_foreground(predictions.conf, rule.background)
@@ -208,7 +208,7 @@ def _candidates_after_nms(
 
 
 def _best_foreground(conf: Tensor, background: int) -> Tensor:
-    """Returns the highest score of each prior (N, P) among the classes that are detected."""
+    """Returns the highest score of each prior among all classes but the background, (N, P)."""
     parts = [conf] if not 0 <= background < conf.shape[2] else [conf[..., :background], conf[..., background + 1 :]]
     parts = [part.amax(-1) for part in parts if part.shape[-1]]
     if not parts:

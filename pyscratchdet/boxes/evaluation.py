@@ -89,7 +89,7 @@ def _by_score(image: Tensor, label: Tensor, score: Tensor, truth: GroundTruth) -
 
 
 def _keys(image: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """One number per image and label."""
+    """Returns one number per image and label."""
     return (image << 32) + label
 
 
@@ -120,7 +120,7 @@ def _best_objects(
 
 
 def _pixel_overlaps(first: Tensor, second: Tensor, first_area: Tensor, second_area: Tensor) -> Tensor:
-    """Overlaps with borders that count (+1). As in the original, boxes that lie apart share one pixel at (0, 0)."""
+    """Returns overlaps with borders included (+1). As in the original, separate boxes share one pixel at (0, 0)."""
     apart = (second[..., :2] > first[..., 2:]).any(-1) | (second[..., 2:] < first[..., :2]).any(-1)
     low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
     sides = torch.where(apart[..., None], 1, high - low + 1)
@@ -130,7 +130,7 @@ def _pixel_overlaps(first: Tensor, second: Tensor, first_area: Tensor, second_ar
 
 
 def _first_of_each(best: Tensor, counted: Tensor, num_objects: int) -> Tensor:
-    """Returns which detections are the first to count for their object: (D,) bool."""
+    """Returns which detections are the first that counts for their object: (D,) bool."""
     first = torch.full((num_objects + 1,), len(best), dtype=torch.int64)
     rows = counted.nonzero()[:, 0]
     first.scatter_reduce_(0, best[rows], rows, "amin")

@@ -38,7 +38,7 @@ def read_ground_truth(label: Tensor, *, use_difficult: bool, one_class: bool, en
         label: (1, 1, N, 8), float. Rows whose item is -1 hold no object.
         use_difficult: False leaves difficult objects out.
         one_class: Labels of 2 and more become 1, as nets with two classes (RefineDet's ARM) see them.
-        ends: The first item of -1 ends the list (DetectionEvaluate) instead of being passed over.
+        ends: The first item of -1 ends the list (DetectionEvaluate) instead of being skipped.
     """
     rows = label.detach().reshape(-1, 8)
     table = rows.cpu().numpy()

@@ -29,7 +29,7 @@ def read_name_sizes(path: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
 
     Raises:
         FileError: The file cannot be read.
-        DataError: A line has another form, or there are no lines.
+        DataError: A line has a different form, or there are no lines.
     """
     rows = []
     text = read_bytes(path).removeprefix(codecs.BOM_UTF8).decode(errors="replace")
@@ -50,20 +50,6 @@ def read_name_sizes(path: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
             f"{os.fspath(path)} does not name any picture", code="data.name-size", expected="name height width"
         )
     return rows
-
-
-def label_names(label_map: caffe_pb2.LabelMap) -> dict[int, str]:
-    """Returns the name of each label.
-
-    Raises:
-        DataError: A label occurs twice.
-    """
-    names: dict[int, str] = {}
-    for item in label_map.item:
-        if item.label in names:
-            raise DataError("a label occurs twice in the label map", code="data.label-map", found=item.label)
-        names[item.label] = item.name
-    return names
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""From pictures and annotation files to an AnnotatedDatum LMDB, byte for byte as convert_annoset writes it.
+"""Writes pictures and annotation files into an AnnotatedDatum LMDB, byte for byte as convert_annoset does.
 
 See tools/convert_annoset.cpp and io.cpp (ReadImageToDatum, ReadRichImageToAnnotatedDatum).
 """
@@ -26,19 +26,19 @@ from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 
-# Entries between two lines of the journal: what an interruption costs at most.
+# Entries for each line of the journal: the most that an interruption can lose.
 _PART = 1000
 
 
 @dataclass(frozen=True)
 class AnnosetOptions:
-    """convert_annoset's flags, by their names; then ours.
+    """The flags of convert_annoset under their own names, then ours.
 
     Attributes:
-        skip_bad: Count and leave out what is broken instead of stopping at it.
-        seed: Of the shuffle; the original draws one from the operating system, as does None.
+        skip_bad: Skip and count broken entries instead of stopping at the first.
+        seed: Seed of the shuffle; None draws one from the operating system, as the original does.
         redo: Replace an existing database.
-        without_objects: Accept a list of which no picture has an object, as those of test sets.
+        without_objects: Accept a list in which no picture has an object, such as a test set's.
     """
 
     gray: bool = False
@@ -62,15 +62,15 @@ class AnnosetOptions:
 
 @dataclass
 class Summary:
-    """What came of a list.
+    """What became of the entries of a list.
 
     Attributes:
-        written: Each entry that became a record, with its picture's own height and width.
-        skipped: (picture, reason) of the others.
-        remarks: (annotation file, oddity).
-        num_objects: In all records.
-        num_kept: How many entries an interrupted run had done already.
-        list_file: Where the entries are from; "" where they are not from a file.
+        written: Each entry that became a record, with the height and width of its picture file.
+        skipped: (picture, reason) of the other entries.
+        remarks: (annotation file, what is odd about it).
+        num_objects: Number of objects in all records.
+        num_kept: How many entries an earlier, interrupted run had already done.
+        list_file: The file that lists the entries; "" if there is none.
     """
 
     written: list[tuple[Entry, int, int]] = field(default_factory=list)
@@ -114,23 +114,23 @@ def write_annoset(
 ) -> Summary:
     """Writes one record per entry, keyed `%08d_<picture>` in the order of the (shuffled) list.
 
-    What was done before an interruption is kept, and the same call goes on from there. (A shuffle without a seed gives
-    another list, and so starts anew.)
+    After an interruption, the same call continues where the last one stopped. (A shuffle without a seed orders the list
+    differently each time, so it starts over.)
 
     Args:
-        root: Put before each path as it is: give it its slash.
+        root: Prefix of each path, used as it is: end it with a slash.
         entries: As `read_list` returns them.
-        database: Folder to make; it appears only when all is written.
+        database: Folder to create; it appears only once everything is written.
         options: What to write.
         progress: Called with the number of entries done.
-        list_file: Where the entries are from, for messages.
+        list_file: The file that lists the entries, for messages.
 
     Raises:
-        FileError: The database exists already or cannot be written.
-        DataError: A picture or annotation is broken and `skip_bad` is off. (A picture that cannot be read is skipped
-            all the same, as in the original.) Or nothing is left to learn from: no record, or none with an object
-            (single pictures without objects are kept, as in the original, and remarked on).
-        UsageError: Options that do not go together.
+        FileError: The database already exists or cannot be written.
+        DataError: A picture or annotation is broken and `skip_bad` is off (a picture that cannot be read is skipped
+            even so, as in the original); or there is nothing to learn from: no records, or no objects in any of them
+            (single pictures without objects are kept with a remark, as in the original).
+        UsageError: The options do not go together.
     """
     maker = RecordMaker(root, options)
     entries = list(entries)
@@ -143,8 +143,8 @@ def write_annoset(
                 summary.extend(part, entries)
                 maker.data_size, summary.num_kept = part["data_size"], int(part["done"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            hint = f"remove {journal.folder} to write everything again"
-            raise DataError("a damaged journal of an interrupted run", code="data.journal", hint=hint) from error
+            hint = f"remove {journal.folder} to start over"
+            raise DataError("the journal of an interrupted run is damaged", code="data.journal", hint=hint) from error
         for start in range(summary.num_kept, len(entries), _PART):
             indices = range(start, min(start + _PART, len(entries)))
             part = _write_part(maker, writer, entries, indices, progress, list_file)
@@ -157,10 +157,10 @@ def write_annoset(
 
 
 def _problem(summary: Summary, options: AnnosetOptions) -> DataError | None:
-    """Returns what makes a database useless: no record, or none with an object."""
+    """Returns the error for a useless database: one without records or without objects."""
     why = "; ".join(line.strip() for line in summary.lines()[1:])
     if not summary.written:
-        return DataError("no record could be made", code="data.empty-database", hint=why)
+        return DataError("no record could be written", code="data.empty-database", hint=why)
     if options.anno_type == "detection" and not options.without_objects and not summary.num_objects:
         return DataError("no picture has an object", code="data.no-objects", hint=why)
     return None
@@ -174,7 +174,7 @@ def _write_part(
     progress: Callable[[int], object] | None,
     list_file: str,
 ) -> dict[str, Any]:
-    """Writes the records of some entries and returns what came of them, as the journal keeps it."""
+    """Writes the records of some entries and returns their outcome in the journal's form."""
     part: dict[str, Any] = {"done": indices.stop, "written": [], "skipped": [], "num_objects": 0}
     maker.remarks.clear()
     for index in indices:
@@ -198,7 +198,7 @@ def _write_part(
 
 
 def _job(root: str, entries: Sequence[Entry], options: AnnosetOptions) -> str:
-    """Returns what tells one database from another: the list in its order, the options, the label map."""
+    """Returns a hash of what determines a database: the list in its order, the options and the label map."""
     label_map = options.label_map_file
     labels = read_bytes(label_map).hex() if os.path.isfile(label_map) else ""
     content = [os.path.abspath(root), entries, {**asdict(options), "redo": False}, labels]
@@ -206,12 +206,12 @@ def _job(root: str, entries: Sequence[Entry], options: AnnosetOptions) -> str:
 
 
 class RecordMaker:
-    """Makes the AnnotatedDatum of one list entry after the other.
+    """Makes the AnnotatedDatum of each list entry in turn.
 
     Attributes:
         options: What to make.
-        size: Height and width of the last picture, as its file has it.
-        data_size: Of the first picture's data, with which `check_size` compares; None before it.
+        size: Height and width of the last picture in its file.
+        data_size: Size of the first picture's data, which `check_size` compares with; None before the first picture.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -236,7 +236,7 @@ class RecordMaker:
 
         Raises:
             FileError: The picture cannot be read.
-            DataError: It cannot be decoded or encoded, sizes differ, or the annotation is damaged.
+            DataError: The picture cannot be decoded or encoded, sizes differ, or the annotation is damaged.
         """
         options = self.options
         record = caffe_pb2.AnnotatedDatum()
@@ -275,7 +275,7 @@ class RecordMaker:
         )
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
-        """ReadImageToCVMat: min_dim and max_dim keep the aspect and win over resize_height and resize_width."""
+        """ReadImageToCVMat: min_dim and max_dim keep the aspect ratio and override resize_height and resize_width."""
         options = self.options
         if options.min_dim > 0 or options.max_dim > 0:
             scale = _scale(min(image.shape[:2]), max(image.shape[:2]), options.min_dim, options.max_dim)
@@ -285,9 +285,9 @@ class RecordMaker:
         return image
 
     def _encoding(self, picture: str) -> str:
-        """The encoding asked for, else the file's own; one that is guessed has its dot, so it never equals the file's.
+        """Returns the encoding asked for, or else one guessed from the file name: its extension with the dot.
 
-        The original thus encodes anew with `--encoded` alone, and so does this.
+        The dot keeps a guess from ever equalling the file's own, so `--encoded` alone encodes anew, as in the original.
         """
         if self.options.encode_type or not self.options.encoded:
             return self.options.encode_type
@@ -331,7 +331,7 @@ def _scale(low: int, high: int, min_dim: int, max_dim: int) -> np.float32:
 
 
 def _channels(image: np.ndarray) -> np.ndarray:
-    """OpenCV drops the axis of a single channel."""
+    """Restores the axis of a single channel, which OpenCV drops."""
     return image if image.ndim == 3 else image[..., None]
 
 

@@ -1,8 +1,9 @@
 """Annotation files as convert_annoset reads them: VOC XML, COCO json of one image, plain text (io.cpp).
 
 All three give the same records: groups by label in the order of first appearance, instances counted within a group,
-boxes divided by the image size in float32. Most of what the original only warns about is kept, and reported as a
-remark. Where it reads a missing or malformed coordinate as 0, or keeps corners that are reversed, the file is refused.
+boxes divided by the image size in float32. Most of what the original only warns about is kept and reported as a remark.
+A file is refused for a missing or malformed coordinate, which the original reads as 0, or reversed corners, which it
+keeps.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class AnnotationReader:
     """Reads annotation files into groups.
 
     Attributes:
-        labels: Label of each class name (of each category id as text, for json).
-        skip_bad: Leave out, and remark on, objects that are unknown or have no area; otherwise an unknown class and
-            reversed corners are errors, and a box of no width or height is kept as in the original.
-        remarks: (file, what) of everything odd seen so far.
+        labels: The label of each class name (for json: of each category id, as text).
+        skip_bad: Skip objects of unknown classes or without area, with a remark. Otherwise unknown classes and reversed
+            corners are errors, and a box without width or height is kept, as in the original.
+        remarks: (file, what is odd about it) for everything odd so far.
     """
 
     labels: Mapping[str, int]
@@ -43,7 +44,7 @@ class AnnotationReader:
         Args:
             path: The file.
             kind: `xml`, `json` or `txt`.
-            height: Of the picture, in pixels; what the file says wins where it does.
+            height: The picture's, in pixels; if the file states a size, that counts.
             width: Likewise.
 
         Raises:
@@ -106,9 +107,9 @@ class _Groups:
         self._empty: list[caffe_pb2.Annotation] = []
 
     def size(self, stated: tuple[int, int] | None, height: int, width: int) -> None:
-        """Takes the width and height that the file states, or the picture's where it does not."""
+        """Sets the width and height: what the file states or, if it states nothing, the picture's."""
         if stated is None:
-            self._remark("states no image size")
+            self._remark("no image size")
         elif stated != (width, height):
             self._remark("image size differs from the picture's")
         width, height = stated or (width, height)
@@ -117,7 +118,7 @@ class _Groups:
         self._scale = np.array([width, height, width, height], np.float32)
 
     def add(self, name: str) -> caffe_pb2.Annotation | None:
-        """Adds an object of a class, or returns None where its class is unknown and unknown classes are skipped."""
+        """Adds an object of a class; returns None if the class is unknown and unknown classes are skipped."""
         labels = self._reader.labels
         label = labels.get(name, labels.get(name.strip()))
         if label is None:
@@ -138,10 +139,10 @@ class _Groups:
             raise self.error(f'the box of object "{name}" is not a number', corners.tolist())
         if (corners[2:] < corners[:2]).any() and not self._reader.skip_bad:
             raise self.error(
-                f'the corners of object "{name}" are reversed', corners.tolist(), hint="--skip_bad leaves it out"
+                f'the corners of object "{name}" are reversed', corners.tolist(), hint="--skip_bad skips such objects"
             )
         if (corners < 0).any() or (corners > self._scale).any():
-            self._remark("box exceeds the picture")
+            self._remark("box extends beyond the picture")
         if (corners[2:] <= corners[:2]).any():
             self._remark("box without area" + (", object skipped" if self._reader.skip_bad else ""))
             self._empty.append(annotation)

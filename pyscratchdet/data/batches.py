@@ -14,7 +14,7 @@ from pyscratchdet.errors import DataError, UsageError
 
 
 def label_blob(rows: list[np.ndarray]) -> np.ndarray:
-    """Returns the label blob (1, 1, N, 8) of rows of a batch's pictures; one row of -1 where there are none."""
+    """Returns the label blob (1, 1, N, 8) of the rows of a batch's pictures; a single row of -1 if there are none."""
     stacked = np.concatenate(rows)
     return (stacked if len(stacked) else np.full((1, 8), -1, np.float32))[None, None]
 
@@ -23,10 +23,10 @@ class ReferenceBatches:
     """Batches as the original makes them, in one thread.
 
     Args:
-        records: Where from.
+        records: What to read.
         transformer: Carries out what `planner` decides.
-        planner: With the layer's samplers.
-        streams: Its random numbers.
+        planner: Decides, with the layer's samplers.
+        streams: The planner's random numbers.
         batch_size: Pictures in a batch.
     """
 
@@ -49,7 +49,9 @@ class ReferenceBatches:
     def state(self, state: dict[str, Any]) -> None:
         if "streams" not in state:
             raise UsageError(
-                "the data of fast loading cannot go on without it", code="data.resume", hint="resume in the fast mode"
+                "data that was loaded in fast mode can only continue in fast mode",
+                code="data.resume",
+                hint="resume with --fast",
             )
         self._records.position += (state["position"] - self._position) * self._batch_size
         self._position = state["position"]
@@ -59,7 +61,7 @@ class ReferenceBatches:
         """Returns data (batch, channels, height, width) and label (1, 1, N, 8), float32.
 
         Raises:
-            DataError: A record is damaged, or its picture has another shape than the batch's first.
+            DataError: A record is damaged, or its picture differs in shape from the first of the batch.
         """
         pictures, rows = [], []
         for item in range(self._batch_size):
@@ -79,7 +81,7 @@ class ReferenceBatches:
         return np.stack(pictures), label_blob(rows)
 
     def _plan(self, sample: Sample) -> tuple[np.ndarray, Plan, Objects, bool]:
-        """Returns a record's picture, what to do to it, its objects then, and whether the original keeps it encoded."""
+        """Returns a record's picture, its plan, its objects after that, and whether the original keeps it encoded."""
         record = sample.annotated()
         image = self._transformer.decode_datum(record.datum, sample.name)
         objects = objects_of([record], [sample.name])

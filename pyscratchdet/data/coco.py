@@ -1,4 +1,4 @@
-"""COCO sets: from an instances json to pictures, annotation files of one picture each, and a label map; and back."""
+"""COCO sets: from an instances json to a list of pictures, an annotation file for each and a label map; and back."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class CocoSet:
 
     @property
     def ordered_categories(self) -> list[dict[str, Any]]:
-        """The categories by their id: the order of the labels from 1 on."""
+        """The categories ordered by id, which is the order of the labels from 1 on."""
         return sorted(self.categories, key=lambda category: (isinstance(category["id"], str), category["id"]))
 
     def label_map(self) -> caffe_pb2.LabelMap:
-        """Returns labels from 1 on in the order of the categories; names are category ids, as annotations have them."""
+        """Returns labels from 1 on in the order of the categories; names are category ids, as in the annotations."""
         ordered = self.ordered_categories
         entries = [(str(category["id"]), label, category["name"]) for label, category in enumerate(ordered, 1)]
         return make_label_map([BACKGROUND, *entries])
 
 
 def read_coco(path: str | os.PathLike[str]) -> CocoSet:
-    """Reads an instances, or a picture-only (test-dev), json.
+    """Reads a COCO json, with instances or with pictures only (test-dev).
 
     Raises:
         FileError: It cannot be read.
-        DataError: It is not such a json, has no images, names one outside of the pictures' folder, or an annotation
-            belongs to no image.
+        DataError: It is not such a json, has no images, names one outside the pictures' folder, or has an annotation
+            that belongs to no image.
     """
     content = read_json(path, "a COCO json", "data.coco")
     fault = _fault(content)
@@ -75,7 +75,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
 
 
 def _fault(content: Any) -> str | None:
-    """Returns what is wrong with a json; None where nothing is."""
+    """Returns what is wrong with a json; None if nothing is."""
     if not isinstance(content, dict) or "images" not in content:
         return "'images' is missing"
     for table, fields in _FIELDS.items():
@@ -103,13 +103,13 @@ def _row_fault(row: Any, fields: dict[str, tuple[type, ...]]) -> str | None:
         return "is not an object"
     for field, kinds in fields.items():
         if field not in row:
-            return f"without {field}"
+            return f"has no {field}"
         value = row[field]
         is_right = isinstance(value, kinds) and not isinstance(value, bool)
         if field == "bbox" and is_right:
             is_right = len(value) == 4 and all(isinstance(number, int | float) for number in value)
         if not is_right:
-            return f"with a wrong {field}: {str(value)[:60]}"
+            return f"has a wrong {field}: {str(value)[:60]}"
     return None
 
 
@@ -127,7 +127,7 @@ def split_coco(
 
     Args:
         sets: In order; trainval35k is train and val without minival.
-        root: Folder of the pictures: directly, or in folders named as in the json's or the picture's name.
+        root: Folder of the pictures, or of subfolders with them that are named as in the json's or picture's name.
         annotations: Folder to write to; the pairs name the files relative to `root`.
         without: Ids of images to leave out.
 
@@ -160,14 +160,14 @@ def _picture(coco: CocoSet, image: dict[str, Any], root: Path) -> str:
         if (root / folder / name).is_file():
             return os.path.join(folder, name)
     raise DataError(
-        f"no picture {name} in {root}", code="data.coco", hint=f"looked in it and in {', '.join(folders[1:])}"
+        f"no picture {name} in {root}", code="data.coco", hint=f"nor in its folders {', '.join(folders[1:])}"
     )
 
 
 def coco_of_records(
     records: Iterable[tuple[str, caffe_pb2.AnnotatedDatum]], label_map: caffe_pb2.LabelMap
 ) -> dict[str, Any]:
-    """Returns an instances json of AnnotatedDatum records: the way back.
+    """Returns an instances json made from AnnotatedDatum records: the way back.
 
     Args:
         records: (picture name, record) pairs; ids count from 1, `difficult` becomes `iscrowd`.

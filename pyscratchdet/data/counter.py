@@ -1,7 +1,7 @@
-"""Random numbers that are a function of a key and a count: any picture's draws are at hand, for many at once.
+"""Random numbers computed from a key and a position: those of any picture, or of many at once, without the ones before.
 
 The numbers are those of splitmix64 (Steele, Lea and Flood, 2014): a key starts a sequence, and each number is a hash of
-its place in it.
+its place in the sequence.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 _MASK = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-# Numbers made in advance: as many as one picture's decisions take; then, for noise, some thousands more.
+# Numbers made in advance: as many as the decisions about one picture take; then, for noise, this many more at a time.
 _AHEAD, _MORE = 24, 1024
 
 
 def hashes(keys: np.ndarray, count: int, start: int = 0) -> np.ndarray:
-    """Returns `count` numbers of each key (P,), from number `start` on: (P, count) uint64."""
+    """Returns `count` numbers for each key (P,), starting with number `start`: (P, count) uint64."""
     steps = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(_STEP)
     return _mixed(keys[:, None] + steps)
 
 
 def picture_keys(seed: int, indices: Sequence[int]) -> np.ndarray:
-    """Returns the keys (P,) uint64 of pictures, by the seed of a run and their places in it."""
+    """Returns a key for each picture, (P,) uint64, from the seed of the run and the picture's place in it."""
     places = np.array([index & _MASK for index in indices], np.uint64)
     return _mixed(places + _mixed(np.array([seed & _MASK], np.uint64) + np.uint64(_STEP)))
 
@@ -41,11 +41,11 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 
 class CounterRandom:
-    """What one key gives, one number at a time; stands in for CaffeRandom where Caffe's own numbers are not wanted.
+    """The numbers of one key, one at a time; replaces CaffeRandom where Caffe's own numbers are not needed.
 
     Args:
         key: As `picture_keys` returns it.
-        ahead: Its first numbers of 32 bits, where they are at hand.
+        ahead: The key's first 32-bit numbers, if they are already computed.
     """
 
     def __init__(self, key: np.uint64, ahead: Sequence[int] = ()) -> None:
@@ -55,7 +55,7 @@ class CounterRandom:
 
     @classmethod
     def of(cls, keys: np.ndarray) -> list[CounterRandom]:
-        """Returns one for each key, faster than one by one."""
+        """Returns one for each key, faster than making them one by one."""
         ahead = (hashes(keys, _AHEAD) >> np.uint64(32)).tolist()
         return [cls(key, numbers) for key, numbers in zip(keys, ahead, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Databases of records: reading without ever writing into their folder, and writing so that none is half-written."""
+"""Databases of records: reading never writes to their folder, and writing never leaves a half-written database."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _FIRST_MAP_SIZE = 1 << 28
 
 
 class Database:
-    """A record database to read from, in the order of its keys: an LMDB, or a LevelDB where plyvel is installed.
+    """A record database to read in the order of its keys: an LMDB, or a LevelDB if plyvel is installed.
 
     Args:
         path: Its folder.
 
     Raises:
-        DataError: There is no such folder, it is neither, or it has no records.
+        DataError: The folder does not exist, is neither kind of database, or has no records.
         UsageError: It is a LevelDB and plyvel is not installed.
     """
 
@@ -80,7 +80,7 @@ def _open(path: str) -> LmdbFile | LevelStore:
 
 
 class DatabaseWriter:
-    """Puts records into a new database, 1000 to a transaction, letting it grow as needed."""
+    """Puts records into a new database, 1000 per transaction; the database grows as needed."""
 
     def __init__(self, path: Path) -> None:
         self._env = lmdb.open(str(path), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, metasync=False)
@@ -88,11 +88,12 @@ class DatabaseWriter:
         self.count = 0
 
     def put(self, key: str, value: bytes) -> None:
-        """Adds a record; one with the same key replaces it."""
+        """Adds a record, or replaces the one with the same key."""
         encoded = key.encode(errors="surrogateescape")
         if not 0 < len(encoded) <= self._env.max_key_size():
             raise DataError(
-                f'the key "{key}" is too long', code="data.key", expected=f"at most {self._env.max_key_size()} bytes",
+                f'the key "{key}" has the wrong length', code="data.key",
+                expected=f"1 to {self._env.max_key_size()} bytes",
                 found=len(encoded), hint="shorten the paths in the list file",
             )  # fmt: skip
         self._pending.append((encoded, value))
@@ -122,11 +123,11 @@ class DatabaseWriter:
 
 @contextmanager
 def new_database(path: str | os.PathLike[str], redo: bool = False) -> Iterator[DatabaseWriter]:
-    """Yields a writer of a new database, built in a folder beside `path` that takes its name when the block ends well.
+    """Yields a writer for a new database, built in a folder beside `path` that is renamed to it if the block succeeds.
 
     Args:
-        path: Folder to make.
-        redo: Replace a database that is there already.
+        path: Folder to create.
+        redo: Replace an existing database.
 
     Raises:
         FileError: `path` exists and `redo` is off, or it cannot be written (read-only, disk full).
@@ -143,11 +144,11 @@ def new_database(path: str | os.PathLike[str], redo: bool = False) -> Iterator[D
 
 
 class Journal:
-    """What is known of a database that is not finished: one line of JSON for each part that is on disk.
+    """The record of an unfinished database: one line of JSON for each part that is on disk.
 
     Args:
-        folder: Of the unfinished database.
-        job: What is being made; parts of another job are thrown away.
+        folder: Folder of the unfinished database.
+        job: Identifies what is being made; parts of another job are discarded.
     """
 
     def __init__(self, folder: Path, job: str) -> None:
@@ -162,9 +163,9 @@ class Journal:
         write_text(self._path, lines)
 
     def _finished(self, job: str) -> list[dict[str, Any]]:
-        """Returns the parts that an earlier run of the same job noted: none where its journal cannot be followed."""
+        """Returns the parts that an earlier run of the same job finished: none if its journal is damaged."""
         try:
-            lines = self._path.read_text().split("\n")[:-1]  # a killed writer's last line may lack its end
+            lines = self._path.read_text().split("\n")[:-1]  # a killed writer may leave half a line
             first, *parts = [json.loads(line) for line in lines]
         except (FileNotFoundError, ValueError, RecursionError):
             return []
@@ -181,7 +182,7 @@ class Journal:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether LMDB's own code, which writes on, can follow the pages of an unfinished database."""
+    """Whether the pages of an unfinished database are sound: LMDB's own code, which continues it, trusts them."""
     try:
         LmdbFile(str(folder)).check()
     except DataError:
@@ -193,17 +194,17 @@ def _is_whole(folder: Path) -> bool:
 def resumable_database(
     path: str | os.PathLike[str], job: str, redo: bool = False
 ) -> Iterator[tuple[DatabaseWriter, Journal]]:
-    """Like new_database, in a folder that stays when the block does not end well, so that a later call goes on there.
+    """Like `new_database`, but if the block fails, its folder is kept so that a later call can continue.
 
-    It stays where its journal has parts.
+    It is kept only if its journal has parts.
 
     Args:
-        path: Folder to make.
-        job: Tells what is being made: another job starts anew.
-        redo: Replace a database that is there already.
+        path: Folder to create.
+        job: Identifies what is being made: another job starts over.
+        redo: Replace an existing database.
 
     Raises:
-        FileError: As new_database; or another process is making the same database.
+        FileError: As in `new_database`, or another process is writing the same database.
     """
     target = Path(path)
     folder = target.parent / f".{target.name}.unfinished"
@@ -223,7 +224,7 @@ def resumable_database(
 @contextmanager
 def _writing(target: Path, redo: bool) -> Iterator[None]:
     if target.exists() and not redo:
-        raise FileError(f"{target} exists already", code="file.exists", hint="remove it, or pass --redo")
+        raise FileError(f"{target} already exists", code="file.exists", hint="remove it, or pass --redo")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -244,14 +245,15 @@ def _writer(folder: Path) -> Iterator[DatabaseWriter]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Makes a folder and keeps other processes out of it."""
+    """Creates a folder and keeps other processes out of it."""
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FileError(f"another process is writing {folder}", code="file.busy", hint="wait for it") from error
+            hint = "wait until it has finished"
+            raise FileError(f"another process is writing {folder}", code="file.busy", hint=hint) from error
         links = [entry.name for entry in (folder, *folder.iterdir()) if entry.is_symlink()]
         if links:
             raise FileError(

@@ -1,9 +1,10 @@
 """The same transformations without detours: decide first, then touch only the pixels that will be seen.
 
-No JPEG between the steps, distortion of the visible part alone (after the resizing where that leaves fewer pixels), and
-never the expanded canvas: the shrunk picture is written into an output that has the mean colour already. Under the same
-plan the pixels are the exact path's up to much less than its JPEG noise, and up to a fraction of a pixel of the source
-where an expanded picture is shrunk. Each step is OpenCV's vectorised form of it, in place where there is one.
+There is no JPEG between the steps, only the visible part is distorted (after resizing if that leaves fewer pixels), and
+the expanded canvas is never made: the shrunk picture is written into an output that already has the mean colour. For
+the same plan the pixels differ from the exact path's by much less than its JPEG noise and, where an expanded picture is
+shrunk, by a shift of a fraction of a source pixel. Each step uses OpenCV's vectorised form of it, in place if there is
+one.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _SLACK = 16
 
 
 def render(transformer: DataTransformer, image: np.ndarray, plan: Plan, output: np.ndarray) -> None:
-    """Carries out a plan, all but mean and scale.
+    """Carries out a plan, except for mean and scale.
 
     Args:
-        transformer: Of the layer.
+        transformer: The layer's.
         image: (height, width, channels) uint8; may be changed.
         plan: What to do.
         output: (height, width, channels) uint8, written.
@@ -42,7 +43,7 @@ def render(transformer: DataTransformer, image: np.ndarray, plan: Plan, output: 
     crop = plan.crop or Rect(0, 0, canvas.height, canvas.width)
     picture, top, left = _visible(image, canvas, crop)
     distortions = plan.distortions or []
-    # The fewer pixels are distorted: those of the source, or those that will be seen.
+    # Distorted are the source's pixels or the output's, whichever are fewer.
     is_late = output.shape[0] * output.shape[1] < crop.height * crop.width
     if not _is_plain(transformer.param, plan):
         picture = distort(picture, distortions)
@@ -71,9 +72,9 @@ def _is_plain(param: caffe_pb2.TransformationParameter, plan: Plan) -> bool:
 
 
 def distort(image: np.ndarray, distortions: Sequence[Distortion]) -> np.ndarray:
-    """Like pixels.distort, with saturation and hue in one visit to HSV; may change the image itself.
+    """Like `pixels.distort`, but converts to HSV once for both saturation and hue; may change the image itself.
 
-    All pixels are laid out as one row: OpenCV's loops are slow at the end of each.
+    All pixels are laid out as one row, since OpenCV's loops are slow at the end of each row.
     """
     if not distortions or not image.size:
         return image
@@ -97,7 +98,7 @@ def distort(image: np.ndarray, distortions: Sequence[Distortion]) -> np.ndarray:
 
 
 def _shift(row: np.ndarray, delta: float, channels: int) -> None:
-    """Adds to the first channels: whole numbers stay what they are when a fraction is added and rounded away."""
+    """Adds a value to the first channels; it is rounded first, which is the same since the pixels are whole numbers."""
     summand = (round(delta),) * channels + (0,) * (4 - channels)
     cv2.add(row, summand, dst=row)  # type: ignore[call-overload]  # OpenCV's annotations leave out scalars
 
@@ -115,9 +116,9 @@ def _in_hsv(row: np.ndarray, saturation: float | None = None, hue: float = 0) ->
 
 
 def resize(image: np.ndarray, interpolation: int | None, output: np.ndarray) -> None:
-    """Resizes to the output's size; pixels.resize's result up to one level of 255.
+    """Resizes to the output's size; the result is that of `pixels.resize` to within one level of 255.
 
-    OpenCV's area averaging and LANCZOS4 of uint8 are many times slower than IPP's averaging and float's LANCZOS4.
+    OpenCV's own area averaging and LANCZOS4 of uint8 are many times slower than IPP's averaging and LANCZOS4 of float.
     """
     size = output.shape[1::-1]
     if interpolation == caffe_pb2.ResizeParameter.LANCZOS4:
@@ -132,7 +133,7 @@ def resize(image: np.ndarray, interpolation: int | None, output: np.ndarray) -> 
 
 @contextmanager
 def _inexact_ipp() -> Iterator[None]:
-    """Lets OpenCV use forms of Intel's that differ from its own in rounding; a thread's own setting."""
+    """Lets OpenCV use Intel's routines that round differently from its own; each thread has its own setting."""
     before = cv2.ipp.useIPP_NotExact()
     cv2.ipp.setUseIPP_NotExact(True)
     try:
@@ -161,7 +162,7 @@ def _pasted(picture: np.ndarray, top: int, left: int, height: int, width: int, f
 
 @functools.lru_cache(maxsize=8)
 def _plain(shape: tuple[int, ...], fill: bytes) -> np.ndarray:
-    """A picture of one colour, kept: copying it is much faster than filling anew."""
+    """Returns a cached picture of one colour: copying it is much faster than filling a new one."""
     return np.broadcast_to(np.frombuffer(fill, np.uint8), shape).copy()
 
 
@@ -175,7 +176,7 @@ def _shrink_into(
     fill: np.ndarray,
     distortions: Sequence[Distortion],
 ) -> None:
-    """Resizes what surrounds the picture, not the whole crop, into its place in the output, and distorts it there."""
+    """Resizes the picture with its surroundings, not the whole crop, into its place in the output, and distorts it."""
     output[:] = _plain(output.shape, fill.tobytes())
     if picture.size == 0:
         return

@@ -1,4 +1,4 @@
-"""Sampled crops for many pictures at once: the distribution of the original (sampler.cpp), from other draws."""
+"""Sampled crops for many pictures at once: distributed as in the original (sampler.cpp), from other random numbers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pyscratchdet.data.plan import Streams
 from pyscratchdet.data.sampling import has_bounds, measure, meets, window_size
 from pyscratchdet.proto import caffe_pb2
 
-# Far beyond what the other decisions about a picture take from its stream.
+# Far beyond the numbers that the other decisions about a picture take from its stream.
 _START = 1 << 40
 
 
 class FastSampler:
-    """Tries all windows of all samplers, each trial a column, for all pictures in one go.
+    """Tries all windows of all samplers for all pictures at once; each trial is a column.
 
     Args:
-        samplers: Of the layer.
+        samplers: The layer's.
     """
 
     def __init__(self, samplers: Sequence[caffe_pb2.BatchSampler]) -> None:
@@ -65,12 +65,12 @@ class FastSampler:
         return np.moveaxis(np.concatenate([low, low + sides]), 0, -1)
 
     def _good(self, windows: np.ndarray, objects: Objects) -> np.ndarray:
-        """Returns which windows have any one object that meets their sampler's bounds: (P, trials) bool."""
+        """Returns for each window whether any object meets the bounds of its sampler: (P, trials) bool."""
         is_good = np.zeros(windows.shape[:2], bool)
         starts = np.flatnonzero(np.diff(objects.items, prepend=-1))
         if len(starts):
             constraints = [sampler.sample_constraint for sampler in self._samplers]
-            # Planes of single corners, so that all arithmetic is along contiguous memory.
+            # One plane per coordinate, so that all arithmetic runs along contiguous memory.
             planes = np.moveaxis(windows, -1, 0)[:, objects.items]
             areas = boxes.true_areas(objects)[:, None]
             measures = measure(np.moveaxis(planes, 0, -1), objects.boxes[:, None], areas, constraints)

@@ -11,20 +11,20 @@ from pyscratchdet.data.picture_size import is_whole_png, picture_size
 from pyscratchdet.errors import DataError
 from pyscratchdet.files import check_unpacked
 
-# The libraries behind OpenCV print what they dislike; the errors here say it.
+# The libraries behind OpenCV print their own complaints; the errors here say the same.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
-# A block of 64 pixels takes a bit at least in the first scan, and with chroma there are six blocks to 256 pixels.
+# A block of 64 pixels takes at least one bit in the first scan, and with chroma 256 pixels have six blocks.
 _MOST_PIXELS_A_BYTE = 512
 
 
 def decode_image(data: bytes, color: bool = True, oriented: bool = True, name: str = "picture") -> np.ndarray:
-    """Decodes a picture file's bytes; a gray one becomes colour where `color` is set.
+    """Decodes a picture file's bytes, to colour or to gray.
 
     Args:
-        data: A JPEG, PNG or whatever OpenCV knows.
-        color: 3 channels, or 1.
+        data: A JPEG, PNG or any other kind that OpenCV reads.
+        color: Whether to return colour, whatever the file has; otherwise gray.
         oriented: Whether to turn the picture as its EXIF orientation says.
         name: What to call it in errors.
 
@@ -32,7 +32,7 @@ def decode_image(data: bytes, color: bool = True, oriented: bool = True, name: s
         uint8, (height, width, 3), or (height, width, 1) for gray.
 
     Raises:
-        DataError: It is not a picture, or a truncated one.
+        DataError: It is not a picture, or is truncated.
         FileError: It is far larger than its file suggests (`files.check_unpacked`).
     """
     check_complete(data, name)
@@ -44,17 +44,17 @@ def decode_image(data: bytes, color: bool = True, oriented: bool = True, name: s
     except cv2.error as error:
         raise DataError(f"cannot decode {name}: {error.err}", code="data.image") from error
     if image is None:
-        raise DataError(f"cannot decode {name}", code="data.image", hint="not a picture, or of an unknown kind")
+        raise DataError(f"cannot decode {name}", code="data.image", hint="it is not a picture, or of an unknown kind")
     return image if color else image[..., None]
 
 
 def check_complete(data: bytes, name: str) -> None:
-    """Refuses what decoders make something of all the same.
+    """Refuses data that decoders accept although they do not hold a whole picture.
 
     Raises:
-        DataError: No data; a JPEG without an end, which they fill up with gray; or one that claims to be larger than
-            its bytes can tell, on which they spend gigabytes.
-        FileError: A picture of any kind that is far larger than its file suggests.
+        DataError: There are no data; a JPEG has no end, and decoders would fill it up with gray; a PNG's chunks are
+            incomplete; or a JPEG claims more pixels than its bytes can hold, for which decoders reserve gigabytes.
+        FileError: A picture of any kind is far larger than its file suggests.
     """
     if not data:
         raise DataError(f"{name} is empty", code="data.image")
@@ -62,16 +62,16 @@ def check_complete(data: bytes, name: str) -> None:
     if is_jpeg and data.rfind(b"\xff\xd9") < 0:
         raise DataError(f"{name} is a truncated JPEG", code="data.image", hint="its end marker is missing")
     if data.startswith(_PNG) and not is_whole_png(data):
-        raise DataError(f"{name} is a truncated or damaged PNG", code="data.image", hint="its chunks do not fit")
+        raise DataError(f"{name} is a truncated or damaged PNG", code="data.image", hint="its chunks end early")
     height, width = picture_size(data)
     if is_jpeg and height * width > _MOST_PIXELS_A_BYTE * len(data):
         found = f"{width} x {height} in {len(data)} bytes"
-        raise DataError(f"{name} is a damaged JPEG: its size cannot be", code="data.image", found=found)
+        raise DataError(f"{name} is a damaged JPEG: its size is impossible", code="data.image", found=found)
     check_unpacked(3 * height * width, len(data), name)
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns a picture resized linearly, (height, width, channels)."""
+    """Returns a picture resized with linear interpolation, (height, width, channels)."""
     result = cv2.resize(image, (width, height))
     # OpenCV drops the axis of a single channel.
     return result if result.ndim == 3 else result[..., None]

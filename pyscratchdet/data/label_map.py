@@ -13,7 +13,7 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""The classes of PASCAL VOC 2007 to 2012, in the order of their labels from 1 on."""
+"""The classes of PASCAL VOC 2007 to 2012 in the order of their labels, from 1 on."""
 
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -25,7 +25,7 @@ COCO_CLASSES = (
     "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
     "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
-"""The 80 classes of COCO, in the order of their labels from 1 on."""
+"""The 80 classes of COCO in the order of their labels, from 1 on."""
 
 COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 """The category ids from 1 to 90 that COCO does not use."""
@@ -38,7 +38,7 @@ COCO_NAME_OF_VOC = {
     "sofa": "couch",
     "tvmonitor": "tv",
 }
-"""What COCO calls a class of VOC, where the names differ."""
+"""What COCO calls a class of VOC, if the names differ."""
 
 BACKGROUND = ("none_of_the_above", 0, "background")
 
@@ -49,8 +49,8 @@ def make_label_map(entries: Iterable[tuple[str, int, str]]) -> caffe_pb2.LabelMa
     for name, label, display_name in entries:
         try:
             label_map.item.add(name=name, label=label, display_name=display_name)
-        except UnicodeEncodeError as error:  # half of a character, as JSON can write
-            raise DataError("a class name that is not text", code="data.label-map", found=ascii(name)) from error
+        except UnicodeEncodeError as error:  # half of a character, which JSON can hold
+            raise DataError("a class name is not text", code="data.label-map", found=ascii(name)) from error
     return label_map
 
 
@@ -69,16 +69,16 @@ def coco_label_map() -> caffe_pb2.LabelMap:
 
 
 def coco_voc_map() -> dict[int, int]:
-    """Returns the VOC label of each COCO label that has one, background included."""
+    """Returns {COCO label: VOC label} of the classes that VOC has too, background included."""
     coco = {name: label for label, name in enumerate(COCO_CLASSES, 1)}
     pairs = {coco[COCO_NAME_OF_VOC.get(name, name)]: label for label, name in enumerate(VOC_CLASSES, 1)}
     return {0: 0, **pairs}
 
 
 def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
-    """Reads a label map prototxt; unknown fields as `text.parse` treats them.
+    """Reads a label map prototxt; unknown fields are treated as in `text.parse`.
 
-    `voc` and `coco` name the maps that are known here, unless a file has that name.
+    `voc` and `coco` stand for the built-in maps, unless there is a file of that name.
 
     Raises:
         FileError: It cannot be read.
@@ -100,7 +100,7 @@ def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
 
 
 def known_label_map(name: str | os.PathLike[str]) -> caffe_pb2.LabelMap | None:
-    """Returns the map called `voc` or `coco`; None for other names, and where there is a file of that name."""
+    """Returns the built-in map called `voc` or `coco`; None for other names, or if there is a file of that name."""
     known = {"voc": voc_label_map, "coco": coco_label_map}
     return known[os.fspath(name)]() if os.fspath(name) in known and not os.path.exists(name) else None
 
@@ -121,7 +121,7 @@ def name_to_label(
         path: The file that the map is from, for the error.
 
     Raises:
-        DataError: `strict`, and a name occurs twice.
+        DataError: A name occurs twice, and `strict` is on.
     """
     labels: dict[str, int] = {}
     for number, item in enumerate(label_map.item):
@@ -139,11 +139,11 @@ def label_to_name(
     Args:
         label_map: The map.
         strict: Refuse labels that occur twice.
-        display: Return display names where there are any.
+        display: Return display names, for items that have one.
         path: The file that the map is from, for the error.
 
     Raises:
-        DataError: `strict`, and a label occurs twice.
+        DataError: A label occurs twice, and `strict` is on.
     """
     names: dict[int, str] = {}
     for number, item in enumerate(label_map.item):
@@ -154,7 +154,7 @@ def label_to_name(
 
 
 def _duplicate(field: str, value: str | int, number: int, path: str | os.PathLike[str]) -> DataError:
-    """Returns the error for item `number`, whose `field` an earlier item has."""
+    """Returns the error about item `number`, whose `field` repeats that of an earlier item."""
     position = None
     if path and known_label_map(path) is None:
         content = text.decode_text(read_bytes(path), os.fspath(path))
@@ -169,12 +169,12 @@ def label_map_from_lines(
     """Returns the label map of `name [label] [display name]` lines (ReadLabelFileToLabelMap).
 
     Args:
-        lines: All with the same number of fields; without labels they are counted.
+        lines: All have the same number of fields; without a label field, labels are numbered in order.
         include_background: Whether an item for the background, label 0, comes first.
         delimiter: Any of these characters separates fields.
 
     Raises:
-        DataError: Lines with different numbers of fields, more than 3, or a label that is not a number.
+        DataError: Lines have different numbers of fields, or more than 3, or a label is not a number.
     """
     entries = [BACKGROUND] if include_background else []
     count = 0
@@ -193,7 +193,7 @@ def label_map_from_lines(
 
 
 def unknown_class(name: str, known: Mapping[str, int], path: str) -> DataError:
-    """Returns the error about a class name that no label map item has."""
+    """Returns the error about a class name that is not in the label map."""
     hint = nearest(name, known) or f"known classes: {', '.join(known)}"
     return DataError(f'unknown class "{name}"', code="data.unknown-class", position=Position(path), hint=hint)
 

@@ -1,4 +1,4 @@
-"""Reading LevelDB databases, as Caffe's tools made them before LMDB; needs plyvel (the extra `leveldb`)."""
+"""Reads LevelDB databases, which Caffe's tools made before LMDB; needs plyvel (the extra `leveldb`)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NOT_READ = ("LOCK", "LOG", "LOG.old")
 class LevelStore:
     """One open LevelDB.
 
-    LevelDB writes into what it opens: locks, logs, tables put together anew; and what a damaged or hostile manifest
-    makes it write goes where the names in its folder lead. So it gets a copy of all files in a temporary folder, which
-    takes as much space (TMPDIR says where) and is removed with the last reader.
+    LevelDB writes to what it opens (locks, logs, merged tables), and a damaged or hostile manifest can make it write
+    wherever the names in its folder lead. So it gets a copy of all files in a temporary folder, which takes as much
+    space again (TMPDIR sets where) and is removed with the last reader.
 
     Args:
         path: Its folder.
@@ -27,7 +27,7 @@ class LevelStore:
     Raises:
         UsageError: plyvel is not installed.
         FileError: It cannot be copied.
-        DataError: It is not a LevelDB, or a damaged one, or has links to files elsewhere.
+        DataError: It is not a LevelDB, is damaged, or has links to other files.
     """
 
     def __init__(self, path: str) -> None:
@@ -64,11 +64,11 @@ class LevelStore:
         """Returns the record of a key, by its place in `keys`."""
         value: bytes | None = self._do(lambda: self._database.get(self.keys[index]))
         if value is None:
-            raise DataError(f"damaged LevelDB {self._path}: a record is gone", code="data.database")
+            raise DataError(f"damaged LevelDB {self._path}: a record is missing", code="data.database")
         return value
 
     def first(self) -> tuple[bytes, bytes] | None:
-        """Returns the first key and its record; None where there is none."""
+        """Returns the first key and its record; None if there are no records."""
         item: tuple[bytes, bytes] | None = self._do(lambda: next(self._database.iterator(), None))
         return item
 
@@ -88,8 +88,8 @@ def _copy(source: Path, target: Path) -> None:
         for entry in source.iterdir():
             if entry.is_symlink():
                 raise DataError(
-                    f"{entry} is a link to another file, and a LevelDB is read from its own files alone",
-                    code="data.leveldb-link", hint="put the file itself there",
+                    f"{entry} is a link to another file, and only a LevelDB's own files are read",
+                    code="data.leveldb-link", hint="replace the link with the file",
                 )  # fmt: skip
             if entry.is_file() and entry.name not in _NOT_READ:
                 shutil.copyfile(entry, target / entry.name)

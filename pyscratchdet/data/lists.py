@@ -1,4 +1,4 @@
-"""Text files of one picture a line: list files of (picture, partner) pairs and VOC's image sets."""
+"""Text files with one picture per line: list files of (picture, partner) pairs and VOC's image sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Entry = tuple[str, str]
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """Returns the lines of a list without a byte-order mark; file names may be bytes that are not UTF-8.
+    """Returns the lines of a list, without any byte-order mark; file names need not be UTF-8.
 
     Raises:
         FileError: It cannot be read.
@@ -22,41 +22,41 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """
     data = read_bytes(path)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError("a list in UTF-16", code="data.list", position=Position(os.fspath(path), 1),
+        raise DataError("the list is in UTF-16", code="data.list", position=Position(os.fspath(path), 1),
                         hint="save it as UTF-8")  # fmt: skip
     text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:
-    """Returns the (picture, annotation file or label) pairs of a list file, two words to a pair.
+    """Returns the (picture, annotation file or label) pairs of a list file, two words per pair.
 
     Raises:
         FileError: It cannot be read.
-        DataError: It is empty, or its last picture has no partner, or a line has a third word.
+        DataError: It is empty, its last picture has no partner, or a line has a third word.
     """
     entries = [entry for _, entry in _pairs(os.fspath(path))]
     if not entries:
-        raise DataError("an empty list", code="data.list", position=Position(os.fspath(path)))
+        raise DataError("the list is empty", code="data.list", position=Position(os.fspath(path)))
     return entries
 
 
 def list_position(path: str | os.PathLike[str], picture: str, partner: str | None = None) -> Position:
-    """Returns where in a list file a picture stands first; with a partner, where it stands with this one."""
+    """Returns where a list file first names a picture, or a picture with this partner."""
     wanted = (picture,) if partner is None else (picture, partner)
     line = next((line for line, found in _pairs(os.fspath(path)) if found[: len(wanted)] == wanted), 0)
     return Position(os.fspath(path), line)
 
 
 def _pairs(path: str) -> Iterator[tuple[int, Entry]]:
-    """Yields (line, pair); a pair may continue on the next line, as the original reads words."""
+    """Yields (line, pair); a pair may continue on the next line, since the original reads word by word."""
     picture, start = None, 0
     for line, text in enumerate(read_lines(path), 1):
         words = text.split()
         if len(words) % 2 and len(words) > 1:
             raise DataError(
-                f"{len(words)} words, where a picture has one partner", code="data.list",
-                position=Position(path, line, text=text), hint="names cannot have blanks",
+                f"{len(words)} words instead of a picture and its partner", code="data.list",
+                position=Position(path, line, text=text), hint="names cannot contain blanks",
             )  # fmt: skip
         for word in words:
             if picture is None:
@@ -65,12 +65,12 @@ def _pairs(path: str) -> Iterator[tuple[int, Entry]]:
                 yield line, (picture, word)
                 picture = None
     if picture is not None:
-        raise DataError("a picture without an annotation file or label", code="data.list",
+        raise DataError("a picture has no annotation file or label", code="data.list",
                         position=Position(path, start), found=picture)  # fmt: skip
 
 
 def read_image_set(path: str | os.PathLike[str]) -> list[tuple[str, bool]]:
-    """Returns the image names of one of VOC's lists; a class's list says for each whether the class is absent.
+    """Returns (name, is absent) for the images in one of VOC's lists; only a class's list marks it absent from some.
 
     Raises:
         FileError: It cannot be read.

@@ -1,9 +1,9 @@
-"""Reading LMDB files without LMDB's own code, which trusts every page and dies by a signal on a damaged one.
+"""Reads LMDB files without LMDB's own code, which trusts every page and crashes on a damaged one.
 
-The layout is that of lmdb's mdb.c (0.9): two meta pages, of which the newer counts; below its root branch pages, then
-leaf pages, whose nodes hold a key and either the value or the number of the first of its overflow pages. Every number
-is checked against the file before it is followed, and pages are read, not mapped, so that a file that shrinks
-meanwhile is an error too. Only the pages of the tree are read to list the keys, not the values.
+The layout is that of lmdb's mdb.c (0.9): first two meta pages, of which the newer counts. From its root, branch pages
+lead to leaf pages, whose nodes hold a key and either the value or the number of the first of its overflow pages. Every
+number is checked against the file before it is followed, and pages are read, not mapped, so that a file that shrinks in
+the meantime is an error too. To list the keys, only the pages of the tree are read, not the values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NODE = struct.Struct("<HHHH")  # low and high half of a size, or of a page numb
 _MAGIC, _VERSIONS = 0xBEEFC0DE, (1, 999)
 _BRANCH, _LEAF, _OVERFLOW, _IS_META = 0x01, 0x02, 0x04, 0x08
 _ON_OVERFLOW_PAGES, _OTHER_NODES = 0x01, 0x06
-# Several values for a key (DUPSORT and its kin) are kept in other ways; Caffe never makes them.
+# Several values per key (DUPSORT and the like) are stored in other ways; Caffe never writes them.
 _DUPLICATES = 0x04 | 0x10 | 0x20 | 0x40
 _NO_ROOT = 2**64 - 1
 # mdb.c's own limits: CURSOR_STACK, MAX_PAGESIZE.
@@ -65,7 +65,7 @@ class LmdbFile:
         path: Its folder.
 
     Raises:
-        DataError: It is not an LMDB, or a damaged one.
+        DataError: It is not an LMDB, or is damaged.
     """
 
     def __init__(self, path: str) -> None:
@@ -79,7 +79,7 @@ class LmdbFile:
         self._meta = self._newest_meta()
         self._records: list[_Record] | None = None
         if self._is_short:
-            # Pages at the end may never have been written where they are free, so only the tree tells.
+            # Free pages at the end may never have been written, so only the tree shows whether any page is missing.
             self._records = list(self._all(self._meta.main))
 
     @property
@@ -100,12 +100,12 @@ class LmdbFile:
         return self._value(self._listed[index])
 
     def first(self) -> tuple[bytes, bytes] | None:
-        """Returns the first key and its record, without reading the others; None where there is none."""
+        """Returns the first key and its record, without reading the others; None if there are no records."""
         record = next(self._all(self._meta.main), None)
         return None if record is None else (record.key, self._value(record))
 
     def check(self) -> None:
-        """Checks all pages of both trees, those that a writer will follow.
+        """Checks all pages of both trees, which a writer will follow.
 
         Raises:
             DataError: One is damaged.
@@ -155,7 +155,7 @@ class LmdbFile:
         """Yields the records of a tree in order."""
         count, seen = 0, set[int]()
         if tree.root != _NO_ROOT:
-            # What is left to do: pages, the next of them last; each with how many levels lie above it.
+            # Pages still to be read, the next one last, each with its level.
             todo = [(tree.root, 1)]
             while todo:
                 number, depth = todo.pop()
@@ -178,10 +178,10 @@ class LmdbFile:
         """Returns the bytes of a page of a tree, its flags and the offsets of its nodes."""
         size = self._meta.page_size
         if not 2 <= number <= self._meta.last_page or (number + 1) * size > self._size:
-            raise self._fault(f"page {number} is not in it")
+            raise self._fault(f"page {number} is missing")
         page = os.pread(self._file, size, number * size)
         if len(page) < size:
-            raise self._fault(f"page {number} is not in it")
+            raise self._fault(f"page {number} is missing")
         own, _, flags, lower, upper = _HEADER.unpack_from(page)
         is_tree_page = flags in (_BRANCH, _LEAF)
         if own != number or not is_tree_page or not _HEADER.size <= lower <= upper <= size or lower % 2:
@@ -211,7 +211,7 @@ class LmdbFile:
         (first,) = struct.unpack_from("<Q", page, data)
         offset = first * len(page)
         if not 2 <= first <= self._meta.last_page or offset + _HEADER.size + size > self._size:
-            raise self._fault(f"the record of page {first} is not in it")
+            raise self._fault(f"the record on page {first} is missing")
         return _Record(key, offset, size, first)
 
     def _value(self, record: _Record) -> bytes:
@@ -222,7 +222,7 @@ class LmdbFile:
             own, _, flags, _, _ = _HEADER.unpack_from(data)
             is_right = own == record.page and flags == _OVERFLOW
         if not is_right:
-            raise self._fault(f"the record of page {record.page} is not in it")
+            raise self._fault(f"the record on page {record.page} is missing")
         return data[head:]
 
     def _fault(self, what: str) -> DataError:

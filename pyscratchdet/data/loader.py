@@ -16,13 +16,13 @@ from pyscratchdet.proto import caffe_pb2
 class BatchLoader:
     """Batches of an AnnotatedData layer, made ahead by worker processes.
 
-    The same seed gives the same batches whatever the number of workers. `state` moves to any batch at once.
+    The same seed gives the same batches whatever the number of workers. Setting `state` jumps to any batch.
 
     Args:
         param: The layer.
         is_train: Whether crops to `crop_size` are random.
-        seed: Of all draws.
-        workers: Processes; 0 makes the batches here.
+        seed: Seed of all random numbers.
+        workers: Number of worker processes; with 0 this process makes the batches.
         rank: Which of `world_size` processes this is: it takes every `world_size`-th picture.
         world_size: How many processes share the database.
         start: Record to begin with.
@@ -30,7 +30,7 @@ class BatchLoader:
 
     Raises:
         DataError: The database cannot be opened.
-        UsageError: The layer's settings have no fast form.
+        UsageError: Fast loading does not support the layer's settings.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class BatchLoader:
         self._position = state["position"]
 
     def next(self) -> Batch:
-        """Returns a batch before mean and scale, and what the mean needs to know.
+        """Returns a batch before mean and scale, and what is needed to subtract the mean.
 
         Returns:
-            Pictures (batch, height, width, channels) uint8, valid until the next call; label (1, 1, N, 8) float32; for
-            each picture its place in the resized one.
+            Pictures (batch, height, width, channels) uint8, valid until the next call; label (1, 1, N, 8) float32; and
+            which part of its resized picture each one is.
 
         Raises:
             DataError: A record is damaged, or a worker has died.
@@ -82,6 +82,6 @@ class BatchLoader:
         return self._batch, label, places
 
     def close(self) -> None:
-        """Ends the workers; also done when the loader is no longer used."""
+        """Ends the workers; also happens once the loader is no longer referenced."""
         if self._pool is not None:
             self._pool.close()

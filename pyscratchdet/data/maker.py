@@ -26,7 +26,7 @@ class Job:
     Attributes:
         param: The AnnotatedData layer.
         is_train: Whether crops to `crop_size` are random.
-        seed: Of all draws.
+        seed: Seed of all random numbers.
         rank: Which of `world_size` processes this is: it takes every `world_size`-th picture.
         world_size: How many processes share the database.
         start: Record to begin with.
@@ -48,7 +48,7 @@ class BatchMaker:
 
     Raises:
         DataError: The database cannot be opened.
-        UsageError: The settings have no fast form: all pictures must end with one size.
+        UsageError: Fast loading does not support the settings: all pictures must end up with the same size.
     """
 
     def __init__(self, job: Job) -> None:
@@ -72,7 +72,7 @@ class BatchMaker:
             output: `self.shape` (batch, height, width, channels) uint8, written.
 
         Returns:
-            The label rows (1, 1, N, 8) float32, and of each picture its place in the resized one.
+            The label rows (1, 1, N, 8) float32, and which part of its resized picture each picture is.
 
         Raises:
             DataError: A record is damaged, or does not fit the mean file.
@@ -82,7 +82,7 @@ class BatchMaker:
         records, names = [sample.annotated() for sample in samples], [sample.name for sample in samples]
         sizes = [self._size(record, name) for record, name in zip(records, names, strict=True)]
         keys = picture_keys(self._job.seed, [k * self._job.world_size + self._job.rank for k in positions])
-        # All plans at once, from the sizes that the records tell: the cost is that of the calls.
+        # All plans are drawn at once, from the sizes that the records state: what costs time is each call.
         plans, objects = self._draw(keys, objects_of(records, names), sizes)
         for item, (record, name) in enumerate(zip(records, names, strict=True)):
             image = self._decode(record, name)
@@ -98,7 +98,7 @@ class BatchMaker:
         return self._planner.draw(streams, objects, sizes)
 
     def _size(self, record: caffe_pb2.AnnotatedDatum, name: str) -> tuple[int, int]:
-        """Returns height and width as the record tells them, else the picture."""
+        """Returns the height and width that the record states or, if it states none, those of the picture."""
         height, width = record.datum.height, record.datum.width
         return (height, width) if height > 0 and width > 0 else self._decode(record, name).shape[:2]
 
@@ -109,7 +109,7 @@ class BatchMaker:
                 f"{name} differs in kind from the rest of its batch",
                 code="data.shape",
                 expected=f"{counted(self.shape[3], 'channel')} of 8 bits",
-                found=f"{image.shape[2]} of {image.dtype}",
-                hint="set force_color, or load without the option fast",
+                found=f"{counted(image.shape[2], 'channel')} of {image.dtype}",
+                hint="set force_color, or turn fast loading off",
             )
         return image

@@ -1,8 +1,8 @@
 """The objects of pictures and how they move with them (bbox_util.cpp and data_transformer.cpp; float32 throughout).
 
 Boxes are xmin, ymin, xmax, ymax, divided by the picture's size. A box may carry an area computed earlier, which the
-original then trusts instead of its corners: `areas` holds it, NaN where there is none. Several pictures go through each
-step together, as the cost is that of the calls: what differs between them has one row per picture.
+original then trusts instead of its corners: `areas` holds it, NaN where there is none. Each step handles several
+pictures together, since what costs time is each call; what differs between them has one row per picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TWICE = np.array([0, 1, 0, 1])
 
 @dataclass(frozen=True)
 class Objects:
-    """N objects of P pictures, picture by picture, each one's in the order of their groups.
+    """N objects of P pictures, picture by picture and, within a picture, in the order of the groups.
 
     Attributes:
         labels: (N,) int32.
@@ -28,7 +28,7 @@ class Objects:
         boxes: (N, 4) float32.
         difficult: (N,) bool.
         areas: (N,) float32, NaN where unknown.
-        items: (N,) intp, which of the pictures they are in.
+        items: (N,) intp, index of the picture that each is in.
     """
 
     labels: np.ndarray
@@ -42,18 +42,18 @@ class Objects:
         return len(self.labels)
 
     def select(self, which: np.ndarray) -> Objects:
-        """Returns the objects of a mask or of indices."""
+        """Returns the objects at a mask or at indices."""
         return Objects(*(values[which] for values in vars(self).values()))
 
     def exchanged(self, item: int, own: Objects) -> Objects:
-        """Returns these objects with those of one picture exchanged for `own`, the objects of a picture alone."""
+        """Returns these objects with those of picture `item` replaced by `own`, the objects of that picture alone."""
         return _merged(self.select(np.flatnonzero(self.items != item)), replace(own, items=own.items + item))
 
     def rows(self, first: int) -> np.ndarray:
         """Returns rows (N, 8) of the label blob: item, label, instance, box, difficult.
 
         Args:
-            first: Which of the batch the first picture is.
+            first: Index in the batch of the first picture.
         """
         rows = np.empty((len(self), 8), np.float32)
         rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 7] = self.items + first, self.labels, self.instances, self.difficult
@@ -105,7 +105,7 @@ def _check(objects: Objects, names: Sequence[str]) -> None:
 
 
 NO_OBJECTS = objects_of([], [])
-"""Of pictures without boxes."""
+"""The objects of pictures without boxes."""
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
@@ -128,12 +128,12 @@ def intersections(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def jaccard(inner: np.ndarray, window_areas: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """JaccardOverlap, of what windows and boxes share and their areas, broadcast."""
+    """JaccardOverlap, from the area that windows and boxes share and their own areas, broadcast."""
     return coverage(inner, window_areas + areas - inner)
 
 
 def coverage(inner: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """BBoxCoverage: how much of the areas the shared part is, broadcast; 0 where there is none."""
+    """BBoxCoverage: the shared area as a fraction of `areas`, broadcast; 0 where nothing is shared."""
     return inner / np.where(inner > 0, areas, np.float32(1))
 
 
@@ -158,7 +158,7 @@ def project(
         objects: In the frame that `windows` are given in.
         windows: (P, 4) float32; may exceed [0, 1] for an expansion.
         constraint: What an object must meet besides sharing some area with the window.
-        which: (P,) bool: the pictures that this happens to; None for all.
+        which: (P,) bool, the pictures to treat; None for all.
 
     Returns:
         The objects left, clipped to [0, 1], with their areas.
@@ -198,7 +198,7 @@ def mirror(objects: Objects, which: np.ndarray) -> Objects:
 
 
 def resize(objects: Objects, param: caffe_pb2.ResizeParameter, sizes: np.ndarray) -> Objects:
-    """UpdateBBoxByResizePolicy: where objects are after the resizing of pictures of sizes (P, 2), width and height."""
+    """UpdateBBoxByResizePolicy: moves objects as their pictures, of sizes (P, 2) (width, height), are resized."""
     new, padding = (values[objects.items] for values in _resized_frames(param, sizes))
     old = sizes[objects.items]
     low, high = objects.boxes[:, :2] * old, objects.boxes[:, 2:] * old
@@ -223,13 +223,13 @@ def _resized_frames(param: caffe_pb2.ResizeParameter, old: np.ndarray) -> tuple[
 
 
 def extrapolate(objects: Objects, param: caffe_pb2.ResizeParameter, sizes: np.ndarray, windows: np.ndarray) -> Objects:
-    """ExtrapolateBBox: for FIT_SMALL_SIZE, boxes divided by a fixed size (width_scale, height_scale) instead.
+    """ExtrapolateBBox: for FIT_SMALL_SIZE, divides boxes by a fixed size (width_scale, height_scale) instead.
 
     Args:
         objects: In the frame of `windows`.
         param: How pictures were resized.
-        sizes: (P, 2) width and height before that.
-        windows: (P, 4) what was kept of them after that.
+        sizes: (P, 2) width and height before resizing.
+        windows: (P, 4) the part of each picture that was kept after resizing.
 
     Raises:
         DataError: A picture with objects is smaller than the fixed size.

@@ -1,4 +1,4 @@
-"""Height and width of a picture file as its header has them, for every kind that OpenCV reads and that can be small.
+"""Height and width of a picture file according to its header, for kinds whose small files can claim huge pictures.
 
 Decoders reserve the whole picture before they look at its data, so a header alone can take gigabytes.
 """
@@ -19,7 +19,7 @@ _PNM = re.compile(rb"P[1-6Ff]" + 2 * rb"(?:\s+|#[^\n]*\n)+(\d{1,10})" + rb"\s")
 def picture_size(data: bytes) -> Size:
     """Returns (height, width) of a JPEG, PNG, BMP, GIF, WebP, TIFF, JPEG 2000, AVIF, PNM, PAM, PFM, HDR or Sun raster.
 
-    Zeros where the header does not say it, or the kind is another: OpenCV itself then limits a picture to 2^30 pixels.
+    Zeros if the header does not say or it is of another kind: OpenCV itself then limits a picture to 2^30 pixels.
     """
     for begin, read in _READERS:
         if re.match(begin, data, re.DOTALL):
@@ -33,7 +33,7 @@ def picture_size(data: bytes) -> Size:
 def is_whole_png(data: bytes) -> bool:
     """Whether the chunks of a PNG lie inside the file up to the last one, IEND (PNG specification, 5.3).
 
-    OpenCV reserves as much as a chunk claims to be long before it looks for its data.
+    OpenCV reserves the length that a chunk claims before it looks for the chunk's data.
     """
     position = 8
     while position + 12 <= len(data):
@@ -60,7 +60,7 @@ def _jpeg(data: bytes) -> Size:
 
 
 def _swapped(form: str, offset: int) -> Callable[[bytes], Size]:
-    """Returns the reader of headers that have width and then height at one place."""
+    """Returns a reader of headers that have width and then height at a fixed place."""
 
     def read(data: bytes) -> Size:
         width, height = struct.unpack_from(form, data, offset)
@@ -119,7 +119,7 @@ def _avif(data: bytes) -> Size:
 
 
 def _matched(pattern: re.Pattern[bytes], is_height_first: bool = False) -> Callable[[bytes], Size]:
-    """Returns the reader of headers that are text."""
+    """Returns a reader of headers that are text."""
 
     def read(data: bytes) -> Size:
         found = pattern.search(data[: 1 << 16])

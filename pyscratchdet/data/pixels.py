@@ -35,7 +35,7 @@ def table(scale: float, shift: float) -> np.ndarray:
 
 
 def distort(image: np.ndarray, distortions: Sequence[Distortion]) -> np.ndarray:
-    """Applies distortions in order: brightness, contrast, saturation, hue, order of the channels."""
+    """Applies distortions in their order; each is brightness, contrast, saturation, hue or order of the channels."""
     for name, amount in distortions:
         image = _with_channels(_DISTORTIONS[name](image, amount))
     return image
@@ -58,7 +58,7 @@ def _hue(image: np.ndarray, delta: float) -> np.ndarray:
 
 
 def in_hsv(image: np.ndarray, hue: np.ndarray | None = None, saturation: np.ndarray | None = None) -> np.ndarray:
-    """Changes hue and saturation by tables of 256 uint8 values each."""
+    """Changes hue and saturation through tables of 256 uint8 values each."""
     same = _RAMP.astype(np.uint8)
     tables = np.stack([same if hue is None else hue, same if saturation is None else saturation, same], axis=-1)
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), tables[None])
@@ -110,7 +110,7 @@ def resize(image: np.ndarray, param: caffe_pb2.ResizeParameter, interpolation: i
 
 
 def interpolation_flag(interpolation: int | None) -> int:
-    """Returns OpenCV's flag of one of `interp_mode`; linear for None."""
+    """Returns OpenCV's flag for one of `interp_mode`; linear for None."""
     return cv2.INTER_LINEAR if interpolation is None else _INTERPOLATION[interpolation]
 
 
@@ -134,7 +134,7 @@ def pad_values(param: caffe_pb2.ResizeParameter, channels: int) -> list[float]:
 
 
 def spread(values: Sequence[float], channels: int, name: str) -> list[float]:
-    """Returns one value per channel of one for all, or as many as channels."""
+    """Returns one value per channel, given either one value for all or one for each."""
     if len(values) not in (1, channels):
         raise DataError(f"{name} must be given once or once per channel", code="data.channels",
                         expected=f"1 or {channels} values", found=len(values))  # fmt: skip
@@ -142,7 +142,7 @@ def spread(values: Sequence[float], channels: int, name: str) -> list[float]:
 
 
 def noise(image: np.ndarray, param: caffe_pb2.NoiseParameter, specks: np.ndarray) -> np.ndarray:
-    """ApplyNoise; `prob` is not looked at, as in the original.
+    """ApplyNoise; ignores `prob`, as the original does.
 
     Args:
         image: (height, width, channels).
@@ -198,5 +198,5 @@ def _on_luma(image: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) ->
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:
-    """OpenCV drops the axis of a single channel."""
+    """Restores the axis of a single channel, which OpenCV drops."""
     return image if image.ndim == 3 else image[..., None]

@@ -55,7 +55,7 @@ WindowSampler = Callable[[Sequence[Streams], Sequence[caffe_pb2.BatchSampler], O
 def original_windows(
     streams: Sequence[Streams], samplers: Sequence[caffe_pb2.BatchSampler], objects: Objects
 ) -> list[Sequence[np.ndarray]]:
-    """The original's way to find windows, picture by picture."""
+    """Finds windows in the original's way, picture by picture."""
     windows: list[Sequence[np.ndarray]] = []
     for item, stream in enumerate(streams):
         assert isinstance(stream.thread, CaffeRandom)
@@ -88,10 +88,10 @@ class Plan:
     """What will happen to one picture, in this order.
 
     Attributes:
-        distortions: Photometric changes; None where the net asks for none at all.
-        expansion: None where the picture is not expanded.
+        distortions: Photometric changes; None if the net asks for none at all.
+        expansion: None if the picture is not expanded.
         crop: The sampled window, in pixels of the expanded picture; None for all of it.
-        interpolation: Of the resizing; None for linear.
+        interpolation: How the picture is resized; None for linear.
         specks: (K, 2) x, y of salt-and-pepper pixels of the resized picture.
         is_mirrored: Whether the result is flipped.
         place: The part of the resized picture that is kept; its size is the output's.
@@ -115,7 +115,7 @@ class Planner:
         param: The layer's transform_param.
         samplers: Its batch samplers.
         is_train: Whether crops to `crop_size` are random.
-        sampler: How windows are found; the original's way unless given.
+        sampler: How windows are found; by default in the original's way.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class Planner:
     def draw(
         self, streams: Sequence[Streams], objects: Objects, sizes: Sequence[tuple[int, int]]
     ) -> tuple[list[Plan], Objects]:
-        """Returns the plans of pictures, and where their objects are when they are carried out.
+        """Returns the plans of pictures, and where their objects will be once the plans are carried out.
 
         Args:
-            streams: Of each picture; none is shared.
-            objects: Of all pictures.
-            sizes: Their heights and widths in pixels.
+            streams: Each picture's own.
+            objects: Those of all pictures.
+            sizes: Heights and widths of the pictures, in pixels.
 
         Raises:
             DataError: A picture is too small for the crop.
@@ -161,7 +161,7 @@ class Planner:
             plan.expansion = draw_expansion(stream.thread, self._param.expand_param, *size)
         if not any(plan.expansion for plan in plans):
             return objects, sizes
-        # The canvas in the picture's frame; that of a picture without one is not looked at.
+        # Canvases in their picture's frame; `which` leaves out pictures that have none.
         canvases = [plan.expansion or Expansion(*size, 0, 0) for plan, size in zip(plans, sizes, strict=True)]
         low = -np.array([(canvas.left, canvas.top) for canvas in canvases], np.float32)
         high = low + np.array([(canvas.width, canvas.height) for canvas in canvases], np.float32)
@@ -258,7 +258,7 @@ def _distortion_range(param: caffe_pb2.DistortionParameter, name: str) -> tuple[
 
 
 def draw_expansion(random: Random, param: caffe_pb2.ExpansionParameter, height: int, width: int) -> Expansion | None:
-    """ExpandImage; None where the picture stays as it is."""
+    """ExpandImage; None if the picture stays as it is."""
     if random.uniform_one(0, 1) > np.float32(param.prob):
         return None
     if abs(np.float32(param.max_expand_ratio) - 1.0) < 1e-2:
@@ -271,7 +271,7 @@ def draw_expansion(random: Random, param: caffe_pb2.ExpansionParameter, height: 
 
 
 def draw_interpolation(random: Random, param: caffe_pb2.ResizeParameter) -> int | None:
-    """One of `interp_mode`, all alike; None, and nothing drawn, where there is none."""
+    """Draws one of `interp_mode`, each as likely as the others; draws nothing and returns None if it is empty."""
     count = len(param.interp_mode)
     if not count:
         return None
@@ -298,7 +298,7 @@ def _sides(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _crops(windows: np.ndarray, sizes: Sequence[tuple[int, int]]) -> list[Rect]:
-    """CropImage: corners truncated to pixels; at least one pixel, where the original fails on none."""
+    """CropImage: corners truncated to pixels; a crop has at least one pixel, where the original fails on none."""
     corners = windows * _sides(sizes)
     places = corners[:, :2].astype(np.intp).tolist()
     extents = np.maximum((corners[:, 2:] - corners[:, :2]).astype(np.intp), 1).tolist()

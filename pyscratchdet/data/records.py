@@ -14,7 +14,7 @@ from pyscratchdet.proto import caffe_pb2
 
 @dataclass
 class Sample:
-    """One record on its way: its name in errors, and its bytes."""
+    """One record as it is stored: its name for errors, and its bytes."""
 
     name: str
     value: bytes
@@ -28,7 +28,7 @@ class Sample:
         return annotated_of(self.value, self.name)
 
     def datum(self) -> caffe_pb2.Datum:
-        """Returns it as a Datum, that of an AnnotatedDatum included.
+        """Returns it as a Datum, or the Datum inside it if it is an AnnotatedDatum.
 
         Raises:
             DataError: It is damaged.
@@ -37,7 +37,7 @@ class Sample:
 
 
 class Records:
-    """The records of a database one after the other, from the start again after the last.
+    """The records of a database one after the other; after the last, the first follows again.
 
     Several processes share them as several solvers do in the original (data_reader.cpp): each takes every
     `world_size`-th record.
@@ -66,7 +66,7 @@ class Records:
         return self._sample(*self.database.first())
 
     def at(self, position: int) -> Sample:
-        """Returns this process's record number `position`, counted on through all rounds."""
+        """Returns this process's record number `position`; the count continues from round to round."""
         index = (self._start + position * self._step) % len(self.database)
         return self._sample(self.database.keys[index], self.database.value(index))
 
@@ -80,12 +80,12 @@ class Records:
 
 
 def picture_of(key: bytes) -> str:
-    """Returns the picture's path of a record's key, which has the record's number before it."""
+    """Returns the picture's path in a record's key, without the record's number before it."""
     return re.sub(r"^\d{8,}_", "", key.decode(errors="surrogateescape"))
 
 
 def record_title(key: bytes, path: str) -> str:
-    """Returns what to call a record of a database in errors."""
+    """Returns the name of a record of a database for errors."""
     return f'record "{key.decode(errors="replace")}" of {path}'
 
 
@@ -107,7 +107,7 @@ def annotated_of(value: bytes, name: str) -> caffe_pb2.AnnotatedDatum:
 
 
 def datum_of(value: bytes, name: str) -> caffe_pb2.Datum:
-    """Returns the Datum of a record's bytes, that of an AnnotatedDatum included.
+    """Returns the Datum of a record's bytes, or the Datum inside an AnnotatedDatum.
 
     Raises:
         DataError: It is neither.
@@ -118,7 +118,7 @@ def datum_of(value: bytes, name: str) -> caffe_pb2.Datum:
         if _has_data(datum):
             return datum
     except DecodeError:
-        # Field 1 of an AnnotatedDatum is a message, of a Datum a number.
+        # Field 1 is a message in an AnnotatedDatum, and a number in a Datum.
         pass
     return annotated_of(value, name).datum
 

@@ -50,7 +50,7 @@ def _generate(random: CaffeRandom, sampler: caffe_pb2.BatchSampler, objects: Obj
 
 
 def _windows_ahead(random: CaffeRandom, sampler: caffe_pb2.Sampler, count: int) -> np.ndarray:
-    """Returns up to `count` windows (T, 4) of the outputs to come: those before the first number drawn again."""
+    """Returns up to `count` windows (T, 4) from the next outputs: those before the first number to be redrawn."""
     raw = random.peek(4 * count).reshape(count, 4).T
     scale, first = uniform_of(raw[0], np.float32(sampler.min_scale), np.float32(sampler.max_scale))
     ratio, second = uniform_of(raw[1], np.float32(sampler.min_aspect_ratio), np.float32(sampler.max_aspect_ratio))
@@ -73,10 +73,10 @@ def _window(random: CaffeRandom, sampler: caffe_pb2.Sampler) -> np.ndarray:
 
 
 def window_size(scale: Float, ratio: Float) -> tuple[Float, Float]:
-    """Returns width and height, float32, of windows of a scale and an aspect ratio.
+    """Returns width and height, float32, of windows with a scale and an aspect ratio.
 
-    Roots and squares go through double as in the original. Where its width or height rounds to more than 1 it aborts;
-    here that is 1.
+    Roots and squares are computed in double, as in the original. If a side rounds to more than 1, the original aborts;
+    here the side is 1.
     """
     square = np.square(scale, dtype=np.float64)
     ratio = np.minimum(np.maximum(ratio, square.astype(np.float32)), (1 / square).astype(np.float32))
@@ -89,7 +89,7 @@ Measures = dict[str, np.ndarray]
 
 
 def satisfies(windows: np.ndarray, objects: Objects, constraint: caffe_pb2.SampleConstraint) -> np.ndarray:
-    """SatisfySampleConstraint: whether any one object meets all bounds with each window (T, 4); (T,) bool."""
+    """SatisfySampleConstraint: for each window (T, 4), whether any one object meets all bounds with it; (T,) bool."""
     if not has_bounds(constraint):
         return np.ones(len(windows), bool)
     measures = measure(windows[:, None], objects.boxes, boxes.true_areas(objects), [constraint])
@@ -104,8 +104,8 @@ def has_bounds(constraint: caffe_pb2.SampleConstraint) -> bool:
 def bounds(constraint: caffe_pb2.SampleConstraint) -> list[tuple[str, str, float]]:
     """Returns (side, kind, bound) of the bounds that count: those of the first kind given.
 
-    Jaccard overlap comes before sample coverage, and that before object coverage. The original forgets to reset what
-    it found, so an object within the first kind's bounds is enough, whatever the other kinds ask.
+    The kinds are Jaccard overlap, sample coverage and object coverage, in this order. The original forgets to reset its
+    result between them, so an object within the bounds of the first kind is enough, whatever the other kinds ask.
     """
     parts = [(*field.name.split("_", 1), bound) for field, bound in constraint.ListFields()]
     return [part for part in parts if part[1] == parts[0][1]]
@@ -114,13 +114,13 @@ def bounds(constraint: caffe_pb2.SampleConstraint) -> list[tuple[str, str, float
 def measure(
     windows: np.ndarray, corners: np.ndarray, areas: np.ndarray, constraints: Sequence[caffe_pb2.SampleConstraint]
 ) -> Measures:
-    """Returns what any of the constraints needs to know of windows and boxes, broadcast.
+    """Returns the measures of windows and boxes that any of the constraints needs, broadcast.
 
     Args:
         windows: (..., 4).
-        corners: Of boxes, (..., 4).
-        areas: Of the same boxes, (...).
-        constraints: What will be asked.
+        corners: Boxes, (..., 4).
+        areas: Areas of these boxes, (...).
+        constraints: What the measures are for.
     """
     bounded = {kind for constraint in constraints for _, kind, _ in bounds(constraint)}
     inner, window_areas = boxes.intersections(windows, corners), boxes.area(windows)
@@ -135,9 +135,9 @@ def measure(
 
 
 def meets(measures: Measures, constraint: caffe_pb2.SampleConstraint, which: slice = slice(None)) -> np.ndarray:
-    """Returns whether all bounds are met, elementwise, where the last axis of the measures is cut to `which`.
+    """Returns elementwise whether all bounds are met, for the part `which` of the last axis of the measures.
 
-    The constraint has bounds.
+    The constraint must have bounds.
     """
     results = []
     for side, kind, bound in bounds(constraint):

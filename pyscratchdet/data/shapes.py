@@ -45,14 +45,14 @@ def make_shapes(
 ) -> Path:
     """Writes `root/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}` and `root/labelmap.prototxt`.
 
-    The sets are `trainval` (also written as `train`) and `test`, each with VOC's per-class files. All is made in a
-    temporary folder and renamed, so `root` is whole or absent.
+    The sets are `trainval` (also written as `train`) and `test`, each with VOC's per-class files. Everything is written
+    to a temporary folder that is then renamed, so `root` is complete or absent.
 
     Args:
         root: A folder that does not exist yet, or is empty.
         num_train: Pictures to train on.
         num_test: Held-out pictures.
-        size: About the mean side of the pictures in pixels; their width and height vary around it.
+        size: Approximate mean side of the pictures in pixels; width and height vary around it.
         seed: Any non-negative integer.
         on_image: Called with the number of pictures written so far.
 
@@ -60,12 +60,12 @@ def make_shapes(
         The path of the VOC2007 folder.
 
     Raises:
-        UsageError: Numbers out of range.
+        UsageError: A number is out of range.
         FileError: The folder is not empty or cannot be written.
     """
     if num_train < 1 or num_test < 0 or not 48 <= size <= 2048 or seed < 0:
         raise UsageError(
-            "cannot make such a data set",
+            "cannot make a data set of these numbers",
             code="demo-data.range",
             expected="at least 1 training picture, a size of 48 to 2048 and a seed of 0 or more",
             found=f"{counted(num_train, 'training picture')}, {counted(num_test, 'test picture')}, size {size}, "
@@ -75,7 +75,7 @@ def make_shapes(
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileError(
-                f"{target} exists already", code="file.exists", hint="give a new folder, or remove this one first"
+                f"{target} already exists", code="file.exists", hint="give a new folder, or remove this one first"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -94,7 +94,7 @@ def draw_scene(random: np.random.Generator, width: int, height: int, size: int) 
     """Draws one picture.
 
     Args:
-        random: Where all chance comes from.
+        random: The source of all randomness.
         width: Picture width in pixels.
         height: Picture height in pixels.
         size: The data set's mean side; object sizes are relative to it.
@@ -240,7 +240,7 @@ def _paint(random: np.random.Generator, region: np.ndarray, alpha: np.ndarray, n
 def _describe(owner: np.ndarray, index: int, name: str, area: int, size: int) -> VocObject | None:
     rows, columns = np.nonzero(owner == index)
     if len(rows) < 8:
-        return None  # nothing that anybody could recognise
+        return None  # too little to recognise
     box = tuple(int(v) for v in (columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1))
     at_border = box[0] == 1 or box[1] == 1 or box[2] == owner.shape[1] or box[3] == owner.shape[0]
     hidden = 1 - len(rows) / area
@@ -257,7 +257,7 @@ def _write_tree(
         (base / folder).mkdir(parents=True)
     found: dict[str, list[VocObject]] = {}
     for number in range(1, num_train + num_test + 1):
-        # The two sets have streams of their own, so the test pictures stay when the number to train on changes.
+        # The two sets have streams of their own, so the test pictures do not depend on the number of training pictures.
         in_test = number > num_train
         random = np.random.default_rng([seed, int(in_test), number - num_train if in_test else number])
         width, height = (round(size * random.uniform(0.85, 1.2)) for _ in range(2))

@@ -19,8 +19,8 @@ from pyscratchdet.proto.weights import read_blob
 class DataTransformer:
     """Carries out plans.
 
-    The mean file is read at its first use, since shapes do not need it: each method that returns or uses a mean raises
-    FileError, WeightsError or DataError where it cannot be read or does not hold a mean.
+    The mean file is read at its first use, since shapes do not need it. So every method that returns or uses a mean
+    raises FileError, WeightsError or DataError if the file cannot be read or does not hold a mean.
 
     Args:
         param: The layer's transform_param.
@@ -43,20 +43,20 @@ class DataTransformer:
         return bool(self.param.mirror or (is_train and self.param.crop_size))
 
     def channels(self, datum: caffe_pb2.Datum) -> int:
-        """Returns the channels that a record's picture is decoded to: its own, and colour where it is not said."""
+        """Returns how many channels a record's picture is decoded to: as many as it has, or 3 if that is unknown."""
         if self.param.force_color or self.param.force_gray:
             return 3 if self.param.force_color else 1
         return datum.channels if datum.channels in (1, 3) or not datum.encoded else 3
 
     def output_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
-        """InferBlobShape: (channels, height, width) of what becomes of a picture."""
+        """InferBlobShape: (channels, height, width) of the output for a picture."""
         if self.param.HasField("resize_param"):
             height, width = pixels.resize_size(self.param.resize_param, height, width)
         crop_height, crop_width = crop_size(self.param)
         return channels, crop_height or height, crop_width or width
 
     def fixed_shape(self) -> tuple[int, int, int] | None:
-        """Returns the output shape where it is the same for all pictures, 3 channels unless gray is forced."""
+        """Returns the output shape if it is the same for all pictures, with 3 channels unless gray is forced."""
         resize = self.param.resize_param
         is_fixed = self.param.HasField("resize_param") and resize.resize_mode != resize.FIT_SMALL_SIZE
         if not is_fixed and not all(crop_size(self.param)):
@@ -67,12 +67,12 @@ class DataTransformer:
         """Returns a record's picture, (height, width, channels), uint8 or, from float_data, float32.
 
         Raises:
-            DataError: It is damaged, or its size does not fit its data, or it is gray where colours are to be changed.
+            DataError: It is damaged, its size does not fit its data, or it is gray and its colours are to be changed.
         """
         image = self._decoded(datum, name)
         if image.shape[2] != 3 and _needs_colour(self.param.distort_param):
-            # The original ends with OpenCV's exception at the first such draw.
-            raise DataError(f"{name} is gray, and distort_param changes saturation, hue or the order of channels",
+            # The original dies of an OpenCV exception at the first such draw.
+            raise DataError(f"{name} is gray, but distort_param changes saturation, hue or the order of channels",
                             code="data.gray", hint="set force_color, or these probabilities to 0")  # fmt: skip
         return image
 
@@ -83,17 +83,17 @@ class DataTransformer:
         shape = (datum.channels, datum.height, datum.width)
         values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
         if min(shape) < 1 or values.size != np.prod(shape, dtype=np.int64):
-            raise DataError(f"{name} has data of another size than it says", code="data.size",
+            raise DataError(f"the data of {name} do not fit its size", code="data.size",
                             expected="x".join(map(str, shape)), found=values.size)  # fmt: skip
         return np.array(values.reshape(shape).transpose(1, 2, 0), order="C")
 
     def render(self, image: np.ndarray, plan: Plan, is_encoded: bool = True) -> np.ndarray:
         """Carries out a plan in the original's way and returns the output, (channels, height, width) float32.
 
-        Distorted, expanded and cropped pictures go through a JPEG each time, as the original stores them.
+        After each of distortion, expansion and cropping the picture goes through a JPEG, as in the original.
 
         Raises:
-            DataError: The mean file has another size.
+            DataError: The mean file differs in size.
         """
         self.check_mean(plan, image.shape[2], is_encoded)
         if plan.distortions is not None:
@@ -105,7 +105,7 @@ class DataTransformer:
         return self.normalize(self.shape(image, plan), plan.place, plan.is_mirrored and not is_encoded)
 
     def shape(self, image: np.ndarray, plan: Plan) -> np.ndarray:
-        """Resizes, adds noise, crops and mirrors: (height, width, channels) as the output, mean and scale aside."""
+        """Resizes, adds noise, crops and mirrors; returns (height, width, channels), without mean and scale applied."""
         if self.param.HasField("resize_param"):
             image = pixels.resize(image, self.param.resize_param, plan.interpolation)
         if self.param.HasField("noise_param"):
@@ -130,29 +130,30 @@ class DataTransformer:
     def check_mean(self, plan: Plan, channels: int, is_encoded: bool) -> None:
         """Refuses a mean file that does not fit a picture (Transform's CHECK_EQs).
 
-        It has the size of the whole resized picture, as in BVLC's Caffe and for raw records everywhere. For encoded
-        records the fork asks for that of the crop, and then reads beyond it: such a mean is taken as it is.
+        It must have the size of the whole resized picture, as in BVLC's Caffe and, for raw records, in the fork. For
+        encoded records the fork wants the size of the crop, and then reads beyond it; here such a mean is used as it
+        is.
 
         Raises:
-            DataError: It has another size.
+            DataError: It differs in size.
         """
         if self._mean is None or plan.place is None:
             return
         whole, kept = (channels, *plan.resized), (channels, plan.place.height, plan.place.width)
         if self._mean.shape != whole and not (is_encoded and self._mean.shape == kept):
             raise DataError(
-                f"the mean file {self.param.mean_file} has another size than the pictures", code="data.mean",
+                f"the mean file {self.param.mean_file} differs in size from the pictures", code="data.mean",
                 expected="x".join(map(str, whole)), found="x".join(map(str, self._mean.shape)),
             )  # fmt: skip
 
     def mean_planes(self, places: Sequence[Rect | None], channels: int, height: int, width: int) -> np.ndarray | None:
-        """Returns what is subtracted from outputs of one shape, broadcast; None for nothing.
+        """Returns what is subtracted from outputs of one shape, broadcast; None if nothing is.
 
         Args:
             places: Which part of the resized picture each output is.
-            channels: Of the outputs.
-            height: Of the outputs.
-            width: Of the outputs.
+            channels: Channels of each output.
+            height: Height of each output.
+            width: Width of each output.
         """
         if self._mean is None:
             return np.array(self.means(channels), np.float32).reshape(1, -1, 1, 1) if self.param.mean_value else None
@@ -192,18 +193,18 @@ class DataTransformer:
         return images.decode_image(images.encode(image, "jpg"), image.shape[2] == 3)
 
     def _mean_of(self, place: Rect | None, shape: tuple[int, int, int]) -> np.ndarray:
-        """The part of a mean file of the whole picture that an output shows."""
+        """Returns the part of the whole picture's mean that belongs to an output."""
         assert self._mean is not None
         assert place is not None
         part = self._mean[:, place.top : place.top + place.height, place.left : place.left + place.width]
         if part.shape != shape:
-            raise DataError("the mean file has another size than the pictures", code="data.mean",
+            raise DataError("the mean file differs in size from the pictures", code="data.mean",
                             expected=shape, found=self._mean.shape)  # fmt: skip
         return part
 
 
 def cut(image: np.ndarray, rect: Rect) -> np.ndarray:
-    """Returns the view of a rectangle."""
+    """Returns a view of a rectangle of the image."""
     return image[rect.top : rect.top + rect.height, rect.left : rect.left + rect.width]
 
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC trees, and any other of that form: ImageSets/Main, JPEGImages, Annotations."""
+"""PASCAL VOC's folders, and any others laid out like them: ImageSets/Main, JPEGImages, Annotations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def voc_entries(root: str | os.PathLike[str], splits: Sequence[str], years: Sequ
     """Returns the (picture, annotation) pairs of a VOCdevkit, relative to it, in the order of its lists.
 
     Args:
-        root: The VOCdevkit, or any folder with folders of that form.
+        root: The VOCdevkit, or any folder with folders laid out like VOC's.
         splits: Names of lists such as `trainval`, or of a list of one year such as `2007_trainval`.
-        years: Folders, `2007` for VOC2007 or a whole name; none given: all that have such a list.
+        years: Folders: `2007` for VOC2007, or a whole name. By default all that have such a list.
 
     Raises:
         DataError: No folder has such a list, or a picture that it names is missing.
@@ -45,9 +45,7 @@ def _lists(root: Path, split: str, years: Sequence[str]) -> list[tuple[str, str]
         raise DataError(
             f"no list {split}.txt in {root}/{'*' if not years else ','.join(years)}/ImageSets/Main",
             code="data.voc",
-            hint=f"lists there: {', '.join(known)}"
-            if known
-            else "the folder that holds VOC2007 and the like is needed",
+            hint=f"lists there: {', '.join(known)}" if known else "give the folder that contains VOC2007 and the like",
         )
     return found
 
@@ -71,11 +69,11 @@ def _entry(root: Path, folder: str, image: str) -> Entry:
     picture = find_picture(root / folder / "JPEGImages", image)
     if picture is None:
         others = sorted(path.name for path in (root / folder / "JPEGImages").glob(f"{glob.escape(image)}.*"))
-        hint = f"{', '.join(others)} is of a kind that is not taken" if others else None
+        hint = f"{', '.join(others)} is not of a supported kind" if others else None
         raise DataError(f"no picture {folder}/JPEGImages/{image}.jpg in {root}", code="data.voc", hint=hint)
     return f"{folder}/JPEGImages/{picture.name}", f"{folder}/Annotations/{image}.xml"
 
 
 def find_picture(folder: Path, name: str) -> Path | None:
-    """Returns the picture of a name without suffix; None where there is none."""
+    """Returns the picture file with a name, given without suffix; None if there is none."""
     return next((path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)

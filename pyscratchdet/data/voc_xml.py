@@ -1,4 +1,4 @@
-"""VOC's annotation files: one XML for each picture, read with positions and written."""
+"""VOC's annotation files, one XML per picture: reading, with positions in errors, and writing."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class VocObject:
     Attributes:
         name: Class name, as the file has it.
         box_px: xmin, ymin, xmax, ymax in VOC's convention: pixels counted from 1, borders included.
-        difficult: Devkits leave such objects out of the count.
+        difficult: Devkits do not count such objects.
         truncated: It reaches beyond the picture.
         occluded: Another object covers a part of it.
-        is_difficult_to_caffe: `difficult` as convert_annoset reads it, which has to come before the box.
-        score: Of a detection; None for the truth.
+        is_difficult_to_caffe: `difficult` as convert_annoset reads it: only if it comes before the box.
+        score: A detection's score; None for ground truth.
     """
 
     name: str
@@ -46,7 +46,7 @@ class VocAnnotation:
     """What one file says.
 
     Attributes:
-        size: Width and height of the picture; None where the file states none.
+        size: Width and height of the picture; None if the file does not state them.
         objects: In the order of the file.
     """
 
@@ -86,7 +86,7 @@ class _Document:
         parser.StartElementHandler, parser.EndElementHandler = start, builder.end
         parser.CharacterDataHandler, parser.SkippedEntityHandler = builder.data, skip
 
-        def declare(name: str, *_: object) -> None:  # a few hundred bytes of them become megabytes
+        def declare(name: str, *_: object) -> None:  # a few hundred bytes of entities can become megabytes
             raise ValueError(f"it declares an entity, &{name};")
 
         parser.EntityDeclHandler = declare
@@ -104,7 +104,7 @@ class _Document:
         for flag in ("difficult", "truncated", "occluded"):
             flags[flag] = _text(element.find(flag)).strip() == "1"
         xmin, ymin, xmax, ymax = (self._coordinate(element, box, corner) for corner in _CORNERS)
-        # convert_annoset looks at no blanks around it, and takes the fields in their order.
+        # convert_annoset does not strip blanks, and reads the fields in their order.
         before = list(element)[: list(element).index(box)]
         is_difficult = [_text(part) == "1" for part in before if part.tag == "difficult"][-1:] == [True]
         return VocObject(_text(name), (xmin, ymin, xmax, ymax), **flags, is_difficult_to_caffe=is_difficult)
@@ -143,7 +143,7 @@ def _text(element: ElementTree.Element | None) -> str:
 
 
 def finite_number(text: str) -> float | None:
-    """Returns the finite number that a text writes; None where it is something else."""
+    """Returns the finite number that a text stands for; None if it is not one."""
     try:
         value = float(text)
     except ValueError:
@@ -152,7 +152,7 @@ def finite_number(text: str) -> float | None:
 
 
 def whole_number(text: str) -> int | None:
-    """Returns the whole number that a text writes; None where it is something else."""
+    """Returns the whole number that a text stands for; None if it is not one."""
     try:
         return None if "_" in text else int(text)
     except ValueError:
@@ -169,8 +169,8 @@ def voc_xml(
         width: In pixels.
         height: In pixels.
         objects: What is in it.
-        database: Where the picture is from.
-        folder: Of the data set; "" for none.
+        database: The data set that the picture is from; "" for none.
+        folder: The data set's folder; "" for none.
     """
     root = ElementTree.Element("annotation")
     if folder:

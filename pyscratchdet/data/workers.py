@@ -1,8 +1,7 @@
 """Worker processes that fill shared memory with batches.
 
-Plain subprocesses of this package, not forks: so neither a GPU, threads nor LMDB handles are inherited, and the
-caller's script need not guard its main part. They talk in lines of json over their pipes, and end when theirs is
-closed.
+They are plain subprocesses, not forks, so they inherit no GPU, threads or LMDB handles, and the caller's script needs
+no `if __name__ == "__main__"`. They exchange lines of JSON over pipes, and end when their pipe is closed.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ Batch = tuple[np.ndarray, np.ndarray, list[Rect | None]]
 
 
 class WorkerPool:
-    """Workers that make batch k, k + workers, ... each; asked for ahead of time.
+    """Workers that take turns making batches: each makes batch k, k + workers, ..., ahead of time.
 
     Args:
         job: What to make.
-        shape: Of a batch, uint8.
+        shape: Shape of a batch, uint8.
         workers: How many, at least 1.
-        ahead: Batches each makes in advance.
+        ahead: Batches that each makes in advance.
     """
 
     def __init__(self, job: Job, shape: tuple[int, ...], workers: int, ahead: int) -> None:
@@ -49,7 +48,7 @@ class WorkerPool:
         """Returns batch number `position`; its pictures are valid until the next call.
 
         Raises:
-            DataError: What the worker met, or its death.
+            DataError: The worker raised it, or the worker died.
         """
         if position != self._expected:
             for worker in self._workers:
@@ -96,7 +95,7 @@ class _Worker:
         self._asked += 1
 
     def drop(self) -> None:
-        """Throws away what was asked for."""
+        """Discards the batches asked for."""
         while self._pending:
             self._pending.popleft()
             self._receive()
@@ -130,12 +129,12 @@ class _Worker:
         code = self._process.wait()
         return DataError(
             "a loading process has died", code="data.worker", found=f"exit status {code}",
-            hint="it may have run out of memory; its last words are above",
+            hint="it may have run out of memory; what it printed last is above",
         )  # fmt: skip
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Closing its pipe ends a worker after the batch in hand."""
+    """Ends a worker by closing its pipes: it stops after the batch that it is making."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):
@@ -156,7 +155,7 @@ def main() -> None:
     try:
         _serve(memory, requests, replies)
     except (BrokenPipeError, KeyboardInterrupt):
-        # The reader has gone, or its user has: nobody is left to tell.
+        # The reader has ended, or the user pressed Ctrl-C: nobody is left to report to.
         os._exit(0)
 
 

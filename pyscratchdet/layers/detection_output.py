@@ -168,16 +168,15 @@ class DetectionOutput(Layer):
         )
 
     def _result_files(self) -> ResultFiles:
-        from pyscratchdet.boxes.result_files import ResultFiles, label_names, read_name_sizes
-        from pyscratchdet.files import read_bytes
-        from pyscratchdet.proto.text import parse
+        from pyscratchdet.boxes.result_files import ResultFiles, read_name_sizes
+        from pyscratchdet.data.label_map import label_to_name, read_label_map
 
         if self._files is not None:
             return self._files
         param, save = self.output_param, self.output_param.save_output_param
         root = Path(self.context.root)
         map_file = root / save.label_map_file
-        names = label_names(parse(read_bytes(map_file).decode(), caffe_pb2.LabelMap, path=str(map_file)))
+        names = label_to_name(read_label_map(map_file), strict=True, path=map_file)
         pictures = read_name_sizes(root / save.name_size_file)
         number = save.num_test_image if save.HasField("num_test_image") else len(pictures)
         if not 1 <= number <= len(pictures):

@@ -6,7 +6,7 @@ from google.protobuf.internal import enum_type_wrapper
 
 from pyscratchdet.proto.wire import header
 
-# A serialized FileDescriptorProto, one field or enum a line; a message's length is counted below.
+# A serialized FileDescriptorProto, one field or enum per line; the lengths of messages are computed below.
 _FILE = b'\n\x1epyscratchdet/proto/caffe.proto\x12\x05caffe'
 _ENUMS = [
     b'*\x1c\n\x05Phase\x12\t\n\x05TRAIN\x10\x00\x12\x08\n\x04TEST\x10\x01',

@@ -86,7 +86,7 @@ class _Field:
 
 @contextmanager
 def unknown_fields_allowed() -> Iterator[None]:
-    """Inside this context, all parsing passes over fields that the schema does not have, with a warning for each."""
+    """Within this context, parsing skips fields that the schema does not have, and warns about each."""
     token = _ALLOW_UNKNOWN.set(True)
     try:
         yield
@@ -99,7 +99,7 @@ def parse(
 ) -> MessageType:
     """Returns the message that `text` describes.
 
-    Fields of other Caffes that are known to change no result, such as `engine`, are passed over with a warning.
+    Fields of other Caffes that are known not to change results, such as `engine`, are passed over with a warning.
 
     Args:
         text: In protobuf's text format.

@@ -195,7 +195,7 @@ def test_distortions_of_gray_pictures(tmp_path, fast):
     for field in ("saturation_prob: 1 saturation_lower: 0.5 saturation_upper: 1.5", "hue_prob: 1 hue_delta: 9",
                   "random_order_prob: 1"):  # fmt: skip
         net = text(f"distort_param {{ {field} }}", source=source)
-        with pytest.raises(DataError, match="is gray, and distort_param") as caught:
+        with pytest.raises(DataError, match="is gray, but distort_param") as caught:
             make(net, fast=fast, workers=0).forward([], [])
         assert caught.value.code == "data.gray"
         colour = make(net.replace("distort_param", "force_color: true distort_param"), fast=fast, workers=0)

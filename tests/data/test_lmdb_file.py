@@ -100,7 +100,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     assert len(database) == 24
     with open(tmp_path / "data.mdb", "r+b") as file:
         file.truncate(9000)
-    with pytest.raises(DataError, match="is not in it"):
+    with pytest.raises(DataError, match="is missing"):
         list(database)
 
 

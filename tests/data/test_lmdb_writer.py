@@ -93,7 +93,7 @@ def test_skip_bad_counts(voc, tmp_path):
     reasons = {what for _, what in summary.remarks}
     assert "unknown class, object skipped" in reasons
     assert "box without area, object skipped" in reasons
-    assert "box exceeds the picture" in reasons
+    assert "box extends beyond the picture" in reasons
     assert any("truncated" in line for line in summary.lines())
     record = annotated_of(records(tmp_path / "db")[0][1], "record")
     (group,) = record.annotation_group
@@ -285,14 +285,14 @@ def test_coco_and_back(voc, tmp_path):
         (None, "cannot read"),
         ("{", "Expecting"),
         ("{}", "'images' is missing"),
-        ('{"images": [{"id": 1}]}', "without file_name"),
+        ('{"images": [{"id": 1}]}', "images[0] has no file_name"),
         (
             '{"images": [{"id": 1, "file_name": "a.jpg"}],'
             '"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}]}',
             "not listed, such as 7",
         ),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}]}', "no picture a.jpg"),
-        ('{"images": [{"id": [1], "file_name": "a.jpg"}]}', "images[0] with a wrong id: [1]"),
+        ('{"images": [{"id": [1], "file_name": "a.jpg"}]}', "images[0] has a wrong id: [1]"),
         ('{"images": [{"id": 1, "file_name": "../a.jpg"}]}', "within the pictures' folder"),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]}', "the id 1 twice"),
         ("[" * 200_000, "nested too deeply"),
