@@ -121,7 +121,7 @@ def test_lists(tmp_path):
         read_list(path)
     assert caught.value.position.text == "my picture.jpg 2"
     path.write_text("a.jpg 1\nb.jpg\n")
-    with pytest.raises(DataError, match=r"list\.txt:2: a picture without"):
+    with pytest.raises(DataError, match=r"list\.txt:2: a picture has no annotation"):
         read_list(path)
     path.write_bytes("a.jpg 1\n".encode("utf-16"))
     with pytest.raises(DataError, match="UTF-16"):

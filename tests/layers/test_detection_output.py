@@ -215,6 +215,14 @@ def test_a_class_named_as_a_path_stays_in_the_folder(tmp_path):
     assert names == {"sizes.txt", "out/deep/p_17.txt", "out/deep/p_z_.._.._.._.._dog.txt"}
 
 
+def test_a_label_given_twice_is_refused_where_it_stands(tmp_path):
+    made = saving(tmp_path, "VOC")
+    labels = tmp_path / "labels.prototxt"
+    labels.write_text(labels.read_text().replace("label: 2", "\nlabel: 1"))
+    with pytest.raises(DataError, match=r"labels\.prototxt:2:1: duplicate label 1"):
+        cases.run(made, bottoms(SCORES))
+
+
 def test_without_a_label_map_nothing_is_saved(tmp_path):
     made = layer(f'{CODE} save_output_param {{ output_directory: "out" output_format: "VOC" }}', tmp_path)
     cases.run(made, bottoms(SCORES))

@@ -51,7 +51,7 @@ def test_load_net_logs_what_did_not_match(tmp_path, caplog):
     assert caplog.records[0].levelname == "WARNING"
     (line,) = caplog.messages
     assert line.startswith(f"{path}: ")
-    assert "match no layer of the net: a;" in line
+    assert "1 layer only in the file: a;" in line
     assert line.endswith(": new")
 
 
