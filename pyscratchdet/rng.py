@@ -28,10 +28,10 @@ class CaffeRandom:
         self.seed(seed)
 
     def seed(self, seed: int | None) -> None:
-        """Starts the stream anew."""
+        """Restarts the stream."""
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        # Seeding anew is many times faster than a new generator: loaders do it for each picture.
+        # Reseeding is many times faster than a new generator, and loaders do it for each picture.
         self._state.seed(int(seed) & 0xFFFFFFFF)
         self._pending = np.zeros(0, np.uint64)
 

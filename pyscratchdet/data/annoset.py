@@ -287,7 +287,7 @@ class RecordMaker:
     def _encoding(self, picture: str) -> str:
         """Returns the encoding asked for, or else one guessed from the file name: its extension with the dot.
 
-        The dot keeps a guess from ever equalling the file's own, so `--encoded` alone encodes anew, as in the original.
+        The dot keeps a guess from equalling the file's own, so `--encoded` alone encodes again, as in the original.
         """
         if self.options.encode_type or not self.options.encoded:
             return self.options.encode_type
