@@ -38,7 +38,7 @@ def test_varint_is_what_protobuf_writes(number):
         (b"\x08" + b"\xff" * 12, "byte 1: a number without an end"),
         (b"\x12\x05abc", "byte 1: a field of 5 bytes with only 3 left"),
         (b"\x12" + varint(2**63) + b"abc", "byte 1: a field of 9223372036854775808 bytes with only 3 left"),
-        (b"\x08\x01\x25\x00", "byte 3: a field of 4 bytes where 1 are left"),
+        (b"\x08\x01\x25\x00", "byte 3: a field of 4 bytes with only 1 left"),
         (b"\x00\x01", "byte 0: no field has number 0"),
         (b"\x0f", "byte 0: no field has number 1 and wire type 7"),
         (b"\x1c", "byte 0: the end of a group that did not begin"),
