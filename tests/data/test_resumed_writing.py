@@ -146,7 +146,7 @@ def test_a_journal_of_something_else(voc, entries, tmp_path):
     journal = tmp_path / ".db.unfinished" / "journal"
     job = journal.read_text().split("\n")[0]
     journal.write_text(f'{job}\n{{"done": 5}}\n')
-    with pytest.raises(DataError, match=r"damaged journal.*remove .*unfinished") as caught:
+    with pytest.raises(DataError, match=r"journal of an interrupted run is damaged; remove .*unfinished") as caught:
         write(voc, entries, tmp_path / "db")
     assert caught.value.code == "data.journal"
 
