@@ -200,7 +200,7 @@ def test_folding_follows_the_net_of_the_test_phase(case, tmp_path, capsys):
     names = [str(tmp_path / name) for name in ("f.caffemodel", "f.prototxt")]
     assert main(["convert", caffemodel, names[0], "--fold", "--model", deploy, "--prototxt", names[1]]) == 0
     printed = capsys.readouterr().out
-    assert f"{len(expected)} layers folded" in printed
+    assert f"{len(expected)} layer{'s' * (len(expected) != 1)} folded" in printed
     assert "run against the unfolded net on noise: blob" in printed
     before, after = load_net(deploy, caffemodel), load_net(names[1], names[0])
     assert [name for name in before.layer_names if name not in after.layer_names] == expected
