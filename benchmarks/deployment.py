@@ -248,16 +248,16 @@ the largest difference of a coordinate or score. The inputs are one picture, and
 TAIL = """\
 ## Which form for which engine
 
-- `decoded` (the default): onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with `--batch N` for N.
-- `fixed`: the same engines, and those that want static shapes: TensorRT, compilers. Rows without a detection are -1.
+- `decoded` (the default): onnxruntime, OpenVINO, OpenCV 5, MNN.
+- `fixed`: the same engines; with `--batch N` also those that want static shapes: TensorRT, compilers. Rows without a
+  detection are -1.
 - `boxes`: engines without NonMaxSuppression: OpenCV 4 (`--batch 1`), LiteRT, TVM, RKNN, Core ML.
 - `raw`: you decode yourself; the priors are in a safetensors file beside the ONNX file.
 
 Columns of a row: image, label, score, xmin, ymin, xmax, ymax; coordinates are relative to the picture and not clipped.
-Where nothing is found, `decoded` gives Caffe's row (image, -1, ...) for each image. MNN silently treats an
-open batch size as 1. OpenVINO uses bfloat16 by default on CPUs that have it: set INFERENCE_PRECISION_HINT to f32 for
-these figures. The faults of engines that we found, each in the smallest file that shows it, are in
-[engine_faults](engine_faults/README.md).
+Where nothing is found, `decoded` gives Caffe's row (image, -1, ...) for each image. OpenVINO uses bfloat16 by default
+on CPUs that have it: set INFERENCE_PRECISION_HINT to f32 for these figures. The faults of engines that we found, each
+in the smallest file that shows it, are in [engine_faults](engine_faults/README.md).
 """
 
 

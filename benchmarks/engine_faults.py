@@ -185,7 +185,7 @@ HEAD = """\
 
 Written by `python benchmarks/engine_faults.py docs/engine_faults --engine ...` on {date} (onnx {onnx}); do not edit.
 Each file is the smallest that shows the fault, with an input that does. "right" is what onnx's own reference computes.
-The files that `convert` writes avoid all of them but the first, which needs `--batch N`."""
+The files that `convert` writes avoid all of them."""
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ COLUMNS = "image, label, score, xmin, ymin, xmax, ymax"
 # By form; docs/deployment.md has the measurements. "" is a net that is not a detector.
 RUNS_IN = {
     "": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N",
-    "decoded": "onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with --batch N",
-    "fixed": "onnxruntime, OpenVINO, OpenCV 5; MNN with one picture, or with --batch N; meant for TensorRT too",
+    "decoded": "onnxruntime, OpenVINO, OpenCV 5, MNN",
+    "fixed": "onnxruntime, OpenVINO, OpenCV 5, MNN; with --batch N meant for TensorRT and compilers too",
     "boxes": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; meant for engines without suppression",
     "raw": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; you decode, with the priors file beside it",
 }
@@ -83,6 +83,7 @@ class GraphCollector:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     scope: str = ""
     first_node: int = 0  # of the layer that is being written
+    open_batch: bool = False
     _counts: dict[str, int] = field(default_factory=dict)
 
     def node(self, op_type: str, inputs: Sequence[str], num_outputs: int = 1, **attributes: object) -> list[str]:
@@ -186,7 +187,7 @@ def export_onnx(
     wanted = _wanted_blobs(net, outputs)
     if not wanted:
         raise ConversionError("the net has no outputs, so there is no graph to write", code="onnx.no-output")
-    graph = GraphCollector()
+    graph = GraphCollector(open_batch=batch is None)
     values: dict[int, str] = {}
     halves: dict[int, list[str]] = {}  # boxes and scores instead of detections
     plan = net.plan

@@ -111,7 +111,13 @@ class Context:
 
 
 class OnnxGraph(Protocol):
-    """What a layer's `onnx` method may ask of the exporter. Values are referred to by name."""
+    """What a layer's `onnx` method may ask of the exporter. Values are referred to by name.
+
+    Attributes:
+        open_batch: Whether the file takes any batch size.
+    """
+
+    open_batch: bool
 
     def node(self, op_type: str, inputs: Sequence[str], num_outputs: int = 1, **attributes: object) -> list[str]:
         """Adds a standard ONNX operator and returns the names of its outputs."""

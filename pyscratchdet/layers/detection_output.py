@@ -333,6 +333,8 @@ class _OnnxDetections:
         if not self.shared:
             boxes = self._reshape(boxes, [-1, self.num_priors, 4])
             scores = self._reshape(scores, [-1, 1, self.num_priors])
+        if self.graph.open_batch:
+            boxes = self._add("Reshape", boxes, self._found_late([-1, self.num_priors, 4], scores))
         limits = [self._float(value) for value in (min(self.rule.nms_threshold, 1.0), self.rule.score_threshold)]
         chosen = self._add("NonMaxSuppression", boxes, scores, self._ints([self.num_priors]), *limits)
         chosen = self._add("Concat", chosen, self._ints([[0, 0, self.num_priors]], "no_prior"), axis=0)
@@ -340,6 +342,21 @@ class _OnnxDetections:
         kept = self._add("GatherND", padded, chosen)
         kept = self._add("ScatterND", self._add("Min", padded, self.low), chosen, kept)
         return self._reshape(kept, [-1, len(self.classes) * (self.num_priors + 1)])
+
+    def _found_late(self, values: list[int], rank_3: str) -> str:
+        """Returns the values in a form that MNN's converter does not see through.
+
+        It takes an open batch size for 1 and writes NonMaxSuppression out for a single image, unless it cannot tell the
+        shape of an input. It cannot tell any of NonZero's result, not even the number of rows, which is the rank.
+
+        Args:
+            values: The values.
+            rank_3: Any value with three axes that depends on the input.
+        """
+        single = self._add("Slice", rank_3, self._ints([0, 0, 0], "start"), self._ints([1, 1, 1], "end"))
+        places = self._add("NonZero", self._add("Max", single, self._float(1)))  # (3, 1): never empty
+        rank = self._add("Gather", self._add("Shape", places), self._ints([0]))
+        return self._add("Add", rank, self._ints([value - 3 for value in values], "shape"))
 
     def _order(self, real: str, place: str) -> str:
         """Returns the order of the K rows of each image by label and score, by keys that are unique."""

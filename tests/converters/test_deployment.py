@@ -20,7 +20,13 @@ MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "opencv": "cv2"
 # Largest difference of a score or coordinate, values below 2: 1e-4 for another order of summation through a whole net;
 # MNN multiplies in Winograd's way, with lower precision.
 SCORE = {"onnxruntime": 1e-4, "openvino": 1e-4, "opencv": 1e-4, "mnn": 5e-3}
-KINDS = {"some": detector(), "nothing": detector().replace("confidence_threshold: 0.3", "confidence_threshold: 0.999")}
+KINDS = {
+    "some": detector(),
+    "nothing": detector().replace("confidence_threshold: 0.3", "confidence_threshold: 0.999"),
+    "own boxes": detector()
+    .replace("share_location: true", "share_location: false")
+    .replace("output: 12", "output: 36"),
+}
 
 
 def run(engine, folder, net, cases, **options):
@@ -44,27 +50,29 @@ def test_rows_are_the_same(engine, heads, kind, tmp_path):
     if engine == "opencv" and cv2.__version__ < "5":
         pytest.skip("OpenCV 4 has no NonMaxSuppression")
     net = small_net(KINDS[kind])
-    number = 1 if engine == "mnn" else 3  # MNN looks at the first picture only where the batch size is open
-    # The numbers of rows differ from case to case: some engines keep what the first run allocated.
-    cases = {str(seed): noise((number, 3, 22, 26), seed) / 100 for seed in (5, 6, 7)}
+    # The numbers of rows and pictures differ from case to case: some engines keep what the first run allocated.
+    cases = {str(number): noise((number, 3, 22, 26), 5 + number) / 100 for number in (1, 3, 2)}
     found = run(engine, tmp_path, net, cases, heads=heads)
     for case, array in cases.items():
         ours = PyTorchEngine(net).run({"data": array})["detection_out"].reshape(-1, 7)
         theirs = found[case][0].reshape(-1, 7)
         mine, others = match_detections(ours, theirs)
         assert len(mine) == (ours[:, 1] >= 0).sum() == (theirs[:, 1] >= 0).sum()
-        assert (len(mine) > 0) == (kind == "some")
+        assert (len(mine) > 0) == (kind != "nothing")
         np.testing.assert_allclose(mine[:, 2:], others[:, 2:], atol=SCORE[engine])
 
 
-def test_a_fixed_batch_in_mnn(tmp_path):
+@pytest.mark.parametrize("engine", MODULES)
+def test_a_fixed_batch(engine, tmp_path):
+    if engine == "opencv" and cv2.__version__ < "5":
+        pytest.skip("OpenCV 4 has no NonMaxSuppression")
     net = small_net(detector())
     inputs = noise((3, 3, 22, 26)) / 100
-    (rows,) = run("mnn", tmp_path, net, {"three": inputs}, heads="fixed", batch=3)["three"]
+    (rows,) = run(engine, tmp_path, net, {"three": inputs}, heads="fixed", batch=3)["three"]
     ours = PyTorchEngine(net).run({"data": inputs})["detection_out"]
     mine, others = match_detections(ours, rows)
     assert len(mine) == ours.shape[2]
-    np.testing.assert_allclose(mine[:, 2:], others[:, 2:], atol=SCORE["mnn"])
+    np.testing.assert_allclose(mine[:, 2:], others[:, 2:], atol=SCORE[engine])
 
 
 @pytest.mark.parametrize("engine", MODULES)

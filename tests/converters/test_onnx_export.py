@@ -297,6 +297,15 @@ def small_net_of(param):
     return net
 
 
+def test_only_files_with_an_open_batch_size_have_shapes_that_depend_on_values():
+    net = small_net(detector())
+    kinds = {
+        batch: [node.op_type for node in export_onnx(net, heads="fixed", batch=batch).graph.node] for batch in (None, 2)
+    }
+    assert kinds[None].count("NonZero") == 1  # what MNN's converter cannot see through
+    assert "NonZero" not in kinds[2]  # which TensorRT and compilers take
+
+
 def test_a_net_with_a_batch_size_of_its_own_declares_it():
     text = detector().replace("shape { dim: 0 dim: -1 dim: 3 }", "shape { dim: 1 dim: -1 dim: 3 }")
     assert text != detector()
