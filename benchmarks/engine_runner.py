@@ -59,7 +59,10 @@ def mnn(path: str, outputs: list[str]) -> tuple[str, Run]:
     import MNN
     from MNN import expr, nn
 
-    command = ["mnnconvert", "-f", "ONNX", "--modelFile", path, "--MNNModel", f"{path}.mnn", "--bizCode", "x"]
+    form = ["-f", "ONNX"]
+    if path.endswith(".caffemodel"):
+        form = ["-f", "CAFFE", "--prototxt", f"{path.removesuffix('.caffemodel')}.prototxt"]
+    command = ["mnnconvert", *form, "--modelFile", path, "--MNNModel", f"{path}.mnn", "--bizCode", "x"]
     _tools.mnnconvert(command)
     modules: dict[tuple[str, ...], Any] = {}
 
@@ -68,7 +71,8 @@ def mnn(path: str, outputs: list[str]) -> tuple[str, Run]:
         if key not in modules:
             modules[key] = nn.load_module_from_file(f"{path}.mnn", list(feed), outputs)
         values = [expr.const(array.ravel().tolist(), list(array.shape), expr.NCHW) for array in feed.values()]
-        return [np.array(value.read()) for value in modules[key].forward(values)]
+        # read() shows memory that the next run writes over.
+        return [np.array(expr.convert(value, expr.NCHW).read()) for value in modules[key].forward(values)]
 
     return MNN.version() if hasattr(MNN, "version") else "", run
 

@@ -40,10 +40,15 @@ class FoldedFiles:
         lines = [f"{counted(len(folded.folded), 'layer')} folded, {counted(len(folded.kept), 'BatchNorm')} left"]
         if folded.left_out:
             lines.append(f"weights that no layer of the TEST net takes, left out: {', '.join(folded.left_out)}")
-        if self.worst and self.worst.drift:
-            error = f"{self.worst.drift.relative:.1e} (relative L2)"
-            lines.append(f"run against the unfolded net on noise: blob {self.worst.blob} differs most, by {error}")
-        return lines
+        return [*lines, *difference_lines(self.worst, "the unfolded net")]
+
+
+def difference_lines(worst: BlobComparison | None, old: str) -> list[str]:
+    """Returns how a new net differs from the old one, or nothing where no blob is left to compare."""
+    if worst is None or worst.drift is None:
+        return []
+    error = f"{worst.drift.relative:.1e} (relative L2)"
+    return [f"run against {old} on noise: blob {worst.blob} differs most, by {error}"]
 
 
 def convert_folded(
@@ -83,10 +88,18 @@ def convert_folded(
     return FoldedFiles(folded, worst)
 
 
-def check_folded(net: caffe_pb2.NetParameter, blobs: Blobs, folded: Folded) -> BlobComparison | None:
+def check_folded(
+    net: caffe_pb2.NetParameter, blobs: Blobs, folded: Folded, what: str = "folding"
+) -> BlobComparison | None:
     """Runs a folded net against the unfolded one and returns the blob that differs most.
 
     Rows of DetectionOutput do not count: a score close to the threshold may fall on either side of it.
+
+    Args:
+        net: The net as it was.
+        blobs: Its weights by layer.
+        folded: The new net.
+        what: What was done to it, for the error.
 
     Raises:
         ConversionError: A layer has no weights, or a blob differs by more than is promised for a whole net.
@@ -97,13 +110,14 @@ def check_folded(net: caffe_pb2.NetParameter, blobs: Blobs, folded: Folded) -> B
     inputs = {name: rng.uniform(-120, 130, shape).astype(np.float32) for name, shape in shapes.items()}
     expected = ours.run(inputs)
     # A value that an in-place layer overwrites is not the same value once the layers before it are folded away.
-    found = {key: value for key, value in theirs.run(inputs).items() if "@" not in key}
+    # So is an input, where layers worked in place on it.
+    found = {key: value for key, value in theirs.run(inputs).items() if "@" not in key and key not in inputs}
     comparison = compare_blobs(ours.net, ours, expected, theirs, found)
     entries = [blob for blob in comparison.blobs if blob.layer_type != "DetectionOutput"]
     worst = max(entries, key=_error, default=None)
     if worst is not None and not _error(worst) <= NET_TOLERANCE:
         raise ConversionError(
-            f'folding changes blob "{worst.blob}"',
+            f'{what} changes blob "{worst.blob}"',
             code="convert.fold",
             layer=worst.layer,
             layer_type=worst.layer_type,

@@ -26,6 +26,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "NET", "help": "prototxt that the weights belong to; names the blobs, gives ONNX its graph"},
     "prototxt": {"metavar": "FILE", "help": "write the net to this prototxt"},
     "fold": {"action": "store_true", "help": "fold BatchNorm, Scale and Bias into the layers before them"},
+    "for": {
+        "choices": ("opencv", "mnn", "ncnn", "rknn"),
+        "help": "write the net as this engine's own Caffe reader wants it",
+    },
     "half": {"action": "store_true", "default": False, "help": "store values as float16"},
     "heads": {
         "choices": ("decoded", "fixed", "boxes", "raw"),
@@ -214,6 +218,13 @@ def _fold(args: argparse.Namespace) -> str:
     return "\n".join([_written(result.folded.blobs, args), *result.lines()])
 
 
+def _for_reader(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.caffe_readers import convert_for
+
+    blobs, lines = convert_for(args.source, args.target, args.model, args.prototxt, vars(args)["for"])
+    return "\n".join([_written(blobs, args), *lines])
+
+
 def _coco_to_voc(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.coco_voc import COCO_OF_VOC, convert_coco_to_voc
 
@@ -286,6 +297,15 @@ DIRECTIONS = (
     ),
     Direction(
         "a COCO detector for VOC", ("*.caffemodel",), ("*.caffemodel",), _coco_to_voc, chosen_by=("coco_to_voc",)
+    ),
+    Direction(
+        "a net for another engine's Caffe reader",
+        _WEIGHTS,
+        ("*.caffemodel",),
+        _for_reader,
+        chosen_by=("for",),
+        needs=("model", "prototxt"),
+        takes=_NET,
     ),
     Direction(
         "a folded net in Caffe's forms",

@@ -20,6 +20,7 @@ PAIRS = {
     "a torchvision model as a net": "torchvision:vgg11 a.caffemodel",
     "a checkpoint of mmdetection": "a.pth a.caffemodel",
     "a COCO detector for VOC": "a.caffemodel b.caffemodel",
+    "a net for another engine's Caffe reader": "a.pt b.caffemodel",
     "a folded net in Caffe's forms": "a.pt b.caffemodel",
     "a folded net for PyTorch": "a.caffemodel b.safetensors",
     "a folded net in ONNX": "a.caffemodel b.onnx",
