@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyscratchdet.errors import DataError, FileError, UsageError
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
-from pyscratchdet.layers.data import shape_unknown
+from pyscratchdet.layers.data import assume_shape, shape_unknown
 from pyscratchdet.lazy import Tensor, torch
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class AnnotatedData(Layer):
         batch_size = self.param.data_param.batch_size
         fixed = self.transformer.fixed_shape()
         if fixed is not None and not os.path.exists(self.param.data_param.source):
+            assume_shape(self, self.param.data_param.source, fixed)
             tops: list[Shape] = [(batch_size, *fixed), (1, 1, 1, 8)]
             return tops[: self.num_tops]
         from pyscratchdet.data.records import Records

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -19,6 +21,20 @@ if TYPE_CHECKING:
     from pyscratchdet.data.objects import Objects
     from pyscratchdet.data.records import Records
     from pyscratchdet.proto import caffe_pb2
+
+
+_log = logging.getLogger(__name__)
+_said: WeakSet[Layer] = WeakSet()
+
+
+def assume_shape(layer: Layer, source: str, shape: tuple[int, ...]) -> None:
+    """Says, once for a layer, that its source is missing and which shape (channels, height, width) its pictures get."""
+    if layer not in _said:
+        _said.add(layer)
+        size = "x".join(map(str, shape))
+        _log.warning(
+            'layer "%s" (%s): there is no %s; pictures are assumed to be %s', layer.name, layer.type, source, size
+        )
 
 
 def shape_unknown(error: PyScratchDetError, param: caffe_pb2.LayerParameter) -> PyScratchDetError:
@@ -84,8 +100,10 @@ class TransformedData(Layer):
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """The shapes follow from the first picture, or from the settings alone while there is none."""
-        shape = self.transformer.fixed_shape()
-        if shape is None or self._is_ready():
+        shape = self._fixed_shape()
+        if shape is not None and not self._is_ready():
+            assume_shape(self, self._source_name(), shape)
+        else:
             try:
                 image = self._first()
             except (DataError, FileError) as error:
@@ -118,9 +136,17 @@ class TransformedData(Layer):
     def _own_setup(self) -> None:
         """The type's own set-up, with its draws."""
 
+    def _fixed_shape(self) -> Shape | None:
+        """Returns the shape of all pictures (channels, height, width) where the settings determine it."""
+        return self.transformer.fixed_shape()
+
+    @abstractmethod
+    def _source_name(self) -> str:
+        """Returns what the pictures come from, for messages."""
+
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Whether the source is open."""
+        """Whether there is a source to read the first picture from."""
 
     @abstractmethod
     def _first(self) -> np.ndarray:
@@ -147,6 +173,9 @@ class Data(TransformedData):
         self._start = self.context.random.below(param.rand_skip) if param.rand_skip else 0
         self.context.random.integer()
         self._records: Records | None = None
+
+    def _source_name(self) -> str:
+        return self.param.data_param.source
 
     def _is_ready(self) -> bool:
         return os.path.exists(self.param.data_param.source)
@@ -188,12 +217,28 @@ class ImageData(TransformedData):
         param = self.param.image_data_param
         if bool(param.new_height) != bool(param.new_width):
             raise self.fail("new_height and new_width must be given together", "size")
-        self._listed = self._read_list(param.source)
         self._seed = self.context.random.integer() if param.shuffle else 0
+        self._start = self.context.random.below(param.rand_skip) if param.rand_skip else 0
+        self._lines: list[tuple[str, int]] = []
+        if os.path.exists(param.source) or self._fixed_shape() is None:
+            self._open()
+
+    def _open(self) -> None:
+        """Reads the list and goes to its first picture, once."""
+        if self._lines:
+            return
+        self._listed = self._read_list(self.param.image_data_param.source)
         self._begin(0)
-        self._start = self._line = self.context.random.below(param.rand_skip) if param.rand_skip else 0
+        self._line = self._start
         if self._line >= len(self._lines):
             raise self.fail("rand_skip skips the whole list", "rand-skip", found=len(self._lines))
+
+    def _fixed_shape(self) -> Shape | None:
+        param = self.param.image_data_param
+        channels, fixed = 3 if param.is_color else 1, self.transformer.fixed_shape()
+        if param.new_height:
+            return self.transformer.output_shape(channels, param.new_height, param.new_width)
+        return fixed and (channels, *fixed[1:])
 
     def _begin(self, round_number: int) -> None:
         """Puts the list into the order of a round: shuffled once more each time."""
@@ -209,6 +254,7 @@ class ImageData(TransformedData):
             self._shuffler.shuffle(self._lines)
 
     def _seek(self, position: int) -> None:
+        self._open()
         rounds, line = divmod(self._start + position, len(self._listed))
         self._begin(rounds)
         self._line = line
@@ -228,8 +274,13 @@ class ImageData(TransformedData):
             raise DataError("the list is empty", code="data.list", position=Position(source))
         return lines
 
+    def _source_name(self) -> str:
+        return self.param.image_data_param.source
+
     def _is_ready(self) -> bool:
-        return os.path.exists(self.param.image_data_param.root_folder + self._lines[self._line][0])
+        return bool(self._lines) and os.path.exists(
+            self.param.image_data_param.root_folder + self._lines[self._line][0]
+        )
 
     def _first(self) -> np.ndarray:
         return self._read(self._lines[self._line][0])
@@ -247,6 +298,7 @@ class ImageData(TransformedData):
         return resized(image, param.new_height, param.new_width) if param.new_height else image
 
     def _next(self) -> tuple[np.ndarray, int, bool, str]:
+        self._open()
         path, label = self._lines[self._line]
         image = self._read(path)
         self._line += 1
@@ -268,6 +320,9 @@ class VideoData(TransformedData):
         # Without its folder, OpenCV would take a name such as "http://..." for an address and connect to it.
         self._source = os.path.abspath(param.video_file) if param.video_type == param.VIDEO else param.device_id
         self._capture: cv2.VideoCapture | None = None
+
+    def _source_name(self) -> str:
+        return self.param.video_data_param.video_file or "camera"
 
     def _is_ready(self) -> bool:
         param = self.param.video_data_param

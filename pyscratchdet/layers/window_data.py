@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import numpy as np
 
 from pyscratchdet.errors import DataError, Position, UsageError
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
+from pyscratchdet.layers.data import assume_shape
 from pyscratchdet.lazy import Tensor, torch
 
 
@@ -55,7 +57,10 @@ class WindowData(Layer):
         self._random = CaffeRandom(random.integer())
         for _ in range(2 if needs_random else 1):
             random.integer()
-        self._read_windows()
+        self._channels = 3
+        self._is_open = os.path.exists(self._param.source)
+        if self._is_open:
+            self._read_windows()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -68,9 +73,14 @@ class WindowData(Layer):
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         batch_size = self._param.batch_size
+        if not self._is_open:
+            assume_shape(self, self._param.source, (self._channels, self._size, self._size))
         return [(batch_size, self._channels, self._size, self._size), (batch_size,)]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        if not self._is_open:
+            self._read_windows()  # raises, unless the file is there by now
+            self._is_open = True
         num_foreground = int(np.float32(self._param.batch_size) * np.float32(self._param.fg_fraction))
         pictures, labels = [], []
         for item in range(self._param.batch_size):
@@ -139,7 +149,6 @@ class WindowData(Layer):
 
         self._foreground: list[_Window] = []
         self._background: list[_Window] = []
-        self._channels = 3
         tokens = iter(read_bytes(self._param.source).decode().split())
         try:
             for mark in tokens:

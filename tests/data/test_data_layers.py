@@ -96,6 +96,38 @@ def test_without_a_database_the_net_may_say_the_shape(kind):
     assert caught.value.code == "data.no-database"
 
 
+SIZES = {
+    'type: "ImageData" image_data_param { source: "nowhere" new_height: 7 new_width: 9 %s }': (7, 9),
+    'type: "ImageData" transform_param { crop_size: 5 } image_data_param { source: "nowhere" batch_size: 2 %s }': (
+        5,
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize("is_color", [True, False])
+@pytest.mark.parametrize("text", SIZES)
+def test_without_a_list_the_settings_give_the_shape(caplog, text, is_color):
+    layer = make('name: "d" top: "data" top: "label"' + text % f"is_color: {str(is_color).lower()}")
+    shape = (3 if is_color else 1, *SIZES[text])
+    for _ in range(2):
+        assert layer.reshape([]) == [(1, *shape), (1,)]
+    assumed = f'layer "d" (ImageData): there is no nowhere; pictures are assumed to be {"x".join(map(str, shape))}'
+    assert caplog.messages == [assumed]
+    with pytest.raises(FileError, match="cannot read nowhere"):
+        layer.forward([], [])
+
+
+def test_without_a_window_file_the_crop_gives_the_shape(caplog):
+    text = """name: "w" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 11 }
+        window_data_param { source: "nowhere" batch_size: 2 }"""
+    layer = make(text)
+    assert layer.reshape([]) == [(2, 3, 11, 11), (2,)]
+    assert caplog.messages == ['layer "w" (WindowData): there is no nowhere; pictures are assumed to be 3x11x11']
+    with pytest.raises(FileError, match="cannot read nowhere"):
+        layer.forward([], [])
+
+
 def test_image_data_shuffles_each_round(labelled, voc):
     text = f"""type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{labelled}/list.txt"
         root_folder: "{voc}/" batch_size: 5 new_height: 7 new_width: 9 shuffle: true }}"""
