@@ -98,7 +98,7 @@ def test_without_a_database_the_net_may_say_the_shape(kind):
 
 SIZES = {
     'type: "ImageData" image_data_param { source: "nowhere" new_height: 7 new_width: 9 %s }': (7, 9),
-    'type: "ImageData" transform_param { crop_size: 5 } image_data_param { source: "nowhere" batch_size: 2 %s }': (
+    'type: "ImageData" transform_param { crop_size: 5 } image_data_param { source: "nowhere" %s }': (
         5,
         5,
     ),
