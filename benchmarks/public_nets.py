@@ -32,6 +32,7 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import unknown_fields_allowed
 
 LAYER = re.compile(rb"^\s*layers?\s*:?\s*\{", re.MULTILINE)
+SOLVER = re.compile(rb"^\s*(base_lr|net_param)\s*[:{]", re.MULTILINE)
 
 
 @dataclass
@@ -113,7 +114,7 @@ def try_repository(repository: Path) -> Repository:
         path = Path(folder) / "net.prototxt"
         for name, content in prototxts(repository):
             result.files += 1
-            if LAYER.search(content):
+            if LAYER.search(content) and not SOLVER.search(content):
                 result.nets += 1
                 path.write_bytes(content)
                 try_net(name, path, result)
