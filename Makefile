@@ -11,7 +11,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make soak    kill training, an LMDB and an evaluation N=200 times; all go on and end alike"
 	@echo "make fuzz    damaged files against every reader; N=1000000 for more than 50,000"
-	@echo "make coverage  all tests, and how much of each file they reach; takes about 1.7 times as long"
+	@echo "make coverage  all tests, and how much of each file they reach"
 	@echo "make lint    ruff and mypy"
 	@echo "make wheel   sdist and wheel into dist/, tried in an empty environment"
 	@echo "make proto   compile the Caffe schema after a change of caffe.proto"

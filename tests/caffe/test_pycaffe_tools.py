@@ -116,6 +116,27 @@ def test_detector_scores_windows(model, tmp_path):
         detector.detect_windows([(str(tmp_path / "a.png"), [(9, 0, 12, 6)])])
 
 
+def test_windows_with_context_show_their_surroundings(tmp_path):
+    """R-CNN's rule (Girshick et al. 2014, appendix A): the window fills the input but for a border of context_pad."""
+    path, weights = str(tmp_path / "deploy.prototxt"), str(tmp_path / "net.caffemodel")
+    (tmp_path / "deploy.prototxt").write_text(DEPLOY.replace("dim: 4 dim: 6", "dim: 12 dim: 12"))
+    caffe.Net(path, caffe.TEST).save(weights)
+    detector = caffe.Detector(path, weights, mean=np.array([50.0, 60, 70]), raw_scale=100, context_pad=3,
+                              channel_swap=(2, 1, 0))  # fmt: skip
+    ramp = np.repeat(np.tile(np.arange(40, dtype=np.float32) / 40, (40, 1))[..., None], 3, 2)
+    inside = detector.crop(ramp, (10, 12, 21, 23))  # 12 pixels a side; 12 / (12 - 2 * 3) = 2 times that is shown
+    steps = np.diff(inside[6, :, 0])
+    assert inside.shape == (12, 12, 3)
+    # Two pixels of the picture to one of the input; the edges of a resized part repeat.
+    np.testing.assert_allclose(steps[1:-1], 2 / 40, rtol=0.1)
+    assert abs(inside[6, 3:9, 0].mean() - ramp[0, 12:24, 0].mean()) < 1 / 40  # centred on the window, to a pixel
+    corner = detector.crop(ramp, (0, 0, 11, 11))
+    # Outside the picture there is the mean, as RGB in 0 to 1, which preprocessing turns into 0.
+    np.testing.assert_allclose(corner[0], np.tile([0.7, 0.6, 0.5], (12, 1)), rtol=1e-6)  # one division in float32
+    np.testing.assert_allclose(corner[:, 0], np.tile([0.7, 0.6, 0.5], (12, 1)), rtol=1e-6)  # as above
+    assert not np.allclose(corner[6, 6], [0.7, 0.6, 0.5])
+
+
 @pytest.fixture
 def solver_file(tmp_path):
     (tmp_path / "net.prototxt").write_text("""
