@@ -24,7 +24,7 @@ print(*sorted({name.split("/")[0] for name in zipfile.ZipFile(sys.argv[1]).namel
 [ "$tops" = pyscratchdet ] || { echo "the wheel puts more than one package into an environment: $tops" >&2; exit 1; }
 
 python3 -m venv "$folder/env"
-"$folder/env/bin/python" -m pip install --quiet ${packages:+--no-deps} --force-reinstall "$wheel[verify]"
+"$folder/env/bin/python" -m pip install --quiet ${packages:+--no-deps} --force-reinstall "${wheel}[verify]"
 export PYTHONPATH="$packages" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 cd "$work"
 "$folder/env/bin/python" - "$folder/env" <<'CHECK'
