@@ -213,7 +213,7 @@ def compare_blobs(
     """Compares blobs that have been computed already, ours and the reference's, from the same inputs; see `compare`."""
     result = Comparison(net.name, first.name, reference.name)
     graph, keys = net.plan.graph, value_keys(net)
-    given = {key for i, node in enumerate(graph.nodes) if node.type == "Input" for key in keys[i]}
+    given = {key for i, node in enumerate(graph.nodes) if node.is_input for key in keys[i]}
     expected = {**expected, **{key: blobs[key] for key in given if key in blobs}}
     alone = first.run_layers(expected)
     unseen: dict[int, tuple[str, ...]] = {}  # layers between the reference's nearest values and a blob
@@ -222,7 +222,7 @@ def compare_blobs(
     rewritten: set[int] = set()  # blobs that an in-place layer has changed because they share its blob's memory
     for i, node in enumerate(graph.nodes):
         before = tuple(dict.fromkeys(layer for blob in node.bottoms for layer in unseen.get(blob, ())))
-        is_added = node.type == "Input" or node.index < 0
+        is_added = node.is_input or node.index < 0
         suspects = before if is_added else (*before, node.name)
         for blob, key in zip(net.plan.written(i), keys[i], strict=True):
             unseen[blob] = () if key in expected else suspects

@@ -87,7 +87,7 @@ class PyTorchEngine(Engine):
         given = {
             key: np.asarray(inputs[graph.blob_names[blob]], np.float32)
             for i, node in enumerate(graph.nodes)
-            if node.type == "Input"
+            if node.is_input
             for blob, key in zip(node.tops, keys[i], strict=True)
         }
         return {**given, **self.run_layers(given)}
@@ -107,7 +107,7 @@ class PyTorchEngine(Engine):
         with torch.no_grad():
             for i, (node, module) in enumerate(zip(plan.graph.nodes, self.net.layers, strict=True)):
                 bottoms = [value for blob in node.bottoms if (value := values.get(blob)) is not None]
-                can_run = len(bottoms) == len(node.bottoms) and node.type != "Input"
+                can_run = len(bottoms) == len(node.bottoms) and not node.is_input
                 tops = module(*bottoms) if can_run else [None] * len(node.tops)
                 shapes = list(plan.top_shapes[i])
                 for blob, position in plan.storage.rewritten.get(i, {}).items():
@@ -282,21 +282,8 @@ class OpenCVEngine(Engine):
         yield from ([layer] for layer, blobs in self.tops.items() if len(blobs) > 1)
 
     def known_difference(self, layer: Layer) -> str:
-        """Returns what OpenCV 4's importer is known to ignore or to do differently (modules/dnn/src)."""
-        param = layer.param
-        sizes = (*param.prior_box_param.min_size, *param.prior_box_param.max_size)
-        known = {
-            "Axpy": (True, "OpenCV computes aY + X, Caffe aX + Y"),
-            "LRN": (param.lrn_param.k != 1, "OpenCV ignores k"),
-            "PriorBox": (
-                any(size != int(size) for size in sizes),
-                "Caffe truncates min_size and max_size to whole pixels, OpenCV does not",
-            ),
-            "Slice": (not param.slice_param.slice_point, "OpenCV divides the axis among the tops that a layer reads"),
-            "DetectionOutput": (len(param.bottom) > 3, "OpenCV ignores the fourth and fifth bottom, RefineDet's ARM"),
-        }
-        applies, note = known.get(layer.type, (False, ""))
-        return note if applies else ""
+        """Returns what OpenCV 4's importer is known to do otherwise in this layer."""
+        return layer.opencv_difference()
 
 
 def _reason(error: cv2.error) -> str:
@@ -379,7 +366,7 @@ def _tops_by_layer(net: Net, known: set[str]) -> dict[str, list[str]]:
     tops: dict[str, list[str]] = {}
     seen: Counter[str] = Counter()
     for i, keys in value_keys(net).items():
-        if nodes[i].index < 0 or nodes[i].type == "Input":  # an inserted Split, which OpenCV does without
+        if nodes[i].index < 0 or nodes[i].is_input:  # an inserted Split, which OpenCV does without
             continue
         name = nodes[i].name + (f"_{seen[nodes[i].name]}" if seen[nodes[i].name] else "")
         seen[nodes[i].name] += 1

@@ -197,7 +197,7 @@ def export_onnx(
     inputs = []
     for i in needed:
         node, module = plan.graph.nodes[i], net.layers[i]
-        if node.type == "Input":
+        if node.is_input:
             for blob, shape in zip(node.tops, plan.top_shapes[i], strict=True):
                 inputs.append(_input(graph, names[blob], batch, shape[1:], picture))
                 values[blob], graph.shapes[names[blob]] = names[blob], shape
@@ -249,7 +249,7 @@ def onnx_names(net: Net, indices: Iterable[int] | None = None) -> dict[str, str]
     """
     graph, keys = net.plan.graph, value_keys(net, indices)
     last = {blob: i for i in keys for blob in net.plan.written(i)}
-    last |= {blob: i for i in keys if graph.nodes[i].type == "Input" for blob in graph.nodes[i].tops}
+    last |= {blob: i for i in keys if graph.nodes[i].is_input for blob in graph.nodes[i].tops}
     names = _value_names(net, list(keys), lambda i, blob: last[blob] == i)
     return {key: name for i in keys for key, name in zip(keys[i], names[i], strict=True)}
 

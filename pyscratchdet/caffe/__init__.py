@@ -1,7 +1,8 @@
 """The pycaffe drop-in: `import pyscratchdet.caffe as caffe`.
 
-What writes nets (NetSpec, layers, params, model_libs, caffe_pb2) comes without torch; what runs them (Net, the solvers,
-io, Classifier, Detector) is imported at first use. `python -m pyscratchdet.caffe script.py` runs an existing script.
+The part that writes nets (NetSpec, layers, params, model_libs, caffe_pb2) does not need torch; the part that runs them
+(Net, the solvers, io, Classifier, Detector) is imported at first use. `python -m pyscratchdet.caffe script.py` runs an
+existing script.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# name: module beside this file that has it; an empty name means the module itself.
-_LAZY: dict[str, str] = {
+# {public name: the module in this folder that has it, or "" for a module itself}.
+MODULES: dict[str, str] = {
     **dict.fromkeys(("NetSpec", "layers", "params", "to_proto"), "net_spec"),
     **dict.fromkeys(("Layer", "Net", "layer_type_list"), "pycaffe"),
     **dict.fromkeys(
@@ -47,14 +48,14 @@ _LAZY: dict[str, str] = {
 
 TRAIN, TEST = 0, 1
 __version__ = "1.0.0-rc3"
-__all__ = sorted(["TEST", "TRAIN", "__version__", *_LAZY])
+__all__ = sorted(["TEST", "TRAIN", "__version__", *MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_LAZY[name] or name}")
-    return getattr(module, name) if _LAZY[name] else module
+    module = importlib.import_module(f"{__name__}.{MODULES[name] or name}")
+    return getattr(module, name) if MODULES[name] else module
 
 
 def __dir__() -> list[str]:

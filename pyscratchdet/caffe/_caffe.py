@@ -3,61 +3,13 @@
 Its vectors are lists here; `BlobVec` is a type of its own, by which scripts tell a layer's weights from other values.
 """
 
+from pyscratchdet import caffe
 from pyscratchdet.caffe.blob import Blob, BlobVec
-from pyscratchdet.caffe.mode import (
-    Timer,
-    has_nccl,
-    init_log,
-    log,
-    set_device,
-    set_mode_cpu,
-    set_mode_gpu,
-    set_random_seed,
-    set_solver_count,
-    solver_count,
-)
-from pyscratchdet.caffe.pycaffe import Layer, Net, layer_type_list
-from pyscratchdet.caffe.solvers import (
-    AdaDeltaSolver,
-    AdaGradSolver,
-    AdamSolver,
-    NesterovSolver,
-    RMSPropSolver,
-    SGDSolver,
-    Solver,
-    get_solver,
-)
+from pyscratchdet.caffe.solvers import Solver
 
 BoolVec = DtypeVec = IntVec = LayerVec = NetVec = StringVec = list
+_compiled = [name for name, module in caffe.MODULES.items() if module in ("mode", "pycaffe", "solvers")]
+globals().update({name: getattr(caffe, name) for name in _compiled})
 
-__all__ = [
-    "AdaDeltaSolver",
-    "AdaGradSolver",
-    "AdamSolver",
-    "Blob",
-    "BlobVec",
-    "BoolVec",
-    "DtypeVec",
-    "IntVec",
-    "Layer",
-    "LayerVec",
-    "NesterovSolver",
-    "Net",
-    "NetVec",
-    "RMSPropSolver",
-    "SGDSolver",
-    "Solver",
-    "StringVec",
-    "Timer",
-    "get_solver",
-    "has_nccl",
-    "init_log",
-    "layer_type_list",
-    "log",
-    "set_device",
-    "set_mode_cpu",
-    "set_mode_gpu",
-    "set_random_seed",
-    "set_solver_count",
-    "solver_count",
-]
+__all__ = ["Blob", "BlobVec", "BoolVec", "DtypeVec", "IntVec", "LayerVec", "NetVec", "Solver", "StringVec"]
+__all__ += _compiled

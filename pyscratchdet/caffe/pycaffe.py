@@ -45,7 +45,7 @@ class Net:
 
     Raises:
         MissingFileError: A file cannot be opened; a RuntimeError too, as in the original.
-        PrototxtError, NetError, LayerError, WeightsError: One of the files is not sound.
+        PrototxtError, NetError, LayerError, WeightsError: One of the files is invalid.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Net:
 
     @classmethod
     def wrap(cls, net: RuntimeNet) -> Net:
-        """Returns a pycaffe view of a net that exists already, such as a solver's."""
+        """Returns a pycaffe view of an existing net, such as a solver's."""
         view = cls.__new__(cls)
         view._adopt(net)
         return view
@@ -171,7 +171,7 @@ class Net:
         weights = [0.0] * len(self._blobs)
         for node in self.runtime.plan.graph.nodes:
             for blob, weight in zip(node.tops, node.loss_weights, strict=True):
-                weights[blob] = weight  # a layer in place has its own, as in the original
+                weights[blob] = weight  # the last layer's counts, as in the original
         return weights
 
     # --- running ---
@@ -232,7 +232,7 @@ class Net:
         return _without_padding(outputs, kwargs), _without_padding(gradients, kwargs)
 
     def reshape(self) -> None:
-        """Works out all shapes from the input blobs' present ones."""
+        """Works out all shapes anew from those of the input blobs."""
         names = self._blob_names
         self.runtime.reshape({names[blob]: self._blobs[blob].shape for blob in self._inputs})
         for blob, shape in zip(self._blobs, self.runtime.plan.shapes, strict=True):
@@ -267,7 +267,7 @@ class Net:
         save_weights(self.runtime, path, hdf5=True)
 
     def share_with(self, other: Net) -> None:
-        """Uses the weights of `other` for layers of the same name: one memory, seen by both."""
+        """Uses the weights of `other` for layers of the same name: both share the memory."""
         self._flush_weights()
         other._flush_weights()
         share_weights(self.runtime, other.runtime)
@@ -306,7 +306,7 @@ class Net:
 
     def _forward_layer(self, index: int, values: dict[int, Tensor]) -> None:
         node = self.runtime.layers[index].node
-        if node.type == "Input":
+        if node.is_input:
             return
         bottoms, tops = self._apply(index, values)
         if self.runtime.plan.backward.layers[index]:
@@ -318,7 +318,7 @@ class Net:
             values[blob] = tops[position].detach().reshape(shape)
 
     def _apply(self, index: int, values: dict[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns a layer's bottoms, from `values` or else from the blobs, and the tops it makes of them."""
+        """Returns a layer's bottoms, from `values` or else from the blobs, and the tops it computes from them."""
         module = self.runtime.layers[index]
         wanted = self.runtime.plan.backward
         record = wanted.layers[index]
@@ -327,7 +327,7 @@ class Net:
         for blob, needed in zip(module.node.bottoms, wanted.bottoms[index], strict=True):
             bottom = values[blob] if blob in values else self._blobs[blob].tensor()
             if blob not in values and roots[blob] in {roots[top] for top in module.node.tops}:
-                bottom = bottom.clone()  # the blob's memory takes the top; the gradient still needs what was there
+                bottom = bottom.clone()  # the top overwrites the blob, whose values the gradient still needs
             bottoms.append(bottom.detach().requires_grad_(record and needed))
         self._reshape_layer(index, bottoms)
         with torch.set_grad_enabled(record):
@@ -344,12 +344,12 @@ class Net:
     def _backward(self, start: int, end: int) -> None:
         wanted = self.runtime.plan.backward
         for index in range(start, end - 1, -1):
-            if wanted.layers[index] and self.runtime.layers[index].node.type != "Input":
+            if wanted.layers[index] and not self.runtime.layers[index].node.is_input:
                 self._backward_layer(index)
 
     def _backward_layer(self, index: int) -> None:
         module = self.runtime.layers[index]
-        if index not in self._records:  # backward without a forward pass goes by what the blobs hold
+        if index not in self._records:  # backward without a forward pass uses what the blobs hold
             self._records[index] = self._apply(index, {})
         bottoms, tops = self._records[index]
         pairs = [
@@ -362,7 +362,7 @@ class Net:
         inputs = [bottoms[j] for j in needed] + weights
         if not inputs:
             return
-        gradients: Sequence[Tensor | None] = [None] * len(inputs)  # of a top that is constant
+        gradients: Sequence[Tensor | None] = [None] * len(inputs)  # for tops that are constant
         if pairs:
             gradients = torch.autograd.grad(
                 [top for top, _ in pairs], inputs, [diff for _, diff in pairs], retain_graph=True, allow_unused=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 import os
@@ -10,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pyscratchdet.cli.console import WarningFormatter, say
-from pyscratchdet.cli.flags import HelpFormatter, python_layers, unknown_fields
+from pyscratchdet.cli.flags import HelpFormatter, Parser, python_layers, unknown_fields
 from pyscratchdet.errors import PyScratchDetError, nearest
 from pyscratchdet.memory import keep_freed_memory
 
@@ -81,7 +80,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     name, summary = COMMANDS[command]
     module = importlib.import_module(f"{__name__}.{name}")
     description = summary[0].upper() + summary[1:] + "."
-    parser = argparse.ArgumentParser(f"pyscratchdet {command}", description=description, formatter_class=HelpFormatter)
+    parser = Parser(f"pyscratchdet {command}", description=description, formatter_class=HelpFormatter)
     parser.set_defaults(command=command)
     module.configure(parser)
     args = parser.parse_args(arguments[1:])

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 from pyscratchdet.cli.console import warn
 
@@ -33,6 +34,19 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return "N" if action.type is int else "X" if action.type is float else "TEXT"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says which values a switch takes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with a message and status 2."""
+        if found := re.fullmatch(r"argument (\S+): ignored explicit argument (.*)", message):
+            name = found[1].split("/")[0]
+            has_value = f"{name}=true" in self._option_string_actions
+            values = f"takes one of {', '.join(_TRUE + _FALSE)}" if has_value else "takes no value"
+            message = f"argument {name}: {values}, found {found[2]}"
+        super().error(message)
 
 
 def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:

@@ -31,11 +31,11 @@ def run_set(
     """Detects on every picture of a set.
 
     Args:
-        names: What each picture is called; a run to go on with must have the same.
+        names: The name of each picture; a resumed run must have the same.
         paths: File of each picture.
         detect: Pictures in, detections out.
         resume: Folder for finished parts; those already there are not computed again.
-        settings: What the results depend on; a folder of other settings is refused.
+        settings: What the results depend on; a folder with other settings is refused.
         on_done: Called with the number of pictures done.
 
     Returns:
@@ -90,6 +90,8 @@ def _check_store(store: Path, settings: dict[str, object]) -> None:
         raise FileError(f"{store} exists already and does not hold parts of a run", code="file.exists")
     else:
         write_text(path, text)
+    for leftover in (*store.glob(".part_*.tmp"), *store.glob(".run.json.*.tmp")):  # of a run that was killed
+        leftover.unlink(missing_ok=True)
 
 
 def _save_part(path: Path, table: DetectionTable, sizes: np.ndarray) -> None:
@@ -112,7 +114,7 @@ def _load_part(path: Path, rows: range) -> tuple[DetectionTable, np.ndarray]:
             raise ValueError("detections of other pictures")
     except PyScratchDetError:
         raise
-    except Exception as error:  # NumPy, zipfile and zlib have many for damaged files
+    except Exception as error:  # NumPy, zipfile and zlib raise many types for damaged files
         raise DataError(
             f"{path}: damaged part of a run: {error}", code="evaluate.resume", hint="remove the file"
         ) from None

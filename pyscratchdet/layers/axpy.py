@@ -40,3 +40,6 @@ class Axpy(Layer):
         if len(graph.shape(factors)) == 2:
             factors = graph.node("Unsqueeze", [factors, graph.constant(np.array([2, 3], np.int64))])[0]
         return graph.node("Add", [graph.node("Mul", [factors, x])[0], y])
+
+    def opencv_difference(self) -> str:
+        return "OpenCV computes aY + X, Caffe aX + Y"

@@ -137,6 +137,7 @@ class Layer(ABC):
         auto_tops: True when missing tops are added automatically (losses without a named top).
         is_loss: True when the first top has loss weight 1 by default.
         no_gradient: Indices of bottoms that never get a gradient (labels, priors).
+        is_input: True when the caller gives the tops, so that `forward` is never called.
         is_source: True when the layer makes data itself: `forward` gets no bottoms and returns a new batch each call.
         copies_bottom: True when every top equals the first bottom in TEST.
         moves_values: True when the tops are the bottoms' values in another order or shape.
@@ -162,6 +163,7 @@ class Layer(ABC):
     auto_tops: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
     no_gradient: ClassVar[frozenset[int]] = frozenset()
+    is_input: ClassVar[bool] = False
     is_source: ClassVar[bool] = False
     fills_at_setup: ClassVar[bool] = False
     copies_bottom: ClassVar[bool] = False
@@ -279,6 +281,10 @@ class Layer(ABC):
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Returns the multiply-accumulates of one forward pass; 0 if there are none worth counting."""
         return 0
+
+    def opencv_difference(self) -> str:
+        """Returns what OpenCV 4's importer is known to do otherwise here (modules/dnn/src); empty if nothing."""
+        return ""
 
     def may_write(self, path: str | os.PathLike[str]) -> bool:
         """Returns whether the net may write a file that it names; if not, one line per layer is logged to say so."""

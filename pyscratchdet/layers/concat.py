@@ -93,3 +93,7 @@ class Slice(Layer):
             expected = f"rising between 0 and {size}, both excluded"
             raise self.fail("slice points leave an empty part", "slice", expected=expected, found=points)
         return [after - before for before, after in itertools.pairwise(edges)]
+
+    def opencv_difference(self) -> str:
+        has_points = bool(self.param.slice_param.slice_point)
+        return "" if has_points else "OpenCV divides the axis among the tops that a layer reads"

@@ -61,8 +61,7 @@ def net_cost(plan: NetPlan) -> NetCost:
     costs = []
     seen: set[int] = set()
     for index, (node, layer) in enumerate(zip(plan.graph.nodes, plan.layers, strict=True)):
-        if node.type == "Split":
-            # Splits share their bottom's memory; a consumer of a copy reads the same blob.
+        if layer.copies_bottom and layer.shares_data:  # Split: a consumer of a copy reads the same blob
             seen.update(node.tops)
             continue
         tops = plan.top_shapes[index]

@@ -200,6 +200,10 @@ class DetectionOutput(Layer):
         )
         return self._files
 
+    def opencv_difference(self) -> str:
+        has_arm = len(self.param.bottom) > 3
+        return "OpenCV ignores the fourth and fifth bottom, RefineDet's ARM" if has_arm else ""
+
 
 class _OnnxDetections:
     """Writes one DetectionOutput in ONNX operators. Shapes in comments; F classes besides the background, K rows.

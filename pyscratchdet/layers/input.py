@@ -29,6 +29,7 @@ class Input(Layer):
 
     bottoms: ClassVar[Count] = exactly(0)
     tops: ClassVar[Count] = at_least(1)
+    is_input: ClassVar[bool] = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         shapes = self.param.input_param.shape

@@ -54,3 +54,6 @@ class LRN(Layer):
         alpha, one, beta = (graph.constant(np.array(value, np.float32)) for value in (self.alpha, 1, self.beta))
         scale = graph.node("Add", [graph.node("Mul", [mean, alpha])[0], one])[0]
         return graph.node("Div", [bottoms[0], graph.node("Pow", [scale, beta])[0]])
+
+    def opencv_difference(self) -> str:
+        return "OpenCV ignores k" if self.k != 1 else ""

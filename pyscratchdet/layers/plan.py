@@ -82,7 +82,7 @@ class NetPlan:
         old_shapes, old_tops = list(self.shapes), [list(shapes) for shapes in self.top_shapes]
         try:
             for index, node in enumerate(self.graph.nodes):
-                if node.type == "Input":
+                if node.is_input:
                     shapes = [inputs.get(self.graph.blob_names[blob], self.shapes[blob]) for blob in node.tops]
                     with self.located(index):
                         self._set_tops(index, [tuple(shape) for shape in shapes])

@@ -134,3 +134,9 @@ class PriorBox(Layer):
     def _require_positive(self, what: str, value: float, rule: str) -> None:
         if not 0 < value < float("inf"):
             raise self.fail(f"{what} must be positive", rule, expected="> 0", found=value)
+
+    def opencv_difference(self) -> str:
+        param = self.param.prior_box_param
+        if all(size == int(size) for size in (*param.min_size, *param.max_size)):
+            return ""
+        return "Caffe truncates min_size and max_size to whole pixels, OpenCV does not"

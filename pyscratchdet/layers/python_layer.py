@@ -188,9 +188,9 @@ class Python(Layer):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         from pyscratchdet.layers.autograd.python_call import python_call
 
-        return python_call(self, bottoms, blobs)
+        return python_call(self._run_forward, self._run_backward, self.num_tops, bottoms, blobs)
 
-    def run_forward(
+    def _run_forward(
         self, bottoms: Sequence[np.ndarray], blobs: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Lets the user's class compute the tops; returns them and the weights as it leaves them."""
@@ -199,7 +199,7 @@ class Python(Layer):
         self.user.forward(self.bottom_blobs, self.top_blobs)
         return [blob.data.copy() for blob in self.top_blobs], [blob.data for blob in self.user.blobs]
 
-    def run_backward(
+    def _run_backward(
         self,
         bottoms: Sequence[np.ndarray],
         blobs: Sequence[np.ndarray],

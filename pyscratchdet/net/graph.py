@@ -47,6 +47,10 @@ class LayerTraits(Protocol):
     def is_loss(self) -> bool:
         """Whether the first top has loss weight 1 by default."""
 
+    @property
+    def is_input(self) -> bool:
+        """Whether the caller gives the tops."""
+
 
 @dataclass
 class Node:
@@ -57,6 +61,7 @@ class Node:
         index: Its place among the layers of the upgraded net file; -1 for an inserted Split.
         bottoms, tops: Blob indices.
         loss_weights: One per top; 0 for a top that is not a loss.
+        is_input: Whether the caller gives the tops.
     """
 
     param: caffe_pb2.LayerParameter
@@ -64,6 +69,7 @@ class Node:
     bottoms: list[int] = field(default_factory=list)
     tops: list[int] = field(default_factory=list)
     loss_weights: list[float] = field(default_factory=list)
+    is_input: bool = False
 
     @property
     def name(self) -> str:
@@ -163,7 +169,8 @@ class _Builder:
         self._check_count(node, "bottoms", traits.bottoms, len(node.bottoms))
         self._check_count(node, "tops", traits.tops, len(node.tops))
         node.loss_weights = self._loss_weights(node, traits)
-        if node.type == "Input":
+        node.is_input = traits.is_input
+        if node.is_input:
             self.graph.inputs += node.tops
         self.graph.nodes.append(node)
 

@@ -216,7 +216,7 @@ class Net(nn.Module):
                 done = index + 1
             elif index in self._in_place and (top := module.layer.write_over(values[node.bottoms[0]])) is not None:  # type: ignore[arg-type]
                 tops = [top]
-            elif node.type == "Input":
+            elif node.is_input:
                 tops = [given[self.plan.graph.blob_names[blob]] for blob in node.tops]
             else:
                 tops = module(*self._bottoms(values, index))

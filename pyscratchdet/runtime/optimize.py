@@ -316,7 +316,7 @@ def _make_steps(net: Net) -> tuple[list[Step], dict[str, int], dict[str, int]]:
         tops = list(range(num_values, num_values + len(node.tops)))
         num_values += len(tops)
         number.update(zip(node.tops, tops, strict=True))
-        if node.type == "Input":
+        if node.is_input:
             inputs.update({names[blob]: number[blob] for blob in node.tops})
         elif node.type != "Silence":
             steps.append(_make_step(net, index, bottoms, tops))

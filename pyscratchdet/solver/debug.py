@@ -16,19 +16,19 @@ _log = logging.getLogger(__name__)
 
 
 def debug_info(net: Net, wanted: bool, backward: bool) -> AbstractContextManager[object]:
-    """Returns a `DebugInfo` where it is wanted, else a context that does nothing."""
+    """Returns a `DebugInfo` if it is wanted, otherwise a context that does nothing."""
     return DebugInfo(net, backward) if wanted else nullcontext()
 
 
 class DebugInfo:
     """Prints one pass of a net while the block runs.
 
-    The original's "diff" of a bottom is the gradient from this consumer alone, so each layer gets its bottoms through
-    an identity of its own.
+    The original's "diff" of a bottom is the gradient from this consumer alone, so each layer sees its bottoms through
+    its own identity.
 
     Args:
         net: The net.
-        backward: Whether the pass goes backward too.
+        backward: Whether the pass includes the backward half.
     """
 
     def __init__(self, net: Net, backward: bool = True) -> None:
@@ -37,12 +37,12 @@ class DebugInfo:
         self._handles: list[Any] = []
         self._bottom_grads: dict[tuple[int, int], Tensor] = {}
         self._lines: dict[int, list[str]] = {}
-        # Input layers compute nothing and are not called: their tops are seen as bottoms of others.
-        self._inputs = {b: i for i, m in enumerate(net.layers) if m.layer_type == "Input" for b in m.node.tops}
+        # Input layers compute nothing and are not called: their tops are seen as the bottoms of other layers.
+        self._inputs = {b: i for i, m in enumerate(net.layers) if m.node.is_input for b in m.node.tops}
         self._indices = {id(module): index for index, module in enumerate(net.layers)}
 
     def __enter__(self) -> DebugInfo:
-        # Each layer by itself: no BatchNorm and Scale in one pass meanwhile.
+        # Every layer runs by itself here: BatchNorm and Scale are not combined.
         self._pairs, self.net._scaled_by = self.net._scaled_by, {}
         for module in self.net.layers:
             self._handles.append(module.register_forward_pre_hook(self._before))

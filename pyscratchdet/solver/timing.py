@@ -40,8 +40,8 @@ def time_net(net: Net, iterations: int, inputs: Mapping[str, Tensor] | None = No
 
     Args:
         net: The net, on the device to be timed.
-        iterations: Number of passes; one more goes ahead of them and does not count.
-        inputs: Arrays for Input layers; ones of small random numbers where None.
+        iterations: Number of passes, after one that does not count.
+        inputs: Arrays for Input layers; None for random numbers between 0 and 1.
 
     Raises:
         UsageError: iterations is not above 0.
@@ -82,7 +82,7 @@ def _print_timing(timing: Timing, total: float, iterations: int) -> None:
 
 
 class _LayerTimer:
-    """Runs a net layer by layer, forward and then backward, with a clock at each."""
+    """Runs a net layer by layer, forward and then backward, and times each layer."""
 
     def __init__(self, net: Net, inputs: Mapping[str, Tensor] | None) -> None:
         self._net = net
@@ -114,7 +114,7 @@ class _LayerTimer:
         tapes: list[Tape | None] = []
         for index, module in enumerate(self._net.layers):
             node = module.node
-            if node.type == "Input":
+            if node.is_input:
                 values |= {blob: self._inputs[graph.blob_names[blob]] for blob in node.tops}
                 tapes.append(None)
                 continue

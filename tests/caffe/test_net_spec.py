@@ -1,7 +1,7 @@
 """NetSpec, layers and params against nets written out by hand."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyscratchdet.caffe import NetSpec, to_proto
@@ -226,6 +226,7 @@ LAYERS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(LAYERS)
 def test_assigning_what_a_message_holds_makes_it_again(message):
     made = caffe_pb2.LayerParameter()

@@ -1,14 +1,12 @@
 """Flags as gflags takes them: one dash or two, and switches with every spelling of true and false."""
 
-import argparse
-
 import pytest
 
-from pyscratchdet.cli.flags import add_flags
+from pyscratchdet.cli.flags import Parser, add_flags
 
 
 def parse(*arguments):
-    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser = Parser()
     parser.add_argument("rest", nargs="*")
     add_flags(parser, {"encoded": (False, "stored encoded"), "gray": (True, "one channel"), "size": (0, "of both")})
     return parser.parse_args(arguments)
@@ -27,5 +25,10 @@ def test_switches(dashes, yes, no):
 def test_a_switch_never_takes_the_next_word():
     found = parse("--encoded", "-nogray", "false", "-size", "3")
     assert (found.encoded, found.gray, found.rest, found.size) == (True, False, ["false"], 3)
-    with pytest.raises(argparse.ArgumentError, match="maybe"):
-        parse("--encoded=maybe")
+
+
+@pytest.mark.parametrize("option", ["-encoded", "--encoded"])
+def test_a_switch_says_which_values_it_takes(capsys, option):
+    with pytest.raises(SystemExit):
+        parse(f"{option}=maybe")
+    assert f"{option}: takes one of true, t, 1, yes, y, false, f, 0, no, n, found 'maybe'" in capsys.readouterr().err

@@ -167,6 +167,15 @@ def test_a_run_killed_before_its_first_part_goes_on(truth, tmp_path):
     (tmp_path / "parts" / ".run.json.abc.tmp").write_text("{")
     found, _ = run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
     assert len(found) == 71
+    assert not list((tmp_path / "parts").glob(".*"))
+
+
+def test_a_resumed_run_removes_what_a_kill_left_behind(truth, tmp_path):
+    run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
+    whole = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    (tmp_path / "parts" / ".part_0000032.npz.abc.tmp").write_text("PK")
+    run_set(truth.names, truth.paths, Counting(), tmp_path / "parts", {"model": "m"})
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == whole
 
 
 def _changed(**columns):
