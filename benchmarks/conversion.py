@@ -3,9 +3,9 @@
     python benchmarks/conversion.py [--megabytes 100] [--repeat 5] [--output FOLDER]
 
 Makes a VGG-like net of that size with random weights and reads it in a fresh process for each measurement, with the
-file in the page cache. Prints the time, the growth of the peak of memory that is the process's own (RssAnon, sampled
-every millisecond from outside) and that of all resident memory (VmHWM), which counts mapped pages of the file too,
-although the system can drop those at any time. Writes the table to FOLDER/<date>-conversion.md. Without OpenCV 4 its
+file in the page cache. Prints the time, and by how much two peaks grew: of the process's own memory (RssAnon, sampled
+every millisecond from outside), and of all resident memory (VmHWM), which includes mapped pages of the file, although
+the system can drop those at any time. Writes the table to FOLDER/<date>-conversion.md. Without OpenCV 4, its
 row is left out.
 """
 

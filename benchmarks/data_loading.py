@@ -2,7 +2,7 @@
 
     python benchmarks/data_loading.py [--database LMDB] [--rounds 5] [--output FILE.md]
 
-CPU time of one process on one core, medians of interleaved rounds, so that other work on the machine matters little;
+CPU time of one process on one core, as medians of interleaved rounds, so that other work on the machine hardly matters;
 pictures of 500 x 375 are made here, those of a database are measured too. `--memory N` instead loads N batches and
 prints how the resident memory grew.
 """

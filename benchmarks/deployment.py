@@ -127,7 +127,7 @@ def reference(net: Net, inputs: dict[str, np.ndarray], form: Form) -> dict[str, 
 def run_engine(
     engine: str, python: str, path: Path, inputs: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the engine's results by `<case>:<output>`, or why there are none."""
+    """Returns the engine's results by `<case>:<output>`, or the reason that there are none."""
     model = onnx.load(path, load_external_data=False)
     source, target = path.with_suffix(".in.npz"), path.with_suffix(".out.npz")
     target.unlink(missing_ok=True)

@@ -3,10 +3,10 @@
     python benchmarks/detection_speed.py [--repeat 20] [--threads 2] [--output FOLDER]
 
 For ScratchDet300 Root-ResNet-34 and SSD300-VGG16 with seeded weights: the same net, weights and picture, from the
-input blob to detections, batch 1. The candidates take turns, so that whatever else the machine does hits all alike.
-First CPU time on one thread, which neighbours hardly disturb, then wall time on all threads; freed memory stays with
-the process, as in the commands (pyscratchdet/memory.py), which the peers do by themselves. Also checks the rows that
-detection mode gives against the reference's. Prints a table and writes it to FOLDER/<date>-detection-speed-cpu.md.
+input blob to detections, batch 1. The candidates take turns, so that other work on the machine affects all equally.
+First CPU time on one thread, which other programs hardly disturb, then wall time on all threads; freed memory stays
+with the process, as in the commands (pyscratchdet/memory.py), which the peers do by themselves. Also checks detection
+mode's rows against the reference's. Prints a table and writes it to FOLDER/<date>-detection-speed-cpu.md.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeat + 1):
         for name, run in runs.items():
-            time.sleep(0.05)  # until the threads of the one before stop spinning
+            time.sleep(0.05)  # until the previous candidate's threads stop spinning
             start = clock()
             run()
             if turn:

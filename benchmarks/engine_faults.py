@@ -127,7 +127,7 @@ def run(engine: str, python: str, path: Path, output: str, runs: list[Arrays]) -
 
 
 def main() -> None:
-    """Writes the files; runs them where engines are given."""
+    """Writes the files, and runs them in the engines given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--engine", action="append", default=[], metavar="NAME=PYTHON")

@@ -54,7 +54,7 @@ def make_set(
 
 
 def timed(name: str, call: Callable[[], Figures]) -> Figures:
-    """Prints and returns what a call gives, with its seconds."""
+    """Returns what a call gives, and prints it with the seconds it took."""
     began = time.perf_counter()
     value = call()
     print(f"{name:32} {time.perf_counter() - began:7.2f} s   {value}", flush=True)

@@ -1,9 +1,9 @@
-"""Peak memory of one forward pass: blobs are freed when nobody needs them any more.
+"""Peak memory of one forward pass, in which blobs are freed as soon as they are no longer needed.
 
     python benchmarks/forward_memory.py [--batch 4] [--output FOLDER]
 
-Each way to run a net has a process of its own, which reports by how much its resident memory peaked above what it was
-with the net loaded and one small pass made. Prints a table and writes it to FOLDER/<date>-forward-memory-cpu.md.
+Each way to run a net has a process of its own, which reports how far its resident memory rose above that after loading
+the net and making one small pass. Prints a table and writes it to FOLDER/<date>-forward-memory-cpu.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def without_detections(name: str) -> Net:
 
 
 def report(name: str, way: str, batch: int) -> None:
-    """Prints the bytes by which the peak exceeds what was there before; the body of the child process."""
+    """Prints how many bytes the peak exceeds the memory in use before; runs in the child process."""
     torch.set_num_threads(1)
     net = without_detections(name)
     if way == "detection mode":
@@ -47,7 +47,7 @@ def report(name: str, way: str, batch: int) -> None:
     run = net.forward_blobs if way == "forward_blobs" else net
     with torch.no_grad():
         run(torch.zeros(1, 3, 300, 300))
-        # The high-water mark starts anew (man 5 proc, clear_refs).
+        # Resets the high-water mark (man 5 proc, clear_refs).
         Path("/proc/self/clear_refs").write_text("5")
         status = Path("/proc/self/status").read_text()
         before = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])  # type: ignore[index]

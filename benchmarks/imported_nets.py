@@ -6,7 +6,7 @@ torchvision's classifiers get seeded weights, statistics of BatchNorm included, 
 folder that holds `ultralight_rfb320` and `omz_samplenet`, each with its caffemodel (deploy.prototxt, model.caffemodel)
 and the ONNX files that its authors published, those files are imported too, and a second table compares our run of each
 caffemodel with onnxruntime's run of its twin. samplenet's twin takes RGB where the caffemodel takes BGR: the picture's
-channels are exchanged for it. Writes FOLDER/<date>-imported-nets.md; OpenCV must be 4.
+channels are swapped for it. Writes FOLDER/<date>-imported-nets.md; OpenCV must be 4.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def picture(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
-    """Returns noise as wide as a normalised picture."""
+    """Returns noise in the range of a normalised picture."""
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 

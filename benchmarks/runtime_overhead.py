@@ -3,9 +3,9 @@
     python benchmarks/runtime_overhead.py [--repeat 10] [--output FOLDER]
 
 Both have the same weights and give the same mbox_loc and mbox_conf (checked); priors and detections are left out. They
-take turns on one thread, measured in CPU time, which neighbours on the machine hardly disturb, with freed memory kept
-as the commands do: a forward pass of the TEST net, and forward and backward of the TRAIN net. Prints a table and writes
-it to FOLDER/<date>-runtime-overhead-cpu.md.
+take turns on one thread, measured in CPU time, which other programs hardly disturb, with freed memory kept as
+in the commands: a forward pass of the TEST net, and forward and backward of the TRAIN net. Prints a table and writes it
+to FOLDER/<date>-runtime-overhead-cpu.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EXTRAS = ((6, "Convolution4"), (7, "Convolution5"), (8, None))
 
 
 class ByHand(nn.Module):
-    """Root-ResNet-34 with SSD's heads as one would write it, filled from our net."""
+    """Root-ResNet-34 with SSD's heads, written by hand and with our net's weights."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def _fill(targets: list[Tensor], values: list[Tensor]) -> None:
 
 
 def pair(model: Path, weights: Path, phase: str, data: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Returns one pass of our net and of the one by hand, after checking that both give the same."""
+    """Returns one pass of our net and one of the net by hand, after checking that both give the same."""
     ours = load_net(model, weights, phase=phase)
     hand = ByHand(ours).train(phase == "TRAIN")
     tops, expected = ours(data), hand(data)

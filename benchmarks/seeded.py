@@ -13,7 +13,7 @@ from pyscratchdet.layers.plan import read_net
 from pyscratchdet.proto.text import to_text
 from pyscratchdet.runtime import LayerModule, Net, build_net, save_weights
 
-# Added to the background's confidence, which prevails nearly everywhere in a trained net.
+# Added to the background's confidence, which is highest nearly everywhere in a trained net.
 BACKGROUND = 6.0
 
 

@@ -4,7 +4,7 @@
         [--output FOLDER]
 
 Runs whole training steps of a published net on random pictures and boxes, in reference and in fast mode, and times
-forward (with the loss), backward and update apart. Then the update alone, for each rule, beside torch.optim's with
+forward (with the loss), backward and update separately. Then the update alone, for each rule, beside torch.optim's with
 foreach on the same tensors. Prints the tables and writes them to FOLDER/<date>-solver-update-<device>.md.
 """
 

@@ -6,7 +6,7 @@ Both see the same random pictures and boxes, which are ready as tensors. Their s
 bfloat16 where the device has it; forward, loss (matching and mining included), backward and update are timed one by
 one, and the fastest of each is reported. The time that one process needs to make such a batch from 500 x 375
 JPEGs, with SSD's augmentations, is given too: workers do that in parallel. On one thread of a CPU, times are CPU time,
-which neighbours on the machine hardly disturb. Prints a table and writes it to FOLDER/<date>-training-step-<device>.md.
+which other programs hardly disturb. Prints a table and writes it to FOLDER/<date>-training-step-<device>.md.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def our_step(batch: dict[str, Tensor], device: torch.device, precision: Precisio
 
 
 def peer_step(batch: dict[str, Tensor], device: torch.device, bfloat16: bool) -> Callable[[], list[float]]:
-    """Returns the same of torchvision's model, without its picture transform."""
+    """Returns the same for torchvision's model, without its picture transform."""
     model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21).to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, 1e-4, momentum=0.9, weight_decay=5e-4, foreach=True)
@@ -116,7 +116,7 @@ def peer_step(batch: dict[str, Tensor], device: torch.device, bfloat16: bool) ->
 
 
 def data_time(batch: int, repeat: int) -> float:
-    """Returns the milliseconds of one process for a batch."""
+    """Returns the milliseconds that one process needs for a batch."""
     with tempfile.TemporaryDirectory() as folder:
         make_pictures(f"{folder}/lmdb")
         param = layer_param(f"{folder}/lmdb")
@@ -126,7 +126,7 @@ def data_time(batch: int, repeat: int) -> float:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Returns whether a device computes in bfloat16 rather than imitates it."""
+    """Returns whether a device computes in bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()

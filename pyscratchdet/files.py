@@ -130,7 +130,7 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def map_bytes(path: str | os.PathLike[str]) -> memoryview:
-    """Returns the content of `path`, read-only and mapped: pages come from the file as they are looked at.
+    """Returns the content of `path`, read-only and mapped: pages are read from the file as they are used.
 
     A file that this program replaces meanwhile stays unchanged for anyone who has it mapped, since files are replaced
     by renaming.
@@ -149,10 +149,10 @@ def map_bytes(path: str | os.PathLike[str]) -> memoryview:
 
 
 def check_unpacked(num_bytes: int, stored: int, path: str | os.PathLike[str]) -> None:
-    """Refuses a file that says it holds far more than its own size suggests, before any of that is read.
+    """Refuses a file that claims to hold far more than its own size suggests, before any of that is read.
 
     All readers whose files can be compressed, or can name sizes that are not there, call this. The limit is 256 MiB or
-    100 times the file's size, whichever is more; the environment variable PYSCRATCHDET_MAX_UNPACKED_MIB raises the 256.
+    100 times the file's size, whichever is larger; the variable PYSCRATCHDET_MAX_UNPACKED_MIB raises the 256.
 
     Args:
         num_bytes: The memory that all its content takes, as the file says.
@@ -177,7 +177,7 @@ def check_unpacked(num_bytes: int, stored: int, path: str | os.PathLike[str]) ->
 
 
 def check_zip(file: BinaryIO, path: str | os.PathLike[str]) -> None:
-    """Refuses an archive whose entries would become far more than the file is; other files are as large as they say.
+    """Refuses an archive whose entries would unpack to far more than its own size; other files are let through.
 
     Args:
         file: The open file, read from its start again afterwards.

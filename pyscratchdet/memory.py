@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Parameters of glibc's mallopt (malloc.h), and more bytes than a blob has.
+# Parameters of glibc's mallopt (malloc.h), and a size above that of any blob.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT = 1 << 30
 

@@ -1,4 +1,4 @@
-"""How far a long command has come, on stderr: a bar on a terminal, otherwise a line now and then.
+"""The progress of a long command on stderr: a bar on a terminal, otherwise a line now and then.
 
 rich is imported only when a bar is drawn.
 """

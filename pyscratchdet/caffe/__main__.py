@@ -1,4 +1,4 @@
-"""`python -m pyscratchdet.caffe script.py`: a script written for Caffe, as it is."""
+"""`python -m pyscratchdet.caffe script.py`: runs a script written for Caffe, unchanged."""
 
 from __future__ import annotations
 

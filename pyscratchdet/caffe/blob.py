@@ -13,7 +13,7 @@ class Blob(BlobShape):
     """N-d float32 array `data` with a gradient `diff` of the same shape.
 
     On the CPU both are numpy views of the tensors that the net works on. On a GPU they are host copies: what is written
-    there is taken over before the net next computes.
+    there reaches the net before it next computes.
     """
 
     def __init__(self, data: Tensor, diff: Tensor | None = None) -> None:
@@ -48,7 +48,7 @@ class Blob(BlobShape):
     # --- for the net ---
 
     def tensor(self) -> Tensor:
-        """Returns the values as the net sees them, with what was written through numpy."""
+        """Returns the values as the net sees them, including what was written through numpy."""
         self.flush()
         return self._data
 
@@ -61,17 +61,17 @@ class Blob(BlobShape):
         return self._diff
 
     def set(self, value: Tensor) -> None:
-        """Takes a layer's result; an array that someone holds keeps showing the present values."""
+        """Stores a layer's result; arrays handed out earlier keep showing the current values."""
         value = value.detach()
         same = value.shape == self._data.shape and value.device == self._data.device
         if same and self._exposed and value.data_ptr() != self._data.data_ptr():
-            self._data.data.copy_(value)  # a record of an earlier pass may hold this memory; the original reads it anew
+            self._data.data.copy_(value)  # autograd may hold this memory from an earlier pass; Caffe reads it anew
         else:
             self._data = value if value.is_contiguous() and value.dtype == torch.float32 else _plain(value)
         self._host.pop("data", None)
 
     def flush(self) -> None:
-        """Takes over what was written into host copies."""
+        """Copies what was written into host copies to the device."""
         self._take_over("data", self._data)
         if self._diff is not None:
             self._take_over("diff", self._diff)
@@ -89,7 +89,7 @@ class Blob(BlobShape):
 
 
 class SharedBlob(Blob):
-    """A blob that is the memory of another one, under a shape of its own (`net.storage`).
+    """A blob that shares another one's memory under a shape of its own (`net.storage`).
 
     Args:
         owner: The blob whose values these are.
@@ -119,11 +119,11 @@ class SharedBlob(Blob):
         return self._shape
 
     def reshape(self, *shape: int) -> None:
-        """Gives the blob a new shape; its owner has as many values."""
+        """Gives the blob a new shape, of as many values as its owner has."""
         self._shape = tuple(int(size) for size in shape)
 
     def tensor(self) -> Tensor:
-        """Returns the values as the net sees them, with what was written through numpy."""
+        """Returns the values as the net sees them, including what was written through numpy."""
         return self._owner.tensor().view(self._shape)
 
     def diff_tensor(self) -> Tensor:
@@ -143,7 +143,7 @@ class ParameterBlob(Blob):
 
     Args:
         parameter: The parameter, or the buffer of a statistic.
-        shape: The layer's shape for it; another one than the parameter's where it is shared permissively.
+        shape: The layer's shape for it; may differ from the parameter's where sharing is permissive.
     """
 
     def __init__(self, parameter: Tensor, shape: tuple[int, ...]) -> None:

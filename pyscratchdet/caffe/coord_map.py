@@ -52,7 +52,7 @@ def conv_params(fn: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """Returns channel axis, stride, extent of the dilated kernel, and padding of a sliding window.
 
     Raises:
-        KeyError: It has no kernel_size, as a global pooling.
+        KeyError: It has no kernel_size, like a global pooling.
     """
     params = fn.params.get("convolution_param", fn.params)
     assert not _LEGACY & set(fn.params), "cropping does not support fields such as kernel_h"
@@ -85,7 +85,7 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
     """Returns the map between two tops by way of an ancestor of both.
 
     Raises:
-        RuntimeError: They have none that layers with a map lead to.
+        RuntimeError: They have no common ancestor, or layers without a map lie between.
     """
     from_maps = dict(_ancestors(top_from))
     for top, to_map in _ancestors(top_to):

@@ -17,8 +17,8 @@ class Detector(PictureNet):
     """Scores of windows, each warped to the net's input size.
 
     Args:
-        context_pad: Border of the input, in pixels, that shows the window's surroundings; mean colour outside the
-            picture.
+        context_pad: Border of the input, in pixels, that shows the window's surroundings; it has the mean colour where
+            they lie outside the picture.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Detector(PictureNet):
         return found
 
     def crop(self, im: np.ndarray, window: Sequence[float]) -> np.ndarray:
-        """Returns a window of a height x width x channels picture, with its context where `context_pad` is set.
+        """Returns a window of a height x width x channels picture, with its surroundings if `context_pad` is set.
 
         Raises:
             UsageError: The window lies outside the picture.

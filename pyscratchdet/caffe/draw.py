@@ -44,7 +44,7 @@ _COLOURS = {
 
 @dataclass
 class Box:
-    """A layer with those that change its output in place.
+    """A layer, together with the layers that change its output in place.
 
     Attributes:
         name: The layer's name.
@@ -67,7 +67,7 @@ class Box:
     lr_mults: list[float] = field(default_factory=list)
 
     def lines(self, display_lrm: bool = False) -> list[str]:
-        """Returns what stands in the box, with the multipliers of the learning rate where asked for."""
+        """Returns the text in the box, with the learning-rate multipliers if asked for."""
         lines = [self.name, self.kind, *([", ".join(self.in_place)] if self.in_place else []), *self.shapes]
         if display_lrm and self.lr_mults:
             lines.append("lr_mult " + ", ".join(f"{value:g}" for value in self.lr_mults))
@@ -89,7 +89,7 @@ def boxes_of(net: Any, phase: int | None = None) -> list[Box]:
         if layer.bottom and list(layer.top) == list(layer.bottom[: len(layer.top)]) and layer.bottom[0] in producers:
             boxes[producers[layer.bottom[0]]].in_place.append(layer.type)
             continue
-        # A PriorBox looks at the size of its second bottom only: a line from the images would tell nothing.
+        # A PriorBox uses only the size of its second bottom: a line from the images would say nothing.
         bottoms = layer.bottom[:1] if layer.type == "PriorBox" else layer.bottom
         sources = dict.fromkeys(producers[blob] for blob in bottoms if blob in producers)
         producers.update((top, len(boxes)) for top in layer.top)
@@ -118,7 +118,7 @@ def _shapes(net: Any, phase: int | None) -> dict[str, Shape]:
     try:
         plan = plan_net(net, caffe_pb2.TEST if phase is None else phase)
     except PyScratchDetError:
-        # A data layer without its data, or a net that is only partly sound: the picture helps all the same.
+        # A data layer without its data, or a net that is partly broken: the picture still helps.
         return {}
     return dict(zip(plan.graph.blob_names, plan.shapes, strict=True))
 
@@ -165,12 +165,12 @@ def get_pydot_graph(
     phase: int | None = None,
     display_lrm: bool = False,
 ) -> pydot.Dot:
-    """Returns a net as a graph of pydot.
+    """Returns a net as a pydot graph.
 
     Args:
         caffe_net: The NetParameter.
         rankdir: "TB", "LR", "BT" or "RL".
-        label_edges: Whether edges bear the batch size or the number of outputs of the layer that they come from.
+        label_edges: Whether edges show the batch size or number of outputs of the layer that they come from.
         phase: Layers of one phase, or None for all.
         display_lrm: Whether layers with weights show their multipliers of the learning rate.
 
@@ -204,7 +204,7 @@ def _quoted(text: str) -> str:
 def draw_net(
     caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
 ) -> bytes:
-    """Returns the picture in a format by its name: svg, html, dot (the graph itself), or any that Graphviz knows.
+    """Returns the picture in the named format: svg, html, dot (the graph itself), or any that Graphviz knows.
 
     Args:
         caffe_net: The NetParameter.

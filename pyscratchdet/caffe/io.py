@@ -1,6 +1,6 @@
 """caffe.io: pictures, arrays and protobuf messages, as pycaffe's io.py offers them.
 
-Pictures are read and resized with OpenCV instead of skimage; values differ from skimage's by its rounding.
+Pictures are read and resized with OpenCV instead of skimage; values differ by OpenCV's rounding.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Transformer:
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Sets the order of channels, such as (2, 1, 0) for RGB to BGR; by then channels come first."""
+        """Sets the order of channels, such as (2, 1, 0) for RGB to BGR; at this step channels come first."""
         self._check(in_)
         if len(order) != self.inputs[in_][1]:
             raise UsageError(

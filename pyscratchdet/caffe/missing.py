@@ -1,4 +1,4 @@
-"""The error for a file that is not there, as scripts for pycaffe expect to catch it."""
+"""The error for a missing file, of the types that scripts for pycaffe catch."""
 
 from __future__ import annotations
 

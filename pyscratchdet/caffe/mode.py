@@ -52,7 +52,7 @@ def init_log(level: int = 0) -> None:
     """Shows the log on stderr from now on, as glog does: what solvers print, and `log`.
 
     Args:
-        level: The least that is shown: 0 for all, 1 for warnings, 2 for errors.
+        level: The lowest level shown: 0 for all, 1 for warnings, 2 for errors.
     """
     root = logging.getLogger(ROOT)
     if not root.handlers:
@@ -122,7 +122,7 @@ def _synchronize() -> None:
 
 
 def current_device() -> torch.device:
-    """Returns where nets run at present."""
+    """Returns the device that nets run on."""
     return _device
 
 

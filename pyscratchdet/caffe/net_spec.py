@@ -1,7 +1,7 @@
 """Nets written in Python: NetSpec, layers and params (caffe/net_spec.py).
 
 `L.Convolution(bottom, num_output=64, kernel_size=3)` makes a Top; assigned to a NetSpec it gets a name, and `to_proto`
-writes the layers in the order in which they are needed. Names of unnamed tops are the layer type and a count, as in
+writes the layers in the order in which they are needed. Unnamed tops are named by the layer type and a count, as in
 Caffe. Where we are stricter: an unknown layer type or parameter is refused in the caller's line, with the nearest name.
 """
 

@@ -1,4 +1,4 @@
-"""Python 2 sources on Python 3: what the syntax says, and what it meant.
+"""Python 2 sources on Python 3: their syntax, and what it meant.
 
 Statements that Python 3 cannot parse (print, exec, `except X, e`) are rewritten token by token; then `/`
 between integers, `<` between types, and `keys()`, `map`... as lists get their old meaning in the syntax tree. A source
@@ -20,7 +20,7 @@ from typing import Any
 
 from pyscratchdet.errors import Position, PrototxtError
 
-# Modules that moved; a script's import of the left is served by the right.
+# Modules that moved: a script that imports the left one gets the right one.
 MODULES = {
     "ConfigParser": "configparser",
     "Queue": "queue",
@@ -32,7 +32,7 @@ MODULES = {
 }
 
 Token = tokenize.TokenInfo
-# Start and end in the source, and what to put there; `At` finds the place of a token's (line, column).
+# Start and end in the source, and what to put there; `At` turns a token's (line, column) into an offset.
 Edit = tuple[int, int, str]
 At = Callable[[tuple[int, int]], int]
 
@@ -58,14 +58,14 @@ def compile_tree(tree: ast.Module, path: str) -> Any:
 
 
 def _quietly(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Calls a parser without its warnings about habits of Python 2, such as regular expressions in plain strings."""
+    """Calls a parser without its warnings about Python 2 habits, such as regular expressions in plain strings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function(*arguments, **options)
 
 
 def parse(source: str, path: str) -> ast.Module:
-    """Returns the syntax tree, of the rewritten source where Python 3 does not take it as it is.
+    """Returns the syntax tree of a source, rewritten if Python 3 cannot parse it.
 
     Raises:
         ScriptError: It cannot be parsed.
@@ -132,7 +132,7 @@ def rewrite(source: str) -> str:
     """Returns the source with Python 2's statements and literals written as Python 3's; lines keep their numbers."""
     lines = [_untabbed(line) for line in source.replace("\r\n", "\n").split("\n")]
     source = "\n".join(lines) + "\n"
-    # Literals first: a statement is rewritten with what stands in it.
+    # Literals first, since rewritten statements contain them.
     for edits_of in (_literals, _statements):
         source = _edited(source, edits_of)
     return source
@@ -320,7 +320,7 @@ def _divide_in_place(left: Any, right: Any) -> Any:
 
 
 def _compare(name: str, left: Any, right: Any) -> Any:
-    """Compares as Python 2: values of different types by None, numbers, and then the types' names."""
+    """Compares as Python 2 does: of different types, None comes first, then numbers, then others by type name."""
     try:
         return getattr(operator, name)(left, right)
     except TypeError:

@@ -1,8 +1,8 @@
-"""Runs a script that was written for Caffe and Python 2: its imports, its language and its calls of Caffe's tools.
+"""Runs a script that was written for Caffe and Python 2: its imports, its language and its calls to Caffe's tools.
 
 The script sees this package as `caffe`. Where it starts `build/tools/caffe` (SSD's scripts write a job file and call
-it), the same command of `pyscratchdet` runs in its place. Paths in scripts are relative to the folder it is run in,
-which is the Caffe root for the original.
+it), the same command of `pyscratchdet` runs in its place. Paths in a script are relative to the folder it is run in,
+which for the original is the Caffe root.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pyscratchdet.caffe.model_libs.fork import FORKS
 from pyscratchdet.errors import FileError, Position, PyScratchDetError
 from pyscratchdet.files import read_bytes
 
-# Names that only one published model_libs has: what a script uses tells where it comes from.
+# Names that only one published model_libs has: those a script uses show where it comes from.
 _TELLTALES = {
     "refinedet": {"CreateRefineDetHead", "DeconvBNLayer", "EltwiseLayer"},
     "scratchdet": {"Resnet34rootV2_res", "Resnet18rootV2", "ResNet50Body", "VGGNetBNBody"},
@@ -61,11 +61,11 @@ def main(arguments: Sequence[str]) -> int:
         The script's own exit status; 2 where the input was bad.
     """
     parser = argparse.ArgumentParser(prog="python -m pyscratchdet.caffe", description=__doc__.partition("\n")[0])
-    parser.add_argument("--fork", choices=FORKS, help="whose model_libs; default: by the names that the script uses")
-    parser.add_argument("--no-train", action="store_true", help="write all files, start none of Caffe's tools")
     parser.add_argument(
-        "--gpu", metavar="IDS", help='devices in place of its own; "" for the CPU, whatever it asks for'
+        "--fork", choices=FORKS, help="whose model_libs to use; default: found by the names that the script uses"
     )
+    parser.add_argument("--no-train", action="store_true", help="write all files, start none of Caffe's tools")
+    parser.add_argument("--gpu", metavar="IDS", help='devices to use instead of those the script names; "" for the CPU')
     parser.add_argument("script", help="Python 2 or 3")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own arguments")
     args = parser.parse_args(arguments)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         return run_script(args.script, args.arguments, args.fork, Tools(args.no_train, args.gpu))
     except PyScratchDetError as error:
         if error.code == "caffe.device":
-            error.hint = '--gpu "" before the script runs it on the CPU'
+            error.hint = 'give --gpu "" before the script to run it on the CPU'
         print(f"pyscratchdet.caffe: {error}", file=sys.stderr)
         return 2
 
@@ -126,7 +126,7 @@ def _status(end: SystemExit) -> int:
 
 
 def _place(error: Exception, path: str) -> Position:
-    """Returns the line of the script in which an error came up."""
+    """Returns the line of the script in which an error occurred."""
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     return Position(path, lines[-1].lineno or 0, text=lines[-1].line or "") if lines else Position(path)
 
@@ -134,11 +134,11 @@ def _place(error: Exception, path: str) -> Position:
 def _hint(file: object) -> str | None:
     if os.path.isabs(str(file)):
         return None
-    return f"relative paths start from {os.getcwd()}; the original starts from its Caffe root"
+    return f"relative paths start from {os.getcwd()}; the original is run in its Caffe root"
 
 
 def guess_fork(tree: ast.AST) -> str:
-    """Returns the published version whose functions a script calls; ssd where it calls none of the others' own."""
+    """Returns the published version whose functions a script calls; ssd if it calls none that only others have."""
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return next((fork for fork, names in _TELLTALES.items() if names & used), "ssd")
@@ -161,7 +161,7 @@ def install(finder: _CaffeFinder, folder: str, tools: Tools) -> None:
 
 
 def _check_if_exist(path: str) -> bool:
-    """The published check, whose result no script uses; reports what is missing."""
+    """Does the published check, whose result no script uses, and reports what is missing."""
     if os.path.exists(path):
         return True
     print(f"pyscratchdet.caffe: {path} does not exist in {os.getcwd()} (yet)", file=sys.stderr)
@@ -171,11 +171,11 @@ def _check_if_exist(path: str) -> bool:
 class _CaffeFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """`caffe.x` is `pyscratchdet.caffe.x`, the same module object, or the module of a fork's own python/caffe.
 
-    A fork's own are its model_libs, which each fork changes, and modules that this package lacks.
+    A fork's own modules are its model_libs, which each fork changes, and those that this package lacks.
 
     Args:
         fork: Whose published model_libs stand in where there is no other.
-        folders: Where to look for a fork's package `caffe`, behind sys.path; empty to look nowhere.
+        folders: Where to look for a fork's package `caffe` after sys.path; empty to look nowhere.
     """
 
     def __init__(self, fork: str, folders: Sequence[str]) -> None:
@@ -276,7 +276,7 @@ class Tools:
 
     Args:
         no_train: Start none of them.
-        gpu: What to give as --gpu where a script does, such as "0"; "" for the CPU, None for the script's own.
+        gpu: Replaces the --gpu that a script gives, such as "0"; "" for the CPU, None to keep the script's.
     """
 
     def __init__(self, no_train: bool = False, gpu: str | None = None) -> None:
@@ -332,6 +332,6 @@ def substitute(text: str, gpu: str | None = None) -> str:
         command = _TOOLS[match.group(1)]
         return f"{shlex.quote(sys.executable)} -m pyscratchdet {command}".rstrip()
 
-    # Caffe's programs run Python layers; this is a script's own doing, as its imports are.
+    # Caffe's programs run Python layers, and whoever runs a script trusts what it imports.
     text = _BUILDERS.sub(r"\1 --allow-python", _TOOL.sub(stand_in, text))
     return text if gpu is None else re.sub(r"--?gpu[ =][\w,]+", f"--gpu {gpu}" if gpu else "", text)

@@ -19,7 +19,7 @@ from pyscratchdet.solver import read_solver
 
 
 class Solver:
-    """A solver whose nets are pycaffe's: inputs are taken from their blobs, and all blobs and diffs can be read after.
+    """A solver whose nets are pycaffe's: inputs are taken from their blobs, and all blobs and diffs can be read later.
 
     Args:
         file: Solver prototxt.
@@ -29,7 +29,7 @@ class Solver:
         test_nets: The test nets.
     """
 
-    # The type of a class; None takes the one in the file.
+    # The solver type of a class; None for the one in the file.
     _type: str | None = None
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
@@ -61,7 +61,7 @@ class Solver:
         self._solver.step(n)
 
     def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
-        """Trains to the end, from a solverstate where one is given."""
+        """Trains to the end, from a solverstate if one is given."""
         self._solver.solve(resume_file)
 
     def snapshot(self) -> None:
@@ -69,11 +69,11 @@ class Solver:
         self._solver.snapshot()
 
     def restore(self, file: str | os.PathLike[str]) -> None:
-        """Goes on from a solverstate."""
+        """Restores a solverstate."""
         self._solver.restore(file)
 
     def add_callback(self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]) -> None:
-        """Has functions called at the start of each iteration and when its gradients are complete."""
+        """Registers functions to call at the start of each iteration and when its gradients are complete."""
         self._solver.callbacks.append((on_start, on_gradients_ready))
 
     def share_weights(self, net: Net) -> None:

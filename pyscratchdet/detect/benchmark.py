@@ -22,8 +22,8 @@ def benchmark(
     """Times pictures through a detector, one warm-up batch first.
 
     Args:
-        detector: Its batch size is set for the time of the measurement.
-        sources: Pictures, taken round and round; videos and cameras are left out.
+        detector: Its batch size is changed during the measurement.
+        sources: Pictures, repeated as often as needed; videos and cameras are left out.
         batch_size: Pictures per forward pass.
         num_images: Pictures to time, rounded up to whole batches.
 

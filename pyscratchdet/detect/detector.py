@@ -36,7 +36,7 @@ class Preparation:
     """How a picture becomes the net's input; the prototxt of a deploy net does not say.
 
     Attributes:
-        mean: Subtracted per channel, in the net's channel order; one value serves all.
+        mean: Subtracted per channel, in the net's channel order; one value applies to all.
         scale: Multiplies what remains.
         rgb: The net takes red first; Caffe's nets take blue first.
     """
@@ -54,8 +54,8 @@ class Preparation:
         Args:
             image: uint8 (h, w, 3) BGR, or (h, w).
             channels: 3 or 1.
-            height: Of the net's input.
-            width: Of the net's input.
+            height: Height of the net's input.
+            width: Width of the net's input.
             resize_first: Resize the bytes (SSD's data transformer), or the float picture (RefineDet's test code).
 
         Raises:
@@ -102,11 +102,11 @@ class Detector:
         labelmap: LabelMap prototxt; without one classes are named by their number.
         preparation: Mean, scale and channel order.
         batch_size: Pictures per forward pass.
-        size: (height, width) of the net's input where it should differ from the prototxt's.
-        device: torch device.
+        size: (height, width) of the net's input if it should differ from the prototxt's.
+        device: The torch device.
 
     Raises:
-        FileError, PrototxtError, NetError, LayerError, WeightsError: A file is missing or not sound.
+        FileError, PrototxtError, NetError, LayerError, WeightsError: A file is missing or invalid.
         DataError: Label map and net differ in their number of classes.
     """
 
@@ -127,7 +127,7 @@ class Detector:
         self.batch_size = batch_size
         self.input_name, self.channels, declared = picture_input(self.net)
         self.size = size or declared
-        self.net.reshape({self.input_name: (1, self.channels, *self.size)})  # a size that does not fit ends here
+        self.net.reshape({self.input_name: (1, self.channels, *self.size)})  # refuses a size that does not fit
         self._output_layer = _output_layer(self.net)
         param = self._output_layer.layer.param.detection_output_param
         self.num_classes: int = param.num_classes
@@ -148,7 +148,7 @@ class Detector:
 
         Args:
             images: uint8 BGR pictures (h, w, 3), or (h, w) in grey; any sizes.
-            threshold: Only scores of at least this; the net's own confidence_threshold applies before.
+            threshold: The lowest score to return; the net's own confidence_threshold applies first.
 
         Raises:
             DataError: Something that is not a picture, or the net's boxes or scores are not numbers.
@@ -213,14 +213,14 @@ class Detector:
         return names
 
     def _before_nms(self, _: object, bottoms: Sequence[torch.Tensor]) -> None:
-        """Takes the time, and looks at what DetectionOutput would pass over in silence: "nan" is above no threshold."""
+        """Measures the time, and refuses NaN, which DetectionOutput would silently drop: it is above no threshold."""
         self._synchronise()
         self._nms_started = time.perf_counter()
         if any(bool(torch.isnan(blob).any()) for blob in bottoms):
             raise DataError(
                 "the net's boxes or scores are not numbers",
                 code="detect.nan",
-                hint="did the training diverge, or are mean and scale those of the training?",
+                hint="did the training diverge, or do mean and scale differ from those of the training?",
             )
 
     def _synchronise(self) -> None:

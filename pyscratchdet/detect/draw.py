@@ -27,7 +27,7 @@ def draw_detections(image: np.ndarray, found: ImageDetections, names: Mapping[in
     """Returns a copy of a picture with boxes and label plates.
 
     Lines and text grow with the picture; a picture whose smaller side is below 320 pixels is first enlarged by a whole
-    factor. Plates stay inside the picture and keep off each other where there is room; the best score is on top.
+    factor. Plates stay inside the picture and avoid each other where there is room; the best score is on top.
 
     Args:
         image: uint8 (h, w, 3) BGR, or (h, w).
@@ -99,7 +99,7 @@ def _place(
     taken: list[tuple[int, int, int, int]],
     line: int,
 ) -> tuple[int, int, int, int]:
-    """Returns where a plate goes: the first free place around its box, else the one that covers least."""
+    """Returns where a plate goes: the first free place around its box, or else the one that covers least."""
     xmin, ymin, xmax, ymax = (int(v) for v in box)
     places = [
         (x, y)

@@ -1,4 +1,4 @@
-"""Detections of loose pictures and videos as json, csv, COCO json and VOC xml."""
+"""Detections in single pictures and videos as json, csv, COCO json and VOC xml."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DetectionRun:
         names: {label: class name}.
         records: In order of reading.
         failed: {path: why}.
-        settings: What produced it; goes into the json as it is.
+        settings: What produced it; copied into the json as it is.
     """
 
     names: Mapping[int, str]
@@ -133,7 +133,7 @@ def _csv(run: DetectionRun) -> str:
 
 
 def _coco(run: DetectionRun) -> str:
-    """COCO instances with a `score` in each annotation, so that annotation tools read it and results can be cut out."""
+    """Returns COCO instances, which annotation tools read, with a `score` in each annotation, as result files have."""
     annotations: list[dict[str, object]] = []
     for number, record in enumerate(run.records, start=1):
         for row in _rows(record, run.names):

@@ -46,7 +46,7 @@ class Frame:
         index: Frame number in a video or camera, from 0; -1 for a picture.
         image: uint8 (h, w, 3) BGR.
         error: Why there is no image.
-        fps: Of the video; 0 for pictures.
+        fps: The video's frames per second; 0 for pictures.
     """
 
     source: MediaSource
@@ -61,14 +61,14 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         FileError: There is no such file.
-        DataError: It is not a picture that OpenCV can read, or a truncated one.
+        DataError: It is not a picture that OpenCV can read, or it is truncated.
     """
     return decode_image(read_bytes(path), name=os.fspath(path))
 
 
 @dataclass
 class FoundMedia:
-    """What the inputs of a command are.
+    """The inputs of a command.
 
     Attributes:
         sources: Pictures, videos and cameras, in order.
@@ -79,7 +79,7 @@ class FoundMedia:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def describe_left_out(self) -> str:
-        """Returns such as "2 .gif, 1 .txt"."""
+        """Returns text such as "2 .gif, 1 .txt"."""
         return ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in self.left_out.most_common())
 
 
@@ -166,7 +166,7 @@ def _open_capture(source: MediaSource) -> cv2.VideoCapture:
 
 
 def has_utf8_path(path: str | os.PathLike[str]) -> bool:
-    """Whether OpenCV may be given a path: its videos end the process with SIGSEGV where it is not UTF-8."""
+    """Whether OpenCV may be given a path: it crashes (SIGSEGV) on a video whose path is not UTF-8."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:
@@ -178,9 +178,9 @@ def read_frames(sources: Sequence[MediaSource], max_frames: int | None = None, w
     """Yields every picture and frame in order, decoding pictures ahead in threads.
 
     Args:
-        sources: As `find_media` finds them.
-        max_frames: Of each video and camera.
-        workers: Threads that decode.
+        sources: As `find_media` returns them.
+        max_frames: How many frames of each video and camera to read at most.
+        workers: Number of threads that decode.
     """
     with ThreadPoolExecutor(workers) as pool:
         remaining = iter(sources)

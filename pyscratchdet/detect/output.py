@@ -23,10 +23,10 @@ _LONGEST_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
 class PictureWriter:
     """Writes `<name>.jpg` per picture, `<name>.mp4` per video or camera, and `crops/<class>/<name>_<k>.jpg`.
 
-    A context manager: a video gets its name when all of its frames are in it.
+    A context manager: a video gets its final name once all of its frames are written.
 
     Args:
-        folder: Made when something is written.
+        folder: Created when something is written.
         names: {label: class name}.
         draw: Write drawn pictures and videos.
         crops: Write crops.
@@ -56,7 +56,7 @@ class PictureWriter:
         self._close_video(kind, error, trace)
 
     def add(self, frame: Frame, found: ImageDetections) -> None:
-        """Writes what belongs to one frame."""
+        """Writes the outputs of one frame."""
         assert frame.image is not None
         if self._crops:
             self._write_crops(frame, found)
@@ -90,7 +90,9 @@ class PictureWriter:
         # OpenCV chooses the container by suffix, so the temporary name needs one as well.
         target = self._folder / f"{frame.source.name}.mp4"
         if not has_utf8_path(target):
-            raise FileError(f"cannot write {target}: not UTF-8", code="file.write", hint="--no-draw writes no video")
+            raise FileError(
+                f"cannot write {target}: not UTF-8", code="file.write", hint="give --no-draw to write no video"
+            )
         temporary = self._stack.enter_context(atomic_path(target))
         with_suffix = temporary.with_suffix(".mp4")
         self._stack.callback(with_suffix.unlink, missing_ok=True)
@@ -101,7 +103,7 @@ class PictureWriter:
             raise FileError(
                 f"cannot write {target}",
                 code="file.write",
-                hint="this OpenCV cannot encode mp4; --no-draw writes no video",
+                hint="this OpenCV cannot encode mp4; give --no-draw to write no video",
             )
         self._stack.callback(_move, with_suffix, temporary)
 

@@ -1,4 +1,4 @@
-"""A page of training pictures as a net's data layer hands them out, with their boxes: to be looked at."""
+"""A page of training pictures with their boxes, as a net's data layer delivers them, to look at."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def sample_page(
     """Returns a page (height, width, 3) uint8 BGR of augmented samples, row by row.
 
     Args:
-        net: With an AnnotatedData layer in its training phase.
-        database: Read in place of that layer's own.
-        count: How many samples.
+        net: A net with an AnnotatedData layer in its training phase.
+        database: The database to read instead of that layer's own.
+        count: Number of samples.
         names: {label: class name}.
-        seed: Of all draws.
+        seed: Seed of all random choices.
 
     Raises:
-        UsageError: The net has no such layer, or its pictures end with different sizes.
+        UsageError: The net has no such layer, or its pictures come out in different sizes.
         DataError: The database cannot be read.
     """
     if count < 1:
@@ -63,7 +63,7 @@ def _data_layer(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
 
 
 def _framed(picture: np.ndarray) -> np.ndarray:
-    """Returns a picture within a square of one size, on white."""
+    """Returns a picture on a white square of fixed size."""
     scale = (_SIDE - _GAP) / max(picture.shape[:2])
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[:_SIDE, :_SIDE]
     tile = np.full((_SIDE, _SIDE, 3), 255, np.uint8)

@@ -68,7 +68,7 @@ class ImageDetections:
         return len(self.labels)
 
     def select(self, rows: np.ndarray) -> ImageDetections:
-        """Returns some of the rows."""
+        """Returns a selection of the rows."""
         return ImageDetections(self.labels[rows], self.scores[rows], self.boxes_px[rows])
 
     def to_supervision(self, names: Mapping[int, str] | None = None) -> Any:

@@ -23,8 +23,8 @@ class DetectionSummary:
 
     Attributes:
         aps: {label: AP} of the classes that have detections, by label.
-        missing: Labels that have detections nowhere. They are left out of `aps`, yet the mean divides by them too.
-        mean_ap: The mean over all classes; None where there was no detection at all: the original prints nothing.
+        missing: Labels that have detections nowhere. They are left out of `aps`, but the mean divides by them too.
+        mean_ap: The mean over all classes; None if there was no detection at all: the original then prints nothing.
         num_pos: {label: number of ground truths that count}.
         curves: {label: (precision, recall)}, float32, in order of falling score.
     """
@@ -36,7 +36,7 @@ class DetectionSummary:
     curves: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def lines(self, output_name: str = "detection_eval", index: int = 0, per_class: bool = True) -> list[str]:
-        """Returns the original's log lines, without glog's prefix; none where there was no detection at all."""
+        """Returns the original's log lines, without glog's prefix; none if there was no detection at all."""
         if self.mean_ap is None:
             return []
         lines = []
@@ -97,7 +97,7 @@ def summarize_detections(rows: np.ndarray | Sequence[np.ndarray], ap_version: st
         ap_version: As in `average_precision`.
 
     Raises:
-        DataError: Rows of another width, or scores that are not numbers.
+        DataError: Rows of the wrong width, or scores that are not numbers.
         UsageError: Unknown ap_version.
     """
     table = _table(rows)
@@ -135,7 +135,9 @@ def _table(rows: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
             )
     table = np.concatenate([np.zeros((0, 5), np.float32), *(np.reshape(part, (-1, 5)) for part in parts)])
     if np.isnan(table).any():
-        raise DataError("detections have scores that are not numbers", code="evaluate.nan", hint="training diverged?")
+        raise DataError(
+            "detections have scores that are not numbers", code="evaluate.nan", hint="did the training diverge?"
+        )
     return table.astype(np.float32)
 
 
@@ -148,7 +150,7 @@ def _integrate(precision: np.ndarray, recall: np.ndarray, ap_version: str) -> np
     if ap_version == "MaxIntegral":
         best = np.maximum.accumulate(precision[::-1])
         steps = np.abs(np.diff(recall[::-1])).astype(np.float64)
-        # The step from recall[i + 1] to recall[i] is weighed by the best precision at i or beyond.
+        # The step from recall[i + 1] to recall[i] is weighted by the best precision at i or beyond.
         area = _accumulate(best[1:].astype(np.float64) * steps, steps)
         return np.float32(area + recall[0] * best[-1])
     if ap_version == "Integral":

@@ -11,7 +11,7 @@ from pyscratchdet.evaluate.matching import best_overlaps, judge_detections
 from pyscratchdet.evaluate.tables import GroundTruthTable
 
 KINDS = ("correct", "duplicate", "localisation", "class", "both", "background", "ignored")
-# What people read: in charts, and on the page of results, whose script has the same words.
+# The names shown in charts and on the page of results, whose script has the same words.
 KIND_NAMES = {
     "correct": "correct",
     "background": "on background",
@@ -57,7 +57,7 @@ def break_down(truth: GroundTruthTable, detections: DetectionTable, threshold: f
 
     Args:
         truth: The set.
-        detections: Those above the score that one would use.
+        detections: Those above the score threshold that one would use.
         threshold: As in the evaluation.
     """
     found = judge_detections(detections, truth, threshold)

@@ -50,7 +50,7 @@ def to_png(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def _class_ticks(axis: Any, names: Iterable[str], **style: Any) -> None:
-    """Writes class names along an axis at 0, 1, ...; a `$` in them is printed, not read as mathematics."""
+    """Writes class names along an axis at 0, 1, ...; a `$` in them is a dollar sign, not mathematics."""
     texts = [printable(name) for name in names]
     axis.set_ticks(range(len(texts)), texts, parse_math=False, **style)
 
@@ -171,7 +171,7 @@ def errors_chart(
         left += numbers
     _class_ticks(axes.yaxis, truth.classes)
     axes.invert_yaxis()
-    axes.set_xlabel(f"detections of scores from {lowest_score:g}, and missed objects", fontsize=9)
+    axes.set_xlabel(f"detections with scores from {lowest_score:g}, and missed objects", fontsize=9)
     figure.legend(loc="outside upper center", ncols=len(counts), fontsize=8, frameon=False, handlelength=1)
     _plain(axes)
     return figure

@@ -59,8 +59,8 @@ def best_overlaps(
     Args:
         detections: N rows.
         truth: M rows.
-        same_class: Look among objects of the detection's own class, else among those of every other class.
-        usable: (M,) bool; objects to look at, all by default.
+        same_class: True for objects of the detection's own class, False for those of all other classes.
+        usable: (M,) bool; objects to consider, all by default.
 
     Returns:
         best: (N,) row in `truth`, -1 for none.

@@ -23,11 +23,11 @@ class ScalePass:
     """One look at a picture.
 
     Attributes:
-        scale: Of the net's input side.
-        short: Where given, the input's shorter side is this times the net's, along the picture's shorter side.
+        scale: The input's side as a multiple of the net's.
+        short: If given, the input's side along the picture's shorter side is this multiple of the net's, the other not.
         above: Keep boxes whose longer side exceeds this many pixels.
         below: Keep boxes whose shorter side is less than this many pixels.
-        coco_only: Used for COCO, where it pays.
+        coco_only: Used only for COCO, where it helps.
     """
 
     scale: float = 1.0
@@ -37,7 +37,7 @@ class ScalePass:
     coco_only: bool = False
 
 
-# RefineDet's tables for inputs of 320 (and below 512) and of 512, in their order.
+# RefineDet's tables for inputs of 320 (used below 512) and of 512, in their order.
 PASSES_320 = (
     ScalePass(),
     ScalePass(short=0.6),
@@ -69,7 +69,7 @@ class MultiScaleDetector:
     the nearest that fits stands in; the original, made for inputs of 320 and 512, aborts there.
 
     Args:
-        detector: Looks once.
+        detector: The detector that looks once.
         coco: Use COCO's passes and soft voting, which drops what falls below the net's confidence_threshold.
         passes: By default RefineDet's for the input's size.
     """
@@ -158,11 +158,12 @@ def _kept(boxes: np.ndarray, step: ScalePass) -> np.ndarray:
 def box_vote(boxes: np.ndarray, overlap: float = VOTE_OVERLAP) -> np.ndarray:
     """Merges boxes of one class (bbox_vote).
 
-    The best box takes all that overlap it by at least `overlap`: their mean, weighed by score, with the best score.
+    The best box takes in all that overlap it by at least `overlap`: the result is their mean, weighted by score, with
+    the best score.
 
     Args:
         boxes: (N, 5) xmin, ymin, xmax, ymax, score.
-        overlap: Borders included (+1).
+        overlap: The least overlap, borders included (+1).
 
     Returns:
         (K, 5), by falling score of each group's best.
@@ -178,7 +179,7 @@ def soft_box_vote(boxes: np.ndarray, confidence_threshold: float, overlap: float
     Args:
         boxes: (N, 5) xmin, ymin, xmax, ymax, score.
         confidence_threshold: Lowered scores below it are dropped.
-        overlap: Borders included (+1).
+        overlap: The least overlap, borders included (+1).
     """
     if len(boxes) <= 1:
         return boxes
@@ -194,7 +195,7 @@ def soft_box_vote(boxes: np.ndarray, confidence_threshold: float, overlap: float
 
 
 def _groups(boxes: np.ndarray, overlap: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (boxes, overlaps with the best of them) per group; each box belongs to the first best that takes it."""
+    """Returns (boxes, overlaps with the best of them) per group; each box belongs to the first that takes it."""
     boxes = boxes[np.argsort(boxes[:, 4], kind="stable")[::-1]]
     groups = []
     while len(boxes):

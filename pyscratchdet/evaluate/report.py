@@ -40,7 +40,7 @@ class EvaluationReport:
         figures: Further numbers for the summary, such as COCO's twelve.
         score_threshold: Where errors are counted; the page's first filter setting.
         lowest_score: Detections below it are not put on the page.
-        max_pictures: The pictures with most errors, up to this number.
+        max_pictures: How many pictures at most, those with most errors first.
         side: Longer side of the pictures on the page, in pixels.
     """
 
@@ -132,7 +132,7 @@ def _picture_data(report: EvaluationReport, index: int, shown: DetectionTable) -
     try:
         image = read_picture(report.truth.paths[index])
     except PyScratchDetError:
-        return None  # result files can be judged without the pictures; the page then has fewer
+        return None  # result files can be judged without the pictures; the page then shows fewer
     height, width = image.shape[:2]
     factor = report.side / max(height, width)
     if factor < 1:

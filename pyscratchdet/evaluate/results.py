@@ -68,7 +68,7 @@ def read_voc_results(
     Args:
         folder: Holds one `<prefix><class>.txt` per class; an empty file says that nothing of the class was found.
         truth: The set the results belong to.
-        prefix: Found by itself when None: whatever stands before the class name.
+        prefix: What stands before the class name; None to find it from the files.
 
     Raises:
         FileError: The folder or a class's file is missing.
@@ -105,7 +105,7 @@ def _class_file(root: Path, name: str, prefix: str | None) -> Path | None:
 
 def _read_class(path: Path, label: int, truth: GroundTruthTable) -> DetectionTable:
     lines = read_bytes(path).decode(errors="replace").splitlines()
-    fields = [line.rsplit(maxsplit=5) for line in lines]  # a name may have blanks
+    fields = [line.rsplit(maxsplit=5) for line in lines]  # a name may contain spaces
     numbers = [number for number, parts in enumerate(fields, start=1) if parts]
     fields = [parts for parts in fields if parts]
     try:
@@ -190,7 +190,7 @@ def read_coco_results(path: str | os.PathLike[str], truth: GroundTruthTable) -> 
 
 
 def _rows_of(path: str | os.PathLike[str], what: str, rows: Sequence[dict[str, Any]], known: list[int]) -> np.ndarray:
-    """Returns where the numbers of a column stand in `known`."""
+    """Returns the positions in `known` of a column's numbers."""
     places = {number: place for place, number in enumerate(known)}
     numbers = [row[what] for row in rows]
     unknown = next((number for number in numbers if number not in places), None)

@@ -23,7 +23,7 @@ def find_voc(root: str | os.PathLike[str], year: str | None = None) -> Path:
     """Returns the folder with Annotations and ImageSets: `root` itself, or the one in it.
 
     Args:
-        root: A VOCdevkit, the folder it is in, or one of its years.
+        root: A VOCdevkit, its parent folder, or the folder of one of its years.
         year: Such as "2007" or "VOC2007" where a devkit has several.
 
     Raises:
@@ -41,7 +41,7 @@ def find_voc(root: str | os.PathLike[str], year: str | None = None) -> Path:
         f"{base}: {'several data sets: ' + ', '.join(path.name for path in found) if found else 'no VOC data set'}",
         code="evaluate.voc-tree",
         expected="a folder with Annotations, ImageSets/Main and JPEGImages",
-        hint="choose one with the year" if found else None,
+        hint="choose one by its year" if found else None,
     )
 
 
@@ -53,7 +53,7 @@ def read_voc_truth(
     Args:
         folder: A folder as `find_voc` returns it.
         image_set: Name of a file in ImageSets/Main.
-        classes: Foreground classes in label order; by default those that occur, by alphabet, which is VOC's order.
+        classes: Foreground classes in label order; by default those that occur, in alphabetical order, which is VOC's.
 
     Raises:
         FileError: The set, an annotation or a picture is missing.
@@ -121,7 +121,7 @@ def coco_truth(
 
     Args:
         coco: As `read_coco` returns it.
-        pictures: Folder of the pictures; beside the json by default.
+        pictures: Folder of the pictures; by default that of the json.
         classes: Class names in label order; by default the categories by their number, as SSD's label map has them.
 
     Raises:
@@ -169,7 +169,7 @@ def _size(image: dict[str, Any], position: Position) -> tuple[int, int]:
     width, height = image.get("width", 0), image.get("height", 0)
     if not isinstance(width, int) or not isinstance(height, int):
         found = f"{str(width)[:20]} x {str(height)[:20]}"
-        raise DataError(f'image "{image["file_name"]}" has a wrong size', code="data.coco", position=position,
+        raise DataError(f'image "{image["file_name"]}" has an invalid size', code="data.coco", position=position,
                         found=found)  # fmt: skip
     return width, height
 

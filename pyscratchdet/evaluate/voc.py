@@ -45,7 +45,7 @@ class VocResult:
     Attributes:
         classes: One result per class, in label order.
         metric: "11point" (VOC 2007) or "area" (VOC 2010 and later).
-        overlap_threshold: As asked.
+        overlap_threshold: As requested.
         judgement: Which detection found what.
     """
 
@@ -70,7 +70,7 @@ def voc_ap(recall: np.ndarray, precision: np.ndarray, metric: str = "area") -> f
         metric: "11point": mean of the best precision at recall 0, 0.1, ... 1. "area": under the monotone envelope.
 
     Raises:
-        UsageError: Another metric.
+        UsageError: Unknown metric.
     """
     if metric not in METRICS:
         raise UsageError(f'unknown metric "{metric}"', code="evaluate.metric", expected=" or ".join(METRICS))

@@ -1,4 +1,4 @@
-"""Curves out of training logs and metrics files, and their figure."""
+"""Curves from training logs and metrics files, and their plots."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Curves:
     """One run.
 
     Attributes:
-        name: What it is called in the legend.
+        name: Its name in the legend.
         series: {name: {iteration: value}}: "loss", "lr", "mAP", "grad_norm_mean", "train/<output>", "test0/<output>"...
     """
 
@@ -47,16 +47,16 @@ class Curves:
     series: dict[str, Series] = field(default_factory=dict)
 
     def add(self, name: str, iteration: int, value: float) -> None:
-        """Adds a point; of a run that was resumed, the later value stands."""
+        """Adds a point; where a resumed run repeats an iteration, the later value counts."""
         self.series.setdefault(name, {})[iteration] = value
 
 
 def read_curves(path: str | os.PathLike[str]) -> Curves:
-    """Reads a log of Caffe's or ours, or a metrics file (.csv, .json, .jsonl).
+    """Reads a training log (Caffe's or ours) or a metrics file (.csv, .json, .jsonl).
 
     Raises:
         FileError: It cannot be read.
-        DataError: There is nothing to plot in it.
+        DataError: It has nothing to plot.
     """
     text = read_bytes(path).decode("utf-8", errors="replace")
     curves = Curves(printable(Path(path).stem))
@@ -69,15 +69,15 @@ def read_curves(path: str | os.PathLike[str]) -> Curves:
         raise DataError(
             f"{os.fspath(path)} has nothing to plot",
             code="plot.empty",
-            hint="a training log, or what `train --metrics` wrote",
+            hint="give a training log, or a file that `train --metrics` wrote",
         )
     return curves
 
 
 def plot(runs: Sequence[Curves], output: str | os.PathLike[str], *, title: str = "", log_scale: bool = False) -> None:
-    """Draws loss, learning rate, mAP and gradient norm, one panel for each that the runs have.
+    """Plots loss, learning rate, mAP and gradient norm, with a panel for each that any run has.
 
-    A gradient norm is the mean between two displays, its fluctuation the standard deviation.
+    The gradient norm is the mean between two displays; its fluctuation is the standard deviation.
 
     Raises:
         UsageError: The output's suffix is not a picture format.
@@ -106,7 +106,7 @@ def plot(runs: Sequence[Curves], output: str | os.PathLike[str], *, title: str =
             axis.set_yscale("log", nonpositive="mask")
     if len(runs) > 1 or any("test loss" in run.series for run in runs):
         for text in axes[0, 0].legend().get_texts():
-            text.set_parse_math(False)  # "$" in a file's name is a dollar
+            text.set_parse_math(False)  # "$" in a file name is a dollar sign, not mathematics
     axes[-1, 0].set_xlabel("iteration")
     if title:
         figure.suptitle(title, parse_math=False)
@@ -171,6 +171,6 @@ def _json_rows(text: str, path: str) -> Iterator[dict[str, str]]:
             entries = {name: value for name, value in row.items() if value is not None}
         except (ValueError, AttributeError, RecursionError):
             if number == len(text.splitlines()):
-                return  # a run that was killed while it wrote
+                return  # the run was killed while it wrote this line
             raise DataError(f"{path}:{number}: not a JSON object", code="plot.metrics") from None
         yield entries

@@ -1,4 +1,4 @@
-"""The solver's detection test by itself: a test net with DetectionEvaluate, run on a snapshot and summed up."""
+"""The solver's detection test on its own: a test net with DetectionEvaluate, run on a snapshot and summed up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DetectionTest:
 
     Attributes:
         net: The test net.
-        iterations: Batches.
+        iterations: Number of batches.
         ap_version: "11point", "MaxIntegral" or "Integral".
     """
 
@@ -70,15 +70,15 @@ def run_detection_test(
     Args:
         test: What to test with.
         weights: A snapshot; None where the net has nothing to learn.
-        device: torch device.
+        device: The torch device.
         on_pass: Called with the number of batches done.
 
     Returns:
         {output blob: summary}.
 
     Raises:
-        FileError, WeightsError, DataError, LayerError: Something is missing or not sound.
-        NetError: The net is not sound or has no DetectionEvaluate layer.
+        FileError, WeightsError, DataError, LayerError: Something is missing or invalid.
+        NetError: The net is invalid or has no DetectionEvaluate layer.
     """
     choice = test.net
     net = load_net(choice.net, weights, choice.phase, level=choice.level, stages=choice.stages, writes=True)

@@ -1,7 +1,7 @@
-"""Several processes with Caffe's meaning: a batch of their own each, averaged gradients, BatchNorm of their own.
+"""Training in several processes as in Caffe: each has its own batch and BatchNorm; gradients are averaged.
 
 Start them with torchrun, which sets RANK and WORLD_SIZE. Gradients are added up in one flat buffer after the backward
-pass: for SSD-sized nets that costs under a hundredth of the step. Rank 0 alone logs, tests and writes.
+pass: for SSD-sized nets that takes less than 1 % of a step. Rank 0 alone logs, tests and writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TIMEOUT = timedelta(hours=24)
 
 
 class World:
-    """The processes that train together; one alone by default.
+    """The processes that train together; by default only this one.
 
     Attributes:
         rank: This process, 0 to size - 1.
@@ -45,7 +45,7 @@ class World:
         """Averages `.grad` over all processes; a missing one counts as zeros."""
 
     def agree(self, action: int) -> int:
-        """Returns the greatest `action` asked for in any process, so that all do the same."""
+        """Returns the greatest `action` that any process asks for, so that all do the same."""
         return action
 
     def share(self, value: Any) -> Any:
@@ -53,7 +53,7 @@ class World:
         return value
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns the values of all processes by rank, in rank 0; nothing in the others."""
+        """Returns the values of all processes by rank to rank 0, and an empty list to the others."""
         return [value]
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class ProcessGroup(World):
         device: Device of this process; CUDA uses nccl, the CPU gloo.
 
     Raises:
-        UsageError: The environment is not the one that torchrun makes.
+        UsageError: The environment is not one that torchrun set up.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -104,7 +104,7 @@ class ProcessGroup(World):
             torch._foreach_copy_(grads, [part.view(g.shape) for part, g in zip(parts, grads, strict=True)])
 
     def agree(self, action: int) -> int:
-        """Returns the greatest `action` asked for in any process, so that all do the same."""
+        """Returns the greatest `action` that any process asks for, so that all do the same."""
         value = torch.tensor([action])
         with _together():
             dist.all_reduce(value, op=dist.ReduceOp.MAX)
@@ -118,7 +118,7 @@ class ProcessGroup(World):
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns the values of all processes by rank, in rank 0; nothing in the others."""
+        """Returns the values of all processes by rank to rank 0, and an empty list to the others."""
         values: list[Any] | None = [None] * self.size if self.is_root else None
         with _together():
             dist.gather_object(value, values, dst=0)
@@ -131,7 +131,7 @@ class ProcessGroup(World):
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Says in one line that a process has gone: the others learn of it by a broken connection."""
+    """Reports in one line that a process has ended, which the others see as a broken connection."""
     try:
         yield
     except RuntimeError as error:

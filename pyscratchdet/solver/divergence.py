@@ -1,4 +1,4 @@
-"""A loss that is no longer finite: where it began and what to try."""
+"""Diverged losses: where the trouble began and what to try."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pyscratchdet.runtime import Net
 
 EXPLODED = 1e6
 HINT = (
-    "lower base_lr (10 times is a good first try) or warm up; check batch_size per GPU (BatchNorm needs several images)"
-    " and the boxes (no width or height of 0, within the picture); clip_gradients: 10 bounds the damage"
+    "lower base_lr (try a tenth first) or warm up; check batch_size per GPU (BatchNorm needs several images)"
+    " and the boxes (wider and higher than 0, inside the picture); clip_gradients: 10 limits the damage"
 )
 
 
 def has_diverged(loss: float, first: float | None) -> bool:
-    """Returns whether a loss is not a finite number, or a million times the first one."""
+    """Returns whether a loss is not finite, or over a million times the first one."""
     return not math.isfinite(loss) or abs(loss) > EXPLODED * max(1.0, abs(first or 0.0))
 
 
 def divergence(net: Net, blobs: Mapping[str, Tensor], iteration: int, loss: float) -> SolverError:
-    """Returns the error that tells in which layer a run went wrong.
+    """Returns the error that names the layer in which a run went wrong.
 
     Args:
-        net: The net as it stands.
-        blobs: Blobs of a forward pass by name; those that are missing are not looked at.
+        net: The net in its present state.
+        blobs: Blobs of a forward pass by name; missing ones are not checked.
         iteration: When it happened.
         loss: The loss found.
     """
@@ -60,13 +60,13 @@ def _first_bad_top(net: Net, blobs: Mapping[str, Tensor]) -> tuple[int, str] | N
 
 
 def _largest(net: Net, blobs: Mapping[str, Tensor]) -> tuple[int, str] | None:
-    """Finds the layer whose values stand out most: all are still finite, but too large."""
+    """Finds the layer with the largest values, for when all are finite but too large."""
     sizes = [(float(top.abs().max()), index, name) for index, name, top in _tops(net, blobs) if top.numel()]
     losses = net.loss_weights
     inner = [entry for entry in sizes if entry[2] not in losses] or sizes
     if not inner:
         return None
-    size, index, name = max(inner, key=lambda entry: entry[0])  # the first of equal ones, before copies of it
+    size, index, name = max(inner, key=lambda entry: entry[0])  # the first if several are equal: later ones are copies
     return index, f'the largest values are here: up to {size:.3g} in blob "{name}"'
 
 

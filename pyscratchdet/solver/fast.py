@@ -18,7 +18,7 @@ class Precision:
 
     Attributes:
         is_fast: False for float32 in Caffe's layout.
-        autocast: Whether convolutions of the fast mode run in bfloat16; None for a GPU alone: few CPUs have it.
+        autocast: Whether the fast mode runs convolutions in bfloat16; None: only on a GPU, since few CPUs have it.
     """
 
     is_fast: bool = False
@@ -53,7 +53,7 @@ class Precision:
 
 
 def _send_batches(net: Net, device: torch.device, layout: torch.memory_format) -> None:
-    """Makes the batches of data layers arrive on the net's device, pictures in its layout."""
+    """Makes data layers deliver their batches on the net's device, and pictures in its memory layout."""
 
     def send(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> list[Tensor]:
         return [

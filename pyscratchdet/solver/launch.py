@@ -34,18 +34,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class TrainSettings:
-    """What `pyscratchdet train` is asked for; the flags of `caffe train` and our own.
+    """The settings of `pyscratchdet train`: the flags of `caffe train` and our own.
 
     Attributes:
         solver: Solver prototxt.
         weights: Comma-separated weights to start from.
-        snapshot: Solver state to go on from.
-        resume: True to go on from the newest whole snapshot, if there is one.
-        gpu: Device numbers "0,1", "all", or "" for what the solver file says.
+        snapshot: Solver state to resume from.
+        resume: True to resume from the newest complete snapshot, if there is one.
+        gpu: Device numbers "0,1", "all", or "" to do what the solver file says.
         level, stages: Added to the solver's train_state.
-        iterations: Replaces max_iter; 0 leaves it.
+        iterations: Replaces max_iter; 0 keeps it.
         fast: Fast mode or reference arithmetic; None for fast on a GPU.
-        bfloat16: Whether the fast mode, which it implies, uses bfloat16 on a CPU too.
+        bfloat16: True for the fast mode with bfloat16, on a CPU too.
         workers: Processes that decode pictures; None for the layers' own choice.
         sync_batchnorm: Whether BatchNorm takes its statistics over the batches of all processes.
         keep: Snapshots to keep; 0 keeps all.
@@ -81,11 +81,11 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
 
     Args:
         settings: What to do.
-        shows_progress: Whether a progress bar stands below the log on stderr.
+        shows_progress: Whether to show a progress bar below the log on stderr.
 
     Raises:
         UsageError: Settings that do not go together.
-        PyScratchDetError: A file, net or solver is not sound, or the run diverged.
+        PyScratchDetError: A file, net or solver is invalid, or the run diverged.
     """
     if settings.snapshot and (settings.weights or settings.resume):
         other = "--weights" if settings.weights else "--resume"
@@ -105,7 +105,7 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
         _log.info("Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}")
         state = _state(settings, param)
         if state:
-            param.ClearField("weights")  # the snapshot has them
+            param.ClearField("weights")  # the snapshot has its own
         solver = _make(settings, param, device, world, kept_seed(state) if state else None)
         solver.action = signals.action
         _attach(solver, settings, bar, stack)
@@ -126,7 +126,7 @@ def spawn(gpus: Sequence[int], arguments: Sequence[str]) -> int:
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes get it too and stop by themselves
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes receive the signal too and stop on their own
     try:
         return subprocess.run([*command, "-m", "pyscratchdet", "train", *arguments], env=environment).returncode
     finally:
@@ -159,7 +159,7 @@ def _world(device: torch.device) -> Iterator[World]:
     world = ProcessGroup(device) if is_launched() else World()
     try:
         yield world
-        world.agree(0)  # all stay until rank 0 has written its last
+        world.agree(0)  # none leaves before rank 0 has written its last file
     finally:
         world.close()
 
@@ -191,7 +191,7 @@ def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack
 
 
 def _state(settings: TrainSettings, param: caffe_pb2.SolverParameter) -> str:
-    """Returns the solver state to go on from; empty to begin anew."""
+    """Returns the solver state to resume from; empty to start afresh."""
     if not settings.resume:
         return settings.snapshot
     if not param.HasField("snapshot_prefix"):

@@ -21,12 +21,12 @@ _LETTERS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging
 
 
 def number(value: float) -> str:
-    """Prints a float as C++ streams do: six significant digits."""
+    """Formats a float as C++ streams do, with six significant digits."""
     return f"{float(value):.6g}"
 
 
 def say_device(device: torch.device) -> None:
-    """Says where the net is going to run."""
+    """Logs which device the net will run on."""
     _log.info("Use CPU." if device.type == "cpu" else f"Use GPU with device ID {device.index}")
 
 
@@ -51,7 +51,7 @@ def logging_to(
     Args:
         paths: Log files.
         stderr: Handler used in place of a plain one on stderr.
-        level: Lines below it are left out.
+        level: The lowest level that is logged.
 
     Raises:
         FileError: A log file cannot be opened.

@@ -14,11 +14,11 @@ from pyscratchdet.runtime import LayerModule, Net
 
 @dataclass(frozen=True)
 class SolverEvent:
-    """What a solver tells its listeners.
+    """What a solver reports to its listeners.
 
     Attributes:
-        kind: "step" after each iteration, "train" where it is displayed too, "test" after the test of a net.
-        iteration: The iteration it is about.
+        kind: "step" after an iteration, "train" instead if it is displayed, "test" after a net's test.
+        iteration: The iteration that it belongs to.
         values: Figures by name; none for "step".
     """
 
@@ -33,7 +33,7 @@ class Meter:
     Args:
         net: The net; its data layers are timed.
         device: Where it runs.
-        num_processes: How many processes train alike.
+        num_processes: How many processes train together.
     """
 
     def __init__(self, net: Net, device: torch.device, num_processes: int = 1) -> None:
@@ -51,7 +51,7 @@ class Meter:
         self.start()
 
     def start(self) -> None:
-        """Begins a stretch; what happened since the last display is forgotten."""
+        """Starts a new interval; the counts since the last display are discarded."""
         self._start = time.perf_counter()
         self._waited = 0.0
         self._iterations = 0
@@ -73,7 +73,7 @@ class Meter:
 
         Returns:
             images_per_second (all processes), seconds_per_iteration, data_wait (share of the time, 0 to 1), grad_norm
-            (L2, of the last iteration), grad_norm_mean and, where it has two iterations, grad_norm_std of the stretch.
+            (L2, of the last iteration), grad_norm_mean and, from two iterations on, grad_norm_std over the interval.
         """
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

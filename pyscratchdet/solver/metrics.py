@@ -31,14 +31,14 @@ FIGURES = (
 
 
 class MetricsFile:
-    """Writes a row per display and per test: CSV or JSON lines, by the file's suffix. A run that goes on appends.
+    """Writes a row per display and per test: CSV or JSON lines, by the file's suffix. A resumed run appends.
 
     Args:
         path: .csv, or .json or .jsonl for JSON lines.
-        solver: Whose outputs become columns.
+        solver: The solver whose outputs become columns.
 
     Raises:
-        UsageError: Another suffix.
+        UsageError: The suffix is another one.
         FileError: The file cannot be written.
     """
 
@@ -56,7 +56,7 @@ class MetricsFile:
             csv.writer(self._file).writerow(self._columns)
 
     def __call__(self, event: SolverEvent) -> None:
-        """Writes an event's row; nothing for a mere step."""
+        """Writes an event's row, but none for a plain step."""
         if event.kind == "step":
             return
         seconds = round(time.time() - self._start, 3)
@@ -101,12 +101,12 @@ class TensorBoard:
             self._writer.add_scalar(name, value, event.iteration)
 
     def close(self) -> None:
-        """Writes out what is waiting."""
+        """Writes what is still buffered."""
         self._writer.close()
 
 
 class TrainingProgress:
-    """Shows on a progress bar how far the run is, with loss, rate, images per second and time spent waiting for data.
+    """Shows a run's progress, loss, learning rate, images per second and time spent waiting for data.
 
     Args:
         progress: The bar, which counts iterations.
@@ -117,7 +117,7 @@ class TrainingProgress:
         self._figures = ""
 
     def __call__(self, event: SolverEvent) -> None:
-        """Moves the bar."""
+        """Updates the bar."""
         if event.kind == "test":
             return
         if event.kind == "train":

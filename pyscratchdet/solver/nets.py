@@ -22,7 +22,7 @@ class NetChoice:
     Attributes:
         net: The net.
         phase, level, stages: Its state; the stages come on top of the file's own.
-        source: Where it is from, for the log.
+        source: Where it comes from, for the log.
     """
 
     net: NetFile
@@ -37,7 +37,7 @@ def train_net(param: caffe_pb2.SolverParameter) -> NetChoice:
 
     Raises:
         SolverError: None or several are named.
-        FileError, PrototxtError: The net file is missing or not sound.
+        FileError, PrototxtError: The net file is missing or invalid.
     """
     named = [name for name in TRAIN_FIELDS if param.HasField(name)]
     if len(named) != 1:
@@ -56,8 +56,8 @@ def test_nets(param: caffe_pb2.SolverParameter) -> list[NetChoice]:
     """Returns the test nets: those given inline, then those in files, then copies of the generic net.
 
     Raises:
-        SolverError: test_iter, test_state or test_interval do not go with them.
-        FileError, PrototxtError: A net file is missing or not sound.
+        SolverError: test_iter, test_state or test_interval do not match them.
+        FileError, PrototxtError: A net file is missing or invalid.
     """
     given = len(param.test_net_param) + len(param.test_net)
     generic = param.HasField("net") or param.HasField("net_param")
@@ -83,14 +83,14 @@ def test_nets(param: caffe_pb2.SolverParameter) -> list[NetChoice]:
 
 
 def first_test_net(param: caffe_pb2.SolverParameter, folder: str | os.PathLike[str]) -> NetChoice | None:
-    """Returns the first of the test nets, the only one that is read; None where there is none.
+    """Returns the first test net without reading the others; None if there is none.
 
     Args:
         param: The solver's settings.
-        folder: Where the solver file is, for a hint: paths in it count from the working folder, as in Caffe.
+        folder: The solver file's folder, for a hint: paths in it are relative to the working folder, as in Caffe.
 
     Raises:
-        FileError, PrototxtError: The net file is missing or not sound.
+        FileError, PrototxtError: The net file is missing or invalid.
     """
     found = next(_test_sources(param), None)
     if found is None:
@@ -100,7 +100,7 @@ def first_test_net(param: caffe_pb2.SolverParameter, folder: str | os.PathLike[s
         raise FileError(
             f"no file {value}",
             code="file.read",
-            hint=f"paths count from the working folder; did you mean {beside}?",
+            hint=f"paths are relative to the working folder; did you mean {beside}?",
         )
     state = param.test_state[0] if param.test_state else caffe_pb2.NetState()
     return _choice(_net(value), caffe_pb2.TEST, state, source)

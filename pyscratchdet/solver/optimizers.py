@@ -1,8 +1,8 @@
 """Caffe's update rules behind torch.optim's interface (src/caffe/solvers/*.cpp).
 
 The order is the original's: clip by the global norm -> divide by iter_size -> add the decay -> turn the gradient into
-an update -> subtract it. The learning rate is inside the history, so SGD with momentum differs from torch.optim.SGD
-from the step on where the rate falls. Arithmetic is `torch._foreach_*`: a few kernels for all blobs together.
+an update -> subtract it. The histories contain the learning rate, so SGD with momentum differs from torch.optim.SGD
+once the rate has changed. Arithmetic is `torch._foreach_*`: a few kernels for all blobs together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CaffeOptimizer(torch.optim.Optimizer, ABC):
         lr: The global rate; set `param_groups[i]["lr"]` (or use a scheduler) to change it.
         weight_decay: Global decay, multiplied by each blob's `decay_mult`.
         regularization_type: "L2" or "L1".
-        clip_gradients: Greatest L2 norm over all gradients; negative for no clipping.
+        clip_gradients: The largest L2 norm allowed over all gradients; negative for no clipping.
         iter_size: Number of passes whose gradients were summed up.
         momentum, momentum2, delta, rms_decay: As in SolverParameter.
 
@@ -106,10 +106,10 @@ class CaffeOptimizer(torch.optim.Optimizer, ABC):
         return [self._history(p, k, keep=False) for k in range(self.num_histories) for p in self._order]
 
     def set_histories(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes over the state from SolverState.history.
+        """Restores the state from SolverState.history.
 
         Raises:
-            SolverError: Their number or a shape differs; nothing is changed then.
+            SolverError: Their number or a shape is wrong; nothing has been changed.
         """
         places = [(p, k) for k in range(self.num_histories) for p in self._order]
         if len(arrays) != len(places):
@@ -118,10 +118,13 @@ class CaffeOptimizer(torch.optim.Optimizer, ABC):
             )
         for index, ((p, _), array) in enumerate(zip(places, arrays, strict=True)):
             shape = tuple(p.shape)
-            # Files of the four-dimensional days have leading ones.
+            # Older files have four dimensions, the first ones of size 1.
             if array.shape not in (shape, (1,) * (4 - len(shape)) + shape):
                 raise SolverError(
-                    f"history blob {index} has another shape", code="solver.history", expected=shape, found=array.shape
+                    f"history blob {index} has the wrong shape",
+                    code="solver.history",
+                    expected=shape,
+                    found=array.shape,
                 )
         with torch.no_grad():
             for (p, k), array in zip(places, arrays, strict=True):
@@ -149,7 +152,7 @@ class CaffeOptimizer(torch.optim.Optimizer, ABC):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Makes one update from the gradients summed up in `.grad`, which are changed on the way."""
+        """Makes one update from the gradients summed up in `.grad`, which it modifies."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -288,7 +291,7 @@ def make_optimizer(
     """Returns the optimizer that a solver file asks for.
 
     Raises:
-        SolverError: Nobody knows its type.
+        SolverError: The type is unknown.
     """
     if param.type not in OPTIMIZERS:
         raise SolverError(
@@ -312,7 +315,7 @@ def make_optimizer(
 
 
 def _grouped(params: Iterable[Any]) -> tuple[list[dict[str, Any]], Tensors]:
-    """Collects tensors of equal multipliers, since one kernel serves them all, and remembers the order."""
+    """Groups tensors by their multipliers, so that one kernel updates a whole group, and remembers the order."""
     order: Tensors = []
     groups: dict[tuple[float, float], Tensors] = {}
     for entry in params:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 class LearningRate:
     """The rate of each iteration.
 
-    `multistep` and `plateau` advance by one step per call at most, as the original does, so the step is state that a
+    `multistep` and `plateau` advance at most one step per call, as in the original, so the step is state that a
     snapshot keeps.
 
     Attributes:
@@ -55,11 +55,11 @@ class LearningRate:
         """Returns the rate of `iteration` (a float32 value); call it once per iteration.
 
         Args:
-            iteration: Number of updates made before.
+            iteration: Number of updates made so far.
             smoothed_loss: The displayed loss, which `plateau` watches.
 
         Raises:
-            SolverError: The settings do not give a number (poly beyond max_iter).
+            SolverError: The rate is not a number (poly beyond max_iter).
         """
         rate = float(
             np.float32(self.param.base_lr * getattr(self, f"_{self.param.lr_policy}")(iteration, smoothed_loss))

@@ -17,10 +17,10 @@ from pyscratchdet.solver.snapshot import decode_array, encode_array
 
 
 class CarriedState:
-    """What the layers of a net leave from one pass to the next.
+    """What the layers of a net carry from one pass to the next.
 
     A layer that carries something has either a `state` (`Layer.state`) or a method `skip(num_batches)`, for which
-    batches are counted here. Layers that draw from the net's own random stream alone need neither.
+    this class counts the batches. Layers that draw from the net's own random stream alone need neither.
     """
 
     def __init__(self, net: Net) -> None:
@@ -39,19 +39,19 @@ class CarriedState:
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Goes to the state that `collect` returned.
+        """Restores the state that `collect` returned.
 
         Raises:
-            SolverError: Other layers carry something now, or the net is further already.
+            SolverError: Other layers carry something now, or the net is already past that state.
         """
         mine, theirs = {*self._with_state, *self._counted}, {*kept["states"], *kept["batches"]}
         if mine != theirs:
             raise SolverError(
-                "the snapshot was made with other layers that carry a state (data layers, LSTM, RNN)",
+                "other layers carried a state when the snapshot was made (data layers, LSTM, RNN)",
                 code="solver.resume",
                 expected=", ".join(sorted(mine)) or "none",
                 found=", ".join(sorted(theirs)) or "none",
-                hint="remove the .resume file beside it to start these anew",
+                hint="remove the .resume file beside it to start these layers afresh",
             )
         for name, state in kept["states"].items():
             self._with_state[name].state = _from_json(state)
@@ -59,9 +59,9 @@ class CarriedState:
             missing = batches - self._batches[name]
             if missing < 0:
                 raise SolverError(
-                    f'data layer "{name}" is past the snapshot already',
+                    f'data layer "{name}" is already past the snapshot',
                     code="solver.resume",
-                    hint="restore with a newly made solver",
+                    hint="restore into a newly built solver",
                 )
             if missing:
                 self._counted[name].skip(missing)
@@ -72,7 +72,7 @@ class CarriedState:
 
 
 class RunState:
-    """Where one process of a run stands, beyond its weights and histories.
+    """Where one process of a run stands, apart from weights and histories.
 
     Args:
         nets: The train net and the test nets, newly built.
@@ -96,10 +96,10 @@ class RunState:
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Goes to the state that `collect` returned.
+        """Restores the state that `collect` returned.
 
         Raises:
-            SolverError: Other layers of the nets carry something now, or the nets are further already.
+            SolverError: Other layers carry something now, or the nets are already past that state.
         """
         for carried, state in zip(self._carried, kept["data"], strict=False):
             carried.restore(state)

@@ -16,13 +16,13 @@ EFFECTS = ("stop", "snapshot", "none")
 class SignalHandler:
     """Turns signals into actions that the solver takes between two iterations, while the block runs.
 
-    SIGTERM, which clusters and torchrun send, does what SIGINT does. A second Ctrl-C on a run of one process ends it at
-    once.
+    SIGTERM, which clusters and torchrun send, does what SIGINT does. A second Ctrl-C ends a run of one process
+    at once.
 
     Args:
         sigint: Effect of SIGINT: "stop", "snapshot" or "none".
         sighup: Effect of SIGHUP.
-        is_patient: True where signals may arrive several times (torchrun sends them on).
+        is_patient: True where signals may arrive several times (torchrun forwards them).
 
     Raises:
         UsageError: Unknown effect.
@@ -37,7 +37,7 @@ class SignalHandler:
         self._before: dict[signal.Signals, Any] = {}
 
     def action(self) -> Action:
-        """Returns what was asked for and forgets it; a stop includes a snapshot, since it ends with one."""
+        """Returns the action asked for and clears it; a stop includes a snapshot, since it ends with one."""
         if Action.STOP in self._asked:
             self._asked.clear()
             return Action.STOP

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class SmoothedLoss:
-    """Mean of the last `window` losses. Losses may wait as tensors, so that a GPU need not be waited for.
+    """Mean of the last `window` losses. Losses may stay tensors for a while, so that nothing waits for the GPU.
 
     Attributes:
         recent: The losses within the window, oldest first.
@@ -67,7 +67,7 @@ class SmoothedLoss:
         return {"recent": [float(loss) for loss in self.recent], "smoothed": float(self._smoothed)}
 
     def restore(self, state: dict[str, object]) -> None:
-        """Takes over what `state` returned."""
+        """Restores what `state` returned."""
         self.clear()
         self.recent = [np.float32(loss) for loss in state["recent"]]  # type: ignore[attr-defined]
         self._smoothed = np.float32(state["smoothed"])  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Snapshots: `.caffemodel` + `.solverstate` that Caffe reads and writes, and beside them what Caffe does not keep.
 
-Files of one snapshot are written in the order model, `.resume`, solver state, each beside its place and then renamed.
-A solver state that is there therefore says that its snapshot is whole: a run killed at any moment goes on from the
-last one. `.resume` is JSON with the checksums of both files, the position of the data layers and the random streams.
+The files of a snapshot are written in the order model, `.resume`, solver state, each under a temporary name and then
+renamed. Where there is a solver state, its snapshot is therefore complete: a run killed at any moment can resume from
+the last one. `.resume` is JSON: the checksums of both files, the position of the data layers, the random streams.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def read_state(path: str | os.PathLike[str]) -> SolverState:
             raise SolverError(
                 f"{os.fspath(path)} holds weights, not a solver state",
                 code="solver.state",
-                hint="--weights starts from weights; --snapshot goes on from a .solverstate",
+                hint="use --weights to start from weights; --snapshot resumes from a .solverstate",
             ) from error
         raise
 
@@ -116,7 +116,7 @@ def _read_state(path: str | os.PathLike[str]) -> SolverState:
 
 
 def find_model(state_path: str | os.PathLike[str], state: SolverState) -> str:
-    """Returns the path of a state's weights: as written there, or else beside the state, for folders that were moved.
+    """Returns the path of a state's weights: the path it names, or else beside the state, if the folder was moved.
 
     Raises:
         SolverError: The file is at neither place.
@@ -126,14 +126,14 @@ def find_model(state_path: str | os.PathLike[str], state: SolverState) -> str:
         if path.is_file():
             return str(path)
     raise SolverError(
-        f"{os.fspath(state_path)} goes with {state.learned_net}, which is not there",
+        f"{os.fspath(state_path)} needs {state.learned_net}, which does not exist",
         code="solver.learned-net",
         hint=f"put it at {beside}",
     )
 
 
 def write_model(net: Net, path: str, diffs: bool = False) -> None:
-    """Writes the weights as a .caffemodel, or .caffemodel.h5 by the name; with the gradients where `diffs`; atomic.
+    """Writes the weights atomically, as .caffemodel or .caffemodel.h5 by the path's end; `diffs` adds the gradients.
 
     Raises:
         FileError: The file cannot be written.
@@ -157,7 +157,7 @@ def resume_path(state_path: str | os.PathLike[str]) -> Path:
 def write_snapshot(
     state_path: str | os.PathLike[str], model_path: str | os.PathLike[str], state: SolverState, run: dict[str, Any]
 ) -> None:
-    """Completes a snapshot whose model is written already: `.resume`, then the solver state.
+    """Completes a snapshot whose model is already written: `.resume`, then the solver state.
 
     Args:
         state_path: The state to be written.
@@ -166,7 +166,7 @@ def write_snapshot(
         run: What `.resume` keeps for an exact continuation; JSON values.
 
     Raises:
-        FileError: A file cannot be written; snapshots before this one stay whole.
+        FileError: A file cannot be written; earlier snapshots stay intact.
     """
     content = state_bytes(state, hdf5=os.fspath(state_path).endswith(".h5"))
     checks = {"model": _digest(model_path), "state": hashlib.sha256(content).hexdigest(), "run": _run_digest(run)}
@@ -176,7 +176,7 @@ def write_snapshot(
 
 
 def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Returns what `.resume` keeps for this snapshot, or None where there is no such file (one of Caffe's own).
+    """Returns what `.resume` keeps for this snapshot, or None if there is no such file (Caffe's snapshots).
 
     Raises:
         FileError: It cannot be read.
@@ -191,22 +191,22 @@ def read_resume(state_path: str | os.PathLike[str], model_path: str | os.PathLik
         known = content["format"] == RESUME_FORMAT
         whole = checks["run"] == _run_digest(run)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, "it is not what this program writes", hint="remove it to go on without it") from error
+        raise _damaged(path, "this program did not write it", hint="remove it to resume without it") from error
     if not (known and whole):
         what = "its checksum is wrong" if known else "it has another format version"
-        raise _damaged(path, what, hint="remove it to go on without it")
+        raise _damaged(path, what, hint="remove it to resume without it")
     for what, file in (("model", model_path), ("state", state_path)):
         if checks.get(what) != _digest(file):
             raise _damaged(
                 file,
                 "it is not the file that was written with this snapshot",
-                hint=f"go on from an earlier snapshot, or remove {path} if the file was replaced on purpose",
+                hint=f"resume from an earlier snapshot, or remove {path} if the file was replaced on purpose",
             )
     return dict(run)
 
 
 def kept_seed(state_path: str | os.PathLike[str]) -> int | None:
-    """Returns the seed that a snapshot's run began with, so that its data layers can be built alike."""
+    """Returns the seed of a snapshot's run, so that its data layers can be built the same way."""
     state = read_state(state_path)
     kept = read_resume(state_path, find_model(state_path, state)) if state.learned_net else None
     return kept["seed"] if kept else None
@@ -224,7 +224,7 @@ def snapshots(prefix: str, last: int | None = None) -> list[Path]:
 
 
 def latest_snapshot(prefix: str) -> Path | None:
-    """Returns the newest solver state of a prefix whose snapshot is whole, or None."""
+    """Returns the solver state of a prefix's newest complete snapshot, or None."""
     for path in reversed(snapshots(prefix)):
         try:
             read_resume(path, find_model(path, read_state(path)))
@@ -235,9 +235,9 @@ def latest_snapshot(prefix: str) -> Path | None:
 
 
 def prune(prefix: str, keep: int, last: int) -> list[Path]:
-    """Removes all but the newest `keep` snapshots up to iteration `last` and returns the states that went.
+    """Removes all but the newest `keep` snapshots up to iteration `last` and returns the removed states.
 
-    The state goes first, so that what is left at any moment is whole.
+    A state is removed before its other files, so that what is left at any moment is complete.
     """
     old = snapshots(prefix, last)[:-keep] if keep > 0 else []
     for path in old:

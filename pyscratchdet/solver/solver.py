@@ -37,14 +37,14 @@ from pyscratchdet.solver.testing import Pass
 
 _log = logging.getLogger(__name__)
 
-# On a GPU, asking for a loss makes the program wait: done this often at least, so that a diverged run stops soon.
+# Iterations: each read of a loss waits for the GPU, but a diverged run should stop soon.
 _LOSS_PERIOD = 20
 
 Feed = Callable[[Net], Mapping[str, Tensor] | None]
 
 
 class Action(IntEnum):
-    """What a signal or a program asks of a running solver; the greater wins where processes disagree."""
+    """What a signal or a program asks of a running solver; if processes disagree, the greatest wins."""
 
     NONE = 0
     SNAPSHOT = 1
@@ -56,8 +56,8 @@ class Solver:
 
     Args:
         param: Path of a solver prototxt, or its message.
-        random: Stream that fillers, dropout and data layers draw from; a new one where None.
-        seed: Seeds that stream where the settings have no `random_seed`; None draws one, or leaves a given stream.
+        random: Stream that fillers, dropout and data layers draw from; None for a new one.
+        seed: Seeds that stream unless the settings have a `random_seed`; None draws one, but keeps a given stream.
         device: Where the nets run.
         options: Runtime choices for layers, such as {"workers": 2}.
         precision: Reference arithmetic or the fast mode.
@@ -79,13 +79,13 @@ class Solver:
         forward_test: Does one pass of test net i and returns (loss, blobs).
         callbacks: (on_start, on_gradients_ready) pairs, called in each iteration.
         listeners: Called with a `SolverEvent` of each iteration, display and test.
-        action: Called once per iteration and per pass of a test; returns what was asked for meanwhile.
-        asked: What was asked for and is not done yet; after a test at the latest, since all processes do it together.
+        action: Called once per iteration and per pass of a test; returns what has been asked for since.
+        asked: What was asked for and is still to be done, by all processes together, after a test at the latest.
         stopped: Whether the run was asked to stop.
 
     Raises:
         SolverError: Settings are missing or contradict each other.
-        FileError, PrototxtError, NetError, LayerError: The solver or a net is missing or not sound.
+        FileError, PrototxtError, NetError, LayerError: The solver or a net is missing or invalid.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Solver:
             _log.info("Optimization stopped early.")
             return
         if self.param.display and self.iter % self.param.display == 0:
-            # The setting is that of the last iteration, which was displayed too only where all are.
+            # As in Caffe, debug_info stays as the last iteration set it: on if that was displayed, so if all are.
             debug = self.param.debug_info and self.param.display == 1 and self.world.is_root
             with debug_info(self.net, debug, backward=False), torch.no_grad():
                 loss, _ = self._forward()
@@ -264,7 +264,7 @@ class Solver:
 
     def _run(self, net: Net) -> Pass:
         with self.precision.context(self.device):
-            # Blobs within the net are kept only where they may be wanted: they take memory.
+            # Inner blobs take memory, so they are kept only where they may be needed.
             blobs = net.forward_blobs(self.feed(net)) if self.precision.is_exact else net(self.feed(net))
             return net.total_loss(blobs), blobs
 
@@ -296,8 +296,8 @@ class Solver:
                 raise divergence(self.net, {**self._inner_blobs(), **blobs}, self.iter, loss)
 
     def _inner_blobs(self) -> Mapping[str, Tensor]:
-        """Returns the blobs that the fast mode does not keep, of another pass: the next batch shows it as well."""
-        if self.precision.is_exact or self._options.get("sync_batchnorm"):  # other processes may not come along
+        """Returns the inner blobs, which the fast mode does not keep, from one more pass: its batch will do as well."""
+        if self.precision.is_exact or self._options.get("sync_batchnorm"):  # other processes may not join this pass
             return {}
         with torch.no_grad(), self.precision.context(self.device):
             return self.net.forward_blobs(self.feed(self.net))
@@ -311,7 +311,7 @@ class Solver:
             _log.info(line)
 
     def _tell(self, displayed: Mapping[str, Tensor] | None) -> None:
-        """Tells the listeners about this iteration; with all figures where it was displayed."""
+        """Tells the listeners about this iteration, with all figures if it was displayed."""
         if not (self.listeners and self.world.is_root):
             return
         values: dict[str, float] = {}
@@ -354,10 +354,10 @@ class Solver:
     # --- snapshots ---
 
     def snapshot(self) -> Path | None:
-        """Writes the weights and the solver's state; returns the state's path, None where another process writes.
+        """Writes the weights and the solver's state; returns the state's path, or None if another process writes.
 
         Raises:
-            FileError: They cannot be written; earlier snapshots stay whole.
+            FileError: They cannot be written; earlier snapshots stay intact.
         """
         self._settle_losses({})
         run = {"seed": self.seed, "processes": self.world.gather(self.run_state.collect())}
@@ -384,11 +384,11 @@ class Solver:
         return Path(state_path)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Goes on from a `.solverstate` or `.solverstate.h5` (Solver::Restore).
+        """Restores a `.solverstate` or `.solverstate.h5` (Solver::Restore).
 
-        A snapshot of this program also brings back the data layers and the random streams of each process, so that the
-        run goes on as if it had never stopped. The data start over, as in Caffe, after one of Caffe's own snapshots and
-        where the number of processes differs.
+        A snapshot of this program also restores the data layers and random streams of each process, so that the run
+        goes on as if it had never stopped. If the snapshot is Caffe's or the number of processes differs, the data
+        start over, as in Caffe.
 
         Raises:
             FileError: A file is missing.
@@ -415,7 +415,7 @@ class Solver:
             self._go_on(kept["processes"])
 
     def _go_on(self, processes: list[dict[str, Any]]) -> None:
-        """Brings data layers and random streams to where the snapshot saw them, process by process."""
+        """Restores this process's data layers and random streams, if there are as many processes as before."""
         if len(processes) == self.world.size:
             self.run_state.restore(processes[self.world.rank])
             self._continued = True
@@ -499,7 +499,7 @@ def _copy(net: Net, path: str) -> CopyReport:
         raise SolverError(
             f"{path} holds a solver state, not weights",
             code="solver.weights",
-            hint="--snapshot goes on from it; --weights starts from the .caffemodel beside it",
+            hint="--snapshot resumes from it; --weights takes the .caffemodel beside it",
         ) from error
 
 
@@ -510,12 +510,12 @@ def _learnable(net: Net) -> list[dict[str, Any]]:
 
 
 def _probe(prefix: str) -> None:
-    """Checks before training starts, not at the first snapshot, that snapshots can be written."""
+    """Checks that snapshots can be written, before training starts rather than at the first snapshot."""
     folder, stem = os.path.split(prefix)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix=f"{stem}_iter_0.", suffix=".tempfile", dir=folder or "."):
-            pass  # a new name: whatever is there already stays as it is
+            pass  # under a new name: existing files stay as they are
     except OSError as error:
         raise FileError(
             f'cannot write to snapshot prefix "{prefix}": {error.strerror or error}',

@@ -66,7 +66,7 @@ def test(
 
 
 def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
-    """Runs a test net on its own data, prints every output and at the end their means, as `caffe test` does.
+    """Runs a test net on its own data, prints every output and finally their means, as `caffe test` does.
 
     Args:
         net: A net with data layers.
@@ -141,7 +141,7 @@ def flat_outputs(net: Net, blobs: Mapping[str, Tensor]) -> Outputs:
 
 
 def output_text(net: Net, name: str, value: float) -> str:
-    """Returns `loss = 1.2 (* 1 = 1.2 loss)`; the bracket is there for outputs with a loss weight."""
+    """Returns `loss = 1.2 (* 1 = 1.2 loss)`; the brackets are for outputs with a loss weight."""
     weight = np.float32(net.loss_weights.get(name, 0))
     weighted = float(weight * np.float32(value))
     return f"{name} = {number(value)}" + (f" (* {number(float(weight))} = {number(weighted)} loss)" if weight else "")
@@ -154,7 +154,7 @@ def output_lines(net: Net, outputs: Outputs, what: str) -> list[str]:
 
 
 def named_outputs(net: Net, blobs: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
-    """Yields (name, value) of the net's outputs of one value each."""
+    """Yields (name, value) of each output that has a single value."""
     for name, output in zip(net.output_names, flat_outputs(net, blobs), strict=True):
         if output.size == 1:
             yield name, float(output.ravel()[0])
@@ -178,7 +178,7 @@ def _check_shapes(first: Outputs, other: Outputs) -> None:
         raise NetError(
             "outputs change shape between batches, so they have no mean",
             code="score.shapes",
-            hint='a net that ends in DetectionEvaluate is judged by `evaluate caffe`, or with eval_type: "detection"',
+            hint='for a net that ends in DetectionEvaluate, use `evaluate caffe` or eval_type: "detection"',
         )
 
 

@@ -109,7 +109,7 @@ def test_moved_folder_is_found_again(toy, tmp_path):
     solver.restore(tmp_path / "elsewhere/toy_iter_14.solverstate")
     assert solver.iter == 14
     (tmp_path / "elsewhere/toy_iter_14.caffemodel").unlink()
-    with pytest.raises(SolverError, match="not there"):
+    with pytest.raises(SolverError, match="does not exist"):
         solver.restore(tmp_path / "elsewhere/toy_iter_14.solverstate")
 
 
@@ -165,10 +165,10 @@ def test_weights_and_states_that_are_exchanged_are_told_apart(toy, tmp_path, mor
     end = ".h5" if more else ""
     Solver(toy(more)).step(7)
     weights, state = (tmp_path / f"out/toy_iter_7.{kind}{end}" for kind in ("caffemodel", "solverstate"))
-    with pytest.raises(SolverError, match="holds weights, not a solver state; --weights starts from") as caught:
+    with pytest.raises(SolverError, match="holds weights, not a solver state; use --weights to start from") as caught:
         Solver(toy(more)).restore(weights)
     assert caught.value.code == "solver.state"
-    with pytest.raises(SolverError, match="holds a solver state, not weights; --snapshot goes on from it") as caught:
+    with pytest.raises(SolverError, match="holds a solver state, not weights; --snapshot resumes from it") as caught:
         Solver(toy(more)).copy_weights(str(state))
     assert caught.value.code == "solver.weights"
     (tmp_path / "text").write_text("neither")
