@@ -2,11 +2,14 @@
 
     ENGINE_PYTHON benchmarks/engine_runner.py ENGINE FILE.onnx INPUTS.npz RESULTS.npz
 
-INPUTS.npz has `<case>:<input>` arrays, RESULTS.npz gets `<case>:<output>`. Nothing but NumPy and the engine is needed.
+INPUTS.npz has `<case>:<input>` arrays, RESULTS.npz gets `<case>:<output>`. Nothing is needed but NumPy and
+the engine; for ncnn, TVM and LiteRT the converter to their form and onnx too.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +80,113 @@ def mnn(path: str, outputs: list[str]) -> tuple[str, Run]:
     return MNN.version() if hasattr(MNN, "version") else "", run
 
 
-ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino, "opencv": opencv, "mnn": mnn}
+def ncnn(path: str, outputs: list[str]) -> tuple[str, Run]:
+    import ncnn as engine
+
+    folder, name = os.path.split(path)
+    shape = ",".join(str(size) for size in _input(path)[1])
+    pnnx = [os.path.join(os.path.dirname(sys.executable), "pnnx"), name, f"inputshape=[{shape}]", "fp16=0"]
+    subprocess.run(pnnx, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    net = engine.Net()
+    for choice in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(net.opt, choice, False)
+    files = [os.path.join(folder, f"{name.removesuffix('.onnx')}.ncnn.{end}") for end in ("param", "bin")]
+    if not os.path.exists(files[0]):
+        raise RuntimeError("pnnx writes no file for ncnn")
+    if net.load_param(files[0]) or net.load_model(files[1]):
+        raise RuntimeError("ncnn cannot load what pnnx writes")
+
+    def run(feed: Arrays) -> list[np.ndarray]:
+        extractor = net.create_extractor()
+        for place, array in enumerate(feed.values()):
+            extractor.input(f"in{place}", engine.Mat(np.ascontiguousarray(array[0])).clone())
+        found = [extractor.extract(f"out{place}") for place in range(len(outputs))]
+        if any(status for status, _ in found):
+            raise RuntimeError("ncnn cannot run what pnnx writes")
+        return [np.array(value) for _, value in found]
+
+    return engine.__version__, run
+
+
+def tvm(path: str, outputs: list[str]) -> tuple[str, Run]:
+    import onnx
+    import tvm as engine
+    from tvm import relax
+    from tvm.relax.frontend.onnx import from_onnx
+
+    module = from_onnx(onnx.load(path), keep_params_in_input=False)
+    machine = relax.VirtualMachine(engine.compile(module, target="llvm"), engine.cpu())
+
+    def run(feed: Arrays) -> list[np.ndarray]:
+        results = machine["main"](*(engine.runtime.tensor(array) for array in feed.values()))
+        results = [results] if len(outputs) == 1 else results
+        return [result.numpy() for result in results]
+
+    return engine.__version__, run
+
+
+def litert(path: str, outputs: list[str]) -> tuple[str, Run]:
+    import onnx2tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    name, _ = _input(path)
+    onnx2tf.convert(
+        input_onnx_file_path=path,
+        output_folder_path=f"{path}.tf",
+        copy_onnx_input_output_names_to_tflite=True,
+        keep_ncw_or_nchw_or_ncdhw_input_names=[name],
+        non_verbose=True,
+    )
+    file = f"{os.path.basename(path).removesuffix('.onnx')}_float32.tflite"
+    interpreter = Interpreter(os.path.join(f"{path}.tf", file))
+    call = interpreter.get_signature_runner()
+
+    def run(feed: Arrays) -> list[np.ndarray]:
+        found = call(**feed)
+        return [found[name] for name in outputs]
+
+    return onnx2tf.__version__, run
+
+
+def rknn(path: str, outputs: list[str]) -> tuple[str, Run]:
+    from importlib.metadata import version
+
+    from rknn.api import RKNN
+
+    engine = RKNN(verbose=False)
+    engine.config(target_platform="rk3588")
+    for step in (
+        lambda: engine.load_onnx(model=path),
+        lambda: engine.build(do_quantization=False),
+        engine.init_runtime,  # without a target, the simulator
+    ):
+        if step():
+            raise RuntimeError("rknn-toolkit2 refuses the file")
+
+    def run(feed: Arrays) -> list[np.ndarray]:
+        return list(engine.inference(inputs=list(feed.values()), data_format=["nchw"] * len(feed)))
+
+    return version("rknn-toolkit2"), run
+
+
+def _input(path: str) -> tuple[str, list[int]]:
+    """Returns name and shape of the only input."""
+    import onnx
+
+    (value,) = onnx.load(path, load_external_data=False).graph.input
+    return value.name, [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+ENGINES = {
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "opencv": opencv,
+    "mnn": mnn,
+    "ncnn": ncnn,
+    "tvm": tvm,
+    "litert": litert,
+    "rknn": rknn,
+}
 
 
 def main() -> None:
