@@ -299,6 +299,26 @@ Columns of a row: image, label, score, xmin, ymin, xmax, ymax; coordinates are r
 Where nothing is found, `decoded` gives Caffe's row (image, -1, ...) for each image. OpenVINO uses bfloat16 by default
 on CPUs that have it: set INFERENCE_PRECISION_HINT to f32 for these figures. The faults of engines that we found, each
 in the smallest file that shows it, are in [engine_faults](engine_faults/README.md).
+
+## Caffe files in other engines
+
+`pyscratchdet convert model.caffemodel out.caffemodel --model deploy.prototxt --prototxt out.prototxt --for ENGINE`
+writes a net as the engine's own Caffe reader wants it, and runs it against the net as it was before anything is
+written. For all engines, Silence and what only it reads are left out, and no layer works in place on an input.
+
+- `--for opencv` (OpenCV 4; 5 reads no Caffe): min_size and max_size in whole pixels, as Caffe truncates them; each
+  Slice says where it cuts; LRN's k becomes a Power; Axpy becomes Scale and Eltwise; Clip becomes ReLU6 with Powers. A
+  net with refined priors (RefineDet) is refused, since OpenCV ignores them without a word.
+- `--for mnn`: MNN takes every value of a net from Caffe to be in its order NC4HW4 and, unlike in nets from ONNX, adds
+  no conversions (AddTensorFormatConverter.cpp of 3.6.1 passes over them). Fed in NCHW, it computes each BatchNorm,
+  Scale and PReLU that it cannot merge into a convolution wrongly, or writes outside its memory. Files as they are want
+  `MNN.expr.convert(x, MNN.expr.NC4HW4)`. With `--for mnn` those layers are folded or become convolutions, ReLU and
+  Eltwise, exactly, and the net is right in either order. Clip, which its converter declares but never registers,
+  becomes ReLU6. Its DetectionOutput has six columns, without the image. Copy what `read()` returns: it shows memory that
+  the next run writes over.
+- `--for ncnn` (caffe2ncnn): folded; Clip, whose limits caffe2ncnn passes over, becomes ReLU6.
+- `--for rknn` (`load_caffe`): folded; ends before DetectionOutput, which it has not; the priors are in a safetensors
+  file beside the caffemodel.
 """
 
 

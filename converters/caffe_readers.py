@@ -356,14 +356,14 @@ def cut_detections(net: _Net) -> None:
     if not (ends := [layer for layer in net.param.layer if layer.type == "DetectionOutput"]):
         return
     names = [layer.bottom[2] for layer in ends]
-    net.note("left to you", [layer.name for layer in ends])
+    net.note("not in the net any more", [layer.name for layer in ends])
     net.set_layers(layer for layer in net.param.layer if layer.type != "DetectionOutput")
     runtime = build_net(net.param, caffe_pb2.TEST, given=net.blobs)
     zeros = {name: torch.zeros(runtime.blob_shapes[name]) for name in runtime.input_names}
     with torch.no_grad():
         found = runtime.forward_blobs(zeros)
     net.priors = {name: found[name].numpy() for name in names}
-    net.note("in the file beside the caffemodel", net.priors)
+    net.note("priors in the file beside the caffemodel", net.priors)
     plan = net.plan()
     _keep(net, plan, [blob for blob in plan.graph.outputs if plan.graph.blob_names[blob] not in names])
 

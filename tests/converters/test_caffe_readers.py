@@ -174,7 +174,7 @@ def test_rknn_gets_what_detection_output_reads(tmp_path, capsys):
     command = ["convert", caffemodel, target, "--model", deploy, "--prototxt", prototxt, "--for", "rknn"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "left to you: detection_out" in said
+    assert "not in the net any more: detection_out" in said
     old, new = load_net(deploy, caffemodel), load_net(prototxt, target)
     assert set(new.output_names) == {"mbox_loc", "mbox_conf_flatten"}
     inputs = {"data": noise((1, 3, 22, 26)) / 100}
