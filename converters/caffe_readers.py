@@ -16,7 +16,7 @@ import safetensors.numpy
 import torch
 
 from pyscratchdet.converters.fold import check_folded, difference_lines
-from pyscratchdet.converters.merge_bn import Blobs, Folded, merge_bn
+from pyscratchdet.converters.merge_bn import Blobs, Folded, layer_arrays, merge_bn
 from pyscratchdet.converters.onnx_export import priors_path
 from pyscratchdet.converters.weights import Bundle, Names, read_bundle, write_bundle
 from pyscratchdet.errors import ConversionError
@@ -219,8 +219,10 @@ def convolve_affine(net: _Net) -> None:
     plan, changed = net.plan(), []
     for index, place in net.layers_of("BatchNorm", "Scale", "Bias"):
         layer, shapes = plan.layers[place], plan.bottom_shapes(place)
-        affine = layer.affine(shapes[0], net.blobs.get(layer.name, [])) if len(shapes) == 1 else None
-        if affine is None or len(shapes[0]) != 4:
+        if len(shapes) > 1 or len(shapes[0]) != 4:
+            continue
+        affine = layer.affine(shapes[0], layer_arrays(layer, net.blobs) if layer.blobs else [])
+        if affine is None:
             continue
         bottom, (top,) = net.part_from_bottom(index), net.param.layer[index].top
         net.replace(index, [_each_channel(layer.name, bottom, top, shapes[0][1], has_bias=True)])
@@ -236,7 +238,7 @@ def write_out_prelu(net: _Net) -> None:
         layer, (shape,) = plan.layers[place], plan.bottom_shapes(place)
         if layer.param.prelu_param.channel_shared or len(shape) != 4:
             continue
-        name, (slopes,) = layer.name, net.blobs.pop(layer.name)
+        name, (slopes,) = layer.name, layer_arrays(layer, net.blobs)
         above, below, scaled = (net.fresh(f"{name}_{part}") for part in ("above", "below", "scaled"))
         bottom, (top,) = net.part_from_bottom(index), net.param.layer[index].top
         parts = [

@@ -137,13 +137,24 @@ class _Folding:
         return layer.affine(bottom, self._arrays(layer))
 
     def _arrays(self, layer: Layer) -> list[np.ndarray]:
-        details: dict[str, Any] = {"layer": layer.name, "layer_type": layer.param.type}
-        arrays, shapes = self.blobs.get(layer.name), [spec.shape for spec in layer.blobs]
-        if not arrays:
-            raise ConversionError("its weights are missing", code="convert.missing", **details)
-        if [array.size for array in arrays] != [int(np.prod(shape)) for shape in shapes]:
-            found = [array.shape for array in arrays]
-            raise ConversionError(
-                "its weights do not fit", code="convert.shape", expected=shapes, found=found, **details
-            )
-        return [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]
+        return layer_arrays(layer, self.blobs)
+
+
+def layer_arrays(layer: Layer, blobs: Mapping[str, Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Returns the weights of a layer in its shapes.
+
+    Args:
+        layer: A layer whose shapes are known.
+        blobs: Weights by layer.
+
+    Raises:
+        ConversionError: They are missing or do not fit.
+    """
+    details: dict[str, Any] = {"layer": layer.name, "layer_type": layer.param.type}
+    arrays, shapes = blobs.get(layer.name), [spec.shape for spec in layer.blobs]
+    if not arrays:
+        raise ConversionError("its weights are missing", code="convert.missing", **details)
+    if [array.size for array in arrays] != [int(np.prod(shape)) for shape in shapes]:
+        found = [array.shape for array in arrays]
+        raise ConversionError("its weights do not fit", code="convert.shape", expected=shapes, found=found, **details)
+    return [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]

@@ -15,6 +15,7 @@ from pyscratchdet.cli import main
 from pyscratchdet.converters.caffe_readers import TARGETS, fit_net
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.engines import OpenCVEngine, PyTorchEngine
+from pyscratchdet.errors import ConversionError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import parse
 from pyscratchdet.runtime import build_net, copy_weights, load_net, net_blobs, save_weights
@@ -207,6 +208,16 @@ def test_what_nothing_can_make_right_is_refused(tmp_path, capsys):
     assert main(command) == 2
     assert "OpenCV ignores the fourth and fifth bottom" in capsys.readouterr().err
     assert not Path(target).exists()
+
+
+@pytest.mark.parametrize("case", ["PReLU", "BatchNorm by itself"])
+@pytest.mark.parametrize(("blobs", "says"), [([], "its weights are missing"), ([np.ones(5, "f4")], "do not fit")])
+def test_weights_that_are_missing_or_do_not_fit(case, blobs, says):
+    text, _ = CASES[case]
+    param = parse(text, caffe_pb2.NetParameter)
+    weights = net_blobs(net_of(text)) | {"slope": blobs, "n": blobs}
+    with pytest.raises(ConversionError, match=says):
+        fit_net(param, weights, "mnn")
 
 
 def test_types_that_the_reader_does_not_know_are_named(tmp_path, capsys):
