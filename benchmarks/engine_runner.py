@@ -98,8 +98,9 @@ def ncnn(path: str, outputs: list[str]) -> tuple[str, Run]:
 
     def run(feed: Arrays) -> list[np.ndarray]:
         extractor = net.create_extractor()
-        for place, array in enumerate(feed.values()):
-            extractor.input(f"in{place}", engine.Mat(np.ascontiguousarray(array[0])).clone())
+        images = [np.ascontiguousarray(array[0]) for array in feed.values()]  # Mat does not keep an array alive
+        for place, image in enumerate(images):
+            extractor.input(f"in{place}", engine.Mat(image).clone())
         found = [extractor.extract(f"out{place}") for place in range(len(outputs))]
         if any(status for status, _ in found):
             raise RuntimeError("ncnn cannot run what pnnx writes")

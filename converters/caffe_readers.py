@@ -390,7 +390,7 @@ _MNN = """AbsVal ArgMax BNLL BatchNorm Bias Concat Convolution ConvolutionDepthw
 DetectionOutput Dropout ELU Eltwise Embed Exp Flatten InnerProduct Input Interp LRN Log MVN Normalize PReLU Permute
 Pooling Power PriorBox ROIPooling ReLU ReLU6 Reduction Reshape Scale ShuffleChannel Sigmoid Slice Softmax Split TanH
 Threshold Upsample"""
-# tools/caffe/caffe2ncnn.cpp and src/layer of ncnn 20261020. It passes over the parameters of others, Clip among them.
+# tools/caffe/caffe2ncnn.cpp and src/layer of ncnn 20261020; it passes over the parameters of others.
 _NCNN = """AbsVal ArgMax BN BNLL BatchNorm Bias Concat Convolution ConvolutionDepthwise Crop Deconvolution
 DepthwiseConvolution DetectionOutput Dropout ELU Eltwise Embed Flatten InnerProduct Input Interp LRN LSTM MVN MemoryData
 Normalize PReLU PSROIPooling Permute Pooling Power PriorBox ROIAlign ROIPooling ReLU ReLU6 Reorg Reshape Scale
