@@ -313,9 +313,9 @@ written. For all engines, Silence and what only it reads are left out, and no la
   no conversions (AddTensorFormatConverter.cpp of 3.6.1 passes over them). Fed in NCHW, it computes each BatchNorm,
   Scale and PReLU that it cannot merge into a convolution wrongly, or writes outside its memory. Files as they are want
   `MNN.expr.convert(x, MNN.expr.NC4HW4)`. With `--for mnn` those layers are folded or become convolutions, ReLU and
-  Eltwise, exactly, and the net is right in either order. Clip, which its converter declares but never registers,
-  becomes ReLU6 with Powers. Its DetectionOutput has six columns, without the image. Copy what `read()` returns: it shows memory
-  that the next run writes over.
+  Eltwise, and the net is right in either order. Clip, which its converter declares but never registers, becomes ReLU6
+  with Powers. Its DetectionOutput has six columns, without the image. Copy what `read()` returns: it shows memory that
+  the next run writes over.
 - `--for ncnn` (caffe2ncnn): folded; Clip, which caffe2ncnn cannot read, becomes ReLU6 with Powers.
 - `--for rknn` (`load_caffe`): folded; ends before DetectionOutput, which it has not; the priors are in a safetensors
   file beside the caffemodel.
