@@ -249,6 +249,7 @@ def write_out_prelu(net: _Net) -> None:
             _layer("Eltwise", name, [above, scaled], top),
         ]
         net.replace(index, parts)
+        del net.blobs[name]  # now the Eltwise's
         net.blobs[scaled] = [-slopes.reshape(-1, 1, 1, 1)]
         changed.append(name)
     net.note("written as ReLU and convolutions", reversed(changed))
