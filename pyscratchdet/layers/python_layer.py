@@ -11,14 +11,14 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from pyscratchdet.errors import Position
+from pyscratchdet.errors import LayerError, Position
 from pyscratchdet.layers.base import BlobSpec, Count, Layer, Shape, at_least, register
 from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
@@ -153,13 +153,43 @@ class UserLayer:
         raise NotImplementedError(f"{type(self).__name__}.backward")
 
 
+class StandIn(UserLayer):
+    """Our own code for a published Python layer; see `stands_in_for`.
+
+    Attributes:
+        param: The layer.
+        fail: Returns a LayerError about the layer (`Layer.fail`).
+    """
+
+    def __init__(self, param: caffe_pb2.LayerParameter, fail: Callable[..., LayerError]) -> None:
+        super().__init__(param)
+        self.param = param
+        self.fail = fail
+
+
+StandInClass = TypeVar("StandInClass", bound=type[StandIn])
+
+_STAND_INS: dict[tuple[str, str], type[StandIn]] = {}
+
+
+def stands_in_for(module: str, layer: str) -> Callable[[StandInClass], StandInClass]:
+    """Class decorator: the class computes the layer that nets name by this module and class, without importing it."""
+
+    def add(cls: StandInClass) -> StandInClass:
+        _STAND_INS[module, layer] = cls
+        return cls
+
+    return add
+
+
 @register("Python")
 class Python(Layer):
     """Runs a user's class on host copies of the bottoms; its own exceptions pass through unchanged.
 
     A net file alone never runs code: the layer is refused unless the caller has allowed it (`python_layers_allowed`,
-    `--allow-python`; pycaffe's Net and solvers allow it, as the original does). The module is found like any import:
-    beside the script, in the working folder of `python -m`, on PYTHONPATH.
+    `--allow-python`; pycaffe's Net and solvers allow it, as the original does), or a class of our own stands in for it
+    (`stands_in_for`). The module is found like any import: beside the script, in the working folder of `python -m`, on
+    PYTHONPATH. Where it is allowed but not there, our own class is taken.
     """
 
     bottoms: ClassVar[Count] = at_least(0)
@@ -225,7 +255,10 @@ class Python(Layer):
         param = self.param.python_param
         if not param.module or not param.layer:
             raise self.fail("python_param needs module and layer", "python", found=f'"{param.module}", "{param.layer}"')
+        stand_in = _STAND_INS.get((param.module, param.layer))
         if not _ALLOWED.get():
+            if stand_in:
+                return stand_in(self.param, self.fail)
             raise self.fail(
                 f'the net would import and run the Python module "{param.module}"',
                 "python-refused",
@@ -234,6 +267,8 @@ class Python(Layer):
         try:
             module = importlib.import_module(param.module)
         except ImportError as error:
+            if stand_in and error.name in (param.module, param.module.partition(".")[0]):
+                return stand_in(self.param, self.fail)
             hint = "add its folder to PYTHONPATH"
             if error.name == "caffe":
                 hint = "run the script with python -m pyscratchdet.caffe, or import pyscratchdet.caffe as caffe"

@@ -37,28 +37,40 @@ class EuclideanLoss(Loss):
 class SmoothL1Loss(Loss):
     """sum(f(a - b)) / N, f(d) = d^2 / 2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_L1_loss_layer.cpp).
 
-    With Fast R-CNN's `sigma` s, f(d) = (s d)^2 / 2 where |d| < 1 / s^2 and |d| - 1 / (2 s^2) elsewhere.
-    Differentiable with respect to both bottoms. Weights as a third bottom, which Fast R-CNN has, are refused as in
-    SSD's Caffe.
+    With Fast R-CNN's `sigma` s, f(d) = (s d)^2 / 2 where |d| < 1 / s^2 and |d| - 1 / (2 s^2) elsewhere. With Fast
+    R-CNN's inside weights v and outside weights w as bottoms 3 and 4 it is sum(w * f(v * (a - b))) / N. Differentiable
+    with respect to a and b.
     """
 
-    no_gradient: ClassVar[frozenset[int]] = frozenset()
+    bottoms: ClassVar[Count] = Count(2, 4)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({2, 3})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         sigma = self.param.smooth_l1_loss_param.sigma
         if not 0 < sigma < math.inf:
             raise self.fail("sigma must be positive", "sigma", found=sigma)
+        if len(bottoms) == 3:
+            raise self.fail(
+                "weights are two bottoms, inside and outside weights", "bottoms", expected="2 or 4 bottoms", found=3
+            )
         self.beta = 1 / sigma**2  # PyTorch's name for where the two parts meet; its f(d) is d^2 / (2 beta) below
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)
-        if legacy_shape(self, bottoms[1]) != legacy_shape(self, bottoms[0]):
-            raise self.fail("both bottoms must have the same shape", "shape", expected=bottoms[0], found=bottoms[1])
+        for bottom in bottoms[1:]:
+            if legacy_shape(self, bottom) != legacy_shape(self, bottoms[0]):
+                raise self.fail("all bottoms must have the same shape", "shape", expected=bottoms[0], found=bottom)
         return tops
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
-        values, targets = bottoms[0], bottoms[1].reshape(bottoms[0].shape)
-        return [F.smooth_l1_loss(values, targets, reduction="sum", beta=self.beta) / len(values)]
+        values = bottoms[0]
+        targets, *weights = (bottom.reshape(values.shape) for bottom in bottoms[1:])
+        if not weights:
+            return [F.smooth_l1_loss(values, targets, reduction="sum", beta=self.beta) / len(values)]
+        inside, outside = (weight.detach() for weight in weights)
+        differences = inside * (values - targets)
+        errors = F.smooth_l1_loss(differences, torch.zeros_like(differences), reduction="none", beta=self.beta)
+        return [(outside * errors).sum() / len(values)]
 
 
 @register("ContrastiveLoss")

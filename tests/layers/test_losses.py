@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pyscratchdet.errors import ConversionError, LayerError
-from pyscratchdet.layers.base import layer_class
 from pyscratchdet.proto import caffe_pb2
 
 TYPES = [
@@ -214,8 +213,19 @@ def test_smooth_l1_sigma(sigma):
     np.testing.assert_allclose(found[1], -slopes, rtol=ROUNDING)
 
 
-def test_smooth_l1_takes_no_weights():
-    assert 3 not in layer_class("SmoothL1Loss").bottoms
+def test_smooth_l1_with_inside_and_outside_weights():
+    """Fast R-CNN: the weight inside f scales the difference, the one outside the value."""
+    a, b = tensor([[0.5, 3.0, -4.0], [0, 1, 0.25]]), tensor([[0.25, 0, 0], [0, 0, 0]])
+    inside, outside = tensor([[2, 1, 0.25], [1, 0, 4]]), tensor([[3, 0.5, 0], [1, 7, 2]])
+    # v * d is [0.5, 3, -1], [0, 0, 1]
+    text = "smooth_l1_loss_param { sigma: 1 }"
+    assert forward("SmoothL1Loss", [a, b, inside, outside], text)[0].item() == (3 * 0.125 + 0.5 * 2.5 + 2 * 0.5) / 2
+    found = gradient("SmoothL1Loss", [a, b, inside, outside], text)
+    expected = [[3 * 2 * 0.5 / 2, 0.5 / 2, 0], [0, 0, 2 * 4 / 2]]
+    assert found[0].tolist() == expected
+    assert (found[0] + found[1]).abs().max() == 0
+    assert found[2] is None
+    assert found[3] is None
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -321,6 +331,8 @@ def test_filter_that_keeps_nothing():
         ("EuclideanLoss", [(2, 3), (2, 4)], "", "shape"),
         ("EuclideanLoss", [(), ()], "", "batch"),
         ("SmoothL1Loss", [(2, 3), (2, 4)], "", "shape"),
+        ("SmoothL1Loss", [(2, 3), (2, 3), (2, 3)], "", "bottoms"),
+        ("SmoothL1Loss", [(2, 3), (2, 3), (2, 3), (2, 1)], "", "shape"),
         ("SmoothL1Loss", [(2, 3, 1, 1, 4), (2, 3, 1, 1, 4)], "", "rank"),
         ("ContrastiveLoss", [(4, 3), (4, 2), (4,)], "", "shape"),
         ("ContrastiveLoss", [(4, 3, 2), (4, 3, 2), (4,)], "", "shape"),
