@@ -21,7 +21,7 @@ import onnxruntime
 
 from pyscratchdet import __version__
 from pyscratchdet.converters.compare import Comparison, compare
-from pyscratchdet.converters.engines import OnnxRuntimeEngine, PyTorchEngine
+from pyscratchdet.converters.engines import OnnxEngine, PyTorchEngine
 from pyscratchdet.converters.weights import convert_weights
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.files import write_text
@@ -78,7 +78,7 @@ def run_onnx(deploy: Path, weights: Path) -> Comparison:
     net = load_net(deploy, weights)
     rng = np.random.default_rng(1)
     inputs = {name: rng.uniform(-120, 130, net.blob_shapes[name]).astype("f4") for name in net.input_names}
-    return compare(net, PyTorchEngine(net), OnnxRuntimeEngine(net), inputs)
+    return compare(net, PyTorchEngine(net), OnnxEngine(net), inputs)
 
 
 def blob_error(comparison: Comparison) -> str:

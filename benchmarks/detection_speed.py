@@ -28,6 +28,7 @@ from seeded import picture, seeded_files
 
 from pyscratchdet import __version__
 from pyscratchdet.converters.onnx_export import save_onnx
+from pyscratchdet.converters.sessions import OnnxRuntimeSession
 from pyscratchdet.errors import counted
 from pyscratchdet.files import write_text
 from pyscratchdet.memory import keep_freed_memory
@@ -47,10 +48,8 @@ def candidates(model: Path, weights: Path, data: torch.Tensor, threads: int) -> 
     onnx_path = model.with_suffix(".onnx")
     if not onnx_path.exists():
         save_onnx(reference, onnx_path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    session = OnnxRuntimeSession(onnx_path.read_bytes(), ["detection_out"], threads=threads)
+    name = reference.input_names[0]
 
     def run_reference() -> np.ndarray:
         with torch.no_grad():
@@ -64,7 +63,7 @@ def candidates(model: Path, weights: Path, data: torch.Tensor, threads: int) -> 
         OURS: lambda: ours(data)["detection_out"].numpy().reshape(-1, 7),
         REFERENCE: run_reference,
         OPENCV: run_opencv,
-        ONNX: lambda: session.run(None, {name: array})[0].reshape(-1, 7),
+        ONNX: lambda: session.run({name: array})["detection_out"].reshape(-1, 7),
     }
 
 

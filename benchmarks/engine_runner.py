@@ -4,6 +4,7 @@
 
 INPUTS.npz has `<case>:<input>` arrays, RESULTS.npz gets `<case>:<output>`. Nothing is needed but NumPy and
 the engine; for ncnn, TVM and LiteRT the converter to their form and onnx too.
+onnxruntime and OpenVINO are opened as the commands open them (converters/sessions.py); the others are run here only.
 """
 
 from __future__ import annotations
@@ -12,35 +13,27 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # pyscratchdet is not installed in the engines' environments
+
+from pyscratchdet.converters.sessions import SESSIONS
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], list[np.ndarray]]
 
 
-def onnxruntime(path: str, outputs: list[str]) -> tuple[str, Run]:
-    import onnxruntime as engine
+def session(engine: str) -> Callable[[str, list[str]], tuple[str, Run]]:
+    """Returns what opens a file in an engine that commands take too."""
 
-    options = engine.SessionOptions()
-    options.log_severity_level = 3
-    session = engine.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return engine.__version__, lambda feed: session.run(outputs, feed)
+    def open_file(path: str, outputs: list[str]) -> tuple[str, Run]:
+        opened = SESSIONS[engine](Path(path).read_bytes(), outputs)
+        return opened.version, lambda feed: list(opened.run(feed).values())
 
-
-def openvino(path: str, outputs: list[str]) -> tuple[str, Run]:
-    import openvino as engine
-
-    core = engine.Core()
-    # Without this hint bfloat16 is used on CPUs that have it.
-    model = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(feed: Arrays) -> list[np.ndarray]:
-        results = model(feed)
-        return [results[name] for name in outputs]
-
-    return engine.__version__.partition("-")[0], run
+    return open_file
 
 
 def opencv(path: str, outputs: list[str]) -> tuple[str, Run]:
@@ -179,8 +172,7 @@ def _input(path: str) -> tuple[str, list[int]]:
 
 
 ENGINES = {
-    "onnxruntime": onnxruntime,
-    "openvino": openvino,
+    **{name: session(name) for name in SESSIONS},
     "opencv": opencv,
     "mnn": mnn,
     "ncnn": ncnn,

@@ -29,7 +29,7 @@ from seeded import picture, seed_weights
 
 from pyscratchdet import __version__, prototxt
 from pyscratchdet.converters.compare import difference, match_detections
-from pyscratchdet.converters.engines import OnnxRuntimeEngine, PyTorchEngine
+from pyscratchdet.converters.engines import OnnxEngine, PyTorchEngine
 from pyscratchdet.converters.onnx_export import OPSET, raw_heads, save_onnx
 from pyscratchdet.files import write_text
 from pyscratchdet.proto import caffe_pb2
@@ -70,7 +70,7 @@ def measure(deploy: caffe_pb2.NetParameter) -> dict[str, Any]:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         theirs = session.run(["detection_out"], inputs)[0]
         del session
-    blobs = OnnxRuntimeEngine(net).run(inputs)
+    blobs = OnnxEngine(net).run(inputs)
     errors = {name: difference(blobs[name], ours[name]).relative for name in blobs if name != "detection_out"}
     worst = max(errors, key=errors.__getitem__)
     rows, expected = match_detections(ours["detection_out"], theirs)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from pyscratchdet.converters.engines import Engine, PyTorchEngine, same_shape
+from pyscratchdet.converters.engines import Engine, same_shape
 from pyscratchdet.converters.onnx_export import value_keys
 from pyscratchdet.errors import counted
 from pyscratchdet.runtime import Net
@@ -191,12 +191,12 @@ def difference(array: np.ndarray, reference: np.ndarray) -> Difference:
     return Difference(float(np.abs(a - b).max()), float(delta / norm_b if norm_b else delta), cosine)
 
 
-def compare(net: Net, first: PyTorchEngine, reference: Engine, inputs: Mapping[str, np.ndarray]) -> Comparison:
+def compare(net: Net, first: Engine, reference: Engine, inputs: Mapping[str, np.ndarray]) -> Comparison:
     """Runs both engines on the same inputs and compares blob by blob.
 
     Args:
         net: The net, for the order and the layers of blobs.
-        first: Our engine, which can also run single layers from the reference's bottoms.
+        first: The engine that is judged; ours can also run single layers from the reference's bottoms.
         reference: The other engine.
         inputs: {input blob: float32 array}.
     """
@@ -205,7 +205,7 @@ def compare(net: Net, first: PyTorchEngine, reference: Engine, inputs: Mapping[s
 
 def compare_blobs(
     net: Net,
-    first: PyTorchEngine,
+    first: Engine,
     blobs: Mapping[str, np.ndarray],
     reference: Engine,
     expected: Mapping[str, np.ndarray],

@@ -14,10 +14,14 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
+import onnx
 import torch
 
 from pyscratchdet.converters.merge_bn import merge_bn
 from pyscratchdet.converters.onnx_export import export_onnx, onnx_names, value_keys
+from pyscratchdet.converters.onnx_file import read_onnx, with_outputs
+from pyscratchdet.converters.sessions import SESSIONS
+from pyscratchdet.devices import check_precision
 from pyscratchdet.errors import ConversionError, NetError, UsageError, WeightsError
 from pyscratchdet.files import check_zip, open_bytes, read_bytes
 from pyscratchdet.layers.base import Layer, Shape
@@ -33,10 +37,12 @@ class Engine(ABC):
 
     Attributes:
         name: What verdicts call it.
+        program: Name and version of the program that computes, where it is an optional one.
         shares_memory: Whether an in-place layer changes all blobs that share memory in Caffe (`net.storage`).
     """
 
     name: str
+    program: str = ""
     shares_memory: ClassVar[bool] = True
 
     @abstractmethod
@@ -46,6 +52,14 @@ class Engine(ABC):
         Raises:
             ConversionError: It cannot run the net.
         """
+
+    def run_layers(self, reference: Arrays) -> dict[str, np.ndarray]:
+        """Runs every layer on the reference's bottoms and returns its tops, if it can run single layers.
+
+        Args:
+            reference: Values by their names (`onnx_export.value_keys`), the net's inputs among them.
+        """
+        return {}
 
     def known_difference(self, layer: Layer) -> str:
         """Returns how the engine is known to differ from Caffe in this layer; "" where nothing is known.
@@ -141,12 +155,16 @@ class FastEngine(Engine):
 
     Args:
         net: A TEST net with its weights.
+        precision: "float32", or "bf16" on CPUs that have it.
+
+    Raises:
+        UsageError: The CPU does not have the precision.
     """
 
-    name = "fast"
-
-    def __init__(self, net: Net) -> None:
-        self.net = OptimizedNet(net)
+    def __init__(self, net: Net, precision: str = "float32") -> None:
+        check_precision(precision, torch.device("cpu"))
+        self.name = "fast" if precision == "float32" else f"fast in {precision}"
+        self.net = OptimizedNet(net, torch.float32 if precision == "float32" else torch.bfloat16)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Returns the outputs."""
@@ -175,48 +193,74 @@ class FoldedEngine(Engine):
         return {key: value for key, value in PyTorchEngine(self.net).run(inputs).items() if "@" not in key}
 
 
-class OnnxRuntimeEngine(Engine):
-    """The net exported to ONNX, run by onnxruntime on the CPU.
+class OnnxEngine(Engine):
+    """The net exported to ONNX, or an ONNX file of it, run by an engine of `sessions` on the CPU.
+
+    Args:
+        net: The net.
+        engine: A key of SESSIONS.
+        path: A file whose values carry the names of the net's blobs, as `convert` writes them; by default the net is
+            exported with its present input shapes.
+        precision: "float32", or "bf16" in OpenVINO on CPUs that have it.
 
     Raises:
-        ConversionError: onnxruntime is not installed, or a layer has no ONNX form.
+        FileError, WeightsError: The file is missing or damaged.
+        ConversionError: The engine is not installed or refuses the net, or a layer has no ONNX form.
     """
 
-    name = "onnxruntime"
-
-    def __init__(self, net: Net) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConversionError(
-                "onnxruntime is not installed", code="engine.missing", hint='pip install "pyscratchdet[verify]"'
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        model = export_onnx(net, all_blobs=True)
+    def __init__(
+        self,
+        net: Net,
+        engine: str = "onnxruntime",
+        path: str | os.PathLike[str] | None = None,
+        precision: str = "float32",
+    ) -> None:
+        check_precision(precision, torch.device("cpu"))
+        where = engine if precision == "float32" else f"{engine} in {precision}"
+        self.name = where if path is None else f"{os.path.basename(os.fspath(path))} in {where}"
         self.keys = {name: key for key, name in onnx_names(net).items()}
-        try:
-            self.session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's exceptions have no base class of their own
-            raise ConversionError(f"onnxruntime refuses the net: {error}", code="engine.refused") from error
+        SESSIONS[engine].import_engine()  # before the work, not after
+        if path is None:
+            model = export_onnx(net, all_blobs=True)
+        else:
+            model = read_onnx(path)
+            self.keys = _shown(model, self.keys)
+            model = with_outputs(model, self.keys)
+        self._inputs = [value.name for value in model.graph.input]
+        outputs = [value.name for value in model.graph.output if value.name in self.keys]
+        if not outputs:
+            raise ConversionError(f"{self.name} shows none of the net's blobs", code="engine.refused")
+        self._session = SESSIONS[engine](model.SerializeToString(), outputs, optimize=False, precision=precision)
+        self.program = f"{engine} {self._session.version}"
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Returns all blobs that the net's outputs depend on.
+        """Returns all blobs that the net's outputs depend on and that the graph has.
 
         Raises:
             ConversionError: It cannot run the net on them.
         """
-        names = [output.name for output in self.session.get_outputs()]
-        known = {value.name for value in self.session.get_inputs()}
-        feed = {name: np.ascontiguousarray(array, np.float32) for name, array in inputs.items() if name in known}
-        try:
-            values = self.session.run(names, feed)
-            return {self.keys[name]: value for name, value in zip(names, values, strict=True)}
-        except Exception as error:
-            raise ConversionError(f"onnxruntime cannot run the net: {error}", code="engine.failed") from error
+        if missing := [name for name in self._inputs if name not in inputs]:
+            raise ConversionError(
+                f"{self.name} needs other inputs", code="engine.failed", expected=missing, found=list(inputs)
+            )
+        values = self._session.run({name: np.ascontiguousarray(inputs[name], np.float32) for name in self._inputs})
+        return {self.keys[name]: value for name, value in values.items()}
+
+
+def _shown(model: onnx.ModelProto, keys: Mapping[str, str]) -> dict[str, str]:
+    """Returns {value of a file: name of the net's value} for those that stand for the net's.
+
+    Where BatchNorm is folded, what in-place layers overwrite is not the net's. In int8, the name is that of the value
+    before its rounding, which also stands for ReLU; what the next layer reads is its dequantised form.
+    """
+    facts = {entry.key for entry in model.metadata_props}
+    computed = {name for node in model.graph.node for name in node.output}
+    found = {}
+    for name, key in keys.items():
+        if "folded" not in facts or "@" not in key:
+            rounded = f"{name}_DequantizeLinear_Output"
+            found[rounded if rounded in computed else name] = key
+    return found
 
 
 class OpenCVEngine(Engine):

@@ -20,6 +20,8 @@ from pyscratchdet.proto.text import to_text
 from pyscratchdet.runtime import build_net, copy_weights
 
 SEED = 1  # of the noise that the nets are run on
+# In an ONNX file: what in-place layers overwrite has no name of the unfolded net's.
+FOLDED = {"folded": "BatchNorm, Scale, Bias"}
 
 
 @dataclass
@@ -82,6 +84,7 @@ def convert_folded(
     blobs = read_bundle(source, names).blobs
     folded = merge_bn(names.file.param, blobs)
     worst = check_folded(names.file.param, blobs, folded)
+    choices["facts"] = {**choices.get("facts", {}), **FOLDED}
     write_bundle(target, Bundle(folded.blobs), Names(NetFile(folded.param)), **choices)
     if prototxt is not None:
         write_text(prototxt, to_text(folded.param))

@@ -277,6 +277,7 @@ def save_onnx(
     metadata: Mapping[str, str] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
     half: bool = False,
+    transform: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
     **options: Any,
 ) -> onnx.ModelProto:
     """Writes the net as an ONNX file, checked by onnx.checker with full inference of shapes.
@@ -290,6 +291,7 @@ def save_onnx(
         metadata: Further facts to keep in the file.
         weights: Arrays to keep under their names even if the graph does not use them.
         half: Store weights as float16, widened by Cast operators; the arithmetic stays float32.
+        transform: Makes another model of the exported one, with the same inputs and outputs.
         **options: Options of `export_onnx`.
 
     Returns:
@@ -297,7 +299,9 @@ def save_onnx(
     """
     model = export_onnx(net, **options)
     priors = _take_constant_outputs(model)
-    helper.set_model_props(model, {**_facts(net, **options), **(metadata or {})})
+    if transform is not None:
+        model = transform(model)
+    describe(model, net, options.get("heads", "decoded"), metadata)
     stored = {tensor.name for tensor in model.graph.initializer}
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(array, order="C"), name)
@@ -313,22 +317,35 @@ def save_onnx(
     return model
 
 
-def _facts(net: Net, heads: str = "decoded", **options: object) -> dict[str, str]:
-    """Returns what every file says about itself."""
+def describe(
+    model: onnx.ModelProto, net: Net, heads: str = "decoded", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes into the model what every file says about itself, and further facts; `onnx_detection` reads them."""
     facts = {"pyscratchdet": __version__}
     if net.input_names:
         facts["size"] = "x".join(str(size) for size in net.blob_shapes[net.input_names[0]][2:])
-    if any(node.type == "DetectionOutput" for node in net.plan.graph.nodes):
+    ends = [node.param for node in net.plan.graph.nodes if node.type == "DetectionOutput"]
+    if ends:
         facts["heads"] = heads
         facts |= {"columns": COLUMNS} if heads in ("decoded", "fixed") else {}
-    return facts
+    if len(ends) == 1 and heads in ("decoded", "fixed"):
+        param = ends[0].detection_output_param
+        facts |= {
+            "rows": ends[0].top[0],
+            "predictions": "\n".join(name for k, name in enumerate(ends[0].bottom) if k != 2),
+            "num_classes": str(param.num_classes),
+            "background": str(param.background_label_id),
+            "confidence_threshold": repr(param.confidence_threshold),
+        }
+    helper.set_model_props(model, {**facts, **(metadata or {})})
 
 
 def notes(model: onnx.ModelProto) -> list[str]:
     """Returns what a user of the file must know: where it runs, what goes in, what comes out."""
     facts = {entry.key: entry.value for entry in model.metadata_props}
     heads = facts.get("heads", "")
-    lines = [f"  known to run in {RUNS_IN[heads]}"]
+    is_int8 = facts.get("precision") == "int8"
+    lines = [f"  known to run in {'onnxruntime, OpenVINO' if is_int8 else RUNS_IN[heads]}"]
     for value in model.graph.input:
         dims = [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
         lines.append(f"  input {value.name} ({', '.join(dims)}): {_preparation(facts, value)}")

@@ -7,17 +7,16 @@ shapes are computed are evaluated in advance, with the file's input shapes (an o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
 from pyscratchdet.converters.build import NetBuilder
+from pyscratchdet.converters.onnx_file import read_onnx
 from pyscratchdet.converters.onnx_node import EVALUATED, OnnxNode, OnnxValues
 from pyscratchdet.converters.onnx_operators import HANDLERS
 from pyscratchdet.converters.weights import onnx_array
-from pyscratchdet.errors import ConversionError, FileError, PyScratchDetError, WeightsError
+from pyscratchdet.errors import ConversionError, PyScratchDetError
 
 
 def import_onnx(path: str | os.PathLike[str]) -> NetBuilder:
@@ -30,29 +29,7 @@ def import_onnx(path: str | os.PathLike[str]) -> NetBuilder:
         FileError, WeightsError: The file is missing or damaged.
         ConversionError: A node cannot be expressed exactly; names the node, its operator and the reason.
     """
-    name = os.fspath(path)
-    try:
-        model = onnx.load_model(name, load_external_data=False)
-        for value in model.graph.output:  # some exporters leave out its shape, which the checker rejects
-            value.type.tensor_type.shape.SetInParent()
-        onnx.checker.check_model(model)
-    except OSError as error:
-        raise FileError(f"cannot read {name}: {error.strerror or error}", code="file.read") from error
-    except (DecodeError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "not an ONNX model"
-        raise WeightsError(f"{name}: damaged ONNX file: {reason}", code="weights.damaged") from error
-    if any(isinstance(text, bytes) for text in _names(model.graph)):  # protobuf returns bytes where it cannot decode
-        raise WeightsError(f"{name}: damaged ONNX file: a name that is not UTF-8", code="weights.damaged")
-    return _convert(model, name)
-
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    yield graph.name
-    for value in (*graph.initializer, *graph.input, *graph.output):
-        yield value.name
-    for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (attribute.name for attribute in node.attribute)
+    return _convert(read_onnx(path), os.fspath(path))
 
 
 def _convert(model: onnx.ModelProto, path: str) -> NetBuilder:

@@ -1,6 +1,9 @@
-"""Which device a command runs on."""
+"""Which device a command runs on, and what it can do."""
 
 from __future__ import annotations
+
+import functools
+from pathlib import Path
 
 import torch
 
@@ -38,3 +41,42 @@ def choose_device(gpu: str) -> torch.device:
     """
     gpus = parse_gpus(gpu)
     return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+
+
+PRECISIONS = ("float32", "bf16")
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Returns whether the CPU multiplies bfloat16 numbers itself; False where Linux does not say so.
+
+    Others compute them by way of float32, several times more slowly than float32 itself.
+    """
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})  # the last one is Arm's
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuses a precision that the device does not have.
+
+    Args:
+        precision: One of PRECISIONS.
+        device: What computes.
+
+    Raises:
+        UsageError: It does not have it.
+    """
+    if precision == "float32":
+        return
+    if device.type != "cpu":
+        raise UsageError(f"{precision} is for the CPU", code="engine.precision", found=str(device))
+    if not has_bfloat16():
+        raise UsageError(
+            "this CPU does not multiply bfloat16 numbers, so bf16 would be slower than float32",
+            code="engine.precision",
+            expected="avx512_bf16 or amx_bf16 (bf16 on Arm) in /proc/cpuinfo",
+            hint="leave out --precision",
+        )

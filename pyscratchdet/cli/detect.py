@@ -106,6 +106,7 @@ def _detect(args: argparse.Namespace, detector: Detector, sources: list[MediaSou
 
     wanted = _wanted_labels(detector, args.classes)
     settings = {"model": args.model, "weights": args.weights, "threshold": args.threshold}
+    settings["engine"] = detector.engine.title
     run = DetectionRun(detector.names, settings=settings)
     live = any(source.kind == "camera" for source in sources)
     with (
@@ -181,7 +182,7 @@ def _benchmark(detector: Detector, sources: list[MediaSource]) -> int:
     from pyscratchdet.detect.benchmark import STAGES, benchmark
 
     table = Table(
-        title=f"milliseconds per picture, input {detector.size[0]}x{detector.size[1]}, {detector.device}",
+        title=f"milliseconds per picture, input {detector.size[0]}x{detector.size[1]}, {detector.engine.title}",
         title_justify="left",
     )
     table.add_column("batch", justify="right")

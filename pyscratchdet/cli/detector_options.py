@@ -9,26 +9,54 @@ from typing import TYPE_CHECKING
 from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
 
 if TYPE_CHECKING:
-    from pyscratchdet.detect.detector import Detector
+    from pyscratchdet.converters.onnx_detection import OnnxDetector
+    from pyscratchdet.detect.detector import Detector, Preparation
+    from pyscratchdet.errors import UsageError
 
 
-def add_detector_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Adds the arguments that make a Detector."""
+ENGINES = ("torch", "onnxruntime", "openvino")
+
+
+def add_detector_arguments(
+    parser: argparse.ArgumentParser, required: bool = True, more_engines: tuple[str, ...] = ()
+) -> None:
+    """Adds the arguments that make a Detector.
+
+    Args:
+        parser: Gets them.
+        required: Whether the command cannot do without a net.
+        more_engines: What else `--engine` may name in this command, which then deals with it.
+    """
     group = parser.add_argument_group("the detector")
-    group.add_argument("--model", required=required, metavar="DEPLOY", help="prototxt of the deploy net")
-    group.add_argument("--weights", required=required, metavar="CAFFEMODEL", help=".caffemodel or .caffemodel.h5")
+    group.add_argument("--model", metavar="DEPLOY", help="prototxt of the deploy net; an ONNX file needs none")
+    group.add_argument(
+        "--weights",
+        required=required,
+        metavar="FILE",
+        help=".caffemodel, .caffemodel.h5, or .onnx as convert writes it",
+    )
     group.add_argument("--labelmap", metavar="PROTOTXT", help="label map; without it classes are numbers")
     group.add_argument(
-        "--mean",
-        default="104,117,123",
-        metavar="B,G,R",
-        help="subtracted from the picture (default: SSD's %(default)s)",
+        "--mean", metavar="B,G,R", help="subtracted from the picture (default: the ONNX file's, or SSD's 104,117,123)"
     )
-    group.add_argument("--scale", type=finite, default=1.0, help="factor after the mean (default: %(default)s)")
+    group.add_argument("--scale", type=finite, help="factor after the mean (default: the ONNX file's, or 1)")
     group.add_argument("--rgb", action="store_true", help="the net takes red first")
     group.add_argument("--size", metavar="HxW", help="input size in place of the prototxt's")
     group.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="pictures at a time (default: %(default)s)"
+    )
+    group.add_argument(
+        "--engine",
+        choices=(*ENGINES, *more_engines),
+        metavar="NAME",
+        help="what runs the net: torch, onnxruntime or openvino (default: torch; onnxruntime for an ONNX file)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="what all but a detector's last layers multiply in: bf16 in torch and openvino, on CPUs that have it "
+        "(default: %(default)s)",
     )
     add_gpu_argument(group)
     add_allow_unknown(group)
@@ -40,21 +68,88 @@ def add_gpu_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--gpu", default="", metavar="ID", help="run on this GPU (default: the CPU)")
 
 
-def make_detector(args: argparse.Namespace) -> Detector:
-    """Builds the detector that the arguments describe."""
-    from pyscratchdet.detect.detector import Detector, Preparation
-    from pyscratchdet.devices import choose_device
+def is_onnx(weights: str | None) -> bool:
+    """Returns whether `--weights` names an ONNX file, by its ending."""
+    return weights is not None and weights.lower().endswith(".onnx")
 
-    preparation = Preparation(parse_numbers(args.mean, "--mean"), args.scale, args.rgb)
-    return Detector(
-        args.model,
-        args.weights,
-        args.labelmap,
-        preparation=preparation,
-        batch_size=positive(args.batch_size, "--batch-size"),
-        size=parse_size(args.size),
-        device=str(choose_device(args.gpu)),
+
+def make_detector(args: argparse.Namespace) -> Detector:
+    """Builds the detector that the arguments describe.
+
+    Raises:
+        UsageError: They do not go together.
+    """
+    batch_size = positive(args.batch_size, "--batch-size")
+    if is_onnx(args.weights):
+        return _of_file(args, batch_size)
+    if not args.model:
+        raise _misfit("a caffemodel needs its net", expected="--model DEPLOY")
+    preparation = _preparation(args, None)
+    if args.engine in (None, "torch"):
+        from pyscratchdet.detect.detector import Detector
+        from pyscratchdet.devices import choose_device
+
+        return Detector(
+            args.model,
+            args.weights,
+            args.labelmap,
+            preparation=preparation,
+            batch_size=batch_size,
+            size=parse_size(args.size),
+            device=str(choose_device(args.gpu)),
+            precision=args.precision,
+        )
+    _check_cpu(args)
+    from pyscratchdet.converters.onnx_detection import OnnxDetection, OnnxDetector
+    from pyscratchdet.converters.sessions import SESSIONS
+    from pyscratchdet.detect.detector import Detector
+
+    SESSIONS[args.engine].import_engine()  # before the work, not after
+    net = OnnxDetector.of_net(args.model, args.weights, parse_size(args.size))
+    engine = OnnxDetection(args.engine, net, precision=args.precision)
+    return Detector.in_engine(engine, args.labelmap, preparation=preparation, batch_size=batch_size)
+
+
+def _of_file(args: argparse.Namespace, batch_size: int) -> Detector:
+    """Builds the detector of an ONNX file."""
+    from pyscratchdet.converters.onnx_detection import OnnxDetection, OnnxDetector
+    from pyscratchdet.detect.detector import Detector
+
+    if args.model or args.size:
+        given = "--model" if args.model else "--size"
+        raise _misfit("an ONNX file has its net and its size", expected=f"no {given}")
+    if args.engine == "torch":
+        raise _misfit("torch does not run ONNX files", expected="--engine onnxruntime or openvino")
+    _check_cpu(args)
+    detector = OnnxDetector.of_file(args.weights)
+    engine = OnnxDetection(args.engine or "onnxruntime", detector, precision=args.precision)
+    preparation = _preparation(args, detector)
+    return Detector.in_engine(
+        engine, args.labelmap or detector.labels(), preparation=preparation, batch_size=batch_size
     )
+
+
+def _preparation(args: argparse.Namespace, detector: OnnxDetector | None) -> Preparation:
+    """Returns what the options say, or else the file."""
+    from pyscratchdet.detect.detector import SSD_MEAN, Preparation
+
+    mean = None if args.mean is None else parse_numbers(args.mean, "--mean")
+    if detector is None or mean is not None:
+        return Preparation(mean or SSD_MEAN, 1.0 if args.scale is None else args.scale, args.rgb)
+    if args.scale is not None or args.rgb:
+        raise _misfit("an ONNX file says how pictures are prepared", expected="--mean with --scale and --rgb, or none")
+    return detector.preparation()
+
+
+def _check_cpu(args: argparse.Namespace) -> None:
+    if args.gpu:
+        raise _misfit("--gpu is for torch; other engines run on the CPU", found=f"--gpu {args.gpu}")
+
+
+def _misfit(message: str, **parts: object) -> UsageError:
+    from pyscratchdet.errors import UsageError
+
+    return UsageError(message, code="usage.option", **parts)  # type: ignore[arg-type]
 
 
 def finite(text: str) -> float:

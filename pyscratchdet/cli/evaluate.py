@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.detector_options import add_detector_arguments, add_gpu_argument, finite, make_detector, positive
+from pyscratchdet.cli.detector_options import (
+    add_detector_arguments,
+    add_gpu_argument,
+    finite,
+    is_onnx,
+    make_detector,
+    positive,
+)
 from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
 from pyscratchdet.errors import counted
 
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
     from pyscratchdet.evaluate.tables import GroundTruthTable
     from pyscratchdet.evaluate.voc import VocResult
     from pyscratchdet.solver.detection_test import DetectionTest
+
+_JUDGES = ("pycocotools", "faster-coco-eval")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +44,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     coco.add_argument("--images", metavar="DIR", help="folder of the pictures (default: beside the json)")
     coco.add_argument("--results", metavar="JSON", help="evaluate this result file instead of running a net")
     coco.add_argument(
-        "--engine", default="pycocotools", metavar="NAME", help="pycocotools or faster-coco-eval (default: %(default)s)"
+        "--judge",
+        choices=_JUDGES,
+        metavar="NAME",
+        help="what computes the figures: pycocotools (default) or faster-coco-eval; --engine may name it too",
     )
-    for one in (voc, coco):
-        add_detector_arguments(one, required=False)
+    for one, more_engines in ((voc, ()), (coco, _JUDGES)):
+        add_detector_arguments(one, required=False, more_engines=more_engines)
         _add_run_arguments(one)
     caffe = add("caffe", "the solver's test: a test net with DetectionEvaluate on its own data")
     add_caffe_arguments(caffe)
@@ -93,9 +105,11 @@ def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None) -> Grou
 
 
 def default_label_map(args: argparse.Namespace) -> None:
-    """Takes the label map beside the data where none is given."""
+    """Takes the label map beside the data where none is given; an ONNX file has its own labels."""
     from pathlib import Path
 
+    if is_onnx(args.weights):
+        return
     data = Path(args.data).absolute()
     beside = [folder / "labelmap.prototxt" for folder in (data, *data.parents[:2])]
     if args.labelmap is None:
@@ -103,12 +117,17 @@ def default_label_map(args: argparse.Namespace) -> None:
 
 
 def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """Returns the foreground classes of `--labelmap` in label order; None without one."""
-    if args.labelmap is None:
-        return None
-    from pyscratchdet.data.label_map import label_to_name, read_label_map
+    """Returns the foreground classes of `--labelmap`, or of the ONNX file, in label order; None without either."""
+    if args.labelmap is not None:
+        from pyscratchdet.data.label_map import label_to_name, read_label_map
 
-    names = label_to_name(read_label_map(args.labelmap), strict=True, display=True, path=args.labelmap)
+        names = label_to_name(read_label_map(args.labelmap), strict=True, display=True, path=args.labelmap)
+    elif is_onnx(args.weights):
+        from pyscratchdet.converters.onnx_detection import OnnxDetector
+
+        names = OnnxDetector.of_file(args.weights).labels()
+    else:
+        return None
     return tuple(name for label, name in sorted(names.items()) if label != 0)
 
 
@@ -118,16 +137,17 @@ def _run_voc(args: argparse.Namespace) -> int:
 
     default_label_map(args)
     truth = voc_truth(args, class_names(args))
-    detections = _detections(args, truth, read_voc_results)
+    detections, engine = _detections(args, truth, read_voc_results)
     result = evaluate_voc(truth, detections, args.metric, args.overlap)
     if args.json:
-        _print_json(voc_figures(result))
+        _print_json({**voc_figures(result), **_made_by(engine)})
     else:
-        print_voc(result, f"{args.set}: {counted(len(truth.names), 'picture')}")
+        pictures = f"{args.set}: {counted(len(truth.names), 'picture')}"
+        print_voc(result, ", ".join(filter(None, (pictures, engine))))
     if args.output:
         if not args.results:
             write_voc_results(args.output, detections, truth)
-        _write_report(args, truth, detections, result, {})
+        _write_report(args, truth, detections, result, engine)
     return 0
 
 
@@ -140,25 +160,43 @@ def _run_coco(args: argparse.Namespace) -> int:
     from pyscratchdet.evaluate.sets import coco_truth
     from pyscratchdet.evaluate.voc import evaluate_voc
 
+    judge = _judge(args)
     coco = read_coco(args.data)
     truth = coco_truth(coco, args.images, class_names(args))
-    detections = _detections(args, truth, read_coco_results)
-    result = evaluate_coco(truth, detections, coco.content, args.engine)
+    detections, engine = _detections(args, truth, read_coco_results)
+    result = evaluate_coco(truth, detections, coco.content, judge)
     if args.json:
-        _print_json({**result.figures, "classes": result.class_ap, "classes50": result.class_ap50})
+        figures = {**result.figures, "classes": result.class_ap, "classes50": result.class_ap50}
+        _print_json({**figures, **_made_by(engine)})
     else:
-        _print_coco(result.figures, result.class_ap, result.class_ap50, len(truth.names))
+        title = ", ".join(filter(None, (counted(len(truth.names), "picture"), engine)))
+        _print_coco(result.figures, result.class_ap, result.class_ap50, title)
     if args.output:
         if not args.results:
             write_coco_results(Path(args.output) / "detections.json", detections, truth)
-        _write_report(args, truth, detections, evaluate_voc(truth, detections, "area"), result.figures)
+        _write_report(args, truth, detections, evaluate_voc(truth, detections, "area"), engine, result.figures)
     return 0
+
+
+def _judge(args: argparse.Namespace) -> str:
+    """Returns what computes COCO's figures; `--engine` may name it, which is then not what runs the net."""
+    from pyscratchdet.errors import UsageError
+
+    named = args.engine if args.engine in _JUDGES else None
+    if named and args.judge not in (None, named):
+        raise UsageError("--engine and --judge differ", code="usage.option", expected=args.judge, found=named)
+    args.engine = None if named else args.engine
+    return named or args.judge or _JUDGES[0]
+
+
+def _made_by(engine: str) -> dict[str, str]:
+    return {"engine": engine} if engine else {}
 
 
 def _detections(
     args: argparse.Namespace, truth: GroundTruthTable, read_results: Callable[[str, GroundTruthTable], DetectionTable]
-) -> DetectionTable:
-    """Returns what `--results` holds, or what the net of the arguments finds."""
+) -> tuple[DetectionTable, str]:
+    """Returns what `--results` holds, or what the net of the arguments finds and what ran it."""
     from pyscratchdet.errors import UsageError
 
     if bool(args.results) == bool(args.model or args.weights):
@@ -167,7 +205,7 @@ def _detections(
             "choose what to evaluate", code="usage.option", expected="--model and --weights, or --results", found=found
         )
     if args.results:
-        return read_results(args.results, truth)
+        return read_results(args.results, truth), ""
     return detect_set(args, truth, args.kind == "coco", args.multi_scale, args.resume)
 
 
@@ -177,19 +215,18 @@ def detect_set(
     coco: bool = False,
     multi_scale: bool = False,
     resume: str | None = None,
-) -> DetectionTable:
-    """Runs the net of the arguments over a set."""
-    import hashlib
-
+) -> tuple[DetectionTable, str]:
+    """Runs the net of the arguments over a set; returns what it finds, and what ran it."""
     import numpy as np
 
     from pyscratchdet.detect.runner import Detect, run_set
     from pyscratchdet.errors import DataError, UsageError
-    from pyscratchdet.files import map_bytes
     from pyscratchdet.progress import Progress
 
-    if not args.model or not args.weights:
-        raise UsageError("a net needs two files", code="usage.option", expected="--model and --weights")
+    if not args.weights:
+        raise UsageError("a net needs its files", code="usage.option", expected="--model and --weights")
+    if multi_scale and (args.engine not in (None, "torch") or is_onnx(args.weights)):
+        raise UsageError("only torch takes inputs of several sizes", code="usage.option", expected="no --multi-scale")
     detector = make_detector(args)
     if args.labelmap is None and detector.num_classes != len(truth.classes) + 1:
         raise DataError(
@@ -207,14 +244,31 @@ def detect_set(
         inputs = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
         print(f"multi-scale, each also mirrored: {inputs}", file=sys.stderr)
         detect = many.detect
-    settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
-    settings["multi_scale"] = multi_scale
-    if resume:  # the contents of files may change under the same names
-        settings["sha256"] = [hashlib.sha256(map_bytes(path)).hexdigest() for path in (args.model, args.weights)]
     with Progress(len(truth.names)) as progress:
+        settings = _run_settings(args, multi_scale, resume is not None)
         found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress)
     truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or get wrong
-    return found
+    return found, detector.engine.title
+
+
+def _run_settings(args: argparse.Namespace, multi_scale: bool, is_kept: bool) -> dict[str, object]:
+    """Returns what the results depend on; what is as by default is written as it was before it could be chosen."""
+    import hashlib
+
+    from pyscratchdet.files import map_bytes
+
+    settings = {name: getattr(args, name) for name in ("model", "weights", "mean", "scale", "rgb", "size")}
+    if args.model:
+        settings["mean"], settings["scale"] = args.mean or "104,117,123", 1.0 if args.scale is None else args.scale
+    settings["multi_scale"] = multi_scale
+    if args.engine not in (None, "torch"):
+        settings["engine"] = args.engine
+    if args.precision != "float32":
+        settings["precision"] = args.precision
+    if is_kept:  # the contents of files may change under the same names
+        files = [path for path in (args.model, args.weights) if path]
+        settings["sha256"] = [hashlib.sha256(map_bytes(path)).hexdigest() for path in files]
+    return settings
 
 
 def _run_caffe(args: argparse.Namespace) -> int:
@@ -282,12 +336,12 @@ def print_voc(result: VocResult, title: str) -> None:
     print(f"mAP = {result.mean_ap:.6f}")
 
 
-def _print_coco(figures: dict[str, float], ap: dict[str, float], ap50: dict[str, float], num_images: int) -> None:
+def _print_coco(figures: dict[str, float], ap: dict[str, float], ap50: dict[str, float], title: str) -> None:
     from rich.table import Table
 
     from pyscratchdet.cli.console import console
 
-    table = Table(title=counted(num_images, "picture"), title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("class")
     table.add_column("AP", justify="right")
     table.add_column("AP50", justify="right")
@@ -315,7 +369,8 @@ def _write_report(
     truth: GroundTruthTable,
     detections: DetectionTable,
     result: VocResult,
-    figures: dict[str, float],
+    engine: str,
+    figures: dict[str, float] | None = None,
 ) -> None:
     from pathlib import Path
 
@@ -323,5 +378,5 @@ def _write_report(
     from pyscratchdet.evaluate.report import EvaluationReport, write_report
 
     title = f"{Path(args.results or args.weights).name} on {Path(args.data).absolute().name}"
-    page = write_report(EvaluationReport(title, truth, detections, result, figures), args.output)
+    page = write_report(EvaluationReport(title, truth, detections, result, figures or {}, engine), args.output)
     say(f"page of results: {page}", stderr=args.json)

@@ -36,10 +36,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from pyscratchdet.cli.console import console, say
+    from pyscratchdet.errors import UsageError
 
     paths = find_snapshots([*args.snapshots, *([args.weights] if args.weights else [])])
     if args.data:
         default_label_map(args)
+    elif args.engine:
+        raise UsageError("--engine needs a deploy net and --data", code="usage.option", found=f"--engine {args.engine}")
     scores: dict[str, float | None] = {}
     for number, path in enumerate(paths, start=1):
         say(f"{number}/{len(paths)} {path}", stderr=True)
@@ -105,4 +108,4 @@ def _score(args: argparse.Namespace, path: str) -> float | None:
 
     args.weights = path
     truth = voc_truth(args, class_names(args))
-    return evaluate_voc(truth, detect_set(args, truth), args.metric, args.overlap).mean_ap
+    return evaluate_voc(truth, detect_set(args, truth)[0], args.metric, args.overlap).mean_ap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pyscratchdet.converters.compare import Comparison
-    from pyscratchdet.converters.engines import Arrays, Engine, PyTorchEngine, Recording
+    from pyscratchdet.converters.engines import Arrays, Engine, Recording
     from pyscratchdet.converters.training import Trainee
     from pyscratchdet.runtime import Net
 
@@ -26,7 +26,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["onnxruntime", "opencv"],
         metavar="ENGINE",
-        help="onnxruntime, opencv, fast, folded, cuda, or an npz recorded elsewhere (default: onnxruntime opencv)",
+        help="onnxruntime, openvino, opencv, torch, fast, folded, cuda, an npz recorded elsewhere, or an ONNX file, "
+        "openvino:FILE.onnx for another engine than onnxruntime (default: onnxruntime opencv)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("torch", "onnxruntime", "openvino"),
+        default="torch",
+        help="whose blobs are judged (default: torch, which also tells each layer's own error)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="what fast and openvino multiply in, on CPUs that have it (default: float32)",
     )
     parser.add_argument("--phase", choices=("TEST", "TRAIN"), default="TEST", help="phase of the net (default: TEST)")
     parser.add_argument("--gradients", action="store_true", help="compare a backward pass too: fast, cuda, recordings")
@@ -51,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     from pyscratchdet.cli.console import console
     from pyscratchdet.converters.compare import all_agree
-    from pyscratchdet.converters.engines import PyTorchEngine, Recording
+    from pyscratchdet.converters.engines import Recording
     from pyscratchdet.converters.report import html_report, print_table
     from pyscratchdet.converters.training import Trainee
     from pyscratchdet.files import write_text
@@ -63,14 +76,9 @@ def run(args: argparse.Namespace) -> int:
         trainee = trainee.with_inputs(recording.inputs)
     net = trainee.build()
     _check_outputs(net)
+    _check_engine(args)
     inputs = _inputs(args, net, list(recordings.values()))
-    first = PyTorchEngine(net)
-    blobs = first.run(inputs)  # gives the net the inputs' shapes, which the engines below take from it
-    comparisons = [
-        comparison
-        for name in args.against
-        for comparison in _compare(name, recordings.get(name), args, trainee, first, inputs, blobs)
-    ]
+    comparisons, programs = _compare_all(args, trainee, net, inputs, recordings)
     _check_that_some_ran(comparisons)
     passed_over = [str(entry) for entry in trainee.file.passed_over if not entry.is_harmless]
     for comparison in comparisons:
@@ -80,37 +88,54 @@ def run(args: argparse.Namespace) -> int:
         print_table(comparison, out, everything=args.all)
     if args.report:
         title = f"{net.name or Path(args.model).stem}: blob by blob"
-        write_text(args.report, html_report(comparisons, title, _facts(args)))
+        write_text(args.report, html_report(comparisons, title, _facts(args, programs)))
         out.print(f"report: {args.report}", highlight=False)
     if args.json:
         write_text(args.json, json.dumps([comparison.as_dict() for comparison in comparisons], indent=1))
     return 0 if all_agree(comparisons) else 1
 
 
-def _compare(
-    name: str,
-    recording: Recording | None,
-    args: argparse.Namespace,
-    trainee: Trainee,
-    first: PyTorchEngine,
-    inputs: Arrays,
-    blobs: Arrays,
-) -> list[Comparison]:
-    """Compares with one engine: blobs, and what training does where that is asked for."""
+def _compare_all(
+    args: argparse.Namespace, trainee: Trainee, net: Net, inputs: Arrays, recordings: Mapping[str, Recording]
+) -> tuple[list[Comparison], list[str]]:
+    """Compares with each engine: blobs, and what training does where that is asked for; names the programs."""
     from pyscratchdet.converters.compare import Comparison, compare_blobs
+    from pyscratchdet.converters.engines import OnnxEngine, PyTorchEngine
     from pyscratchdet.converters.training import gradient_comparison, step_comparison
     from pyscratchdet.errors import ConversionError
 
-    try:
-        engine = recording or _engine(name, args, first.net, trainee)
-        result = [compare_blobs(first.net, first, blobs, engine, engine.run(inputs))]
-    except ConversionError as error:
-        return [Comparison(first.net.name, first.name, name, failure=str(error))]
-    if args.gradients:
-        result.append(gradient_comparison(trainee, engine, inputs))
-    if args.step:
-        result.append(step_comparison(trainee, engine, inputs, args.step))
-    return result
+    blobs = PyTorchEngine(net).run(inputs)  # gives the net the inputs' shapes, which all engines take from it
+    first = PyTorchEngine(net) if args.engine == "torch" else OnnxEngine(net, args.engine)
+    if args.engine != "torch":
+        blobs = first.run(inputs)
+    result, programs = [], [first.program]
+    for name in args.against:
+        try:
+            engine = recordings.get(name) or _engine(name, args, net, trainee)
+            result.append(compare_blobs(net, first, blobs, engine, engine.run(inputs)))
+        except ConversionError as error:
+            result.append(Comparison(net.name, first.name, name, failure=str(error)))
+            continue
+        programs.append(engine.program)
+        if args.gradients:
+            result.append(gradient_comparison(trainee, engine, inputs))
+        if args.step:
+            result.append(step_comparison(trainee, engine, inputs, args.step))
+    return result, programs
+
+
+def _check_engine(args: argparse.Namespace) -> None:
+    from pyscratchdet.errors import UsageError
+
+    if args.engine != "torch" and (args.gradients or args.step or args.phase == "TRAIN"):
+        raise UsageError("only torch can train", code="verify.engine", expected="--engine torch", found=args.engine)
+    others = [name for name in args.against if not name.startswith(("fast", "openvino"))]
+    if args.precision != "float32" and (others or args.phase == "TRAIN"):
+        raise UsageError(
+            f"--precision {args.precision} is for the TEST phase in fast and openvino",
+            code="verify.engine",
+            found=", ".join(others) or args.phase,
+        )
 
 
 def _check_outputs(net: Net) -> None:
@@ -129,25 +154,32 @@ def _check_that_some_ran(comparisons: Sequence[Comparison]) -> None:
 
 
 def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> Engine:
-    from pyscratchdet.converters.engines import FastEngine, FoldedEngine, OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine
+    from pyscratchdet.converters.engines import FastEngine, FoldedEngine, OnnxEngine, OpenCVEngine, PyTorchEngine
+    from pyscratchdet.converters.sessions import SESSIONS
     from pyscratchdet.converters.training import FastTraining
     from pyscratchdet.errors import UsageError
 
-    if name not in ("onnxruntime", "opencv", "fast", "folded", "cuda"):
+    kind, path = name, None
+    if name.endswith(".onnx"):
+        kind, _, path = (
+            name.rpartition(":") if name.startswith(tuple(f"{key}:" for key in SESSIONS)) else ("", "", name)
+        )
+        kind = kind or "onnxruntime"
+    if kind not in (*SESSIONS, "opencv", "torch", "fast", "folded", "cuda"):
         raise UsageError(
             f'unknown engine "{name}"',
             code="verify.engine",
-            expected="onnxruntime, opencv, fast, folded, cuda or a recording *.npz",
+            expected=f"{', '.join(SESSIONS)}, opencv, torch, fast, folded, cuda, a recording *.npz or a file *.onnx",
         )
-    if name == "cuda":
-        return PyTorchEngine(trainee.build(), "cuda")
-    if args.phase == "TRAIN" and name != "fast":
+    if kind in ("cuda", "torch"):
+        return PyTorchEngine(trainee.build(), "cuda") if kind == "cuda" else PyTorchEngine(net)
+    if args.phase == "TRAIN" and kind != "fast":
         raise UsageError(f"{name} runs the TEST phase only", code="verify.phase")
-    if name == "onnxruntime":
-        return OnnxRuntimeEngine(net)
-    if name == "fast":
-        return FastEngine(net) if args.phase == "TEST" else FastTraining(trainee)
-    if name == "folded":
+    if kind in SESSIONS:
+        return OnnxEngine(net, kind, path, args.precision)
+    if kind == "fast":
+        return FastEngine(net, args.precision) if args.phase == "TEST" else FastTraining(trainee)
+    if kind == "folded":
         return FoldedEngine(trainee.file, net)
     return OpenCVEngine(args.model, args.weights, net)
 
@@ -187,7 +219,8 @@ def _picture(args: argparse.Namespace, net: Net) -> Arrays:
     import numpy as np
 
     from pyscratchdet.cli.detector_options import parse_numbers
-    from pyscratchdet.detect.detector import Preparation, picture_input
+    from pyscratchdet.detect.detector import Preparation
+    from pyscratchdet.detect.engine import picture_input
     from pyscratchdet.detect.media import read_picture
 
     name, channels, size = picture_input(net)
@@ -196,8 +229,7 @@ def _picture(args: argparse.Namespace, net: Net) -> Arrays:
     return {name: np.repeat(array[None], net.blob_shapes[name][0], axis=0)}
 
 
-def _facts(args: argparse.Namespace) -> list[tuple[str, str]]:
-    import contextlib
+def _facts(args: argparse.Namespace, programs: Sequence[str]) -> list[tuple[str, str]]:
     import platform
 
     import cv2
@@ -205,18 +237,13 @@ def _facts(args: argparse.Namespace) -> list[tuple[str, str]]:
 
     from pyscratchdet import __version__
 
-    versions = f"pyscratchdet {__version__}, torch {torch.__version__}, OpenCV {cv2.__version__}"
-    if "onnxruntime" in args.against:
-        with contextlib.suppress(ImportError):
-            import onnxruntime
-
-            versions += f", onnxruntime {onnxruntime.__version__}"
+    versions = [f"pyscratchdet {__version__}", f"torch {torch.__version__}", f"OpenCV {cv2.__version__}", *programs]
     noise = f"uniform noise, seed {args.seed}"
     return [
         ("model", args.model),
         ("weights", args.weights or f"fillers, seed {args.seed}"),
         ("input", args.input or next((name for name in args.against if name.endswith(".npz")), noise)),
         ("phase", args.phase),
-        ("versions", versions),
+        ("versions", ", ".join(dict.fromkeys(filter(None, versions)))),
         ("machine", f"{platform.machine()}, Python {platform.python_version()}"),
     ]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from pyscratchdet.data.label_map import label_to_name, read_label_map
+from pyscratchdet.detect.engine import DetectionEngine, TorchDetection
 from pyscratchdet.detect.tables import ImageDetections
-from pyscratchdet.errors import DataError, LayerError, NetError, UsageError, counted
-from pyscratchdet.runtime import Net, load_net
+from pyscratchdet.errors import DataError, UsageError, counted
 
 SSD_MEAN = (104.0, 117.0, 123.0)
 
@@ -94,7 +93,7 @@ class Preparation:
 
 
 class Detector:
-    """A deploy net in detection mode (`runtime.optimize`) with its label map, ready to be called.
+    """A deploy net with its label map, ready to be called, in our runtime's detection mode (`runtime.optimize`).
 
     Args:
         model: Prototxt of the deploy net, one input (batch, channels, height, width), DetectionOutput at its end.
@@ -104,9 +103,11 @@ class Detector:
         batch_size: Pictures per forward pass.
         size: (height, width) of the net's input if it should differ from the prototxt's.
         device: The torch device.
+        precision: "float32", or "bf16" on CPUs that have it.
 
     Raises:
         FileError, PrototxtError, NetError, LayerError, WeightsError: A file is missing or invalid.
+        UsageError: The device does not have the precision.
         DataError: Label map and net differ in their number of classes.
     """
 
@@ -120,23 +121,62 @@ class Detector:
         batch_size: int = 8,
         size: tuple[int, int] | None = None,
         device: torch.device | str = "cpu",
+        precision: str = "float32",
     ) -> None:
-        self.device = torch.device(device)
-        self.net: Net = load_net(model, weights, "TEST", optimize=True).to(self.device)
-        self.preparation = preparation or Preparation()
+        engine = TorchDetection(model, weights, size, device, precision)
+        self._set_up(engine, labelmap, preparation or Preparation(), batch_size)
+
+    @classmethod
+    def in_engine(
+        cls,
+        engine: DetectionEngine,
+        labels: Mapping[int, str] | str | os.PathLike[str] | None = None,
+        *,
+        preparation: Preparation | None = None,
+        batch_size: int = 8,
+    ) -> Detector:
+        """Returns a detector whose net another engine runs.
+
+        Args:
+            engine: Has loaded the net.
+            labels: {label: class name}, or a LabelMap prototxt.
+            preparation: Mean, scale and channel order.
+            batch_size: Pictures per forward pass.
+
+        Raises:
+            DataError: Labels and net differ in their number of classes.
+        """
+        detector = cls.__new__(cls)
+        detector._set_up(engine, labels, preparation or Preparation(), batch_size)
+        return detector
+
+    def _set_up(
+        self,
+        engine: DetectionEngine,
+        labels: Mapping[int, str] | str | os.PathLike[str] | None,
+        preparation: Preparation,
+        batch_size: int,
+    ) -> None:
+        self.engine = engine
+        self.preparation = preparation
         self.batch_size = batch_size
-        self.input_name, self.channels, declared = picture_input(self.net)
-        self.size = size or declared
-        self.net.reshape({self.input_name: (1, self.channels, *self.size)})  # refuses a size that does not fit
-        self._output_layer = _output_layer(self.net)
-        param = self._output_layer.layer.param.detection_output_param
-        self.num_classes: int = param.num_classes
-        self.background = param.background_label_id
-        self.confidence_threshold: float = param.confidence_threshold
-        self.names = self._class_names(labelmap)
+        self.names = self._class_names(labels)
         self.seconds = StageSeconds()
-        self._nms_started = 0.0
-        self._output_layer.register_forward_pre_hook(self._before_nms)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the net's input."""
+        return self.engine.size
+
+    @property
+    def num_classes(self) -> int:
+        """With the background."""
+        return self.engine.num_classes
+
+    @property
+    def confidence_threshold(self) -> float:
+        """The net's own, below which it finds nothing."""
+        return self.engine.confidence_threshold
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -162,76 +202,49 @@ class Detector:
         found: list[ImageDetections] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
-            began = time.perf_counter()
-            prepared = np.stack([self.preparation(image, self.channels, *size, resize_first) for image in batch])
+            began, in_nms = time.perf_counter(), self.engine.nms_seconds
+            prepared = np.stack([self.preparation(image, self.engine.channels, *size, resize_first) for image in batch])
             ready = time.perf_counter()
-            rows = self._run(prepared)
+            rows = self.engine.find(prepared)
             done = time.perf_counter()
             found += [self._of_image(rows[rows[:, 0] == k], image, threshold) for k, image in enumerate(batch)]
-            self._clock(began, ready, done, len(batch))
+            self._clock(began, ready, done, self.engine.nms_seconds - in_nms, len(batch))
         return found
 
     def fits(self, size: tuple[int, int]) -> bool:
-        """Returns whether the net can take an input of another (height, width); worked out from shapes alone."""
-        shape = (1, self.channels, *size)
-        try:
-            self.net.reshape({self.input_name: shape})
-        except LayerError:
-            return False
-        return True
-
-    def _run(self, prepared: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            outputs = self.net({self.input_name: torch.from_numpy(prepared).to(self.device)})
-        top = self._output_layer.layer.param.top[0]
-        if top not in outputs:
-            raise NetError(f'"{top}" is not an output of the net', code="detect.output")
-        return outputs[top].reshape(-1, 7).cpu().numpy()
+        """Returns whether the net can take an input of another (height, width)."""
+        return self.engine.fits(size)
 
     def _of_image(self, rows: np.ndarray, image: np.ndarray, threshold: float) -> ImageDetections:
-        rows = rows[(rows[:, 1] != self.background) & (rows[:, 1] >= 0) & (rows[:, 2] >= threshold)]
+        rows = rows[(rows[:, 1] != self.engine.background) & (rows[:, 1] >= 0) & (rows[:, 2] >= threshold)]
         rows = rows[np.argsort(-rows[:, 2], kind="stable")]
         height, width = image.shape[:2]
         scale = np.array([width, height, width, height], np.float32)
         return ImageDetections(rows[:, 1].astype(np.int64), rows[:, 2].copy(), np.clip(rows[:, 3:7] * scale, 0, scale))
 
-    def _class_names(self, labelmap: str | os.PathLike[str] | None) -> dict[int, str]:
-        if labelmap is None:
-            return {
-                label: "background" if label == self.background else str(label) for label in range(self.num_classes)
-            }
-        names = label_to_name(read_label_map(labelmap), strict=True, display=True, path=labelmap)
-        if sorted(names) != list(range(self.num_classes)):
+    def _class_names(self, labels: Mapping[int, str] | str | os.PathLike[str] | None) -> dict[int, str]:
+        number, background = self.num_classes, self.engine.background
+        if labels is None:
+            return {label: "background" if label == background else str(label) for label in range(number)}
+        if isinstance(labels, Mapping):
+            names, where = dict(labels), ""
+        else:
+            names, where = label_to_name(read_label_map(labels), strict=True, display=True, path=labels), f"{labels}: "
+        if sorted(names) != list(range(number)):
             raise DataError(
-                f"{os.fspath(labelmap)}: label map and net differ",
+                f"{where}label map and net differ",
                 code="evaluate.class-count",
-                expected=f"labels 0 to {self.num_classes - 1}, as the net's DetectionOutput has num_classes "
-                f"{self.num_classes}",
+                expected=f"labels 0 to {number - 1}, as the net's DetectionOutput has num_classes {number}",
                 found=f"{counted(len(names), 'label')} from {min(names)} to {max(names)}",
                 hint="is this the label map that the net was trained with?",
             )
         return names
 
-    def _before_nms(self, _: object, bottoms: Sequence[torch.Tensor]) -> None:
-        """Measures the time, and refuses NaN, which DetectionOutput would silently drop: it is above no threshold."""
-        self._synchronise()
-        self._nms_started = time.perf_counter()
-        if any(bool(torch.isnan(blob).any()) for blob in bottoms):
-            raise DataError(
-                "the net's boxes or scores are not numbers",
-                code="detect.nan",
-                hint="did the training diverge, or do mean and scale differ from those of the training?",
-            )
-
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def _clock(self, began: float, ready: float, done: float, images: int) -> None:
+    def _clock(self, began: float, ready: float, done: float, in_nms: float, images: int) -> None:
         total = self.seconds
         total.pre += ready - began
-        total.forward += self._nms_started - ready
-        total.nms += done - self._nms_started
+        total.forward += done - ready - in_nms
+        total.nms += in_nms
         total.post += time.perf_counter() - done
         total.images += images
 
@@ -253,34 +266,3 @@ def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:
     if image.ndim == 2:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     return image[:, :, ::-1] if rgb else image
-
-
-def picture_input(net: Net) -> tuple[str, int, tuple[int, int]]:
-    """Returns name, channels and (height, width) of the one input of a net for pictures.
-
-    Raises:
-        NetError: The net has no input, several, or one that cannot take a picture.
-    """
-    names = net.input_names
-    shape = net.blob_shapes[names[0]] if len(names) == 1 else ()
-    if len(shape) != 4 or shape[1] not in (1, 3):
-        raise NetError(
-            "not a deploy net for pictures",
-            code="detect.input",
-            expected="one input of shape (batch, 3 or 1, height, width)",
-            found=", ".join(f"{name} {net.blob_shapes[name]}" for name in names) or "no input",
-            hint="give the deploy prototxt, not the train or test one",
-        )
-    return names[0], shape[1], (shape[2], shape[3])
-
-
-def _output_layer(net: Net) -> Any:
-    found = [module for module in net.layers if module.layer_type == "DetectionOutput"]
-    if len(found) != 1:
-        raise NetError(
-            "the detections cannot be told from other outputs",
-            code="detect.output",
-            expected="one DetectionOutput layer",
-            found=f"{len(found)}",
-        )
-    return found[0]

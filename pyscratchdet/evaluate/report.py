@@ -38,6 +38,7 @@ class EvaluationReport:
         detections: All of them; the page shows those above `lowest_score`.
         result: VOC result of them.
         figures: Further numbers for the summary, such as COCO's twelve.
+        engine: What ran the net; "" where detections were read.
         score_threshold: Where errors are counted; the page's first filter setting.
         lowest_score: Detections below it are not put on the page.
         max_pictures: How many pictures at most, those with most errors first.
@@ -49,6 +50,7 @@ class EvaluationReport:
     detections: DetectionTable
     result: VocResult
     figures: Mapping[str, float] = field(default_factory=dict)
+    engine: str = ""
     score_threshold: float = 0.3
     lowest_score: float = 0.1
     max_pictures: int = 300
@@ -103,6 +105,7 @@ def _cards(report: EvaluationReport, outcome: Breakdown) -> list[tuple[str, str]
     return [
         (f"mAP ({report.result.metric})", f"{report.result.mean_ap:.4f}"),
         *((name, f"{value:.4f}") for name, value in report.figures.items()),
+        *([("engine", report.engine)] if report.engine else []),
         ("pictures", str(len(report.truth.names))),
         ("objects", str(int((~report.truth.difficult).sum()))),
         *((name, str(counts[kind])) for kind, name in KIND_NAMES.items()),

@@ -10,6 +10,10 @@ What happens to the net (`_make_steps`, `_absorb`, `Program`):
 - ReLU works in place if nothing else reads its bottom.
 - What depends only on shapes (PriorBox and what follows it) is computed once per input shape.
 
+With `precision` bfloat16, convolutions and inner products multiply bfloat16 numbers, all but the last ones before an
+output; what only moves, adds or compares values takes them as they come, and everything else, decoding included, is
+float32 (`_lower`).
+
 Blobs of four axes are channels_last, so Permute and Flatten of the heads are views. On a CPU, 3x3 convolutions of
 many channels are computed by `winograd`. Weights kept as oneDNN's kernels read them, and torch.compile with freezing,
 gained less than 5 % each: benchmarks/results/2026-11-28-detection-mode.md.
@@ -30,6 +34,7 @@ from pyscratchdet.errors import NetError
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.layers.eltwise import SUM, Eltwise
 from pyscratchdet.layers.plan import NetPlan
+from pyscratchdet.layers.pooling import MAX, Pooling
 from pyscratchdet.layers.relu import ReLU
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import winograd
@@ -47,21 +52,26 @@ class OptimizedNet(Net):
     are not called. `forward_blobs` is still the reference. Weights may change between calls (`copy_weights`,
     `load_state_dict`, `to`): the next call folds them again.
 
+    Args:
+        net: A TEST net with its weights.
+        precision: torch.float32, or torch.bfloat16 for the products of all but the last layers.
+
     Raises:
         NetError: The net was built for the TRAIN phase.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, precision: torch.dtype = torch.float32) -> None:
         if net.phase != caffe_pb2.TEST:
             raise NetError("only TEST nets have a detection mode", code="net.optimize", expected="TEST", found="TRAIN")
         nn.Module.__init__(self)
         vars(self).update(vars(net))
+        self._precision = precision
         self._program: Program | None = None
 
     @torch.inference_mode()
     def _compute(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self._program is None or self._program.is_stale():
-            self._program = Program(self)
+            self._program = Program(self, self._precision)
         return self._program.run(given)
 
     def forward(self, inputs: Inputs = None) -> dict[str, Tensor]:
@@ -84,12 +94,14 @@ class Step:
         index: The layer's place in the net.
         module: The layer.
         bottoms, tops: Numbers of values.
+        dtype: What its bottoms are converted to; None leaves them as they are.
     """
 
     index: int
     module: LayerModule
     bottoms: list[int]
     tops: list[int]
+    dtype: torch.dtype | None = field(default=None, init=False)
 
     def run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
         """Returns the tops."""
@@ -106,6 +118,14 @@ class Step:
     def is_fresh(self) -> bool:
         """Whether the top has memory of its own, so that a reader may work on it in place."""
         return type(self.module.layer) is Eltwise
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether it only moves, adds or compares values, for which their precision is enough."""
+        layer = self.module.layer
+        if isinstance(layer, Pooling):
+            return layer.method == MAX
+        return layer.moves_values or type(layer) is ReLU or (type(layer) is Eltwise and layer.operation == SUM)
 
 
 @dataclass
@@ -192,11 +212,12 @@ class Weighted(Step):
     def finish(self) -> None:
         """Rounds to the net's precision, and chooses how to compute."""
         layer, like = self.module.layer, self.module.blobs[0]
-        faster = (
-            winograd.faster(layer, self.arrays) if like.device.type == "cpu" and like.dtype == torch.float32 else None
-        )
+        is_plain = like.device.type == "cpu" and (self.dtype or like.dtype) == torch.float32
+        faster = winograd.faster(layer, self.arrays) if is_plain else None
         self.is_transformed = faster is not None
         blobs = [_channels_last(_tensor(array, like)) for array in self.arrays]
+        if self.dtype is not None:
+            blobs = [blob.to(self.dtype) for blob in blobs]
         self._compute: Callable[[Tensor], Tensor] = faster or (lambda bottom: layer.forward([bottom], blobs)[0])
         self.arrays = []
 
@@ -243,9 +264,10 @@ class Program:
 
     Args:
         net: The net, reshaped to its present inputs.
+        precision: See OptimizedNet.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, precision: torch.dtype = torch.float32) -> None:
         self.plan = net.plan
         steps, self.inputs, self.outputs = _make_steps(net)
         steps = _needed(steps, set(self.outputs.values()))
@@ -253,6 +275,8 @@ class Program:
         self._modules = [module for module in net.layers if module.roles]
         self._weights = self._weight_marks()
         self._constant_steps, self.steps = _split_constants(steps)
+        if precision != torch.float32:
+            _lower(self.steps, set(self.outputs.values()), precision)
         for step in self.steps:
             step.finish()
         self._last_use = _last_uses(self.steps, set(self.outputs.values()))
@@ -268,7 +292,8 @@ class Program:
         for name, value in self.inputs.items():
             values[value] = _channels_last(given[name])
         for step, last in zip(self.steps, self._last_use, strict=True):
-            tops = step.run([values[value] for value in step.bottoms])
+            bottoms = [values[value] for value in step.bottoms]
+            tops = step.run(bottoms if step.dtype is None else [bottom.to(step.dtype) for bottom in bottoms])
             if not step.bottoms:
                 tops = [_channels_last(top) for top in tops]
             values.update(zip(step.tops, tops, strict=True))
@@ -404,6 +429,19 @@ def _split_constants(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
             constants.update(step.tops)
         parts[0 if is_constant else 1].append(step)
     return parts
+
+
+def _lower(steps: Sequence[Step], outputs: set[int], precision: torch.dtype) -> None:
+    """Lets the steps with weights compute in another precision, all but the last ones on the way to an output."""
+    behind_last = set(outputs)
+    for step in reversed(steps):
+        is_last = not behind_last.isdisjoint(step.tops)
+        if isinstance(step, Weighted):
+            step.dtype = torch.float32 if is_last else precision
+        else:
+            step.dtype = None if step.takes_any else torch.float32
+            if is_last:
+                behind_last.update(step.bottoms)
 
 
 def _last_uses(steps: Sequence[Step], outputs: set[int]) -> list[list[int]]:

@@ -13,7 +13,7 @@ from pyscratchdet import prototxt
 from pyscratchdet.boxes.codes import decode_boxes
 from pyscratchdet.cli import main
 from pyscratchdet.converters.compare import difference, match_detections
-from pyscratchdet.converters.engines import OnnxRuntimeEngine, PyTorchEngine
+from pyscratchdet.converters.engines import OnnxEngine, PyTorchEngine
 from pyscratchdet.converters.onnx_export import (
     OPSETS,
     GraphCollector,
@@ -259,7 +259,7 @@ def test_recipes_detect_the_same(name, choices, batch):
     net = small_net_of(deploy)
     inputs = {"data": noise((batch, *net.blob_shapes["data"][1:]))}
     tame_heads(net, {"data": inputs["data"][:1]})
-    found = OnnxRuntimeEngine(net).run(inputs)  # the file is made for one picture and takes several
+    found = OnnxEngine(net).run(inputs)  # the file is made for one picture and takes several
     ours = PyTorchEngine(net).run(inputs)
     assert set(ours["detection_out"][0, 0, :, 0]) == set(range(batch))
     rows, expected = match_detections(ours["detection_out"], found["detection_out"])

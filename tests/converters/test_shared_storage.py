@@ -6,7 +6,7 @@ import pytest
 
 import pyscratchdet
 from pyscratchdet.converters.compare import compare
-from pyscratchdet.converters.engines import OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine
+from pyscratchdet.converters.engines import OnnxEngine, OpenCVEngine, PyTorchEngine
 from pyscratchdet.converters.onnx_export import export_onnx
 from pyscratchdet.proto import caffe_pb2, text
 
@@ -76,7 +76,7 @@ def test_onnx_of_a_blob_that_another_layer_wrote_last(name):
 def test_verify(layers, engine, tmp_path):
     net = build(layers)
     (tmp_path / "net.prototxt").write_text(INPUT + layers)
-    other = OnnxRuntimeEngine(net) if engine == "onnxruntime" else OpenCVEngine(tmp_path / "net.prototxt", None, net)
+    other = OnnxEngine(net) if engine == "onnxruntime" else OpenCVEngine(tmp_path / "net.prototxt", None, net)
     result = compare(net, PyTorchEngine(net), other, {"data": picture()})
     assert result.agrees
     shown = {blob.blob for blob in result.blobs}

@@ -1,5 +1,6 @@
 """`verify` agrees where engines agree, and finds planted errors at the right layer."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from small_nets import NET, detector, noise, small_net, write_net
 
@@ -21,7 +23,8 @@ from pyscratchdet.converters.compare import (
     difference,
     match_detections,
 )
-from pyscratchdet.converters.engines import Engine, OnnxRuntimeEngine, OpenCVEngine, PyTorchEngine, Recording
+from pyscratchdet.converters.engines import Engine, OnnxEngine, OpenCVEngine, PyTorchEngine, Recording
+from pyscratchdet.converters.onnx_export import PictureInput, save_onnx
 from pyscratchdet.converters.report import html_report, print_table
 from pyscratchdet.errors import ConversionError, UsageError, WeightsError, printable
 from pyscratchdet.files import write_text
@@ -135,7 +138,7 @@ def test_planted_error_is_found_at_its_layer(tmp_path, error, engine):
     layer, (net, first) = ERRORS[error]()
     deploy, caffemodel = write_net(tmp_path)
     right = small_net()
-    reference = OnnxRuntimeEngine(right) if engine == "onnxruntime" else OpenCVEngine(deploy, caffemodel, right)
+    reference = OnnxEngine(right) if engine == "onnxruntime" else OpenCVEngine(deploy, caffemodel, right)
     result = compare(net, first, reference, {"data": noise((1, 3, 11, 14))})
     assert not result.agrees
     assert result.culprit.layer == layer
@@ -148,7 +151,7 @@ def test_planted_error_is_found_at_its_layer(tmp_path, error, engine):
 def test_eps_of_a_small_variance_is_found_by_its_own_error_only():
     """1e-3 for 1e-5 moves values of variance about 1 by 5e-4: drift and own error both say so, at bn1 alone."""
     _, (net, first) = other_eps()
-    result = compare(net, first, OnnxRuntimeEngine(small_net()), {"data": noise((1, 3, 11, 14))})
+    result = compare(net, first, OnnxEngine(small_net()), {"data": noise((1, 3, 11, 14))})
     assert 1e-4 < result.culprit.own.relative < 5e-3  # a fifth to ten times of that, as variances differ
 
 
@@ -164,7 +167,7 @@ def test_pooling_that_rounds_down_is_found_by_its_shape():
     blobs = {name: value for name, value in net_blobs(small_net()).items() if name in right.params}
     copy_weights(right, blobs)
     copy_weights(wrong, blobs)
-    result = compare(wrong, PyTorchEngine(wrong), OnnxRuntimeEngine(right), {"data": noise((1, 3, 12, 14))})
+    result = compare(wrong, PyTorchEngine(wrong), OnnxEngine(right), {"data": noise((1, 3, 12, 14))})
     assert result.culprit.layer == "pool1"
     assert "shape 1x6x5x6 here, 1x6x6x7 in the reference" in result.verdict()
 
@@ -646,3 +649,86 @@ def test_names_from_a_file_are_text(name, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert printable(name) in printed
     assert "\x1b" not in printed
+
+
+# --- deployment engines and files ---
+
+
+def verify_figures(tmp_path, *arguments):
+    """Returns the exit status and the comparisons of `verify` on the small detector with quiet noise."""
+    deploy, caffemodel = write_net(tmp_path, detector())
+    np.savez(tmp_path / "in.npz", data=noise((1, 3, 22, 26)) / 100)
+    status = run_verify(
+        *("--model", deploy, "--weights", caffemodel, "--input", str(tmp_path / "in.npz")),
+        *("--json", str(tmp_path / "v.json"), "--report", str(tmp_path / "v.html"), *arguments),
+    )
+    return status, json.loads((tmp_path / "v.json").read_text())
+
+
+def write_onnx(tmp_path, **options):
+    save_onnx(small_net(detector()), tmp_path / "net.onnx", **options)
+    return str(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_shows_every_blob(tmp_path, engine, capsys):
+    pytest.importorskip(engine)
+    status, (comparison,) = verify_figures(tmp_path, "--against", engine)
+    assert status == 0, capsys.readouterr().out
+    assert comparison["missing"] == []
+    names = [blob["blob"] for blob in comparison["blobs"]]
+    assert names[:5] == ["conv1@conv1", "conv1@bn1", "conv1@scale1", "conv1", "pool1"]
+    assert names[-1] == "detection_out"
+    assert f"{engine} {importlib.metadata.version(engine)}" in (tmp_path / "v.html").read_text()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_file_shows_the_blobs_that_it_has(tmp_path, engine, capsys):
+    pytest.importorskip(engine)
+    path = write_onnx(tmp_path, heads="boxes")
+    name = path if engine == "onnxruntime" else f"{engine}:{path}"
+    status, (comparison,) = verify_figures(tmp_path, "--against", name)
+    assert status == 0, capsys.readouterr().out
+    assert comparison["reference"] == f"net.onnx in {engine}"
+    names = {blob["blob"] for blob in comparison["blobs"]}
+    assert {"conv1", "pool1", "mbox_loc", "mbox_conf_flatten"} <= names
+    assert "detection_out" in comparison["missing"]
+
+
+def test_a_file_of_other_weights_parts_at_its_layer(tmp_path, capsys):
+    path = write_onnx(tmp_path)
+    model = onnx.load(path)
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "loc1.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.25, bias.name))
+    onnx.save(model, path)
+    status, (comparison,) = verify_figures(tmp_path, "--against", path)
+    assert status == 1
+    assert "part at blob loc1, layer loc1 (Convolution)" in comparison["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"picture": PictureInput()}, "needs other inputs"), ({"batch": 2}, "cannot run the net")],
+)
+def test_a_file_that_takes_other_inputs_is_not_compared(tmp_path, options, message, capsys):
+    path = write_onnx(tmp_path, **options)
+    deploy, caffemodel = write_net(tmp_path, detector())
+    assert run_verify("--model", deploy, "--weights", caffemodel, "--against", path) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_another_engine_can_be_judged(tmp_path, capsys):
+    status, comparisons = verify_figures(tmp_path, "--engine", "onnxruntime", "--against", "torch", "opencv")
+    assert status == 0, capsys.readouterr().out
+    assert [(one["first"], one["reference"]) for one in comparisons] == [
+        ("onnxruntime", "pyscratchdet"),
+        ("onnxruntime", "opencv"),
+    ]
+    assert all(blob["own"] is None for one in comparisons for blob in one["blobs"])
+    assert len(comparisons[0]["blobs"]) > len(comparisons[1]["blobs"]) - 1 > 10
+
+
+def test_only_torch_can_train(tmp_path, capsys):
+    deploy, _ = write_net(tmp_path)
+    assert run_verify("--model", deploy, "--engine", "onnxruntime", "--against", "torch", "--gradients") == 2
+    assert "only torch can train" in capsys.readouterr().err

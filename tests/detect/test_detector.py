@@ -149,7 +149,7 @@ def test_a_net_that_gives_no_numbers_is_refused(block_model, picture, layer):
     """As a diverged training leaves it; without a word it would find nothing, or boxes that cannot be drawn."""
     deploy, weights, labels = block_model
     detector = Detector(deploy, weights, labels, preparation=Preparation((0.0,), 1 / 255))
-    detector.net.params[layer][0].detach()[0, 0] = float("nan")
+    detector.engine.net.params[layer][0].detach()[0, 0] = float("nan")
     with pytest.raises(DataError, match=r"not numbers; did the training diverge.*detect\.nan"):
         detector.detect([picture((0, 1, 1))])
 

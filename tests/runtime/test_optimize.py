@@ -255,6 +255,36 @@ def test_a_detector_finds_the_same() -> None:
     assert steps(fast).count("Concat") == 2
 
 
+def test_bfloat16_stays_within_the_net() -> None:
+    """All but the heads' convolutions and what needs float32 take bfloat16, and outputs are float32."""
+    net = detector()
+    fast = OptimizedNet(net, torch.bfloat16)
+    rows = fast(picture(net))["out"]
+    assert rows.dtype == torch.float32
+    assert fast._program is not None
+    dtypes = {step.module.name: step.dtype for step in fast._program.steps}
+    assert {name for name, dtype in dtypes.items() if dtype == torch.bfloat16} == {"c1", "c2", "c3"}
+    assert {name for name, dtype in dtypes.items() if dtype is None} >= {"pool", "loc", "conf", "norm_loc_perm"}
+    rest = {"bn2", "norm", "norm_loc", "norm_conf", "c3_loc", "c3_conf", "soft", "out"}
+    assert {name for name, dtype in dtypes.items() if dtype == torch.float32} == rest
+    assert [blob.dtype for blob in net.parameters()] == [torch.float32] * len(list(net.parameters()))
+
+
+def test_what_bfloat16_costs() -> None:
+    net = make(
+        conv("c1", "data", 5), layer("re1", "ReLU", "c1", "c1"), conv("c2", "c1", 6), layer("re2", "ReLU", "c2", "c2"),
+        conv("c3", "c2", 4),
+    )  # fmt: skip
+    with torch.no_grad():
+        expected = net(picture(net))["c3"]
+    found = OptimizedNet(net, torch.bfloat16)(picture(net))["c3"]
+    error = float((found - expected).norm() / expected.norm())
+    # bfloat16 has 8 bits, so each of two layers rounds its bottom, its weights and its top by up to 2**-9; such errors
+    # add up like random steps. Were nothing rounded, the error would be float32's.
+    assert 1e-4 < error < 6 * 2**-9
+    assert found.dtype == torch.float32
+
+
 def test_priors_are_made_once_per_input_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     priors = PriorBox.priors

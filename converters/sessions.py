@@ -1,0 +1,153 @@
+"""ONNX models in the engines that run them: one way to open and run them, for commands and benchmarks.
+
+Needs NumPy and the engine itself, nothing else, so that benchmarks can use it in an engine's own environment.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pyscratchdet.errors import ConversionError
+
+
+class Session(ABC):
+    """An ONNX model, opened by an engine on the CPU.
+
+    Args:
+        model: The file's bytes.
+        outputs: Names of the values to return.
+        optimize: Whether the engine may fuse operators, if that can be chosen.
+        threads: How many to use; 0 leaves it to the engine.
+        precision: "float32", or "bf16" where the engine has it: what it may multiply float32 values in.
+
+    Attributes:
+        name: What `--engine` calls the engine.
+        module: The Python module that it is.
+        extra: The extra of pyscratchdet that installs it.
+        precisions: That it can be asked for.
+        version: The engine's version.
+
+    Raises:
+        ConversionError: The engine is not installed (`engine.missing`), does not have the precision
+            (`engine.precision`) or refuses the model (`engine.refused`).
+    """
+
+    name: ClassVar[str]
+    module: ClassVar[str]
+    extra: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+
+    def __init__(
+        self,
+        model: bytes,
+        outputs: Sequence[str],
+        *,
+        optimize: bool = True,
+        threads: int = 0,
+        precision: str = "float32",
+    ) -> None:
+        if precision not in self.precisions:
+            raise ConversionError(
+                f"{self.name} cannot be asked for another precision than the file's",
+                code="engine.precision",
+                expected=" or ".join(self.precisions),
+                found=precision,
+            )
+        self._outputs = list(outputs)
+        self._optimize, self._threads, self._precision = optimize, threads, precision
+        engine = self.import_engine()
+        self.version = str(getattr(engine, "__version__", "")).partition("-")[0]
+        try:
+            self._open(engine, model)
+        except Exception as error:  # engines' exceptions have no base class of their own
+            raise self._error("refuses the net", error, "engine.refused") from error
+
+    @classmethod
+    def import_engine(cls) -> ModuleType:
+        """Returns the engine's module.
+
+        Raises:
+            ConversionError: It is not installed.
+        """
+        try:
+            return importlib.import_module(cls.module)
+        except ImportError as error:
+            raise ConversionError(
+                f"{cls.name} is not installed", code="engine.missing", hint=f'pip install "pyscratchdet[{cls.extra}]"'
+            ) from error
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the outputs by name for {input: array}.
+
+        Raises:
+            ConversionError: The engine cannot run the model on them (`engine.failed`).
+        """
+        try:
+            values = self._run(feed)
+        except Exception as error:
+            raise self._error("cannot run the net", error, "engine.failed") from error
+        return dict(zip(self._outputs, values, strict=True))
+
+    @abstractmethod
+    def _open(self, engine: ModuleType, model: bytes) -> None:
+        """Opens the model."""
+
+    @abstractmethod
+    def _run(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        """Returns the outputs in their order."""
+
+    def _error(self, what: str, error: Exception, code: str) -> ConversionError:
+        return ConversionError(f"{self.name} {what}: {' '.join(str(error).split())}", code=code)
+
+
+class OnnxRuntimeSession(Session):
+    """onnxruntime."""
+
+    name, module, extra = "onnxruntime", "onnxruntime", "onnxruntime"
+
+    def _open(self, engine: ModuleType, model: bytes) -> None:
+        options = engine.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self._threads
+        if not self._optimize:
+            options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def _run(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        values: Sequence[np.ndarray] = self._session.run(self._outputs, dict(feed))
+        return values
+
+
+class OpenVinoSession(Session):
+    """OpenVINO. It always fuses what its outputs allow."""
+
+    name, module, extra = "openvino", "openvino", "openvino"
+    precisions = ("float32", "bf16")
+
+    @classmethod
+    def import_engine(cls) -> ModuleType:
+        """See the base class. OpenVINO reports each import to its makers if its package for that can be imported."""
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        return super().import_engine()
+
+    def _open(self, engine: ModuleType, model: bytes) -> None:
+        core = engine.Core()
+        # Without this hint bfloat16 is used on CPUs that have it.
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32" if self._precision == "float32" else "bf16"}
+        if self._threads:
+            settings["INFERENCE_NUM_THREADS"] = self._threads
+        self._model = core.compile_model(core.read_model(model), "CPU", settings)
+
+    def _run(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        results = self._model(dict(feed))
+        return [results[name] for name in self._outputs]
+
+
+SESSIONS: dict[str, type[Session]] = {kind.name: kind for kind in (OnnxRuntimeSession, OpenVinoSession)}

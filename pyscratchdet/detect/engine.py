@@ -1,0 +1,179 @@
+"""What a Detector asks of whatever runs its net: prepared pictures in, rows of detections out."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyscratchdet.devices import check_precision
+from pyscratchdet.errors import DataError, LayerError, NetError
+from pyscratchdet.runtime import Net, OptimizedNet, load_net
+
+
+class DetectionEngine(ABC):
+    """Runs one detection net.
+
+    Attributes:
+        name, version: Of the program that computes.
+        channels: Of the input, 3 or 1.
+        size: (height, width) of the input.
+        num_classes, background: As DetectionOutput has them.
+        confidence_threshold: Below it nothing is found.
+        precision: What it multiplies in, "float32" or "bf16"; a file may hold yet others.
+        nms_seconds: Time spent in DetectionOutput so far; 0 where it cannot be told from the rest.
+    """
+
+    name: str
+    version: str
+    channels: int
+    size: tuple[int, int]
+    num_classes: int
+    background: int
+    confidence_threshold: float
+    precision: str = "float32"
+    nms_seconds: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """What pages of results call it."""
+        return f"{self.name} {self.version}" + ("" if self.precision == "float32" else f", {self.precision}")
+
+    @abstractmethod
+    def find(self, prepared: np.ndarray) -> np.ndarray:
+        """Returns rows image, label, score, xmin, ymin, xmax, ymax (R, 7), boxes relative to the picture.
+
+        Args:
+            prepared: float32 (N, channels, height, width), of `size` or another that fits.
+
+        Raises:
+            DataError: The net's boxes or scores are not numbers.
+        """
+
+    @abstractmethod
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Returns whether the net can take an input of this (height, width)."""
+
+
+class TorchDetection(DetectionEngine):
+    """Our own runtime in detection mode (`runtime.optimize`).
+
+    Args:
+        model: Prototxt of the deploy net, one input (batch, channels, height, width), DetectionOutput at its end.
+        weights: .caffemodel or .caffemodel.h5.
+        size: (height, width) of the net's input if it should differ from the prototxt's.
+        device: The torch device.
+        precision: "float32", or "bf16" on CPUs that have it.
+
+    Raises:
+        FileError, PrototxtError, NetError, LayerError, WeightsError: A file is missing or invalid.
+        UsageError: The device does not have the precision.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None,
+        size: tuple[int, int] | None = None,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        self.version, self.precision = torch.__version__, precision
+        self.device = torch.device(device)
+        check_precision(precision, self.device)
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        self.net: Net = OptimizedNet(load_net(model, weights, "TEST"), dtype).to(self.device)
+        self._input_name, self.channels, declared = picture_input(self.net)
+        self.size = size or declared
+        self.net.reshape({self._input_name: (1, self.channels, *self.size)})  # refuses a size that does not fit
+        self._output_layer = output_layer(self.net)
+        param = self._output_layer.layer.param.detection_output_param
+        self.num_classes = param.num_classes
+        self.background = param.background_label_id
+        self.confidence_threshold = param.confidence_threshold
+        self._nms_started = 0.0
+        self._output_layer.register_forward_pre_hook(self._before_nms)
+
+    @property
+    def title(self) -> str:
+        """With the device, where that is not the CPU."""
+        return super().title if self.device.type == "cpu" else f"{super().title} on {self.device}"
+
+    def find(self, prepared: np.ndarray) -> np.ndarray:
+        """See the base class."""
+        with torch.inference_mode():
+            outputs = self.net({self._input_name: torch.from_numpy(prepared).to(self.device)})
+        top = self._output_layer.layer.param.top[0]
+        if top not in outputs:
+            raise NetError(f'"{top}" is not an output of the net', code="detect.output")
+        rows = outputs[top].reshape(-1, 7).cpu().numpy()
+        self.nms_seconds += time.perf_counter() - self._nms_started
+        return rows
+
+    def fits(self, size: tuple[int, int]) -> bool:
+        """See the base class; worked out from shapes alone."""
+        try:
+            self.net.reshape({self._input_name: (1, self.channels, *size)})
+        except LayerError:
+            return False
+        return True
+
+    def _before_nms(self, _: object, bottoms: Sequence[torch.Tensor]) -> None:
+        """Measures the time, and refuses NaN, which DetectionOutput would silently drop: it is above no threshold."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._nms_started = time.perf_counter()
+        if any(bool(torch.isnan(blob).any()) for blob in bottoms):
+            raise not_numbers()
+
+
+def not_numbers() -> DataError:
+    """Returns the error for boxes or scores that are NaN."""
+    return DataError(
+        "the net's boxes or scores are not numbers",
+        code="detect.nan",
+        hint="did the training diverge, or do mean and scale differ from those of the training?",
+    )
+
+
+def picture_input(net: Net) -> tuple[str, int, tuple[int, int]]:
+    """Returns name, channels and (height, width) of the one input of a net for pictures.
+
+    Raises:
+        NetError: The net has no input, several, or one that cannot take a picture.
+    """
+    names = net.input_names
+    shape = net.blob_shapes[names[0]] if len(names) == 1 else ()
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise NetError(
+            "not a deploy net for pictures",
+            code="detect.input",
+            expected="one input of shape (batch, 3 or 1, height, width)",
+            found=", ".join(f"{name} {net.blob_shapes[name]}" for name in names) or "no input",
+            hint="give the deploy prototxt, not the train or test one",
+        )
+    return names[0], shape[1], (shape[2], shape[3])
+
+
+def output_layer(net: Net) -> Any:
+    """Returns the module of the net's one DetectionOutput.
+
+    Raises:
+        NetError: It has none, or several.
+    """
+    found = [module for module in net.layers if module.layer_type == "DetectionOutput"]
+    if len(found) != 1:
+        raise NetError(
+            "the detections cannot be told from other outputs",
+            code="detect.output",
+            expected="one DetectionOutput layer",
+            found=f"{len(found)}",
+        )
+    return found[0]
