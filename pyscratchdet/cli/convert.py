@@ -19,6 +19,7 @@ from pyscratchdet.errors import counted
 if TYPE_CHECKING:
     from pyscratchdet.converters.build import NetBuilder
     from pyscratchdet.converters.merge_bn import Blobs
+    from pyscratchdet.detect.detector import Preparation
     from pyscratchdet.solver.snapshot import SolverState
 
 # Option: settings of argparse. A default here holds in the directions that read the option.
@@ -31,6 +32,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "write the net as this engine's own Caffe reader wants it",
     },
     "half": {"action": "store_true", "default": False, "help": "store values as float16"},
+    "calibrate": {
+        "metavar": "PICTURES",
+        "help": "compute in int8; value ranges are taken from these pictures, prepared by --mean, --scale and --rgb",
+    },
     "heads": {
         "choices": ("decoded", "fixed", "boxes", "raw"),
         "default": "decoded",
@@ -211,6 +216,16 @@ def _weights(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def _int8(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.quantize import convert_quantized
+
+    preparation = _preparation(args)
+    facts = {**_labels(args.labelmap), **_preparation_facts(args)}
+    options = _graph_options(args)
+    result = convert_quantized(args.source, args.target, args.model, args.calibrate, preparation, facts, options)
+    return "\n".join([*result.lines(), *_notes(args.target)])
+
+
 def _fold(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.fold import convert_folded
 
@@ -308,6 +323,15 @@ DIRECTIONS = (
         takes=_NET,
     ),
     Direction(
+        "a net in int8",
+        _WEIGHTS,
+        ("*.onnx",),
+        _int8,
+        chosen_by=("calibrate",),
+        needs=("model",),
+        takes=("heads", "opset", "batch", "labelmap", "mean", "scale", "rgb", *_NET),
+    ),
+    Direction(
         "a folded net in Caffe's forms",
         _WEIGHTS,
         _CAFFE,
@@ -348,24 +372,38 @@ def _choices(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _onnx_choices(args: argparse.Namespace) -> dict[str, Any]:
+    from pyscratchdet.converters.onnx_export import PictureInput
+
+    onnx, facts = _graph_options(args), _labels(args.labelmap)
+    if args.input_picture:
+        onnx["picture"] = PictureInput(_preparation(args), rgb=args.input_picture == "rgb")
+        facts["picture"] = args.input_picture
+    if args.mean is not None or args.input_picture:
+        facts |= _preparation_facts(args)
+    return {"onnx": onnx, "facts": facts}
+
+
+def _graph_options(args: argparse.Namespace) -> dict[str, Any]:
+    from pyscratchdet.converters.onnx_export import OPSET
+
+    return {"heads": args.heads, "opset": args.opset or OPSET, "batch": _batch(args.batch)}
+
+
+def _preparation(args: argparse.Namespace) -> Preparation:
     from pyscratchdet.cli.detector_options import parse_numbers
-    from pyscratchdet.converters.onnx_export import OPSET, PictureInput
     from pyscratchdet.detect.detector import SSD_MEAN, Preparation
 
-    mean = None if args.mean is None else parse_numbers(args.mean, "--mean")
-    preparation = Preparation(mean or SSD_MEAN, args.scale, args.rgb)
-    onnx: dict[str, Any] = {"heads": args.heads, "opset": args.opset or OPSET, "batch": _batch(args.batch)}
-    facts = _labels(args.labelmap)
-    if args.input_picture:
-        onnx["picture"] = PictureInput(preparation, rgb=args.input_picture == "rgb")
-        facts["picture"] = args.input_picture
-    if mean or args.input_picture:
-        facts |= {
-            "mean": ",".join(f"{value:g}" for value in preparation.mean),
-            "scale": f"{args.scale:g}",
-            "channels": "rgb" if args.rgb else "bgr",
-        }
-    return {"onnx": onnx, "facts": facts}
+    mean = SSD_MEAN if args.mean is None else parse_numbers(args.mean, "--mean")
+    return Preparation(mean, args.scale, args.rgb)
+
+
+def _preparation_facts(args: argparse.Namespace) -> dict[str, str]:
+    """Returns how pictures are prepared, as an ONNX file says it and `detect` reads it."""
+    return {
+        "mean": ",".join(f"{value:.9g}" for value in _preparation(args).mean),
+        "scale": f"{args.scale:.9g}",
+        "channels": "rgb" if args.rgb else "bgr",
+    }
 
 
 def _batch(text: str) -> int | None:
@@ -383,7 +421,11 @@ def _labels(path: str | None) -> dict[str, str]:
 
     from pyscratchdet.data.label_map import label_to_name, read_label_map
 
-    return {} if path is None else {"labels": json.dumps(label_to_name(read_label_map(path)))}
+    return (
+        {}
+        if path is None
+        else {"labels": json.dumps(label_to_name(read_label_map(path), strict=True, display=True, path=path))}
+    )
 
 
 def _torchvision(args: argparse.Namespace) -> NetBuilder:
@@ -404,13 +446,18 @@ def _written(blobs: Blobs, args: argparse.Namespace) -> str:
     number = sum(array.size for arrays in blobs.values() for array in arrays)
     size = f"{os.path.getsize(args.target) / 1e6:.1f} MB"
     lines = [f"{counted(len(blobs), 'layer')}, {counted(number, 'value', spec=',')}, {size}"]
-    if args.target.lower().endswith(".onnx"):
-        import onnx
+    return "\n".join([*lines, *_notes(args.target)])
 
-        from pyscratchdet.converters.onnx_export import notes
 
-        lines += notes(onnx.load(args.target))
-    return "\n".join(lines)
+def _notes(path: str) -> list[str]:
+    """Returns what a user of an ONNX file must know; nothing for other files."""
+    if not path.lower().endswith(".onnx"):
+        return []
+    import onnx
+
+    from pyscratchdet.converters.onnx_export import notes
+
+    return notes(onnx.load(path))
 
 
 def _described(state: SolverState) -> str:

@@ -91,10 +91,23 @@ ROWS = [
         {"pictures, crops and lists in `-o`": ["OUT/*"]},
     ),
     Access(
+        "detect --engine",
+        f"detect kit/VOCdevkit/VOC2007/JPEGImages {DETECTOR_OPTIONS} --engine onnxruntime -o OUT",
+        {**DETECTOR, **LABELS, **PICTURES},
+        {"pictures, crops and lists in `-o`": ["OUT/*"]},
+    ),
+    Access(
         "convert",
         "convert kit/net.caffemodel OUT/net.onnx --model kit/net.prototxt",
         {"the source": ["kit/net.caffemodel"], "`--model`": ["kit/net.prototxt"]},
         {"the target, and `--prototxt`": ["OUT/net.onnx"]},
+    ),
+    Access(
+        "convert --calibrate",
+        "convert kit/detector.caffemodel OUT/net.onnx --model kit/detector.prototxt"
+        " --calibrate kit/VOCdevkit/VOC2007/JPEGImages",
+        {"the source": ["kit/detector.caffemodel"], "`--model`": ["kit/detector.prototxt"], **PICTURES},
+        {"the target, and meanwhile files in the system's temporary folder": ["OUT/net.onnx"]},
     ),
     Access(
         "verify",
