@@ -157,16 +157,11 @@ class Detector:
         preparation: Preparation,
         batch_size: int,
     ) -> None:
-        self.engine = engine
+        self.engine, self.size = engine, engine.size  # (height, width) of the net's input
         self.preparation = preparation
         self.batch_size = batch_size
         self.names = self._class_names(labels)
         self.seconds = StageSeconds()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the net's input."""
-        return self.engine.size
 
     @property
     def num_classes(self) -> int:
