@@ -15,6 +15,11 @@ import traceback
 
 WRITING = {"os.mkdir": [0], "os.remove": [0], "os.rmdir": [0], "os.rename": [0, 1], "os.link": [1], "os.symlink": [1],
            "os.truncate": [0], "os.chmod": [0], "os.chown": [0], "os.mkfifo": [0], "os.mknod": [0]}  # fmt: skip
+FOLDER = {
+    "os.remove": 1,
+    "os.rmdir": 1,
+    "os.mkdir": 2,
+}  # which argument is the open folder that a path starts at, or -1
 CONNECTING = {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto",
               "socket.sendmsg", "urllib.Request", "http.client.connect"}  # fmt: skip
 STARTING = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty"}
@@ -45,12 +50,18 @@ class Watch:
             self._note("writes" if writes else "reads", path)
         elif event in WRITING:
             for index in WRITING[event]:
-                self._note("writes", arguments[index])
+                self._note("writes", self._place(arguments[index], event, arguments))
         elif event in CONNECTING:
             self.events["connects"].add(f"{event} {arguments[-1] if event.startswith('socket') else arguments[0]!r}")
         elif event in STARTING:
             program = arguments[0] if event != "subprocess.Popen" else arguments[0] or arguments[1][0]
             self.events["starts"].add(os.path.basename(os.fsdecode(program)) if arguments else event)
+
+    @staticmethod
+    def _place(path, event, arguments):
+        """Returns a path that an open folder's number goes with from the root."""
+        folder = arguments[FOLDER[event]] if event in FOLDER else -1
+        return path if folder == -1 else os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path))
 
     def _note(self, kind, path):
         if isinstance(path, int) or path is None:
