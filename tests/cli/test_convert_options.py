@@ -21,6 +21,7 @@ PAIRS = {
     "a checkpoint of mmdetection": "a.pth a.caffemodel",
     "a COCO detector for VOC": "a.caffemodel b.caffemodel",
     "a net for another engine's Caffe reader": "a.pt b.caffemodel",
+    "a net in int8": "a.caffemodel b.onnx",
     "a folded net in Caffe's forms": "a.pt b.caffemodel",
     "a folded net for PyTorch": "a.caffemodel b.safetensors",
     "a folded net in ONNX": "a.caffemodel b.onnx",
