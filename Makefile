@@ -14,7 +14,7 @@ help:
 	@echo "make coverage  all tests, and how much of each file they reach"
 	@echo "make lint    ruff and mypy"
 	@echo "make wheel   sdist and wheel into dist/, tried in an empty environment"
-	@echo "make proto   compile the Caffe schema after a change of caffe.proto"
+	@echo "make proto   merge the Caffe schema after a change of caffe.proto or dialects/"
 	@echo "make clean   remove demo/ and the environment"
 
 # torch and torchvision first, so that pip picks a matching pair of their newest builds.
@@ -52,8 +52,8 @@ wheel:
 	bash scripts/check_wheel.sh dist
 
 proto: $(READY)
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	$(BIN)/python scripts/compile_proto.py
+	$(BIN)/python scripts/dialect_page.py
 
 clean:
 	rm -rf demo dist build $(VENV)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyscratchdet.proto.schema import register_schema
     from pyscratchdet.runtime import Net, build_net, load_net
 
 __version__ = "0.1.0"
-__all__ = ["Net", "__version__", "build_net", "load_net"]
+__all__ = ["Net", "__version__", "build_net", "load_net", "register_schema"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from pyscratchdet import runtime
 
         return getattr(runtime, name)
+    if name == "register_schema":
+        from pyscratchdet.proto import schema
+
+        return schema.register_schema
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from pyscratchdet.errors import NetError, Position, PrototxtError, nearest
@@ -33,16 +34,20 @@ class UnknownTop(NetError, KeyError):
     """A name that was never assigned to the NetSpec."""
 
 
-@functools.cache
 def param_name_dict() -> dict[str, str]:
     """Returns {layer type: stem of its parameter field}, e.g. "InnerProduct": "inner_product"."""
-    fields = [field for field in _layer_fields().values() if field.name.endswith("_param") and field.message_type]
+    return _param_names(caffe_pb2.LayerParameter.DESCRIPTOR)
+
+
+@functools.cache
+def _param_names(layer: Descriptor) -> dict[str, str]:
+    fields = [field for field in layer.fields if field.name.endswith("_param") and field.message_type]
     return {field.message_type.name.removesuffix("Parameter"): field.name.removesuffix("_param") for field in fields}
 
 
-@functools.cache
-def _layer_fields() -> dict[str, Any]:
-    return dict(caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name)
+def _layer_fields() -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name
+    return fields
 
 
 def _caller() -> tuple[str, int]:

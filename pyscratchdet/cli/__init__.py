@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pyscratchdet.cli.console import WarningFormatter, say
-from pyscratchdet.cli.flags import HelpFormatter, Parser, python_layers, unknown_fields
+from pyscratchdet.cli.flags import HelpFormatter, Parser, python_layers, schema_flags
 from pyscratchdet.errors import PyScratchDetError, nearest
 from pyscratchdet.memory import keep_freed_memory
 
@@ -84,7 +84,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     parser.set_defaults(command=command)
     module.configure(parser)
     args = parser.parse_args(arguments[1:])
-    with unknown_fields(args), python_layers(args):
+    with schema_flags(args), python_layers(args):
         status: int = module.run(args)
     return status
 

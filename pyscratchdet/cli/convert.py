@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.cli.console import say
-from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_allow_unknown
+from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_schema_flags
 from pyscratchdet.errors import counted
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "size": {"type": int, "default": 224, "help": "height and width of the model's input (default: 224)"},
 }
 _NAMES = ("command", "source", "target")
-_NET = ("model", "allow_unknown", "allow_python")  # where a prototxt is read
+_SCHEMA = {"schema": "FILE", "import": "MODULE", "dialect": "NAME"}
+_NET = ("model", "allow_unknown", "allow_python", *_SCHEMA)  # where a net is read
 _ONNX = ("half", "heads", "opset", "batch", "input_picture", "labelmap", "mean", "scale", "rgb")  # how ONNX is written
 
 _CAFFE, _TORCH, _STATE = ("*.caffemodel", "*.h5"), ("*.pt", "*.pth"), ("*.solverstate", "*.solverstate.h5")
@@ -140,7 +141,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="DST", help="file to write")
     for name, settings in OPTIONS.items():
         parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
-    add_allow_unknown(parser)
+    add_schema_flags(parser)
     add_allow_python(parser)
     parser.set_defaults(allow_unknown=False, allow_python=False)
     parser.epilog = "\n".join(
@@ -151,7 +152,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts one file."""
-    given = [name for name, value in vars(args).items() if name not in _NAMES and value not in (None, False)]
+    given = [name for name, value in vars(args).items() if name not in _NAMES and value not in (None, False, [], "")]
     direction = _choose(args, given)
     direction.check(given)
     for name in direction.takes:
@@ -197,7 +198,12 @@ def _flag(name: str) -> str:
 def _shown(name: str) -> str:
     """Returns an option as it is written, with what stands for its value."""
     settings = OPTIONS.get(name, {"action": "store_true"})
-    value = settings.get("metavar") or "|".join(settings.get("choices", ())) or ("N" if "type" in settings else "")
+    value = (
+        settings.get("metavar")
+        or _SCHEMA.get(name)
+        or "|".join(settings.get("choices", ()))
+        or ("N" if "type" in settings else "")
+    )
     return f"{_flag(name)} {value}".strip()
 
 

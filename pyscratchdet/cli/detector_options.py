@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
+from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 
 if TYPE_CHECKING:
     from pyscratchdet.converters.onnx_detection import OnnxDetector
@@ -59,7 +59,7 @@ def add_detector_arguments(
         "(default: %(default)s)",
     )
     add_gpu_argument(group)
-    add_allow_unknown(group)
+    add_schema_flags(group)
     add_allow_python(group)
 
 

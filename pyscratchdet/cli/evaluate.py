@@ -14,7 +14,7 @@ from pyscratchdet.cli.detector_options import (
     make_detector,
     positive,
 )
-from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
+from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 from pyscratchdet.errors import counted
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     caffe.add_argument("--model", metavar="PROTOTXT", help="the test net, without a solver")
     caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to evaluate")
     add_gpu_argument(caffe)
-    add_allow_unknown(caffe)
+    add_schema_flags(caffe)
     add_allow_python(caffe)
     caffe.add_argument("--json", action="store_true", help="print the figures as json")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
+from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "mode", metavar="CPU|GPU", nargs="?", default="CPU", choices=["CPU", "GPU"], help="where to run (default: CPU)"
     )
     parser.add_argument("device", metavar="DEVICE_ID", nargs="?", default="0", help="number of the GPU (default: 0)")
-    add_allow_unknown(parser)
+    add_schema_flags(parser)
     add_allow_python(parser)
 
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import itertools
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pyscratchdet.cli.console import warn
+from pyscratchdet.errors import UsageError
 
 _TRUE = ("true", "t", "1", "yes", "y")
 _FALSE = ("false", "f", "0", "no", "n")
@@ -92,16 +97,37 @@ def add_net_flags(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "gpu", default="", metavar="IDS", help='device numbers such as 0,1, or "all" (default: the CPU)')
     add_flag(parser, "level", type=int, default=0, metavar="N", help="level for min_level and max_level rules")
     add_flag(parser, "stage", default="", metavar="NAME,...", help="stages for stage and not_stage rules")
-    add_allow_unknown(parser)
+    add_schema_flags(parser)
     add_allow_python(parser)
 
 
-def add_allow_unknown(parser: argparse._ActionsContainer) -> None:
-    """Adds `--allow-unknown`, which every command that reads a prototxt has; `unknown_fields` makes it true."""
+def add_schema_flags(parser: argparse._ActionsContainer) -> None:
+    """Adds what every command that reads nets has for files of other Caffes; `schema_flags` makes it true."""
     parser.add_argument(
         "--allow-unknown",
         action="store_true",
-        help="pass over prototxt fields that Caffe does not have, with a warning that lists them",
+        help="pass over prototxt fields that no known Caffe has, with a warning that lists them",
+    )
+    parser.add_argument(
+        "--schema",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a caffe.proto whose messages and fields are added; may be given several times",
+    )
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module, or file, that registers layer types; may be given several times",
+    )
+    parser.add_argument(
+        "--dialect",
+        default="",
+        metavar="NAME",
+        help="the Caffe whose field numbers binary files have (docs/which_caffe.md; default: what their layer types "
+        "show, or SSD's Caffe)",
     )
 
 
@@ -127,12 +153,51 @@ def python_layers(args: argparse.Namespace) -> Iterator[None]:
 
 
 @contextmanager
-def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
-    """Does what `--allow-unknown` asks for while a command runs; what is passed over in a file is reported once."""
+def schema_flags(args: argparse.Namespace) -> Iterator[None]:
+    """Does what the flags of `add_schema_flags` ask for while a command runs; what is passed over is reported once."""
     if not hasattr(args, "allow_unknown"):  # a command that reads no prototxt
         yield
         return
-    from pyscratchdet.proto.text import UnknownFieldWarning, unknown_fields_allowed
+    for path in args.schema:
+        from pyscratchdet.proto.schema import register_schema
+
+        register_schema(path)
+    for module in vars(args)["import"]:
+        _import(module)
+    with _binary_dialect(args.dialect), _unknown_fields(args.allow_unknown):
+        yield
+
+
+def _import(name: str) -> None:
+    """Imports a module by its name, as `python -m` would find it, or from a file."""
+    path = Path(name)
+    if path.suffix == ".py":
+        sys.path.insert(0, str(path.resolve().parent))
+        name = path.stem
+    else:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0] and error.name != name:
+            raise
+        raise UsageError(
+            f'there is no module "{name}"', code="cli.import", hint="--import takes a module or a file"
+        ) from None
+
+
+def _binary_dialect(name: str) -> AbstractContextManager[None]:
+    if not name:
+        return nullcontext()
+    from pyscratchdet.proto.numbers import binary_dialect
+
+    return binary_dialect(name)
+
+
+@contextmanager
+def _unknown_fields(allow: bool) -> Iterator[None]:
+    from pyscratchdet.proto.forks import UnknownFieldWarning
+    from pyscratchdet.proto.text import unknown_fields_allowed
 
     shown = set()
 
@@ -141,7 +206,7 @@ def unknown_fields(args: argparse.Namespace) -> Iterator[None]:
             warn(message)
         shown.add(str(message))
 
-    with unknown_fields_allowed() if args.allow_unknown else nullcontext(), warnings.catch_warnings():
+    with unknown_fields_allowed() if allow else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("always", UnknownFieldWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield

@@ -25,7 +25,7 @@ layer augments them."""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; flags take gflags' forms: --flag=value, --flag value, -flag, --noflag."""
-    from pyscratchdet.cli.flags import add_allow_unknown, add_flags
+    from pyscratchdet.cli.flags import add_flags, add_schema_flags
 
     parser.usage, parser.epilog = _USAGE, _EPILOG
     parser.add_argument("words", nargs="+", metavar="ARGUMENT", help="as above")
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
     parser.add_argument("--count", type=int, default=16, help="show: how many records")
     parser.add_argument("--model", default="", metavar="PROTOTXT", help="show: draw samples as this net's data layer")
-    add_allow_unknown(parser)
+    add_schema_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

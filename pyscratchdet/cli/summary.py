@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
+from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="net prototxt")
     parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase (default: TEST)")
     parser.add_argument("--input", metavar="SIZE", help="input as N,C,H,W or H,W in place of the file's")
-    add_allow_unknown(parser)
+    add_schema_flags(parser)
     add_allow_python(parser)
     parser.add_argument("--total", action="store_true", help="print the totals only")
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.flags import add_allow_unknown
+from pyscratchdet.cli.flags import add_schema_flags
 
 if TYPE_CHECKING:
     from pyscratchdet.proto.text import Locator
@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("input", metavar="IN", help="prototxt, or caffemodel for upgrade-net")
     parser.add_argument("output", metavar="OUT", help="file to write")
-    add_allow_unknown(parser)
+    add_schema_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

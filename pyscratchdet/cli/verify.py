@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pyscratchdet.cli.flags import add_allow_python, add_allow_unknown
+from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", metavar="HTML", help="write an HTML report")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--all", action="store_true", help="show every blob in the terminal")
-    add_allow_unknown(parser)
+    add_schema_flags(parser)
     add_allow_python(parser)
 
 

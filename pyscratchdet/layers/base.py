@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import logging
 import os
 import pkgutil
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from pyscratchdet.lazy import Tensor
 
 Shape = tuple[int, ...]
+
+# Installed packages name the modules that register their layer types under this group of entry points.
+ENTRY_POINTS = "pyscratchdet.layers"
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +151,11 @@ class Layer(ABC):
         coordinates: How positions along the spatial axes of a top relate to the bottom's: "same", "window" (one slides
             over the bottom), "transposed" (the inverse of a window), "cut" (an offset), or "" for none of these.
         top_is_free: True when gradients do not need the top's values, so that a later layer may overwrite it.
+        fork_fields: The fields of other Caffes (`proto/dialects`) that this class computes; those of its bases are
+            added.
+            "pooling_param.torch_pooling" is one field, "loss_param.normalization=PRE_FIXED" one value, and
+            "reorg_param" the message with all its fields. Any other such field is refused by name, unless its value is
+            the one that leaves results as they are.
         settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
         fills_at_setup: True when tops have values from set-up on, and those of constant fillers never change
             (DummyData).
@@ -174,6 +183,7 @@ class Layer(ABC):
     coordinates: ClassVar[str] = ""
     top_is_free: ClassVar[bool] = False
     settings: ClassVar[str] = ""
+    fork_fields: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:
         self.param = param
@@ -184,6 +194,11 @@ class Layer(ABC):
         self._said_unwritten = False
         self.shares_data = self.shares_diff = False
         self.fixed_batch: int | None = None
+
+    @classmethod
+    def computed_fork_fields(cls) -> frozenset[str]:
+        """Returns the `fork_fields` of the class and of its bases."""
+        return frozenset().union(*(vars(base).get("fork_fields", ()) for base in cls.__mro__))
 
     def setup(self, bottoms: Sequence[Shape]) -> None:  # noqa: B027 - a hook that many types do without
         """Checks parameters against the bottoms' shapes and declares `self.blobs`; called once.
@@ -357,6 +372,8 @@ def _import_layer_files() -> None:
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{__package__}.{module.name}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry.load()
 
 
 def layer_class(name: str, layer: str | None = None) -> type[Layer]:

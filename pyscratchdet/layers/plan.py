@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
 from pyscratchdet.net import BackwardPlan, Graph, Storage, build_graph, plan_backward, plan_storage
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.forks import refuse_fork_fields, say_harmless
 from pyscratchdet.proto.text import Locator, PassedOver, decode_text, parse
 from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
 
@@ -27,12 +29,14 @@ class NetFile:
 
     Attributes:
         param: The net in the latest format.
-        locate: Index of a layer in `param` -> its position in the file, or None.
+        locate: Index of a layer in `param`, and keys of a field inside it -> its position in the file, or None.
+        locate_field: Keys of a field of the net itself -> likewise.
         passed_over: The file's fields that were passed over.
     """
 
     param: caffe_pb2.NetParameter
-    locate: Callable[[int], Position | None] = lambda index: None
+    locate: Callable[..., Position | None] = lambda index, *keys: None
+    locate_field: Callable[..., Position | None] = lambda *keys: None
     passed_over: list[PassedOver] = field(default_factory=list)
 
 
@@ -57,7 +61,7 @@ class NetPlan:
     backward: BackwardPlan
     storage: Storage
     context: Context
-    locate: Callable[[int], Position | None]
+    locate: Callable[..., Position | None]
 
     def bottom_shapes(self, index: int) -> list[Shape]:
         """Returns the present shapes of a layer's bottoms."""
@@ -198,10 +202,10 @@ def read_net(path: str | os.PathLike[str]) -> NetFile:
     key = "layers" if param.layers else "layer"
     locator = Locator(text, name)
 
-    def locate(index: int) -> Position | None:
-        return locator.position(key, index - inserted) if index >= inserted else locator.position("input")
+    def locate(index: int, *keys: str | int) -> Position | None:
+        return locator.position(key, index - inserted, *keys) if index >= inserted else locator.position("input")
 
-    return NetFile(upgrade_net(param, locator=locator), locate, passed_over)
+    return NetFile(upgrade_net(param, locator=locator), locate, locator.position, passed_over)
 
 
 def plan_net(
@@ -225,6 +229,7 @@ def plan_net(
 
     Raises:
         NetError: The layers do not fit together.
+        PrototxtError: A field of another Caffe changes results and is not computed.
         LayerError: A layer breaks a rule of its type.
         DataError, FileError: What a data layer reads is missing or damaged.
     """
@@ -235,6 +240,7 @@ def plan_net(
     context = context or Context()
     context.phase = phase
     graph = build_graph(net.param, lambda type_, name: layer_class(type_, name), phase, level, stages, net.locate)
+    _refuse_fork_fields(net, graph)
     number = len(graph.blob_names)
     plan = NetPlan(graph, [], [()] * number, [], BackwardPlan([], [], []), Storage([], [], {}), context, net.locate)
     for index, node in enumerate(graph.nodes):
@@ -266,3 +272,18 @@ def plan_net(
         graph, [len(layer.blobs) for layer in plan.layers], lambda i, j: j not in plan.layers[i].no_gradient
     )
     return plan
+
+
+def _refuse_fork_fields(net: NetFile, graph: Graph) -> None:
+    harmless = refuse_fork_fields(net.param, (), net.locate_field, skipped=("layer",))
+    for node in graph.nodes:
+        harmless += refuse_fork_fields(
+            node.param,
+            layer_class(node.type).computed_fork_fields(),
+            functools.partial(net.locate, node.index),
+            skipped=("blobs",),
+            layer=node.name,
+            layer_type=node.type,
+        )
+    first = net.locate_field()
+    say_harmless(first.path if first else "net", harmless)

@@ -9,9 +9,25 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 
 DESCRIPTOR: FileDescriptor
+
+def load(file: bytes) -> None: ...
+
 Phase: EnumTypeWrapper
 TRAIN: int
 TEST: int
+DatumTypeInfo: EnumTypeWrapper
+DatumTypeInfo_DATUM: int
+DatumTypeInfo_ANNOTATED_DATUM: int
+Packing: EnumTypeWrapper
+NCHW: int
+NHWC: int
+Type: EnumTypeWrapper
+DOUBLE: int
+FLOAT: int
+FLOAT16: int
+INT: int
+UINT: int
+BOOL: int
 
 class BlobShape(Message):
     @property
@@ -33,6 +49,10 @@ class BlobProto(Message):
     def double_data(self) -> RepeatedScalarFieldContainer[float]: ...
     @property
     def double_diff(self) -> RepeatedScalarFieldContainer[float]: ...
+    raw_data_type: int
+    raw_diff_type: int
+    raw_data: bytes
+    raw_diff: bytes
     def __init__(self, **fields: Any) -> None: ...
 
 class BlobProtoVector(Message):
@@ -49,6 +69,8 @@ class Datum(Message):
     @property
     def float_data(self) -> RepeatedScalarFieldContainer[float]: ...
     encoded: bool
+    record_id: int
+    seg_label: bytes
     def __init__(self, **fields: Any) -> None: ...
 
 class LabelMapItem(Message):
@@ -77,6 +99,12 @@ class Annotation(Message):
     instance_id: int
     @property
     def bbox(self) -> NormalizedBBox: ...
+    @property
+    def lanes(self) -> LaneInfo: ...
+    @property
+    def rbox(self) -> NormalizedRBox: ...
+    @property
+    def polygon(self) -> NormalizedPolygon: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class AnnotationGroup(Message):
@@ -88,11 +116,14 @@ class AnnotationGroup(Message):
 class AnnotatedDatum(Message):
     AnnotationType: EnumTypeWrapper
     BBOX: int
+    BBOXandSeg: int
+    LANE: int
     @property
     def datum(self) -> Datum: ...
     type: int
     @property
     def annotation_group(self) -> RepeatedCompositeFieldContainer[AnnotationGroup]: ...
+    record_id: int
     def __init__(self, **fields: Any) -> None: ...
 
 class FillerParameter(Message):
@@ -108,6 +139,7 @@ class FillerParameter(Message):
     std: float
     sparse: int
     variance_norm: int
+    scale: float
     def __init__(self, **fields: Any) -> None: ...
 
 class NetState(Message):
@@ -143,6 +175,24 @@ class NetParameter(Message):
     def input_shape(self) -> RepeatedCompositeFieldContainer[BlobShape]: ...
     @property
     def layer(self) -> RepeatedCompositeFieldContainer[LayerParameter]: ...
+    engine: str
+    @property
+    def compile_net_state(self) -> CompileNetState: ...
+    bn_stats_batch_size: int
+    @property
+    def multinode(self) -> MultinodeParameter: ...
+    default_forward_type: int
+    default_backward_type: int
+    default_forward_math: int
+    default_backward_math: int
+    global_grad_scale: float
+    global_grad_scale_adaptive: bool
+    default_conv_algos_override: str
+    reduce_buckets: int
+    default_cudnn_math_override: int
+    eltwise_mem_sharing: bool
+    @property
+    def mem_param(self) -> MemoryOptimizationParameter: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class SolverParameter(Message):
@@ -159,6 +209,7 @@ class SolverParameter(Message):
     RMSPROP: int
     ADADELTA: int
     ADAM: int
+    SAG: int
     train_net: str
     @property
     def test_net(self) -> RepeatedScalarFieldContainer[str]: ...
@@ -215,6 +266,36 @@ class SolverParameter(Message):
     layer_wise_reduce: bool
     @property
     def weights(self) -> RepeatedScalarFieldContainer[str]: ...
+    disabled_update: bool
+    engine: str
+    warmup_iter: int
+    warmup_start_lr: float
+    local_lr_auto: bool
+    local_gw_ratio: float
+    test_offset: int
+    @property
+    def stagelr(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def stageiter(self) -> RepeatedScalarFieldContainer[int]: ...
+    rampup_interval: int
+    rampup_lr: float
+    min_lr: float
+    solver_data_type: int
+    store_blobs_in_old_format: bool
+    momentum_policy: str
+    max_momentum: float
+    momentum_power: float
+    larc: bool
+    larc_policy: str
+    larc_eta: float
+    weight_decay_policy: str
+    weight_decay_power: float
+    test_and_snapshot_last_epochs: int
+    larc_turbo: bool
+    max_weight_decay: float
+    richness: int
+    @property
+    def group_id(self) -> RepeatedScalarFieldContainer[int]: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class SolverState(Message):
@@ -381,9 +462,133 @@ class LayerParameter(Message):
     def roi_pooling_param(self) -> ROIPoolingParameter: ...
     @property
     def smooth_l1_loss_param(self) -> SmoothL1LossParameter: ...
+    @property
+    def box_annotator_ohem_param(self) -> BoxAnnotatorOHEMParameter: ...
+    @property
+    def psroi_pooling_param(self) -> PSROIPoolingParameter: ...
+    engine: str
+    @property
+    def multinode(self) -> MultinodeLayerParameter: ...
+    @property
+    def mn_activation_param(self) -> MnActivationParameter: ...
+    @property
+    def spatial_dropout_param(self) -> SpatialDropoutParameter: ...
+    @property
+    def mn_grad_compress_param(self) -> MnParamGradCompressParameter: ...
+    @property
+    def quantization_param(self) -> QuantizationParameter: ...
+    @property
+    def reorg_param(self) -> ReorgParameter: ...
+    @property
+    def split_param(self) -> SplitParameter: ...
+    @property
+    def region_loss_param(self) -> RegionLossParameter: ...
+    @property
+    def eval_detection_param(self) -> EvalDetectionParameter: ...
+    forward_type: int
+    backward_type: int
+    forward_math: int
+    backward_math: int
+    debug: bool
+    cudnn_math_override: int
+    @property
+    def trt_param(self) -> TRTParameter: ...
+    @property
+    def detectnet_groundtruth_param(self) -> DetectNetGroundTruthParameter: ...
+    @property
+    def detectnet_augmentation_param(self) -> DetectNetAugmentationParameter: ...
+    @property
+    def bn_param(self) -> BNParameter: ...
+    @property
+    def dense_image_data_param(self) -> DenseImageDataParameter: ...
+    @property
+    def seg_accuracy_param(self) -> SegAccuracyParameter: ...
+    @property
+    def mat_write_param(self) -> MatWriteParameter: ...
+    @property
+    def dense_crf_param(self) -> DenseCRFParameter: ...
+    @property
+    def domain_transform_param(self) -> DomainTransformParameter: ...
+    @property
+    def adaptive_bias_channel_param(self) -> AdaptiveBiasChannelParameter: ...
+    @property
+    def bias_channel_param(self) -> BiasChannelParameter: ...
+    @property
+    def unique_label_param(self) -> UniqueLabelParameter: ...
+    @property
+    def mat_read_param(self) -> MatReadParameter: ...
+    @property
+    def relu6_param(self) -> ReLUParameter: ...
+    @property
+    def yolo_detection_output_param(self) -> YoloDetectionOutputParameter: ...
+    @property
+    def yolov3_detection_output_param(self) -> Yolov3DetectionOutputParameter: ...
+    @property
+    def yolov3_param(self) -> Yolov3Parameter: ...
+    @property
+    def yolo_seg_param(self) -> YoloSegParameter: ...
+    @property
+    def segmentation_evaluate_param(self) -> SegmentationEvaluateParameter: ...
+    @property
+    def bbox_reg_param(self) -> BBoxRegParameter: ...
+    @property
+    def detection_data_param(self) -> DetectionDataParameter: ...
+    @property
+    def eval_data_param(self) -> EvalDataParameter: ...
+    @property
+    def hard_mining_param(self) -> HardMiningParameter: ...
+    @property
+    def scale_route_param(self) -> ScaleRouteParameter: ...
+    @property
+    def decode_bbox_param(self) -> DecodeBBoxParameter: ...
+    @property
+    def detection_group_loss_param(self) -> DetectionGroupLossParameter: ...
+    @property
+    def detection_group_accuracy_param(self) -> DetectionGroupAccuracyParameter: ...
+    @property
+    def box_group_output_param(self) -> BoxGroupOutputParameter: ...
+    @property
+    def proposal_target_param(self) -> ProposalTargetParameter: ...
+    @property
+    def frcnn_output_param(self) -> FrcnnOutputParameter: ...
+    @property
+    def reverse_param(self) -> ReverseParameter: ...
+    @property
+    def ctc_loss_param(self) -> CTCLossParameter: ...
+    @property
+    def ctc_decoder_param(self) -> CTCDecoderParameter: ...
+    @property
+    def seg_data_param(self) -> SegDataParameter: ...
+    @property
+    def batch_reduction_param(self) -> BatchReductionParameter: ...
+    @property
+    def op_transform_param(self) -> OPTransformationParameter: ...
+    @property
+    def margin_inner_product_param(self) -> MarginInnerProductParameter: ...
+    @property
+    def proposal_param(self) -> ProposalParameter: ...
+    @property
+    def grn_param(self) -> GRNParameter: ...
+    @property
+    def region_yolo_param(self) -> RegionYoloParameter: ...
+    @property
+    def reorg_yolo_param(self) -> ReorgYoloParameter: ...
+    @property
+    def correlation_param(self) -> CorrelationParameter: ...
+    @property
+    def resample_param(self) -> ResampleParameter: ...
+    @property
+    def flow_warp_param(self) -> FlowWarpParameter: ...
+    @property
+    def accum_param(self) -> AccumParameter: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class TransformationParameter(Message):
+    InterpolationAlgo: EnumTypeWrapper
+    INTER_NEAREST: int
+    INTER_LINEAR: int
+    INTER_CUBIC: int
+    INTER_AREA: int
     scale: float
     mirror: bool
     crop_size: int
@@ -404,6 +609,64 @@ class TransformationParameter(Message):
     def distort_param(self) -> DistortionParameter: ...
     @property
     def expand_param(self) -> ExpansionParameter: ...
+    @property
+    def random_resize_param(self) -> RandomResizeParameter: ...
+    @property
+    def random_aspect_ratio_param(self) -> RandomAspectRatioParameter: ...
+    flow: bool
+    bgr2rgb: bool
+    pad: int
+    use_gpu_transform: bool
+    random_seed: int
+    img_rand_resize_lower: int
+    img_rand_resize_upper: int
+    rand_resize_ratio_lower: float
+    rand_resize_ratio_upper: float
+    vertical_stretch_lower: float
+    vertical_stretch_upper: float
+    horizontal_stretch_lower: float
+    horizontal_stretch_upper: float
+    interpolation_algo_down: int
+    interpolation_algo_up: int
+    allow_upscale: bool
+    forward_packing: int
+    display: bool
+    num_labels: int
+    @property
+    def scale_factors(self) -> RepeatedScalarFieldContainer[float]: ...
+    crop_width: int
+    crop_height: int
+    enable_classf_aug: bool
+    min_scaling_factor: float
+    max_scaling_factor: float
+    max_rotation_angle: int
+    contrast_brightness_adjustment: bool
+    smooth_filtering: bool
+    min_contrast: float
+    max_contrast: float
+    max_brightness_shift: int
+    max_smooth: float
+    max_color_shift: int
+    min_side_min: int
+    min_side_max: int
+    min_side: int
+    apply_probability: float
+    debug_params: bool
+    cvt_bgr2rgb: bool
+    fix_crop: bool
+    multi_scale: bool
+    @property
+    def scale_ratios(self) -> RepeatedScalarFieldContainer[float]: ...
+    max_distort: int
+    is_flow: bool
+    more_fix_crop: bool
+    stride: int
+    upper_size: int
+    upper_height: int
+    upper_width: int
+    original_image: bool
+    hsv: bool
+    gaussianblur: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class ResizeParameter(Message):
@@ -521,6 +784,14 @@ class AnnotatedDataParameter(Message):
     def batch_sampler(self) -> RepeatedCompositeFieldContainer[BatchSampler]: ...
     label_map_file: str
     anno_type: int
+    yolo_data_type: int
+    yolo_data_jitter: float
+    train_diffcult: bool
+    single_class: bool
+    seg_scales: int
+    seg_resize_width: int
+    seg_resize_height: int
+    difficult_label_warmup: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class ArgMaxParameter(Message):
@@ -530,9 +801,28 @@ class ArgMaxParameter(Message):
     def __init__(self, **fields: Any) -> None: ...
 
 class BatchNormParameter(Message):
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    MKL2017: int
+    MKLDNN: int
+    CUDNN: int
     use_global_stats: bool
     moving_average_fraction: float
     eps: float
+    engine: int
+    use_weight_bias: bool
+    bias_term: bool
+    @property
+    def filler(self) -> FillerParameter: ...
+    @property
+    def bias_filler(self) -> FillerParameter: ...
+    stats_batch_size: int
+    relu: bool
+    @property
+    def scale_filler(self) -> FillerParameter: ...
+    scale_bias: bool
+    update_global_stats: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class BiasParameter(Message):
@@ -548,8 +838,15 @@ class ClipParameter(Message):
     def __init__(self, **fields: Any) -> None: ...
 
 class ConcatParameter(Message):
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    MKL2017: int
+    MKLDNN: int
     concat_dim: int
     axis: int
+    engine: int
+    per_fla_fuse: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class ContrastiveLossParameter(Message):
@@ -562,6 +859,14 @@ class ConvolutionParameter(Message):
     DEFAULT: int
     CAFFE: int
     CUDNN: int
+    MKL2017: int
+    MKLDNN: int
+    FusionType: EnumTypeWrapper
+    NONE_FUSION: int
+    SUM_FUSION: int
+    CuDNNConvolutionAlgorithmSeeker: EnumTypeWrapper
+    GET: int
+    FINDEX: int
     num_output: int
     bias_term: bool
     @property
@@ -586,6 +891,20 @@ class ConvolutionParameter(Message):
     force_nd_im2col: bool
     @property
     def dilation(self) -> RepeatedScalarFieldContainer[int]: ...
+    relu: bool
+    negative_slope: float
+    conv_algorithm: str
+    @property
+    def coeff(self) -> RepeatedScalarFieldContainer[float]: ...
+    fusion_type: int
+    cudnn_convolution_algo_seeker: int
+    conv_algos_override: str
+    hole: int
+    hole_h: int
+    hole_w: int
+    dilation_h: int
+    dilation_w: int
+    binary: int
     def __init__(self, **fields: Any) -> None: ...
 
 class CropParameter(Message):
@@ -608,6 +927,13 @@ class DataParameter(Message):
     backend: int
     force_encoded_color: bool
     prefetch: int
+    shuffle: bool
+    @property
+    def side(self) -> RepeatedScalarFieldContainer[int]: ...
+    threads: int
+    parser_threads: int
+    cache: bool
+    precache: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class DetectionEvaluateParameter(Message):
@@ -618,6 +944,7 @@ class DetectionEvaluateParameter(Message):
     name_size_file: str
     @property
     def resize_param(self) -> ResizeParameter: ...
+    use_polygon: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class DetectionOutputParameter(Message):
@@ -636,10 +963,22 @@ class DetectionOutputParameter(Message):
     visualize_threshold: float
     save_file: str
     objectness_score: float
+    use_polygon: bool
+    input_width: int
+    input_height: int
+    normalized: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class DropoutParameter(Message):
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    CUDNN: int
     dropout_ratio: float
+    scale_train: bool
+    engine: int
+    random_seed: int
+    sample_weights_test: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class DummyDataParameter(Message):
@@ -666,10 +1005,17 @@ class EltwiseParameter(Message):
     PROD: int
     SUM: int
     MAX: int
+    STOCHASTIC_SUM: int
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    MKL2017: int
+    MKLDNN: int
     operation: int
     @property
     def coeff(self) -> RepeatedScalarFieldContainer[float]: ...
     stable_prod_grad: bool
+    engine: int
     def __init__(self, **fields: Any) -> None: ...
 
 class EmbedParameter(Message):
@@ -711,6 +1057,10 @@ class HingeLossParameter(Message):
     def __init__(self, **fields: Any) -> None: ...
 
 class ImageDataParameter(Message):
+    LabelType: EnumTypeWrapper
+    NONE: int
+    IMAGE: int
+    PIXEL: int
     source: str
     scale: float
     mean_file: str
@@ -723,13 +1073,30 @@ class ImageDataParameter(Message):
     new_width: int
     is_color: bool
     root_folder: str
+    min_height: int
+    min_width: int
+    short_side: int
+    threads: int
+    cache: bool
+    precache: bool
+    dataset_share_per_node: float
+    ignore_label: int
+    label_type: int
+    has_label: bool
+    max_labels: int
     def __init__(self, **fields: Any) -> None: ...
 
 class InfogainLossParameter(Message):
     source: str
+    axis: int
     def __init__(self, **fields: Any) -> None: ...
 
 class InnerProductParameter(Message):
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    CUDNN: int
+    MKLDNN: int
     num_output: int
     bias_term: bool
     @property
@@ -738,6 +1105,9 @@ class InnerProductParameter(Message):
     def bias_filler(self) -> FillerParameter: ...
     axis: int
     transpose: bool
+    engine: int
+    relu: bool
+    negative_slope: float
     def __init__(self, **fields: Any) -> None: ...
 
 class InputParameter(Message):
@@ -762,6 +1132,8 @@ class LRNParameter(Message):
     DEFAULT: int
     CAFFE: int
     CUDNN: int
+    MKL2017: int
+    MKLDNN: int
     local_size: int
     alpha: float
     beta: float
@@ -782,9 +1154,15 @@ class LossParameter(Message):
     VALID: int
     BATCH_SIZE: int
     NONE: int
+    PRE_FIXED: int
     ignore_label: int
     normalize: bool
     normalization: int
+    pre_fixed_normalizer: float
+    label_smoothing: float
+    weight_by_label_freqs: bool
+    @property
+    def class_weighting(self) -> RepeatedScalarFieldContainer[float]: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class MVNParameter(Message):
@@ -838,6 +1216,8 @@ class MultiBoxLossParameter(Message):
     sample_size: int
     use_prior_for_nms: bool
     objectness_score: float
+    ignore_difficult_gt: bool
+    use_polygon: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class NonMaximumSuppressionParameter(Message):
@@ -879,6 +1259,8 @@ class PoolingParameter(Message):
     DEFAULT: int
     CAFFE: int
     CUDNN: int
+    MKL2017: int
+    MKLDNN: int
     RoundMode: EnumTypeWrapper
     CEIL: int
     FLOOR: int
@@ -896,6 +1278,15 @@ class PoolingParameter(Message):
     global_pooling: bool
     round_mode: int
     ceil_mode: bool
+    avg_include_pad: bool
+    axis: int
+    @property
+    def pad_3d(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def kernel_size_3d(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def stride_3d(self) -> RepeatedScalarFieldContainer[int]: ...
+    torch_pooling: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class PowerParameter(Message):
@@ -926,6 +1317,17 @@ class PriorBoxParameter(Message):
     step_h: float
     step_w: float
     offset: float
+    denser_prior_boxes: bool
+    @property
+    def width(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def height(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def fixed_size(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def fixed_ratio(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def density(self) -> RepeatedScalarFieldContainer[float]: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class PythonParameter(Message):
@@ -940,8 +1342,11 @@ class ReLUParameter(Message):
     DEFAULT: int
     CAFFE: int
     CUDNN: int
+    MKL2017: int
+    MKLDNN: int
     negative_slope: float
     engine: int
+    fuse: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class RecurrentParameter(Message):
@@ -960,9 +1365,11 @@ class ReductionParameter(Message):
     ASUM: int
     SUMSQ: int
     MEAN: int
+    TOPK: int
     operation: int
     axis: int
     coeff: float
+    k: int
     def __init__(self, **fields: Any) -> None: ...
 
 class ReshapeParameter(Message):
@@ -970,12 +1377,16 @@ class ReshapeParameter(Message):
     def shape(self) -> BlobShape: ...
     axis: int
     num_axes: int
+    pixelshuffler: int
     def __init__(self, **fields: Any) -> None: ...
 
 class ROIPoolingParameter(Message):
     pooled_h: int
     pooled_w: int
     spatial_scale: float
+    @property
+    def pooled_size(self) -> RepeatedScalarFieldContainer[int]: ...
+    pad_ratio: float
     def __init__(self, **fields: Any) -> None: ...
 
 class SPPParameter(Message):
@@ -1080,10 +1491,29 @@ class VideoDataParameter(Message):
     VideoType: EnumTypeWrapper
     WEBCAM: int
     VIDEO: int
+    Modality: EnumTypeWrapper
+    RGB: int
+    FLOW: int
     video_type: int
     device_id: int
     video_file: str
     skip_frames: int
+    source: str
+    scale: float
+    mean_file: str
+    batch_size: int
+    crop_size: int
+    mirror: bool
+    rand_skip: int
+    shuffle: bool
+    new_height: int
+    new_width: int
+    new_length: int
+    num_segments: int
+    modality: int
+    name_pattern: str
+    encoded: bool
+    grayscale: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class WindowDataParameter(Message):
@@ -1144,6 +1574,25 @@ class V1LayerParameter(Message):
     TANH: int
     WINDOW_DATA: int
     THRESHOLD: int
+    IMAGE_SEG_DATA: int
+    SEG_ACCURACY: int
+    INTERP: int
+    PADDING: int
+    MAT_WRITE: int
+    MAT_READ: int
+    DENSE_CRF: int
+    DOMINANT_CHANNEL: int
+    BIAS_CHANNEL: int
+    UNIQUE_LABEL: int
+    CENSOR_LABEL: int
+    ADAPTIVE_BIAS_CHANNEL: int
+    CHANNEL_AGGREGATOR: int
+    IGNORE_OVERLAY: int
+    HISTOGRAM: int
+    RELATIVE_ERROR: int
+    GAIN_CHANNEL: int
+    ONEHOT: int
+    RELU6: int
     DimCheckMode: EnumTypeWrapper
     STRICT: int
     PERMISSIVE: int
@@ -1231,6 +1680,45 @@ class V1LayerParameter(Message):
     def param(self) -> RepeatedScalarFieldContainer[str]: ...
     @property
     def blob_share_mode(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def seg_accuracy_param(self) -> SegAccuracyParameter: ...
+    @property
+    def interp_param(self) -> InterpParameter: ...
+    @property
+    def softmaxloss_param(self) -> SoftmaxLossParameter: ...
+    @property
+    def padding_param(self) -> PaddingParameter: ...
+    @property
+    def mat_write_param(self) -> MatWriteParameter: ...
+    @property
+    def mat_read_param(self) -> MatReadParameter: ...
+    @property
+    def dense_crf_param(self) -> DenseCRFParameter: ...
+    @property
+    def dominant_channel_param(self) -> DominantChannelParameter: ...
+    @property
+    def bias_channel_param(self) -> BiasChannelParameter: ...
+    @property
+    def unique_label_param(self) -> UniqueLabelParameter: ...
+    @property
+    def censor_label_param(self) -> CensorLabelParameter: ...
+    @property
+    def adaptive_bias_channel_param(self) -> AdaptiveBiasChannelParameter: ...
+    @property
+    def channel_aggregator_param(self) -> ChannelAggregatorParameter: ...
+    @property
+    def ignore_overlay_param(self) -> IgnoreOverlayParameter: ...
+    @property
+    def histogram_param(self) -> HistogramParameter: ...
+    @property
+    def euclidean_loss_param(self) -> EuclideanLossParameter: ...
+    @property
+    def gain_channel_param(self) -> GainChannelParameter: ...
+    @property
+    def onehot_param(self) -> OneHotParameter: ...
+    strict_dim: bool
+    @property
+    def relu6_param(self) -> ReLUParameter: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class V0LayerParameter(Message):
@@ -1282,4 +1770,885 @@ class V0LayerParameter(Message):
     concat_dim: int
     @property
     def hdf5_output_param(self) -> HDF5OutputParameter: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class BoxAnnotatorOHEMParameter(Message):
+    roi_per_img: int
+    ignore_label: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class PSROIPoolingParameter(Message):
+    spatial_scale: float
+    output_dim: int
+    group_size: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class CompileNetState(Message):
+    is_init: bool
+    bn_scale_remove: bool
+    bn_scale_merge: bool
+    @property
+    def kept_bn_layers(self) -> RepeatedScalarFieldContainer[str]: ...
+    @property
+    def negative_conv_names(self) -> RepeatedScalarFieldContainer[str]: ...
+    @property
+    def negative_conv_indexes(self) -> RepeatedScalarFieldContainer[int]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class EvalDetectionParameter(Message):
+    ScoreType: EnumTypeWrapper
+    OBJ: int
+    PROB: int
+    MULTIPLY: int
+    side: int
+    num_class: int
+    num_object: int
+    threshold: float
+    sqrt: bool
+    constriant: bool
+    score_type: int
+    nms: float
+    @property
+    def biases(self) -> RepeatedScalarFieldContainer[float]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class MnActivationParameter(Message):
+    num_nodes_in: int
+    num_nodes_out: int
+    model_parts_in: int
+    model_parts_out: int
+    need_reduce: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class MnModelParallelParameter(Message):
+    layer_from: str
+    layer_to: str
+    num_nodes: int
+    model_parts: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class MnParamGradCompressLayerTypeList(Message):
+    @property
+    def layer_type(self) -> RepeatedScalarFieldContainer[str]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class MnParamGradCompressParameter(Message):
+    @property
+    def param_grad_compress_enable(self) -> RepeatedScalarFieldContainer[bool]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class MultiPhaseSolverParameter(Message):
+    @property
+    def params_pair(self) -> RepeatedCompositeFieldContainer[SolverBatchSizePair]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class MultinodeLayerParameter(Message):
+    num_nodes: int
+    model_parts: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class MultinodeParameter(Message):
+    @property
+    def model_parallel(self) -> RepeatedCompositeFieldContainer[MnModelParallelParameter]: ...
+    @property
+    def compress_layer_type_list(self) -> MnParamGradCompressLayerTypeList: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class QuantizationParameter(Message):
+    Precision: EnumTypeWrapper
+    DYNAMIC_FIXED_POINT: int
+    MINIFLOAT: int
+    INTEGER_POWER_OF_2_WEIGHTS: int
+    Rounding: EnumTypeWrapper
+    NEAREST: int
+    STOCHASTIC: int
+    precision: int
+    rounding_scheme: int
+    bw_layer_in: int
+    bw_layer_out: int
+    bw_params: int
+    @property
+    def fl_layer_in(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def fl_layer_out(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def fl_params(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def scale_in(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def scale_out(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def scale_params(self) -> RepeatedScalarFieldContainer[float]: ...
+    is_negative_input: bool
+    force_u8_input: bool
+    mant_bits: int
+    exp_bits: int
+    exp_min: int
+    exp_max: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class RandomAspectRatioParameter(Message):
+    min_area_ratio: float
+    max_area_ratio: float
+    aspect_ratio_change: float
+    max_attempt: int
+    @property
+    def resize_param(self) -> ResizeParameter: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class RandomResizeParameter(Message):
+    min_size: int
+    max_size: int
+    @property
+    def resize_param(self) -> ResizeParameter: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class RegionLossParameter(Message):
+    side: int
+    num_class: int
+    bias_match: int
+    coords: int
+    num: int
+    softmax: int
+    jitter: float
+    rescore: int
+    object_scale: float
+    class_scale: float
+    noobject_scale: float
+    coord_scale: float
+    absolute: int
+    thresh: float
+    random: int
+    @property
+    def biases(self) -> RepeatedScalarFieldContainer[float]: ...
+    softmax_tree: str
+    class_map: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class ReorgParameter(Message):
+    stride: int
+    reverse: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class SolverBatchSizePair(Message):
+    @property
+    def solver_params(self) -> SolverParameter: ...
+    batch_size: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class SpatialDropoutParameter(Message):
+    dropout_ratio: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class SplitParameter(Message):
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    MKL2017: int
+    MKLDNN: int
+    engine: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class C2TensorProto(Message):
+    DataType: EnumTypeWrapper
+    UNDEFINED: int
+    FLOAT: int
+    INT32: int
+    BYTE: int
+    STRING: int
+    BOOL: int
+    UINT8: int
+    INT8: int
+    UINT16: int
+    INT16: int
+    INT64: int
+    FLOAT16: int
+    DOUBLE: int
+    @property
+    def dims(self) -> RepeatedScalarFieldContainer[int]: ...
+    data_type: int
+    @property
+    def float_data(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def int32_data(self) -> RepeatedScalarFieldContainer[int]: ...
+    byte_data: bytes
+    @property
+    def string_data(self) -> RepeatedScalarFieldContainer[bytes]: ...
+    name: str
+    @property
+    def double_data(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def int64_data(self) -> RepeatedScalarFieldContainer[int]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class C2TensorProtos(Message):
+    @property
+    def protos(self) -> RepeatedCompositeFieldContainer[C2TensorProto]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectNetAugmentationParameter(Message):
+    crop_prob: float
+    shift_x: int
+    shift_y: int
+    scale_prob: float
+    scale_min: float
+    scale_max: float
+    flip_prob: float
+    rotation_prob: float
+    max_rotate_degree: float
+    hue_rotation_prob: float
+    hue_rotation: float
+    desaturation_prob: float
+    desaturation_max: float
+    @property
+    def resize_param(self) -> ResizeParameter: ...
+    @property
+    def noise_param(self) -> NoiseParameter: ...
+    @property
+    def emit_constraint(self) -> EmitConstraint: ...
+    @property
+    def distort_param(self) -> DistortionParameter: ...
+    @property
+    def expand_param(self) -> ExpansionParameter: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectNetClassMapping(Message):
+    src: int
+    dst: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectNetGroundTruthParameter(Message):
+    CoverageType: EnumTypeWrapper
+    RECTANGULAR: int
+    GridboxType: EnumTypeWrapper
+    GRIDBOX_MAX: int
+    GRIDBOX_MIN: int
+    stride: int
+    scale_cvg: float
+    gridbox_type: int
+    max_cvg_len: int
+    min_cvg_len: int
+    coverage_type: int
+    image_size_x: int
+    image_size_y: int
+    obj_norm: bool
+    crop_bboxes: bool
+    @property
+    def object_class(self) -> RepeatedCompositeFieldContainer[DetectNetClassMapping]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class TRTParameter(Message):
+    TRTMode: EnumTypeWrapper
+    FP32: int
+    FP16: int
+    INT8: int
+    trt_mode: int
+    top_k: int
+    deploy: str
+    model: str
+    @property
+    def deploy_outputs(self) -> RepeatedScalarFieldContainer[str]: ...
+    calibrator: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class BNParameter(Message):
+    BNMode: EnumTypeWrapper
+    LEARN: int
+    INFERENCE: int
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    CUDNN: int
+    @property
+    def scale_filler(self) -> FillerParameter: ...
+    @property
+    def shift_filler(self) -> FillerParameter: ...
+    bn_mode: int
+    @property
+    def slope_filler(self) -> FillerParameter: ...
+    @property
+    def bias_filler(self) -> FillerParameter: ...
+    momentum: float
+    eps: float
+    frozen: bool
+    engine: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class DenseImageDataParameter(Message):
+    source: str
+    batch_size: int
+    rand_skip: int
+    shuffle: bool
+    new_height: int
+    new_width: int
+    is_color: bool
+    mean_file: str
+    root_folder: str
+    mirror: bool
+    crop_width: int
+    crop_height: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class AdaptiveBiasChannelParameter(Message):
+    num_iter: int
+    bg_portion: float
+    fg_portion: float
+    suppress_others: bool
+    margin_others: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class BiasChannelParameter(Message):
+    LabelType: EnumTypeWrapper
+    IMAGE: int
+    PIXEL: int
+    bg_bias: float
+    fg_bias: float
+    @property
+    def ignore_label(self) -> RepeatedScalarFieldContainer[int]: ...
+    label_type: int
+    background_label: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class DenseCRFParameter(Message):
+    max_iter: int
+    @property
+    def pos_xy_std(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def pos_w(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def bi_xy_std(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def bi_rgb_std(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def bi_w(self) -> RepeatedScalarFieldContainer[float]: ...
+    output_probability: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class DomainTransformParameter(Message):
+    num_iter: int
+    spatial_sigma: float
+    range_sigma: float
+    min_weight: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class MatReadParameter(Message):
+    prefix: str
+    source: str
+    strip: int
+    batch_size: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class MatWriteParameter(Message):
+    prefix: str
+    source: str
+    strip: int
+    period: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class SegAccuracyParameter(Message):
+    AccuracyMetric: EnumTypeWrapper
+    PixelAccuracy: int
+    ClassAccuracy: int
+    PixelIOU: int
+    metric: int
+    @property
+    def ignore_label(self) -> RepeatedScalarFieldContainer[int]: ...
+    reset: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class UniqueLabelParameter(Message):
+    max_labels: int
+    @property
+    def ignore_label(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def force_label(self) -> RepeatedScalarFieldContainer[float]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class CensorLabelParameter(Message):
+    ignore_label: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class ChannelAggregatorParameter(Message):
+    label_map_file: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class DominantChannelParameter(Message):
+    top_k: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class EuclideanLossParameter(Message):
+    Type: EnumTypeWrapper
+    L2: int
+    L2sqrt: int
+    type: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class GainChannelParameter(Message):
+    num_output_nz: int
+    drift: float
+    stdev: float
+    @property
+    def gain_filler(self) -> FillerParameter: ...
+    norm_mean: bool
+    thresh: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class HistogramParameter(Message):
+    num_labels: int
+    @property
+    def ignore_label(self) -> RepeatedScalarFieldContainer[int]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class IgnoreOverlayParameter(Message):
+    ignore_label: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class OneHotParameter(Message):
+    num_labels: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class PaddingParameter(Message):
+    pad_beg: int
+    pad_end: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class SoftmaxLossParameter(Message):
+    @property
+    def ignore_label(self) -> RepeatedScalarFieldContainer[int]: ...
+    weight_source: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class LaneInfo(Message):
+    x: float
+    y: float
+    id: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class SegmentationEvaluateParameter(Message):
+    num_classes: int
+    threshold: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class YoloDetectionOutputParameter(Message):
+    side: int
+    num_classes: int
+    num_box: int
+    coords: int
+    confidence_threshold: float
+    nms_threshold: float
+    @property
+    def biases(self) -> RepeatedScalarFieldContainer[float]: ...
+    label_map_file: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class YoloSegItem(Message):
+    name: str
+    label_id: int
+    label: int
+    r: int
+    g: int
+    b: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class YoloSegLabel(Message):
+    @property
+    def item(self) -> RepeatedCompositeFieldContainer[YoloSegItem]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class YoloSegParameter(Message):
+    num_class: int
+    object_scale: float
+    class_scale: float
+    use_logic_gradient: bool
+    use_hardsigmoid: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class Yolov3DetectionOutputParameter(Message):
+    num_classes: int
+    num_box: int
+    confidence_threshold: float
+    nms_threshold: float
+    @property
+    def biases(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def anchors_scale(self) -> RepeatedScalarFieldContainer[int]: ...
+    mask_group_num: int
+    @property
+    def mask(self) -> RepeatedScalarFieldContainer[int]: ...
+    gaussian_box: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class Yolov3Parameter(Message):
+    IOU_LOSS: EnumTypeWrapper
+    IOU: int
+    GIOU: int
+    MSE: int
+    DIOU: int
+    CIOU: int
+    side: int
+    num_class: int
+    num: int
+    object_scale: float
+    class_scale: float
+    noobject_scale: float
+    coord_scale: float
+    thresh: float
+    anchors_scale: int
+    @property
+    def biases(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def mask(self) -> RepeatedScalarFieldContainer[int]: ...
+    use_logic_gradient: bool
+    use_focal_loss: bool
+    iou_loss: int
+    iou_normalizer: float
+    iou_thresh: float
+    max_delta: float
+    accumulate: bool
+    label_smooth_eps: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class BBoxRegParameter(Message):
+    @property
+    def bbox_mean(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def bbox_std(self) -> RepeatedScalarFieldContainer[float]: ...
+    cls_aware: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class BoxGroupOutputParameter(Message):
+    fg_thr: float
+    iou_thr: float
+    nms_type: str
+    @property
+    def box_group_param(self) -> RepeatedCompositeFieldContainer[BoxGroupParameter]: ...
+    field_whr: float
+    field_xyr: float
+    max_nms_num: int
+    max_post_nms_num: int
+    min_size: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class BoxGroupParameter(Message):
+    @property
+    def field_h(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def field_w(self) -> RepeatedScalarFieldContainer[int]: ...
+    stride: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class DecodeBBoxParameter(Message):
+    gt_iou_thr: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectionDataParameter(Message):
+    source: str
+    scale: float
+    batch_size: int
+    coord_num: int
+    @property
+    def stride(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def field_h(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def field_w(self) -> RepeatedScalarFieldContainer[int]: ...
+    fg_threshold: float
+    ignore_fg_threshold: float
+    resize_width: int
+    resize_height: int
+    crop_width: int
+    crop_height: int
+    min_scale: float
+    max_scale: float
+    multiscale_prob: float
+    min_whaspect: float
+    max_whaspect: float
+    short_size: int
+    long_size: int
+    min_gt_width: float
+    min_gt_height: float
+    shuffle: str
+    output_gt_boxes: bool
+    cache_images: bool
+    root_folder: str
+    @property
+    def distort_param(self) -> DistortionParameter: ...
+    @property
+    def resize_param(self) -> ResizeParameter: ...
+    resize_ratio: float
+    crop_short_size: int
+    crop_long_size: int
+    low_scale_ratio: float
+    high_scale_ratio: float
+    anchor_ignore_margin_ratio: float
+    anchor_ignore_iou_thr: float
+    pickup_iou_thr: float
+    mix_group_size: int
+    @property
+    def template_ratio(self) -> RepeatedScalarFieldContainer[float]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectionGroupAccuracyParameter(Message):
+    cls_num: int
+    @property
+    def field_h(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def field_w(self) -> RepeatedScalarFieldContainer[int]: ...
+    stride: int
+    field_whr: float
+    field_xyr: float
+    bg_threshold: float
+    objectness: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectionGroupLossParameter(Message):
+    cls_num: int
+    @property
+    def field_h(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def field_w(self) -> RepeatedScalarFieldContainer[int]: ...
+    stride: int
+    field_whr: float
+    field_xyr: float
+    bg_threshold: float
+    bg_multiple: int
+    neg_mining_type: str
+    neg_ranking_type: str
+    min_num_neg: int
+    objectness: bool
+    batch_size: int
+    pos_neg_weighted: bool
+    bbox_loss_type: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class EvalDataParameter(Message):
+    source: str
+    scale: float
+    batch_size: int
+    resize_width: int
+    resize_height: int
+    short_size: int
+    long_size: int
+    root_folder: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class FrcnnOutputParameter(Message):
+    conf_thr: float
+    iou_thr: float
+    nms_type: str
+    max_det_num: int
+    @property
+    def save_output_param(self) -> SaveOutputParameter: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class HardMiningParameter(Message):
+    num_roi_per_image: int
+    num_image: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class ProposalTargetParameter(Message):
+    cls_num: int
+    batch_size: int
+    fg_fraction: float
+    num_img_per_batch: int
+    fg_thr: float
+    bg_thr_hg: float
+    bg_thr_lw: float
+    img_width: int
+    img_height: int
+    iou_weighted: bool
+    bbox_thr_lw: float
+    bbox_thr_hg: float
+    pickup_discard: bool
+    append_gtbox: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class ScaleRouteParameter(Message):
+    low_scale: float
+    high_scale: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class CTCDecoderParameter(Message):
+    blank_index: int
+    ctc_merge_repeated: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class CTCLossParameter(Message):
+    output_delay: int
+    blank_index: int
+    preprocess_collapse_repeated: bool
+    ctc_merge_repeated: bool
+    loss_calculation_t: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class NormalizedPolygon(Message):
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    x3: float
+    y3: float
+    x4: float
+    y4: float
+    difficult: bool
+    score: float
+    size: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class NormalizedRBox(Message):
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    h: float
+    difficult: bool
+    score: float
+    size: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class ReverseParameter(Message):
+    axis: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class BatchReductionParameter(Message):
+    @property
+    def level(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def reduction_param(self) -> ReductionParameter: ...
+    pos: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class MemoryOptimizationParameter(Message):
+    optimize_train: bool
+    optimize_test: bool
+    @property
+    def exclude_blob(self) -> RepeatedScalarFieldContainer[str]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class SegDataParameter(Message):
+    source: str
+    root_dir: str
+    shuffle: bool
+    balance: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class BinaryActivationParameter(Message):
+    def __init__(self, **fields: Any) -> None: ...
+
+class OPTransformationParameter(Message):
+    stride: int
+    flip_prob: float
+    max_degree_rotations: str
+    crop_size_x: int
+    crop_size_y: int
+    center_perterb_max: float
+    center_swap_prob: float
+    scale_prob: float
+    scale_mins: str
+    scale_maxs: str
+    target_dist: float
+    number_max_occlusions: str
+    sigmas: str
+    models: str
+    sources: str
+    probabilities: str
+    source_background: str
+    prob_only_background: float
+    media_directory: str
+    normalization: int
+    add_distance: bool
+    input_type: str
+    frame_size: int
+    taf_topology: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class MarginInnerProductParameter(Message):
+    MarginType: EnumTypeWrapper
+    SINGLE: int
+    DOUBLE: int
+    TRIPLE: int
+    QUADRUPLE: int
+    num_output: int
+    type: int
+    @property
+    def weight_filler(self) -> FillerParameter: ...
+    axis: int
+    base: float
+    gamma: float
+    power: float
+    iteration: int
+    lambda_min: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class AccumParameter(Message):
+    top_height: int
+    top_width: int
+    size_divisible_by: int
+    have_reference: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class CorrelationParameter(Message):
+    CorrelationType: EnumTypeWrapper
+    MULTIPLY: int
+    SUBTRACT: int
+    pad: int
+    kernel_size: int
+    max_displacement: int
+    stride_1: int
+    stride_2: int
+    do_abs: bool
+    single_direction: int
+    correlation_type: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class FlowWarpParameter(Message):
+    FillParameter: EnumTypeWrapper
+    ZERO: int
+    NOT_A_NUMBER: int
+    fill_value: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class GRNParameter(Message):
+    bias: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class ProposalParameter(Message):
+    feat_stride: int
+    base_size: int
+    min_size: int
+    @property
+    def ratio(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def scale(self) -> RepeatedScalarFieldContainer[float]: ...
+    pre_nms_topn: int
+    post_nms_topn: int
+    nms_thresh: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class RegionYoloParameter(Message):
+    coords: int
+    classes: int
+    num: int
+    do_softmax: bool
+    @property
+    def anchors(self) -> RepeatedScalarFieldContainer[float]: ...
+    @property
+    def mask(self) -> RepeatedScalarFieldContainer[int]: ...
+    def __init__(self, **fields: Any) -> None: ...
+
+class ReorgYoloParameter(Message):
+    stride: int
+    def __init__(self, **fields: Any) -> None: ...
+
+class ResampleParameter(Message):
+    ResampleType: EnumTypeWrapper
+    NEAREST: int
+    LINEAR: int
+    CUBIC: int
+    AREA: int
+    width: int
+    height: int
+    type: int
+    antialias: bool
+    factor: float
     def __init__(self, **fields: Any) -> None: ...

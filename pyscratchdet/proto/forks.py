@@ -1,235 +1,273 @@
-"""What other Caffes have and this schema lacks, from the caffe.proto and the layers in their public repositories.
+"""What is known about the fields, enum values and layer types of other Caffes: the dialects of the schema.
 
-A field of theirs that only affects speed is passed over. One that changes results is refused by name, since without it
-the net would silently be a different one. A field in neither table is refused unless the user allows unknown fields.
+The dialects stand in `dialects/`, a .proto file each, and are merged with caffe.proto by `make proto`. Text is parsed
+by the names of the merged schema. Its fields are then of three kinds: those that only choose an implementation,
+those that the layer types compute, and those that are refused by name unless they leave results as they are.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-_CASCADE, _CPM, _FASTER = "zhaoweicai/cascade-rcnn", "CMU-Perceptual-Computing-Lab/openpose_caffe_train", "Faster R-CNN"
-_INTEL, _NVIDIA, _PSPNET = "intel/caffe", "NVIDIA/caffe", "hszhao/PSPNet"
-_SEGNET, _TSN, _YOLO = "alexgkendall/caffe-segnet", "yjxiong/caffe", "eric612/MobileNet-YOLO"
-_VINO = "FaceBoxes and OpenVINO"
+from google.protobuf.message import Message
+
+from pyscratchdet.errors import Position, PrototxtError
+from pyscratchdet.proto import dialect_table
+
+# A field of another Caffe is shown with this much of its value.
+_VALUE_LENGTH = 60
 
 
-class ForkField(NamedTuple):
-    """A field that changes results.
+class UnknownFieldWarning(UserWarning):
+    """Fields were passed over; the message lists them."""
+
+
+class Known(NamedTuple):
+    """What is known about a field that the base of the schema lacks.
 
     Attributes:
-        origin: The Caffe that defines it.
-        neutral: The value that leaves results unchanged; None if there is no such value.
+        dialects: The names of the dialects that have it.
+        is_hint: Whether it only chooses an implementation, a precision, a memory layout or a number of threads.
+        neutral: The value that leaves results as they are without the field; None if there is no such value.
     """
 
-    origin: str
+    dialects: tuple[str, ...]
+    is_hint: bool = False
     neutral: str | None = None
 
 
-# Fields that choose an implementation, a precision, a memory layout or a number of threads; `engine` is one in every
-# message.
-_HINTS = {
-    "LayerParameter": "forward_type backward_type forward_math backward_math cudnn_math_override debug multinode "
-    "mn_grad_compress_param quantization_param split_param",
-    "NetParameter": "default_forward_type default_backward_type default_forward_math default_backward_math "
-    "default_conv_algos_override default_cudnn_math_override eltwise_mem_sharing reduce_buckets global_grad_scale "
-    "global_grad_scale_adaptive multinode compile_net_state mem_param",
-    "SolverParameter": "group_id richness solver_data_type store_blobs_in_old_format",
-    "ConvolutionParameter": "cudnn_convolution_algo_seeker conv_algos_override conv_algorithm",
-    "ConcatParameter": "per_fla_fuse",
-    "DataParameter": "cache precache threads parser_threads",
-    "ImageDataParameter": "cache precache threads dataset_share_per_node",
-    "ReLUParameter": "fuse",
-    "TransformationParameter": "use_gpu_transform display debug_params forward_packing",
-}
+@dataclass
+class Dialects:
+    """What the merged schema does not say by itself; messages and enums by their names within the package.
 
-# {message: {field: its origin and neutral value}}.
-_CHANGES: dict[str, dict[str, ForkField]] = {
-    "AnnotatedDataParameter": dict.fromkeys(
-        (
-            "difficult_label_warmup",
-            "seg_resize_height",
-            "seg_resize_width",
-            "seg_scales",
-            "single_class",
-            "train_diffcult",
-            "yolo_data_jitter",
-            "yolo_data_type",
-        ),
-        ForkField(_YOLO),
-    ),
-    "BatchNormParameter": {
-        "bias_filler": ForkField(f"{_NVIDIA} and {_INTEL}"),
-        "bias_term": ForkField(_INTEL),
-        "filler": ForkField(_INTEL),
-        "relu": ForkField(_INTEL, "false"),
-        "scale_bias": ForkField(_NVIDIA, "false"),
-        "scale_filler": ForkField(_NVIDIA),
-        "stats_batch_size": ForkField(_INTEL, "0"),
-        "update_global_stats": ForkField(_PSPNET, "false"),
-        "use_weight_bias": ForkField(_INTEL),
-    },
-    "ConvolutionParameter": {
-        "binary": ForkField(_CPM, "0"),
-        "coeff": ForkField(_INTEL),
-        "dilation_h": ForkField(_TSN),
-        "dilation_w": ForkField(_TSN),
-        "fusion_type": ForkField(_INTEL, "NONE_FUSION"),
-        "negative_slope": ForkField(_INTEL, "0"),
-        "relu": ForkField(_INTEL, "false"),
-    },
-    "DataParameter": {"shuffle": ForkField(f"{_NVIDIA} and {_INTEL}", "false")},
-    "DropoutParameter": {
-        "random_seed": ForkField(_NVIDIA, "-1"),
-        "sample_weights_test": ForkField(_SEGNET, "false"),
-        "scale_train": ForkField(_FASTER, "true"),
-    },
-    "ELUParameter": {"lambda": ForkField(f"{_NVIDIA} and {_CASCADE}", "1")},
-    "EltwiseParameter": {"coeff_blob": ForkField("some forks", "false")},
-    "FillerParameter": {"scale": ForkField(_INTEL, "1")},
-    "ImageDataParameter": {
-        "ignore_label": ForkField(_PSPNET),
-        "label_type": ForkField(_PSPNET),
-        "min_height": ForkField(_INTEL, "0"),
-        "min_width": ForkField(_INTEL, "0"),
-        "short_side": ForkField(_NVIDIA, "0"),
-    },
-    "InfogainLossParameter": {"axis": ForkField("BVLC/caffe after 1.0", "1")},
-    "InnerProductParameter": {
-        "negative_slope": ForkField(_INTEL, "0"),
-        "normalize": ForkField("SphereFace and similar forks", "false"),
-        "relu": ForkField(_INTEL, "false"),
-    },
-    "LossParameter": {
-        "class_weighting": ForkField(_SEGNET),
-        "label_smoothing": ForkField(f"{_NVIDIA} and {_INTEL}", "0"),
-        "pre_fixed_normalizer": ForkField(f"R-FCN and {_INTEL}", "1"),
-        "weight_by_label_freqs": ForkField(_SEGNET, "false"),
-    },
-    "MultiBoxLossParameter": {"ignore_difficult_gt": ForkField(_NVIDIA, "false")},
-    "NetParameter": {"bn_stats_batch_size": ForkField(_INTEL, "0")},
-    "PoolingParameter": {
-        "avg_include_pad": ForkField(_INTEL, "true"),
-        "axis": ForkField(_INTEL, "1"),
-        "kernel_size_3d": ForkField(_INTEL),
-        "pad_3d": ForkField(_INTEL),
-        "stride_3d": ForkField(_INTEL),
-        "torch_pooling": ForkField(_NVIDIA, "false"),
-    },
-    "PriorBoxParameter": dict.fromkeys(("density", "fixed_ratio", "fixed_size"), ForkField(_VINO)),
-    "ROIPoolingParameter": {"pad_ratio": ForkField(_CASCADE, "0"), "pooled_size": ForkField(_INTEL)},
-    "ReductionParameter": {"k": ForkField(_TSN, "1")},
-    "ReshapeParameter": {"pixelshuffler": ForkField(_INTEL, "1")},
-    "SolverParameter": {
-        "disabled_update": ForkField(_INTEL, "false"),
-        "larc": ForkField(_NVIDIA, "false"),
-        "local_lr_auto": ForkField(_INTEL, "false"),
-        "max_momentum": ForkField(_NVIDIA),
-        "max_weight_decay": ForkField(_NVIDIA, "0"),
-        "min_lr": ForkField(_NVIDIA, "0"),
-        "momentum_policy": ForkField(_NVIDIA, "fixed"),
-        "rampup_interval": ForkField(_NVIDIA, "0"),
-        "rampup_lr": ForkField(_NVIDIA, "0"),
-        "stageiter": ForkField(f"{_INTEL} and {_YOLO}"),
-        "stagelr": ForkField(f"{_INTEL} and {_YOLO}"),
-        "test_offset": ForkField(_INTEL, "0"),
-        "warmup_iter": ForkField(_INTEL, "0"),
-        "warmup_start_lr": ForkField(_INTEL, "0"),
-        "weight_decay_policy": ForkField(_NVIDIA, "fixed"),
-    },
-    "TransformationParameter": {
-        "bgr2rgb": ForkField(_INTEL, "false"),
-        "contrast_brightness_adjustment": ForkField(_YOLO, "false"),
-        "crop_height": ForkField(_PSPNET, "0"),
-        "crop_width": ForkField(_PSPNET, "0"),
-        "cvt_bgr2rgb": ForkField(_YOLO, "false"),
-        "enable_classf_aug": ForkField(_YOLO, "false"),
-        "fix_crop": ForkField(_TSN, "false"),
-        "flow": ForkField(_INTEL, "false"),
-        "horizontal_stretch_lower": ForkField(_NVIDIA, "1"),
-        "horizontal_stretch_upper": ForkField(_NVIDIA, "1"),
-        "img_rand_resize_lower": ForkField(_NVIDIA, "0"),
-        "img_rand_resize_upper": ForkField(_NVIDIA, "0"),
-        "is_flow": ForkField(_TSN, "false"),
-        "min_side": ForkField(_YOLO, "0"),
-        "min_side_max": ForkField(_YOLO, "0"),
-        "min_side_min": ForkField(_YOLO, "0"),
-        "more_fix_crop": ForkField(_TSN, "false"),
-        "multi_scale": ForkField(_TSN, "false"),
-        "original_image": ForkField(_TSN, "false"),
-        "pad": ForkField(_INTEL, "0"),
-        "rand_resize_ratio_lower": ForkField(_NVIDIA, "0"),
-        "rand_resize_ratio_upper": ForkField(_NVIDIA, "0"),
-        "random_aspect_ratio_param": ForkField(_INTEL),
-        "random_resize_param": ForkField(_INTEL),
-        "random_seed": ForkField(_NVIDIA, "-1"),
-        "scale_factors": ForkField(_PSPNET),
-        "scale_ratios": ForkField(_TSN),
-        "smooth_filtering": ForkField(_YOLO, "false"),
-        "stride": ForkField(_TSN, "1"),
-        "upper_height": ForkField(_TSN),
-        "upper_size": ForkField(_TSN),
-        "upper_width": ForkField(_TSN),
-        "vertical_stretch_lower": ForkField(_NVIDIA, "1"),
-        "vertical_stretch_upper": ForkField(_NVIDIA, "1"),
-    },
-}
+    Attributes:
+        origins: {dialect: which Caffe it is}.
+        fields: {message: {field that the base lacks: what is known}}.
+        values: {enum: {value that the base lacks: the dialects that have it}}.
+        types: {layer type: the dialects that define it}.
+        numbers: {dialect: {message: {its own field number: the merged one}}}, where they differ.
+        enum_numbers: {dialect: {enum: {its own value: the merged one}}}, where they differ.
+        paths: {dialect registered at run time: its file}.
+    """
 
-# Parameters of layer types that are unknown here: none is a misspelt name of a known field.
-_LAYER_FIELDS = {
-    _CASCADE: "bbox_reg_param box_group_output_param decode_bbox_param detection_data_param "
-    "detection_group_accuracy_param detection_group_loss_param eval_data_param frcnn_output_param hard_mining_param "
-    "proposal_target_param psroi_pooling_param roi_align_param scale_route_param",
-    _CPM: "op_transform_param",
-    _INTEL: "box_annotator_ohem_param eval_detection_param mn_activation_param spatial_dropout_param",
-    _NVIDIA: "detectnet_augmentation_param detectnet_groundtruth_param trt_param",
-    _PSPNET: "adaptive_bias_channel_param bias_channel_param bn_param dense_crf_param domain_transform_param "
-    "mat_read_param mat_write_param seg_accuracy_param unique_label_param",
-    _SEGNET: "dense_image_data_param",
-    _TSN: "batch_reduction_param seg_data_param",
-    _YOLO: "region_loss_param relu6_param reorg_param segmentation_evaluate_param yolo_detection_output_param "
-    "yolo_seg_param yolov3_detection_output_param yolov3_param",
-}
+    origins: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, dict[str, Known]] = field(default_factory=dict)
+    values: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    types: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: dict[str, dict[str, dict[int, int]]] = field(default_factory=dict)
+    enum_numbers: dict[str, dict[str, dict[int, int]]] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
 
-_LAYER_TYPES = {
-    _CASCADE: "BboxAccuracy BoxGroupOutput DecodeBBox DetectionData DetectionGroupAccuracy DetectionGroupLoss EvalData "
-    "FrcnnOutput HardMining PSROIPooling ProposalTarget ROIAlign ROIPooling ScaleRoute",
-    _CPM: "OPData OPVideo",
-    _INTEL: "BoxAnnotatorOHEM BoxData EvalDetection MKLBatchNorm MnActivation SmoothL1LossOHEM SoftmaxWithLossOHEM "
-    "SpatialDropout",
-    _NVIDIA: "DetectNetTransformation L1Loss TRT",
-    _PSPNET: "AdaptiveBiasChannel BN BiasChannel DenseCRF DomainTransform DomainTransformForwardOnly ImageSegData "
-    "MatRead MatWrite SegAccuracy SpatialProduct UniqueLabel",
-    _SEGNET: "DenseImageData",
-    _TSN: "BatchReduction Gather Scatter SegData SyncBN",
-    _YOLO: "AssistedExcitation GaussianYolov3 LaneData ReLU6 RegionLoss Reorg SegmentationEvaluate YoloDetectionOutput "
-    "YoloSeg Yolov3 Yolov3DetectionOutput",
-    "BVLC/caffe after 1.0": "Clip",
-}
+    def add(self, others: Dialects) -> None:
+        """Adds what is known of other dialects."""
+        for table in ("origins", "types", "numbers", "enum_numbers", "paths"):
+            getattr(self, table).update(getattr(others, table))
+        for message, known in others.fields.items():
+            self.fields.setdefault(message, {}).update(known)
+        for enum, values in others.values.items():
+            self.values.setdefault(enum, {}).update(values)
 
 
-def is_hint(message: str, field: str) -> bool:
-    """Returns whether a fork's field of a message only chooses an implementation."""
-    return field == "engine" or field in _HINTS.get(message, "").split()
+DIALECTS = Dialects(
+    dialect_table.ORIGINS,
+    {
+        message: {name: Known(*known) for name, known in fields.items()}
+        for message, fields in dialect_table.FIELDS.items()
+    },
+    dialect_table.VALUES,
+    dialect_table.TYPES,
+    dialect_table.NUMBERS,
+    dialect_table.ENUM_NUMBERS,
+)
 
 
-def result_changing(message: str, field: str) -> ForkField | None:
-    """Returns what is known about a fork's field that changes results; None if it is not known to change any."""
-    return _CHANGES.get(message, {}).get(field)
+class ForkField(NamedTuple):
+    """A field of another Caffe as it is set in a message, or a field of the base with a value of another Caffe.
+
+    Attributes:
+        keys: Where it is: ("pooling_param", 0, "torch_pooling", 0).
+        value: What is set, as text, shortened if long.
+        known: What is known about it.
+        enum_value: The name of the value, if only that is another Caffe's.
+    """
+
+    keys: tuple[str | int, ...]
+    value: str
+    known: Known
+    enum_value: str = ""
+
+    @property
+    def path(self) -> str:
+        """Its name as layers declare it: "pooling_param.torch_pooling", "loss_param.normalization=PRE_FIXED"."""
+        path = ".".join(key for key in self.keys if isinstance(key, str))
+        return f"{path}={self.enum_value}" if self.enum_value else path
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it changes no result: a hint, or a neutral value."""
+        return self.known.is_hint or (self.known.neutral is not None and _is_same(self.value, self.known.neutral))
+
+    @property
+    def origin(self) -> str:
+        """Which Caffe defines it."""
+        return _origins(self.known.dialects)
 
 
-def field_origin(message: str, field: str) -> str | None:
-    """Returns which fork has a field, if that is known."""
-    known = result_changing(message, field)
-    if known or message != "LayerParameter":
-        return known.origin if known else None
-    return _origin(field, _LAYER_FIELDS)
+def fork_fields(
+    message: Message, keys: tuple[str | int, ...] = (), skipped: Collection[str] = ()
+) -> Iterator[ForkField]:
+    """Yields the fields and enum values of other Caffes that are set in a message, messages inside it included.
+
+    Args:
+        message: A message of the schema.
+        keys: Put before each field's own keys.
+        skipped: Names of fields that are not looked into.
+    """
+    known_fields = DIALECTS.fields.get(_name(message.DESCRIPTOR), {})
+    for descriptor, value in message.ListFields():
+        if descriptor.name in skipped:
+            continue
+        known = known_fields.get(descriptor.name)
+        values = list(value) if descriptor.is_repeated else [value]
+        for index, one in enumerate(values):
+            place = (*keys, descriptor.name, index)
+            if descriptor.message_type is None:
+                if known is None:
+                    yield from _fork_value(descriptor, one, place)
+                elif index == 0:
+                    yield ForkField(place, _shown(descriptor, values), known)
+            elif known is None:
+                yield from fork_fields(one, place)
+            elif known.is_hint or not _is_new(descriptor.message_type):
+                yield ForkField(place, shortened(f"{{ {one} }}"), known)
+                yield from () if known.is_hint else fork_fields(one, place)
+            else:
+                yield from list(fork_fields(one, place)) or [ForkField(place, "{ }", known)]
+
+
+def _is_new(descriptor: Any) -> bool:
+    """Returns whether only other Caffes have a message type."""
+    return len(DIALECTS.fields.get(_name(descriptor), ())) == len(descriptor.fields)
+
+
+def _fork_value(descriptor: Any, value: int, place: tuple[str | int, ...]) -> Iterator[ForkField]:
+    """Yields the field if its value is an enum's and only another Caffe has it."""
+    if descriptor.enum_type is None:
+        return
+    named = descriptor.enum_type.values_by_number.get(value)
+    dialects = DIALECTS.values.get(_name(descriptor.enum_type), {}).get(named.name if named else "")
+    if dialects:
+        yield ForkField(place, named.name, Known(dialects, descriptor.name == "engine"), named.name)
+
+
+def refuse_fork_fields(
+    message: Message,
+    computed: Collection[str],
+    locate: Callable[..., Position | None] = lambda *keys: None,
+    *,
+    skipped: Collection[str] = (),
+    layer: str | None = None,
+    layer_type: str | None = None,
+) -> list[str]:
+    """Refuses what another Caffe computes and we do not.
+
+    Args:
+        message: A layer, a net or a solver.
+        computed: The fields of other Caffes that are computed, as `ForkField.path` names them; a message's name stands
+            for all its fields.
+        locate: Keys of a field -> where it is written.
+        skipped: Names of fields that are not looked into.
+        layer: The layer's name, for the error.
+        layer_type: Its type.
+
+    Returns:
+        The names of the fields that change no result and are passed over, in their order.
+
+    Raises:
+        PrototxtError: A field is not computed, and its value is not the one that leaves results as they are.
+    """
+    harmless = []
+    for found in fork_fields(message, skipped=skipped):
+        if _is_computed(found, computed):
+            continue
+        if not found.is_harmless:
+            raise PrototxtError(
+                f"{found.path} changes results and is not implemented",
+                code="prototxt.fork-field",
+                position=locate(*found.keys),
+                layer=layer,
+                layer_type=layer_type,
+                expected=found.known.neutral,
+                found=found.value,
+                hint=f"defined by {found.origin}",
+            )
+        harmless.append(found.path)
+    return harmless
+
+
+def say_harmless(path: str, names: Iterable[str]) -> None:
+    """Warns, in one line a file, of fields that were passed over and change no result."""
+    last = sorted({name.rpartition(".")[2].partition("=")[0] for name in names})
+    if last:
+        warnings.warn(
+            f"{path}: passed over fields that change no result: {', '.join(last)}", UnknownFieldWarning, stacklevel=4
+        )
+
+
+def _is_computed(found: ForkField, computed: Collection[str]) -> bool:
+    """Returns whether a field is declared; an empty message is where any of its fields is."""
+    return any(
+        name == found.path or found.path.startswith(f"{name}.") or name.startswith(f"{found.path}.")
+        for name in computed
+    )
+
+
+def is_hint(message: str, name: str) -> bool:
+    """Returns whether a field only chooses an implementation; `engine` is one in every message."""
+    known = DIALECTS.fields.get(message, {}).get(name)
+    return name == "engine" or (known is not None and known.is_hint)
 
 
 def type_origin(layer_type: str) -> str | None:
-    """Returns which fork has a layer type, if that is known."""
-    return _origin(layer_type, _LAYER_TYPES)
+    """Returns which Caffe has a layer type, if that is known."""
+    return _origins(DIALECTS.types[layer_type]) if layer_type in DIALECTS.types else None
 
 
-def _origin(name: str, names: dict[str, str]) -> str | None:
-    return next((fork for fork, known in names.items() if name in known.split()), None)
+def _origins(dialects: tuple[str, ...]) -> str:
+    *most, last = dict.fromkeys(DIALECTS.origins[name] for name in dialects)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _name(descriptor: Any) -> str:
+    return str(descriptor.full_name.removeprefix("caffe."))
+
+
+def _shown(descriptor: Any, values: list[Any]) -> str:
+    names = [_text(descriptor, value) for value in values]
+    return shortened(f"[{', '.join(names)}]" if descriptor.is_repeated else names[0])
+
+
+def _text(descriptor: Any, value: Any) -> str:
+    if descriptor.enum_type is not None:
+        named = descriptor.enum_type.values_by_number.get(value)
+        return named.name if named else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return format(value, ".6g") if isinstance(value, float) else f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def shortened(value: str) -> str:
+    """Returns a value from a text on one line, with its end left off if it is long."""
+    words = " ".join(value.split())
+    return words if len(words) <= _VALUE_LENGTH else words[:_VALUE_LENGTH] + "..."
+
+
+def _is_same(value: str, neutral: str) -> bool:
+    value = value.strip('"')
+    try:
+        return float(value) == float(neutral)
+    except ValueError:
+        return value == neutral

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from pyscratchdet.errors import Position, PrototxtError, counted, nearest
 from pyscratchdet.files import read_bytes, write_text
-from pyscratchdet.proto.forks import field_origin, is_hint, result_changing
+from pyscratchdet.proto.forks import UnknownFieldWarning, is_hint, say_harmless, shortened
 
 MessageType = TypeVar("MessageType", bound=Message)
 
@@ -37,13 +37,6 @@ _ALLOW_UNKNOWN = ContextVar("allow_unknown", default=False)
 # The ends of the paths of a layer's name and type: ("layer", 3, "name", 0).
 _NAMING = (("name",), ("type",))
 _SEPARATOR = re.compile(r"\s*[;,]")
-# A field of another Caffe is shown with this much of its value.
-_VALUE_LENGTH = 60
-_BOOLEANS = {"t": "true", "1": "true", "f": "false", "0": "false"}
-
-
-class UnknownFieldWarning(UserWarning):
-    """Fields that the schema does not have were passed over; the message lists them."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ class _Field:
 
 @contextmanager
 def unknown_fields_allowed() -> Iterator[None]:
-    """Within this context, parsing skips fields that the schema does not have, and warns about each."""
+    """Within this context, parsing skips fields that no known Caffe has, and warns about each."""
     token = _ALLOW_UNKNOWN.set(True)
     try:
         yield
@@ -99,7 +92,8 @@ def parse(
 ) -> MessageType:
     """Returns the message that `text` describes.
 
-    Fields of other Caffes that are known not to change results, such as `engine`, are passed over with a warning.
+    Fields of the dialects are parsed like all others; `forks.refuse_fork_fields` tells which of them matter. Unknown
+    values of `engine`, which change no result, are passed over with a warning.
 
     Args:
         text: In protobuf's text format.
@@ -108,8 +102,8 @@ def parse(
         passed_over: Receives the fields that were passed over.
 
     Raises:
-        PrototxtError: A syntax error, an unknown field (but see `unknown_fields_allowed`) or enum name, a value of a
-            wrong type, or a field of another Caffe that changes results; with its position.
+        PrototxtError: A syntax error, an unknown field (but see `unknown_fields_allowed`) or enum name, or a value of a
+            wrong type; with its position.
     """
     _check_characters(text, path)
     _check_tokens(text, path)
@@ -355,10 +349,7 @@ def _unknown_field_hint(field: str, message: Message, owner: str) -> str:
     """A field of the outermost message inside another one shows that a brace was left open."""
     if owner != message.DESCRIPTOR.full_name and field in message.DESCRIPTOR.fields_by_name:
         return f'{field} belongs to {message.DESCRIPTOR.name}: is a "}}" missing before it?'
-    origin = field_origin(owner.removeprefix("caffe."), field)
     passing = "--allow-unknown (in Python unknown_fields_allowed) passes over it"
-    if origin:
-        return f"defined by {origin}; {passing}"
     likely = nearest(field, _field_names(message, owner))
     return (
         f"{likely} If it belongs to another Caffe, {passing}"
@@ -409,11 +400,7 @@ def _is_unknown(error: text_format.ParseError) -> bool:
 
 
 def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field, PassedOver]]:
-    """Returns the fields that may be passed over, in the text's order; those inside another such field are not listed.
-
-    Raises:
-        PrototxtError: A field is known to change results.
-    """
+    """Returns the fields that may be passed over, in the text's order, without those inside another such field."""
     fields = _scan(text)
     names = {field.way: text[field.value : field.end].strip("\"'") for field in fields if field.way[2:3] in _NAMING}
     messages, lines = {(): descriptor}, _Lines(text, path)
@@ -428,7 +415,7 @@ def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field,
             messages[field.way] = known.message_type
         if _is_known(known, owner.name, value) or (found and found[-1][0].start == field.start):  # once for a list
             continue
-        if _ALLOW_UNKNOWN.get() or is_hint(owner.name, name) or result_changing(owner.name, name):
+        if _ALLOW_UNKNOWN.get() or is_hint(owner.name, name):
             found.append((field, _passed_over(field, owner.name, value, names, lines.position(field.start))))
     return found
 
@@ -443,43 +430,13 @@ def _is_known(field: Any, owner: str, value: str) -> bool:
 def _passed_over(
     field: _Field, owner: str, value: str, names: dict[tuple[Any, ...], str], position: Position
 ) -> PassedOver:
-    """Returns what is known about a field that the schema does not have.
-
-    Raises:
-        PrototxtError: It changes results.
-    """
+    """Returns what is known about a field that the schema does not have."""
     path = [key for key in field.way if isinstance(key, str)]
     layer, kind = "", ""
     if len(path) > 1 and path[0] in ("layer", "layers"):
         layer, kind = (names.get((*field.way[:2], part, 0), "") for part in ("name", "type"))
         path = path[1:]
-    change = result_changing(owner, path[-1])
-    is_neutral = change is not None and change.neutral is not None and _is_same(value, change.neutral)
-    if change and not is_neutral:
-        raise PrototxtError(
-            f"{'.'.join(path)} changes results and is not implemented",
-            code="prototxt.fork-field",
-            position=position,
-            layer=layer or None,
-            layer_type=kind or None,
-            expected=change.neutral,
-            found=_shortened(value),
-            hint=f"defined by {change.origin}",
-        )
-    return PassedOver(position, ".".join(path), _shortened(value), layer, kind, is_neutral or is_hint(owner, path[-1]))
-
-
-def _shortened(value: str) -> str:
-    words = " ".join(value.split())
-    return words if len(words) <= _VALUE_LENGTH else words[:_VALUE_LENGTH] + "..."
-
-
-def _is_same(value: str, neutral: str) -> bool:
-    value = value.strip("\"'")
-    try:
-        return float(value) == float(neutral)
-    except ValueError:
-        return _BOOLEANS.get(value.lower(), value.lower()) == neutral.lower()
+    return PassedOver(position, ".".join(path), shortened(value), layer, kind, is_hint(owner, path[-1]))
 
 
 def _blanked(text: str, fields: Sequence[_Field]) -> str:
@@ -494,15 +451,13 @@ def _blanked(text: str, fields: Sequence[_Field]) -> str:
 
 
 def _warn(found: Sequence[PassedOver], path: str) -> None:
-    harmless = sorted({entry.field.rpartition(".")[2] for entry in found if entry.is_harmless})
-    if harmless:
-        _say(f"{path}: passed over fields that change no result: {', '.join(harmless)}")
+    say_harmless(path, (entry.field for entry in found if entry.is_harmless))
     others = [entry for entry in found if not entry.is_harmless]
     if others:
         lines = "".join(f"\n  {entry}" for entry in others)
         fields = counted(len(others), "unknown field")
-        _say(f"{path}: passed over {fields}; results may differ from those of its own Caffe{lines}")
-
-
-def _say(message: str) -> None:
-    warnings.warn(message, UnknownFieldWarning, stacklevel=4)
+        warnings.warn(
+            f"{path}: passed over {fields}; results may differ from those of its own Caffe{lines}",
+            UnknownFieldWarning,
+            stacklevel=3,
+        )

@@ -20,12 +20,14 @@ _V1_NAMES = {
     "ABSVAL": "AbsVal",
     "ARGMAX": "ArgMax",
     "BNLL": "BNLL",
+    "DENSE_CRF": "DenseCRF",
     "HDF5_DATA": "HDF5Data",
     "HDF5_OUTPUT": "HDF5Output",
     "IM2COL": "Im2col",
     "LRN": "LRN",
     "MVN": "MVN",
     "RELU": "ReLU",
+    "RELU6": "ReLU6",
     "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "TANH": "TanH",
 }
@@ -234,7 +236,7 @@ def _without_padding_layers(net: caffe_pb2.NetParameter) -> list[Any]:
     makers: dict[str, Any] = dict.fromkeys(net.input)
     kept = []
     for original in net.layers:
-        layer = V1()
+        layer = caffe_pb2.V1LayerParameter()
         layer.CopyFrom(original)
         if layer.layer.type != "padding":
             kept.append(layer)
@@ -355,8 +357,16 @@ def _upgrade_v1_layer(old: Any, new: caffe_pb2.LayerParameter, problems: list[st
                 new.param.add()
             setattr(new.param[index], field, value)
     for field, value in old.ListFields():
-        if field.message_type and not field.is_repeated and field.name != "layer":
-            getattr(new, field.name).CopyFrom(value)
+        if field.message_type is None or field.is_repeated or field.name == "layer":
+            continue
+        if field.name not in new.DESCRIPTOR.fields_by_name:
+            raise PrototxtError(
+                f"{field.name} has no place in the current format",
+                code="upgrade.field",
+                layer=old.name,
+                layer_type=new.type,
+            )
+        getattr(new, field.name).CopyFrom(value)
     if old.HasField("layer"):
         problems.append(f'layer "{old.name}": a V0 layer inside a V1 net is ignored')
 

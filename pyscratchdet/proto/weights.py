@@ -20,11 +20,14 @@ from pyscratchdet.files import map_bytes, read_bytes, write_bytes, write_pieces
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import HDF5_MARK, read_hdf5
 from pyscratchdet.proto.layer_arrays import MAX_COUNT, WeightLayer, Weights, as_float32
+from pyscratchdet.proto.numbers import dialect_of_message, dialect_of_net, from_dialect, say_dialect, to_dialect
 from pyscratchdet.proto.upgrade import v1_type_name
 from pyscratchdet.proto.wire import BYTES, FIXED32, FIXED64, Field, WireError, header, join_fields, read_fields
 
 MessageType = TypeVar("MessageType", bound=Message)
 Arrays = Sequence[np.ndarray]
+
+_ANOTHER = "if another Caffe wrote it, --dialect (in Python binary_dialect) names whose field numbers it has"
 
 # blob.hpp, kMaxBlobAxes.
 _MAX_AXES = 32
@@ -44,9 +47,9 @@ _SINGLE = {number: FIXED64 if kind == "<f8" else FIXED32 for number, kind in _VA
 _DIFFS = {_number(caffe_pb2.BlobProto, name) for name in ("diff", "double_diff")}
 _DATA = _number(caffe_pb2.BlobProto, "data")
 # Fields of NetParameter that hold layers, and of layers that hold blobs.
-_LAYERS: dict[int, type[Message]] = {
-    _number(caffe_pb2.NetParameter, "layer"): caffe_pb2.LayerParameter,
-    _number(caffe_pb2.NetParameter, "layers"): caffe_pb2.V1LayerParameter,
+_LAYERS = {
+    _number(caffe_pb2.NetParameter, "layer"): "LayerParameter",
+    _number(caffe_pb2.NetParameter, "layers"): "V1LayerParameter",
 }
 _V0_LAYER = _number(caffe_pb2.V1LayerParameter, "layer")
 
@@ -210,69 +213,89 @@ def read_message(path: str | os.PathLike[str], message_class: type[MessageType])
     Raises:
         FileError, WeightsError: The file is missing, truncated or not such a message.
     """
-    return _parse(message_class, read_bytes(path), os.fspath(path))
+    data, name = read_bytes(path), os.fspath(path)
+    try:
+        is_net = message_class.DESCRIPTOR.name == "NetParameter"
+        dialect = dialect_of_net(memoryview(data)) if is_net else dialect_of_message()
+    except WireError as error:
+        raise _damaged(message_class, data, name, str(error)) from error
+    say_dialect(name, dialect)
+    return _parse(message_class, data, name, dialect)
 
 
 def write_message(path: str | os.PathLike[str], message: Message) -> None:
-    """Writes a message in binary form; atomic."""
-    write_bytes(path, message.SerializeToString())
+    """Writes a message in binary form, by the numbers of the dialect asked for (`binary_dialect`); atomic."""
+    write_bytes(path, to_dialect(message.SerializeToString(), type(message)))
 
 
 # --- reading ---
 
 
-def _parse(message_class: type[MessageType], data: bytes, path: str) -> MessageType:
+def _parse(message_class: type[MessageType], data: bytes, path: str, dialect: str = "") -> MessageType:
     message: MessageType = message_class()
     try:
-        message.ParseFromString(data)
+        message.ParseFromString(from_dialect(data, message_class, dialect))
     except (DecodeError, RecursionError, ValueError) as error:
-        raise _damaged(message_class, data, path, counted(len(data), "byte")) from error
+        hint = _ANOTHER if _is_sound(data) else None
+        raise _damaged(message_class, data, path, counted(len(data), "byte"), hint) from error
     return message
 
 
-def _damaged(message_class: type[Message], data: bytes | memoryview, path: str, what: str) -> WeightsError:
+def _is_sound(data: bytes) -> bool:
+    """Returns whether bytes are some message, if not the one that was wanted."""
+    try:
+        return any(read_fields(memoryview(data), 0, len(data)))
+    except WireError:
+        return False
+
+
+def _damaged(
+    message_class: type[Message], data: bytes | memoryview, path: str, what: str, hint: str | None = None
+) -> WeightsError:
     beginning = bytes(data[:4096])
     return WeightsError(
         f"{path}: not a {message_class.DESCRIPTOR.name}, or truncated ({what})",
         code="weights.damaged",
-        hint="this is text" if beginning.isascii() and b"\0" not in beginning else None,
+        hint="this is text" if beginning.isascii() and b"\0" not in beginning else hint,
     )
 
 
 def _walk_net(data: memoryview, path: str) -> tuple[memoryview, list[_Layer]]:
     """Returns the layers of a NetParameter and the bytes in which they lie."""
     try:
-        return data, _find_layers(data, path)
+        dialect = dialect_of_net(data)
+        say_dialect(path, dialect)
+        return data, _find_layers(data, path, dialect)
     except WireError as error:
         raise _damaged(caffe_pb2.NetParameter, data, path, str(error)) from error
     except _Scattered:
-        whole = memoryview(_parse(caffe_pb2.NetParameter, bytes(data), path).SerializeToString())
-        return whole, _find_layers(whole, path)
+        whole = memoryview(_parse(caffe_pb2.NetParameter, bytes(data), path, dialect).SerializeToString())
+        return whole, _find_layers(whole, path, "")
 
 
-def _find_layers(data: memoryview, path: str) -> list[_Layer]:
+def _find_layers(data: memoryview, path: str, dialect: str) -> list[_Layer]:
     layers, rest = [], []
     for field in read_fields(data, 0, len(data)):
         if field.kind == BYTES and field.number in _LAYERS:
-            layers.append(_find_blobs(data, field, _LAYERS[field.number], path))
+            layers.append(_find_blobs(data, field, getattr(caffe_pb2, _LAYERS[field.number]), path, dialect))
         else:
             rest.append(field)
-    _parse(caffe_pb2.NetParameter, join_fields(data, rest), path)
+    _parse(caffe_pb2.NetParameter, join_fields(data, rest), path, dialect)
     return layers
 
 
-def _find_blobs(data: memoryview, layer: Field, message_class: type[Message], path: str) -> _Layer:
+def _find_blobs(data: memoryview, layer: Field, message_class: type[Message], path: str, dialect: str) -> _Layer:
     fields = list(read_fields(data, layer.payload, layer.end))
     if message_class is caffe_pb2.V1LayerParameter:  # may hold a V0LayerParameter, which then counts
         old = [field for field in fields if field.kind == BYTES and field.number == _V0_LAYER]
         if old:
-            _parse(message_class, join_fields(data, (field for field in fields if field not in old)), path)
+            _parse(message_class, join_fields(data, (field for field in fields if field not in old)), path, dialect)
             message_class = caffe_pb2.V0LayerParameter
             fields = [field for part in old for field in read_fields(data, part.payload, part.end)]
     number = _number(message_class, "blobs")
     blobs = [field for field in fields if field.kind == BYTES and field.number == number]
     rest = (field for field in fields if field.kind != BYTES or field.number != number)
-    message = _parse(message_class, join_fields(data, rest), path)
+    message = _parse(message_class, join_fields(data, rest), path, dialect)
     return _Layer(message, [_find_values(data, blob.payload, blob.end, path) for blob in blobs])
 
 
@@ -423,7 +446,7 @@ def _blob_pieces(array: np.ndarray) -> list[bytes | np.ndarray]:
 
 def _around(message: Message, number: int) -> tuple[bytes, bytes]:
     """Returns a message's bytes before and after the place of field `number`: protobuf writes fields by number."""
-    data = message.SerializeToString()
+    data = to_dialect(message.SerializeToString(), type(message))
     view = memoryview(data)
     place = next((field.start for field in read_fields(view, 0, len(data)) if field.number > number), len(data))
     return data[:place], data[place:]

@@ -72,14 +72,28 @@ def varint(value: int) -> bytes:
     return bytes([*result, value])
 
 
+def tag(number: int, kind: int) -> bytes:
+    """Returns what a field begins with."""
+    return varint(number << 3 | kind)
+
+
 def header(number: int, length: int) -> bytes:
     """Returns what stands before the bytes of a field: its tag and their length."""
-    return varint(number << 3 | BYTES) + varint(length)
+    return tag(number, BYTES) + varint(length)
+
+
+def read_number(data: memoryview, start: int, end: int) -> int:
+    """Returns the number that a `VARINT` field holds.
+
+    Raises:
+        WireError: It has no end.
+    """
+    return _read_varint(data, start, end)[0]
 
 
 def _read_tag(data: memoryview, place: int, end: int) -> tuple[int, int, int]:
-    tag, after = _read_varint(data, place, end)
-    number, kind = tag >> 3, tag & 7
+    read, after = _read_varint(data, place, end)
+    number, kind = read >> 3, read & 7
     if not 1 <= number <= _MAX_NUMBER or kind > FIXED32:
         raise WireError(f"byte {place}: no field has number {number} and wire type {kind}")
     return number, kind, after

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyscratchdet.errors import FileError, SolverError, WeightsError, counted
+from pyscratchdet.errors import FileError, Position, SolverError, WeightsError, counted
+from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.text import read, to_text
+from pyscratchdet.proto.forks import refuse_fork_fields, say_harmless
+from pyscratchdet.proto.text import Locator, decode_text, parse, to_text
 from pyscratchdet.proto.upgrade import upgrade_solver
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import CopyReport, Net, build_net, copy_weights, share_weights
@@ -36,6 +38,9 @@ from pyscratchdet.solver.smoothing import SmoothedLoss
 from pyscratchdet.solver.testing import Pass
 
 _log = logging.getLogger(__name__)
+
+# The fields of other Caffes that are computed here; see `refuse_fork_fields`.
+FORK_FIELDS: frozenset[str] = frozenset()
 
 # Iterations: each read of a loss waits for the GPU, but a diverged run should stop soon.
 _LOSS_PERIOD = 20
@@ -463,9 +468,13 @@ def read_solver(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
 
     Raises:
         FileError: The file cannot be read.
-        PrototxtError: It is not a solver.
+        PrototxtError: It is not a solver, or a field of another Caffe changes results and is not computed.
     """
-    return read(path, caffe_pb2.SolverParameter)
+    name = os.fspath(path)
+    text = decode_text(read_bytes(path), name)
+    param = parse(text, caffe_pb2.SolverParameter, path=name)
+    say_harmless(name, _refuse_fork_fields(param, Locator(text, name).position))
+    return param
 
 
 def check_settings(param: caffe_pb2.SolverParameter) -> None:
@@ -473,7 +482,9 @@ def check_settings(param: caffe_pb2.SolverParameter) -> None:
 
     Raises:
         SolverError: Settings are missing or contradict each other.
+        PrototxtError: A field of another Caffe changes results and is not computed.
     """
+    _refuse_fork_fields(param)
     if param.average_loss < 1:
         raise SolverError("average_loss must be at least 1", code="solver.average-loss", found=param.average_loss)
     if param.type in ("AdaGrad", "RMSProp") and param.momentum != 0:
@@ -488,6 +499,12 @@ def check_settings(param: caffe_pb2.SolverParameter) -> None:
         raise SolverError(
             f'unknown eval_type "{param.eval_type}"', code="solver.eval-type", expected=", ".join(testing.EVAL_TYPES)
         )
+
+
+def _refuse_fork_fields(
+    param: caffe_pb2.SolverParameter, locate: Callable[..., Position | None] = lambda *keys: None
+) -> list[str]:
+    return refuse_fork_fields(param, FORK_FIELDS, locate, skipped=("net_param", "train_net_param", "test_net_param"))
 
 
 def _copy(net: Net, path: str) -> CopyReport:

@@ -20,7 +20,8 @@ from pyscratchdet.data.database import Database
 from pyscratchdet.data.records import annotated_of
 from pyscratchdet.errors import LayerError
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.text import UnknownFieldWarning, parse
+from pyscratchdet.proto.forks import UnknownFieldWarning
+from pyscratchdet.proto.text import parse
 from pyscratchdet.proto.weights import array_to_blob, read_weights
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import build_net, load_net, save_weights
@@ -74,13 +75,12 @@ def test_sigma_of_smooth_l1():
     assert outputs("sigma2.prototxt", a=a, b=b)["loss"] == pytest.approx(expected, rel=ROUNDING)
 
 
-@pytest.mark.filterwarnings("ignore::pyscratchdet.proto.text.UnknownFieldWarning")
 def test_an_engine_is_a_hint():
     text = (HERE / "engine_mkl.prototxt").read_text()
-    net, plain = (build_net(parse(one, caffe_pb2.NetParameter)) for one in (text, text.replace("engine: MKL2017", "")))
-    assert net.blob_shapes == plain.blob_shapes == {"x": (2, 3, 8, 8), "y": (2, 2, 6, 6)}
     with pytest.warns(UnknownFieldWarning, match="engine"):
-        parse(text, caffe_pb2.NetParameter)
+        net = build_net(parse(text, caffe_pb2.NetParameter))
+    plain = build_net(parse(text.replace("engine: MKL2017", ""), caffe_pb2.NetParameter))
+    assert net.blob_shapes == plain.blob_shapes == {"x": (2, 3, 8, 8), "y": (2, 2, 6, 6)}
 
 
 def test_clip():

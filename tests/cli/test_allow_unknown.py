@@ -52,7 +52,8 @@ KINDS = ("voc", "coco", "caffe")
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
-    from pyscratchdet.proto.text import UnknownFieldWarning, unknown_fields_allowed
+    from pyscratchdet.proto.forks import UnknownFieldWarning
+    from pyscratchdet.proto.text import unknown_fields_allowed
     from pyscratchdet.runtime import build_net, save_weights
 
     folder = tmp_path_factory.mktemp("kit")

@@ -10,7 +10,8 @@ from pyscratchdet.data.label_map import read_label_map
 from pyscratchdet.data.lists import list_position, read_lines, read_list
 from pyscratchdet.data.voc_xml import VocObject, read_voc_xml, voc_xml
 from pyscratchdet.errors import DataError
-from pyscratchdet.proto.text import UnknownFieldWarning, unknown_fields_allowed
+from pyscratchdet.proto.forks import UnknownFieldWarning
+from pyscratchdet.proto.text import unknown_fields_allowed
 
 OBJECTS = [
     VocObject("dog & <cat>", (3, 5.5, 40, 61), difficult=True, is_difficult_to_caffe=True),

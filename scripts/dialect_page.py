@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Write docs/which_caffe.md: the dialects of the schema, their fields and layer types, and what is computed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyscratchdet.layers.base import layer_types
+from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.forks import DIALECTS, Known
+from pyscratchdet.solver.solver import FORK_FIELDS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "which_caffe.md"
+SCHEMAS = ROOT / "pyscratchdet" / "proto" / "dialects"
+HEAD = """# Which Caffe is this file from?
+
+Written by `python scripts/dialect_page.py`; do not edit.
+
+Every Caffe has a `caffe.proto` of its own. Here the schema of SSD's and RefineDet's Caffe is the base, and what other
+Caffes add to it stands in one small file each, a dialect, in `pyscratchdet/proto/dialects`.
+
+- **A text file** (prototxt) is read by the names of its fields, whichever Caffe they are from. A field that only
+  chooses an implementation, a precision or a number of threads is passed over, and one line says so. Any other field is
+  computed or refused by its name, unless it has the value that its own Caffe has without it.
+- **A binary file** (caffemodel, solverstate) is read by the field numbers of the base, unless the types of its layers
+  show that only one other Caffe can have written it (one line says so), or `--dialect NAME` names it (in Python
+  `pyscratchdet.proto.numbers.binary_dialect`). With `--dialect`, they are also written by that Caffe's numbers.
+- **A Caffe that is not listed**: `--schema caffe.proto` (in Python `pyscratchdet.register_schema`) adds its messages
+  and fields, and `--import my_layers.py` the layer types that compute them; [own_layer.md](own_layer.md) shows how.
+- **A field that nobody knows** is refused; `--allow-unknown` passes over it with a warning.
+
+Where one name has two types, the wider one is read: `fl_params` and its neighbours are lists in intel/caffe and single
+numbers in Ristretto, so a list is read. Two fields of the base are lists elsewhere and stay single values here, so a
+second value is refused: `device_id` of a solver (yjxiong/caffe) and `resize_param` (eric612/MobileNet-YOLO).
+"""
+
+
+def computed_fields() -> set[tuple[str, str]]:
+    """Returns (message, field), or (message, field=VALUE), of all that layer types and the solver compute."""
+    found = {("SolverParameter", name) for name in FORK_FIELDS}
+    for cls in layer_types().values():
+        for path in cls.computed_fork_fields():
+            found.update(_resolved(path))
+    return found
+
+
+def _resolved(path: str) -> Iterator[tuple[str, str]]:
+    descriptor = caffe_pb2.LayerParameter.DESCRIPTOR
+    *way, last = path.split(".")
+    for name in way:
+        descriptor = descriptor.fields_by_name[name].message_type
+    yield descriptor.name, last
+    field = descriptor.fields_by_name[last.partition("=")[0]]
+    if field.message_type is not None:
+        yield from ((field.message_type.name, one.name) for one in field.message_type.fields)
+
+
+def overview(computed: set[tuple[str, str]]) -> list[str]:
+    """Returns the lines of the table of all dialects."""
+    lines = [
+        "| dialect | Caffe | fields | computed | hints | layer types | of these known here |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    here = layer_types()
+    for name, origin in DIALECTS.origins.items():
+        fields = [(message, one, known) for message, one, known in _fields(name)]
+        types = [layer_type for layer_type, dialects in DIALECTS.types.items() if name in dialects]
+        lines.append(
+            f"| `{name}` | {origin} | {len(fields)} | {sum((message, one) in computed for message, one, _ in fields)} "
+            f"| {sum(known.is_hint for _, _, known in fields)} | {len(types)} | {sum(one in here for one in types)} |"
+        )
+    return lines
+
+
+def section(name: str, computed: set[tuple[str, str]]) -> list[str]:
+    """Returns the lines about one dialect."""
+    source = [line.removeprefix("// ") for line in (SCHEMAS / f"{name}.proto").read_text().splitlines()]
+    comment = " ".join(source[: source.index('syntax = "proto2";')])
+    here = layer_types()
+    types = sorted(layer_type for layer_type, dialects in DIALECTS.types.items() if name in dialects)
+    lines = ["", f"## {name}", "", f"Source: {comment}"]
+    for title, chosen in (
+        ("Layer types known here", [one for one in types if one in here]),
+        ("Layer types unknown here", [one for one in types if one not in here]),
+    ):
+        if chosen:
+            lines += ["", f"{title}: {', '.join(f'`{one}`' for one in chosen)}."]
+    rows: dict[str, list[list[str]]] = {}
+    for message, one, known in _fields(name):
+        row = rows.setdefault(message, [[], [], []])
+        row[0 if (message, one) in computed else 1 if known.is_hint else 2].append(_shown(message, one, known))
+    if rows:
+        lines += ["", "| message | computed | passed over | refused, unless equal |", "|---|---|---|---|"]
+    lines += [
+        f"| {message} | {' | '.join(', '.join(part) or '-' for part in row)} |" for message, row in sorted(rows.items())
+    ]
+    values = [
+        (enum, value) for enum, own in DIALECTS.values.items() for value, dialects in own.items() if name in dialects
+    ]
+    if values:
+        lines += ["", f"Values: {', '.join(f'`{enum}.{value}`' for enum, value in sorted(values))}."]
+    moved = {message: numbers for message, numbers in DIALECTS.numbers.get(name, {}).items() if numbers}
+    if moved:
+        parts = [f"{message} {', '.join(map(str, sorted(numbers)))}" for message, numbers in sorted(moved.items())]
+        lines += ["", f"Numbers with another meaning elsewhere: {'; '.join(parts)}."]
+    return lines
+
+
+def _fields(dialect: str) -> Iterator[tuple[str, str, Known]]:
+    for message, fields in DIALECTS.fields.items():
+        for name, known in fields.items():
+            if dialect in known.dialects:
+                yield message, name, known
+
+
+def _shown(message: str, name: str, known: Known) -> str:
+    field = caffe_pb2.DESCRIPTOR.message_types_by_name[message].fields_by_name[name]
+    named = field.message_type or field.enum_type
+    kinds = {getattr(field, key): key.removeprefix("TYPE_").lower() for key in dir(field) if key.startswith("TYPE_")}
+    kind = f"{'repeated ' if field.is_repeated else ''}{named.name if named else kinds[field.type]}"
+    neutral = known.neutral if known.neutral != "" else '""'
+    return f"`{name}` {kind}" + (f" = {neutral}" if neutral is not None else "")
+
+
+def page() -> str:
+    """Returns the whole page."""
+    computed = computed_fields()
+    lines = [HEAD, *overview(computed)]
+    for name in DIALECTS.origins:
+        lines += section(name, computed)
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
