@@ -44,7 +44,10 @@ def _number(message_class: type[Message], name: str) -> int:
 _VALUES = {_number(caffe_pb2.BlobProto, "double_data"): "<f8", _number(caffe_pb2.BlobProto, "data"): "<f4"}
 # The wire types of values that are written one by one.
 _SINGLE = {number: FIXED64 if kind == "<f8" else FIXED32 for number, kind in _VALUES.items()}
-_DIFFS = {_number(caffe_pb2.BlobProto, name) for name in ("diff", "double_diff")}
+_DIFFS = {_number(caffe_pb2.BlobProto, name) for name in ("diff", "double_diff", "raw_diff")}
+# NVIDIA's Caffe writes values as raw bytes of a type.
+_RAW = _number(caffe_pb2.BlobProto, "raw_data")
+_RAW_TYPES = {caffe_pb2.DOUBLE: "<f8", caffe_pb2.FLOAT: "<f4", caffe_pb2.FLOAT16: "<f2"}
 _DATA = _number(caffe_pb2.BlobProto, "data")
 # Fields of NetParameter that hold layers, and of layers that hold blobs.
 _LAYERS = {
@@ -312,13 +315,24 @@ def _find_values(data: memoryview, start: int, end: int, path: str) -> _Blob:
             found[field.number] = field
         elif field.number in _VALUES and field.kind in (BYTES, _SINGLE[field.number]):
             raise _Scattered
+        elif field.number == _RAW and field.kind == BYTES:
+            found[_RAW] = field
         elif field.number not in _DIFFS:  # values of another wire type are an unknown field to protobuf
             rest.append(field)
     message = _parse(caffe_pb2.BlobProto, join_fields(data, rest), path)
     for number, kind in _VALUES.items():
         if number in found and found[number].payload < found[number].end:
             return _Blob(message, kind, found[number].payload, found[number].end)
-    return _Blob(message, "<f4", end, end)
+    if _RAW not in found:
+        return _Blob(message, "<f4", end, end)
+    if message.raw_data_type not in _RAW_TYPES:
+        raise WeightsError(
+            f"{path}: a blob's raw_data_type is not a type of weights",
+            code="weights.raw-type",
+            expected="DOUBLE, FLOAT or FLOAT16",
+            found=caffe_pb2.Type.Name(message.raw_data_type),
+        )
+    return _Blob(message, _RAW_TYPES[message.raw_data_type], found[_RAW].payload, found[_RAW].end)
 
 
 def _read_blob(data: memoryview, path: str) -> np.ndarray:
@@ -396,7 +410,7 @@ def _skeleton_pieces(skeleton: bytes) -> Iterator[tuple[bytes, int, str]]:
     while place < len(skeleton):
         length, array_length, kind = _PIECE.unpack_from(skeleton, place)
         place += _PIECE.size
-        if length > len(skeleton) - place or kind.decode() not in ("\0\0\0", *_VALUES.values()):
+        if length > len(skeleton) - place or kind.decode() not in ("\0\0\0", *_RAW_TYPES.values()):
             raise ValueError("a piece without an end, or another type")
         yield skeleton[place : place + length], array_length, kind.decode().strip("\0")
         place += length

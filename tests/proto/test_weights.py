@@ -36,6 +36,27 @@ def test_arrays_and_bytes_survive(tmp_path):
     assert weights.join_pieces(weights.put_together(skeleton, arrays)) == data
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("DOUBLE", "<f8"), ("FLOAT", "<f4"), ("FLOAT16", "<f2")])
+def test_raw_values_of_nvidias_caffe_are_read(name, dtype):
+    values = np.array([[1.5, -2], [0.25, 3], [7, 0.125]])
+    kind = caffe_pb2.Type.Value(name)
+    net = caffe_pb2.NetParameter(name="net")
+    blob = net.layer.add(name="a").blobs.add(raw_data_type=kind, raw_data=values.astype(dtype).tobytes())
+    blob.raw_diff_type, blob.raw_diff = kind, bytes(6 * np.dtype(dtype).itemsize)
+    blob.shape.dim.extend(values.shape)
+    data = net.SerializeToString()
+    skeleton, found = weights.take_apart(data)
+    np.testing.assert_array_equal(found.blobs["a"][0], values)
+    assert weights.join_pieces(weights.put_together(skeleton, found.blobs["a"])) == data
+
+
+def test_raw_values_of_another_type_are_refused():
+    blob = caffe_pb2.BlobProto(raw_data_type=caffe_pb2.INT, raw_data=b"1234")
+    blob.shape.dim.append(1)
+    with pytest.raises(WeightsError, match="raw_data_type is not a type of weights, expected DOUBLE"):
+        weights.blob_to_array(blob)
+
+
 def varint(value):
     result = bytearray()
     while value > 127:
