@@ -64,7 +64,7 @@ NAMES = {
 }
 NO_SUPPRESSION = {"ncnn", "tvm", "litert", "rknn"}
 REASON = 80  # characters
-LIMIT = 200  # seconds for one file in one engine
+LIMIT = 400  # seconds for one file in one engine
 RUNNER = Path(__file__).with_name("engine_runner.py")
 TENSORRT_TOP_K = 3840
 # Of the operators that layers write, those that the published table of TensorRT 8.4 (onnx-tensorrt, docs/operators.md)
