@@ -6,7 +6,7 @@ lib/fast_rcnn/bbox_transform.py of py-faster-rcnn; Ren et al. 2015, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -58,33 +58,38 @@ def decode_regions(priors: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def best_regions(
-    boxes: np.ndarray, scores: np.ndarray, num_before: int, threshold: float, num_after: int
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    is_near: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    num_before: int = 0,
+    num_after: int = 0,
 ) -> np.ndarray:
     """Returns the indices of the boxes that stay, best first: greedy non-maximum suppression.
 
-    A box goes if its overlap with a better one that stays is above the threshold, as in the original's nms_kernel.cu.
-    Boxes of equal score stay in their order, which the original leaves open.
+    Boxes of equal score keep their order, which the originals leave open.
 
     Args:
-        boxes: (N, 4) float32 in pixels.
+        boxes: (N, 4), in whatever form `is_near` takes.
         scores: (N,) float32.
+        is_near: A box that stays (4,) and worse ones (K, 4) -> which of them go, (K,) bool.
         num_before: How many of the best boxes take part; 0 or less for all.
-        threshold: Highest overlap of two boxes that stay.
         num_after: How many stay at most; 0 or less for all.
     """
     order = np.argsort(-scores, kind="stable")
     order = order[:num_before] if num_before > 0 else order
-    areas = _areas(boxes[:, :2], boxes[:, 2:])
     kept: list[int] = []
     while len(order) and not 0 < num_after <= len(kept):
         best, order = order[0], order[1:]
         kept.append(int(best))
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        common = _areas(low, np.minimum(boxes[best, 2:], boxes[order, 2:]))
-        order = order[~(common / (areas[best] + areas[order] - common) > np.float32(threshold))]
+        order = order[~is_near(boxes[best], boxes[order])]
     return np.array(kept, np.int64)
 
 
+def pixel_overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the overlaps (K,) of a box (4,) with others (K, 4), intersection over union in pixels (nms_kernel.cu)."""
+    common = _areas(np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:]))
+    return common / (_areas(box[:2], box[2:]) + _areas(others[:, :2], others[:, 2:]) - common)
+
+
 def _areas(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    sides = np.maximum(high - low + np.float32(1), np.float32(0))
-    return sides[:, 0] * sides[:, 1]
+    return np.maximum(high - low + np.float32(1), np.float32(0)).prod(-1)

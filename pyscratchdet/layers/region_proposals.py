@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyscratchdet.boxes.regions import best_regions, decode_regions, slide, window_priors
+from pyscratchdet.boxes.regions import best_regions, decode_regions, pixel_overlaps, slide, window_priors
 from pyscratchdet.layers.python_layer import ArrayBlob, StandIn, stands_in_for
 from pyscratchdet.proto import caffe_pb2
 
@@ -126,11 +126,12 @@ class ProposalLayer(_RegionLayer):
         codes = bottom[1].data[0].transpose(1, 2, 0).reshape(-1, 4)
         map_height, map_width = bottom[0].shape[2:]
         boxes = decode_regions(slide(self.first, self.stride, (map_height, map_width)), codes)
-        limits = np.array([width, height, width, height], np.float32) - np.float32(1)
-        boxes = np.maximum(np.minimum(boxes, limits), np.float32(0))
+        last = np.array([width, height, width, height], np.float32) - np.float32(1)
+        boxes = np.maximum(np.minimum(boxes, last), np.float32(0))
         is_large = (boxes[:, 2:] - boxes[:, :2] + np.float32(1) >= _MIN_SIZE * scale).all(1)
         boxes, scores = boxes[is_large], scores[is_large]
-        kept = best_regions(boxes, scores, _NUM_BEFORE_NMS[self.phase], _NMS_THRESHOLD, _NUM_AFTER_NMS[self.phase])
+        limits = (_NUM_BEFORE_NMS[self.phase], _NUM_AFTER_NMS[self.phase])
+        kept = best_regions(boxes, scores, lambda a, b: pixel_overlaps(a, b) > np.float32(_NMS_THRESHOLD), *limits)
         top[0].reshape(len(kept), 5)
         top[0].data[:, 0], top[0].data[:, 1:] = 0, boxes[kept]
         if len(top) > 1:

@@ -11,7 +11,7 @@ from harness import make_layer
 from torchvision.ops import nms
 
 import pyscratchdet
-from pyscratchdet.boxes.regions import best_regions, window_priors
+from pyscratchdet.boxes.regions import best_regions, pixel_overlaps, window_priors
 from pyscratchdet.errors import LayerError
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.layers.python_layer import UserLayer, python_layers_allowed
@@ -91,8 +91,12 @@ def test_limits_before_and_after():
     best = np.argsort(-scores)[:150]
     expected = best[nms(torch.tensor(boxes[best] + [0, 0, 1, 1]), torch.tensor(scores[best]).double(), 0.5).numpy()]
     assert 20 < len(expected) < 150
-    np.testing.assert_array_equal(best_regions(boxes, scores, 150, 0.5, 0), expected)
-    np.testing.assert_array_equal(best_regions(boxes, scores, 150, 0.5, 7), expected[:7])
+
+    def near(box, others):
+        return pixel_overlaps(box, others) > 0.5
+
+    np.testing.assert_array_equal(best_regions(boxes, scores, near, 150), expected)
+    np.testing.assert_array_equal(best_regions(boxes, scores, near, 150, 7), expected[:7])
 
 
 def test_no_region_is_large_enough():
