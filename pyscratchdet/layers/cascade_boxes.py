@@ -129,7 +129,8 @@ class BoxGroupOutput(_CodeLayer):
             if len(scores) != 4 or not scores[1] or scores[0] != expected[0] or codes != expected:
                 found = (scores, codes)
                 raise self.fail("scores and codes do not fit their group", "shape", expected=expected, found=found)
-        return [(1, 5, 1, 1), (1, 6, 1, 1)][: self.num_tops]
+        shapes: list[Shape] = [(1, 5, 1, 1), (1, 6, 1, 1)]
+        return shapes[: self.num_tops]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         from pyscratchdet.boxes.regions import best_regions

@@ -1,4 +1,4 @@
-"""PriorBox (prior_box_layer.cpp)."""
+"""PriorBox (prior_box_layer.cpp) and OpenVINO's PriorBoxClustered."""
 
 from __future__ import annotations
 
@@ -27,22 +27,29 @@ class PriorBox(Layer):
     no_gradient: ClassVar[frozenset[int]] = frozenset({0, 1})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.sizes = self.prior_sizes()
+        self.variances = self._variances()
+        self.image_size = self._image_size()
+        self.step = self._step()
+        self._made: tuple[object, Tensor] | None = None
+
+    def prior_sizes(self) -> np.ndarray:
+        """Returns width and height in pixels of the priors of each place, in their order.
+
+        Raises:
+            LayerError: What says so is missing or not positive.
+        """
         from pyscratchdet.boxes.priors import aspect_ratios, prior_sizes
 
         param = self.param.prior_box_param
         if not param.min_size:
             raise self.fail("min_size is missing", "min-size")
         for size in param.min_size:
-            self._require_positive("min_size", size, "min-size")
+            self.require_positive("min_size", size, "min-size")
         for ratio in param.aspect_ratio:
-            self._require_positive("aspect_ratio", ratio, "aspect-ratio")
+            self.require_positive("aspect_ratio", ratio, "aspect-ratio")
         self._check_max_sizes()
-        self.variances = self._variances()
-        self.image_size = self._image_size()
-        self.step = self._step()
-        ratios = aspect_ratios(param.aspect_ratio, param.flip)
-        self.sizes = prior_sizes(param.min_size, param.max_size, ratios)
-        self._made: tuple[object, Tensor] | None = None
+        return prior_sizes(param.min_size, param.max_size, aspect_ratios(param.aspect_ratio, param.flip))
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         height, width = self._map_size(bottoms)
@@ -100,7 +107,7 @@ class PriorBox(Layer):
         if len(given) not in (1, 4):
             raise self.fail("wrong number of variances", "variance", expected="1 or 4", found=len(given))
         for value in given:
-            self._require_positive("variance", value, "variance")
+            self.require_positive("variance", value, "variance")
         return given
 
     def _image_size(self) -> tuple[int, int] | None:
@@ -114,7 +121,7 @@ class PriorBox(Layer):
         else:
             return None
         for size in sizes:
-            self._require_positive("the image size", size, "img-size")
+            self.require_positive("the image size", size, "img-size")
         return sizes
 
     def _step(self) -> tuple[float, float] | None:
@@ -128,10 +135,11 @@ class PriorBox(Layer):
         else:
             return None
         for step in steps:
-            self._require_positive("step", step, "step")
+            self.require_positive("step", step, "step")
         return steps
 
-    def _require_positive(self, what: str, value: float, rule: str) -> None:
+    def require_positive(self, what: str, value: float, rule: str) -> None:
+        """Refuses a value that is not a positive number."""
         if not 0 < value < float("inf"):
             raise self.fail(f"{what} must be positive", rule, expected="> 0", found=value)
 
@@ -140,3 +148,24 @@ class PriorBox(Layer):
         if all(size == int(size) for size in (*param.min_size, *param.max_size)):
             return ""
         return "Caffe truncates min_size and max_size to whole pixels, OpenCV does not"
+
+
+@register("PriorBoxClustered")
+class PriorBoxClustered(PriorBox):
+    """Priors of widths and heights that are given, such as the centres of clusters of true boxes.
+
+    Like PriorBox, but each place has one prior of each `width` and `height`, in pixels of the image (OpenVINO,
+    PriorBoxClustered-1).
+    """
+
+    fork_fields: ClassVar[frozenset[str]] = frozenset({"prior_box_param.width", "prior_box_param.height"})
+
+    def prior_sizes(self) -> np.ndarray:
+        param = self.param.prior_box_param
+        if not param.width or len(param.width) != len(param.height):
+            found = (len(param.width), len(param.height))
+            raise self.fail("as many width as height are needed", "size", expected="at least 1 each", found=found)
+        for name, sizes in (("width", param.width), ("height", param.height)):
+            for size in sizes:
+                self.require_positive(name, size, "size")
+        return np.array([param.width, param.height], np.float32).T

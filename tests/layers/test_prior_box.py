@@ -86,3 +86,32 @@ def test_an_empty_map_is_refused():
     layer.setup([MAP, IMAGE])
     with pytest.raises(LayerError, match="empty"):
         layer.reshape([(1, 3, 0, 5), IMAGE])
+
+
+def clustered(text):
+    return cases.make(f'type: "PriorBoxClustered" prior_box_param {{ {text} }}')
+
+
+def test_clustered_priors_have_the_given_sizes():
+    """PriorBoxClustered-1 of OpenVINO's operation specification, place by place."""
+    widths, heights, step, offset, image = (12.5, 30, 7), (40, 9.25, 7), 20, 0.25, (40, 100)
+    sizes = " ".join(f"width: {w} height: {h}" for w, h in zip(widths, heights, strict=True))
+    text = f"{sizes} step: {step} offset: {offset} clip: true variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2"
+    shapes, (top,) = cases.run(clustered(text), [torch.zeros(MAP), torch.zeros(IMAGE)])
+    expected = []
+    for h in range(2):
+        for w in range(5):
+            x, y = (w + offset) * step, (h + offset) * step
+            for width, height in zip(widths, heights, strict=True):
+                box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+                expected.append(np.clip(np.divide(box, [image[1], image[0]] * 2), 0, 1))
+    assert shapes == [(1, 2, 2 * 5 * 3 * 4)]
+    np.testing.assert_allclose(top[0, 0].reshape(-1, 4), expected, rtol=ROUNDING)
+    np.testing.assert_array_equal(top[0, 1].reshape(-1, 4)[4], np.float32([0.1, 0.1, 0.2, 0.2]))
+
+
+@pytest.mark.parametrize("text", ["", "width: 3", "width: 3 height: 0", "min_size: 3"])
+def test_clustered_priors_refused(text):
+    with pytest.raises(LayerError) as caught:
+        cases.run(clustered(text), [torch.zeros(MAP), torch.zeros(IMAGE)])
+    assert caught.value.code == "layer.size"

@@ -1,4 +1,4 @@
-"""Reorg and Yolov3DetectionOutput of MobileNet-YOLO: the published loops, written out."""
+"""Reorg and the detection outputs of MobileNet-YOLO: the published loops, written out."""
 
 import math
 
@@ -91,7 +91,7 @@ def overlap(a, b):
     return common / (a[2] * a[3] + b[2] * b[3] - common)
 
 
-def yolo(bottoms):
+def v3(bottoms):
     """Forward_cpu of yolov3_detection_output_layer.cpp in double precision: (x, y, width, height, score, label)."""
     found = []
     for t, bottom in enumerate(bottoms):
@@ -109,11 +109,18 @@ def yolo(bottoms):
                 score = sigmoid(code[4]) * sigmoid(code[5 + c])
                 if score > 0.3:
                     found.append([*box, score, c + 1])
+    return found
+
+
+def best(found):
+    """ApplyNms, and the rows that it leaves."""
     kept = []
     for row in sorted(found, key=lambda row: -row[4]):
         if all(overlap(other, row) < 0.4 for other in kept):
             kept.append(row)
-    return found, np.array(kept)
+    rows = np.array(kept)
+    half = rows[:, 2:4] / 2
+    return np.column_stack([0 * rows[:, 0], rows[:, 5], rows[:, 4], rows[:, :2] - half, rows[:, :2] + half])
 
 
 def maps(seed, scale=1.0):
@@ -126,11 +133,10 @@ def test_yolov3_detection_output(seed):
     layer, shapes = make_layer(detection_output(), [bottom.shape for bottom in bottoms])
     assert shapes == [(1, 1, 1, 7)]
     (top,) = layer.forward([torch.from_numpy(bottom) for bottom in bottoms], [])
-    before, rows = yolo(bottoms)
-    assert 20 < len(rows) < len(before) - 20
-    half = rows[:, 2:4] / 2
-    expected = np.column_stack([0 * rows[:, 0], rows[:, 5], rows[:, 4], rows[:, :2] - half, rows[:, :2] + half])
-    assert top.shape == (1, 1, len(rows), 7)
+    found = v3(bottoms)
+    expected = best(found)
+    assert 20 < len(expected) < len(found) - 20
+    assert top.shape == (1, 1, len(expected), 7)
     np.testing.assert_allclose(top[0, 0], expected, atol=1e-5)  # exponentials and sigmoids of float32
 
 
@@ -161,6 +167,50 @@ def test_yolov3_detection_output_refused(more, shapes, code):
         text = text.replace("num_box: 2 ", "")
     if code == "mask":
         text = text.replace("mask: 2 mask: 3", "mask: 4 mask: 3")
+    with pytest.raises(LayerError) as caught:
+        make_layer(text, shapes)
+    assert caught.value.code == f"layer.{code}"
+
+
+def v2(bottom):
+    """Forward_cpu of yolo_detection_output_layer.cpp in double precision."""
+    found, side = [], bottom.shape[2]
+    for i, j, n in np.ndindex(side, side, 2):
+        code = bottom[0, n * (5 + CLASSES) : (n + 1) * (5 + CLASSES), i, j].astype(float)
+        classes = np.exp(code[5:] - code[5:].max())
+        label, score = classes.argmax(), classes.max() / classes.sum() * sigmoid(code[4])
+        if score >= 0.3:
+            sides = [math.exp(code[2 + k]) * SIZES[2 * n + k] / 9 / side for k in (0, 1)]
+            found.append([(j + sigmoid(code[0])) / side, (i + sigmoid(code[1])) / side, *sides, score, label + 1])
+    return found
+
+
+def v2_output(more=""):
+    lists = " ".join(f"biases: {size / 9}" for size in SIZES[:4])
+    param = f"num_classes: {CLASSES} num_box: 2 {lists} confidence_threshold: 0.3 nms_threshold: 0.4 {more}"
+    return f'name: "l" type: "YoloDetectionOutput" top: "t" yolo_detection_output_param {{ {param} }}'
+
+
+def test_yolo_detection_output():
+    first, second = (values(1, 2 * (5 + CLASSES), side, side, seed=side) for side in (7, 5))
+    layer, shapes = make_layer(v2_output(), [first.shape, second.shape])
+    assert shapes == [(1, 1, 1, 7)]
+    (top,) = layer.forward([torch.from_numpy(first), torch.from_numpy(second)], [])
+    found = v2(first) + v2(second)
+    expected = best(found)
+    assert 20 < len(expected) < len(found) - 5
+    np.testing.assert_allclose(top[0, 0], expected, atol=1e-5)  # exponentials and sigmoids of float32
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "code"),
+    [
+        (v2_output(), [(1, 16, 5, 4)], "shape"),
+        (v2_output(), [(1, 15, 5, 5)], "shape"),
+        (v2_output().replace("num_box: 2", "num_box: 3"), [(1, 24, 5, 5)], "biases"),
+    ],
+)
+def test_yolo_detection_output_refused(text, shapes, code):
     with pytest.raises(LayerError) as caught:
         make_layer(text, shapes)
     assert caught.value.code == f"layer.{code}"
