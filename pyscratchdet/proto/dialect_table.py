@@ -1816,3 +1816,12 @@ ENUM_NUMBERS: dict[str, dict[str, dict[int, int]]] = {
         },
     },
 }
+
+LISTS: dict[str, dict[str, tuple[str, ...]]] = {
+    'SolverParameter': {
+        'device_id': ('tsn',),
+    },
+    'TransformationParameter': {
+        'resize_param': ('yolo',),
+    },
+}

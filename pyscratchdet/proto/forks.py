@@ -50,6 +50,7 @@ class Dialects:
         types: {layer type: the dialects that define it}.
         numbers: {dialect: {message: {its own field number: the merged one}}}, where they differ.
         enum_numbers: {dialect: {enum: {its own value: the merged one}}}, where they differ.
+        lists: {message: {field of the base with one value: the dialects where it is a list}}.
         paths: {dialect registered at run time: its file}.
     """
 
@@ -59,6 +60,7 @@ class Dialects:
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: dict[str, dict[str, dict[int, int]]] = field(default_factory=dict)
     enum_numbers: dict[str, dict[str, dict[int, int]]] = field(default_factory=dict)
+    lists: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
 
     def add(self, others: Dialects) -> None:
@@ -67,8 +69,9 @@ class Dialects:
             getattr(self, table).update(getattr(others, table))
         for message, known in others.fields.items():
             self.fields.setdefault(message, {}).update(known)
-        for enum, values in others.values.items():
-            self.values.setdefault(enum, {}).update(values)
+        for table in ("values", "lists"):
+            for owner, known in getattr(others, table).items():
+                getattr(self, table).setdefault(owner, {}).update(known)
 
 
 DIALECTS = Dialects(
@@ -81,6 +84,7 @@ DIALECTS = Dialects(
     dialect_table.TYPES,
     dialect_table.NUMBERS,
     dialect_table.ENUM_NUMBERS,
+    dialect_table.LISTS,
 )
 
 
@@ -234,6 +238,12 @@ def is_hint(message: str, name: str) -> bool:
 def type_origin(layer_type: str) -> str | None:
     """Returns which Caffe has a layer type, if that is known."""
     return _origins(DIALECTS.types[layer_type]) if layer_type in DIALECTS.types else None
+
+
+def list_origin(message: str, name: str) -> str | None:
+    """Returns which Caffe has a list where the base has a field with one value, if that is known."""
+    dialects = DIALECTS.lists.get(message, {}).get(name)
+    return _origins(dialects) if dialects else None
 
 
 def _origins(dialects: tuple[str, ...]) -> str:

@@ -423,6 +423,9 @@ class _Merger:
                         own[name].ClearField("default_value")
                 else:
                     _check(own[name], message_name, found)
+                    lists = tuple(schema.name for schema, one in found if one.label == _REPEATED != own[name].label)
+                    if lists:
+                        self._tables.lists.setdefault(message_name, {})[name] = lists
                 self._map(self._tables.numbers, message_name, numbers[name], by_number[name])
 
     def _resolved(self, declared: FieldDescriptorProto, owner: str, schema: Schema) -> FieldDescriptorProto:

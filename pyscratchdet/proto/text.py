@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from pyscratchdet.errors import Position, PrototxtError, counted, nearest
 from pyscratchdet.files import read_bytes, write_text
-from pyscratchdet.proto.forks import UnknownFieldWarning, is_hint, say_harmless, shortened
+from pyscratchdet.proto.forks import UnknownFieldWarning, is_hint, list_origin, say_harmless, shortened
 
 MessageType = TypeVar("MessageType", bound=Message)
 
@@ -338,8 +338,13 @@ def _explain(error: text_format.ParseError, message: Message, text: str, path: s
             hint=nearest(value, names),
         )
     if found := _REPEATED.search(said):
+        owner, field = found.group(1).removeprefix("caffe."), found.group(2).rpartition(".")[2]
+        origin = list_origin(owner, field)
         return PrototxtError(
-            f'"{found.group(2).rpartition(".")[2]}" is given twice', code="prototxt.twice", position=position
+            f'"{field}" is given twice',
+            code="prototxt.twice",
+            position=position,
+            hint=f"it is a list in {origin}, which is not implemented" if origin else None,
         )
     hint = 'is there a "}" too many before it?' if said.endswith("got }.") else _open_brace(text, line)
     return PrototxtError(said.rstrip("."), code="prototxt.syntax", position=position, hint=hint)

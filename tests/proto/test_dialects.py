@@ -148,6 +148,19 @@ def test_origins_come_from_the_dialects():
     assert sorted(DIALECTS.origins) == sorted(path.stem for path in folder.glob("*.proto"))
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("layer { transform_param { resize_param { } resize_param { } } }", "it is a list in eric612/MobileNet-YOLO"),
+        ("layer { name: 'a' name: 'b' }", None),
+    ],
+)
+def test_a_second_value_names_the_caffe_that_takes_it(text, hint):
+    with pytest.raises(PrototxtError, match="is given twice") as caught:
+        parse(text, caffe_pb2.NetParameter)
+    assert caught.value.hint == (hint and f"{hint}, which is not implemented")
+
+
 def test_the_page_is_what_its_script_writes():
     script = Path(__file__).parents[2] / "scripts" / "dialect_page.py"
     spec = importlib.util.spec_from_file_location("dialect_page", script)
