@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyscratchdet.layers.base import layer_types
+from pyscratchdet.layers.plan import NET_FORK_FIELDS
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.forks import DIALECTS, Known
-from pyscratchdet.solver.solver import FORK_FIELDS
+from pyscratchdet.solver.policies import FORK_FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "which_caffe.md"
@@ -40,6 +41,7 @@ second value is refused: `device_id` of a solver (yjxiong/caffe) and `resize_par
 def computed_fields() -> set[tuple[str, str]]:
     """Returns (message, field), or (message, field=VALUE), of all that layer types and the solver compute."""
     found = {("SolverParameter", name) for name in FORK_FIELDS}
+    found |= {("NetParameter", name) for name in NET_FORK_FIELDS}
     for cls in layer_types().values():
         for path in cls.computed_fork_fields():
             found.update(_resolved(path))

@@ -1,8 +1,8 @@
-"""Elementwise functions: Sigmoid, TanH, AbsVal, BNLL, ELU, Power, Exp, Log, Threshold, and those of later forks.
+"""Elementwise functions: Sigmoid, TanH, AbsVal, BNLL, ELU, Power, Exp, Log, Threshold, and those of later Caffes.
 
 Sources: sigmoid_layer.cpp, tanh_layer.cpp, absval_layer.cpp, bnll_layer.cpp, elu_layer.cpp, power_layer.cpp,
 exp_layer.cpp, log_layer.cpp, threshold_layer.cpp; swish_layer.cpp and clip_layer.cpp of BVLC Caffe; ReLU6 and
-HardSwish of the MobileNet forks.
+HardSwish of the MobileNet forks, Mish of YOLO's, SeLu of soeaver's models.
 """
 
 from __future__ import annotations
@@ -151,6 +151,27 @@ class HardSwish(_Elementwise):
 
     def apply(self, x: Tensor) -> Tensor:
         return F.hardswish(x)
+
+
+@register("Mish")
+class Mish(_Elementwise):
+    """y = x * tanh(log(1 + exp(x))) (Misra 2019)."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        return F.mish(x)
+
+    def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        return graph.node("Mul", [*bottoms, *graph.node("Tanh", graph.node("Softplus", bottoms))])
+
+
+@register("SeLu")
+class SeLu(_Elementwise):
+    """y = 1.0507 * x where x > 0, else 1.0507 * 1.67326 * (exp(x) - 1) (Klambauer et al. 2017, equation 2)."""
+
+    onnx_type: ClassVar[str] = "Selu"
+
+    def apply(self, x: Tensor) -> Tensor:
+        return F.selu(x)
 
 
 @register("ELU")

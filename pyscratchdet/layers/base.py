@@ -94,6 +94,7 @@ class Context:
         root: Folder against which relative paths in the net are resolved.
         options: Runtime choices by name, e.g. {"workers": 2}; a layer reads those it knows.
         writes: Whether layers may write the files that the net names (HDF5Output, `save_output_param`).
+        stats_batch_size: The net's `bn_stats_batch_size` (Intel's), which replaces that of each BatchNorm; 0 for none.
     """
 
     phase: int = caffe_pb2.TEST
@@ -101,6 +102,7 @@ class Context:
     root: str = "."
     options: dict[str, Any] = field(default_factory=dict)
     writes: bool = False
+    stats_batch_size: int = 0
 
     @property
     def is_train(self) -> bool:

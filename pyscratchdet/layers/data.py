@@ -209,17 +209,22 @@ class ImageData(TransformedData):
     tops: ClassVar[Count] = exactly(2)
 
     @property
+    def _pictures(self) -> Any:
+        """The settings of the list and its pictures."""
+        return self.param.image_data_param
+
+    @property
     def batch_size(self) -> int:
         """Pictures in a batch."""
-        return self.param.image_data_param.batch_size
+        return int(self._pictures.batch_size)
 
     def _own_setup(self) -> None:
-        param = self.param.image_data_param
+        param = self._pictures
         if bool(param.new_height) != bool(param.new_width):
             raise self.fail("new_height and new_width must be given together", "size")
         self._seed = self.context.random.integer() if param.shuffle else 0
         self._start = self.context.random.below(param.rand_skip) if param.rand_skip else 0
-        self._lines: list[tuple[str, int]] = []
+        self._lines: list[tuple[str, Any]] = []
         if os.path.exists(param.source) or self._fixed_shape() is None:
             self._open()
 
@@ -227,14 +232,14 @@ class ImageData(TransformedData):
         """Reads the list and goes to its first picture, once."""
         if self._lines:
             return
-        self._listed = self._read_list(self.param.image_data_param.source)
+        self._listed = self._read_list(self._pictures.source)
         self._begin(0)
         self._line = self._start
         if self._line >= len(self._lines):
             raise self.fail("rand_skip skips the whole list", "rand-skip", found=len(self._lines))
 
     def _fixed_shape(self) -> Shape | None:
-        param = self.param.image_data_param
+        param = self._pictures
         channels, fixed = 3 if param.is_color else 1, self.transformer.fixed_shape()
         if param.new_height:
             return self.transformer.output_shape(channels, param.new_height, param.new_width)
@@ -250,7 +255,7 @@ class ImageData(TransformedData):
             self._shuffle()
 
     def _shuffle(self) -> None:
-        if self.param.image_data_param.shuffle:
+        if self._pictures.shuffle:
             self._shuffler.shuffle(self._lines)
 
     def _seek(self, position: int) -> None:
@@ -259,7 +264,8 @@ class ImageData(TransformedData):
         self._begin(rounds)
         self._line = line
 
-    def _read_list(self, source: str) -> list[tuple[str, int]]:
+    def _read_list(self, source: str) -> list[tuple[str, Any]]:
+        """Returns the paths and what the list says of each."""
         from pyscratchdet.data.lists import read_lines
 
         lines = []
@@ -275,12 +281,10 @@ class ImageData(TransformedData):
         return lines
 
     def _source_name(self) -> str:
-        return self.param.image_data_param.source
+        return str(self._pictures.source)
 
     def _is_ready(self) -> bool:
-        return bool(self._lines) and os.path.exists(
-            self.param.image_data_param.root_folder + self._lines[self._line][0]
-        )
+        return bool(self._lines) and os.path.exists(self._pictures.root_folder + self._lines[self._line][0])
 
     def _first(self) -> np.ndarray:
         return self._read(self._lines[self._line][0])
@@ -289,7 +293,7 @@ class ImageData(TransformedData):
         from pyscratchdet.data.images import decode_image, resized
         from pyscratchdet.files import read_bytes
 
-        param = self.param.image_data_param
+        param = self._pictures
         try:
             image = decode_image(read_bytes(param.root_folder + path), param.is_color, name=path)
         except (DataError, FileError) as error:
@@ -297,7 +301,7 @@ class ImageData(TransformedData):
             raise
         return resized(image, param.new_height, param.new_width) if param.new_height else image
 
-    def _next(self) -> tuple[np.ndarray, int, bool, str]:
+    def _next(self) -> tuple[np.ndarray, Any, bool, str]:
         self._open()
         path, label = self._lines[self._line]
         image = self._read(path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, register
 from pyscratchdet.lazy import F, Tensor
 
 
@@ -16,9 +17,14 @@ class Interp(Layer):
 
     `pad_beg` and `pad_end`, zero or negative, first cut that many rows and columns off each side. The size is then
     `height` by `width`, or the result of `shrink_factor` s followed by `zoom_factor` z: (size - 1) // s * z + 1.
-    As in PSPNet, a single factor takes precedence over height and width, and these over both factors together. This is
-    PyTorch's align_corners=True, which is not its default.
+    As in PSPNet, a single factor takes precedence over height and width, and these over both factors together. Without
+    any of them the size is that of a second bottom, which gives nothing else (soeaver's models). This is PyTorch's
+    align_corners=True, which is not its default.
     """
+
+    bottoms: ClassVar[Count] = Count(1, 2)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({1})
+    fork_fields: ClassVar[frozenset[str]] = frozenset({"interp_param"})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.interp_param
@@ -30,9 +36,11 @@ class Interp(Layer):
         self.cut = (-param.pad_beg, -param.pad_end)
         has_shrink, has_zoom = param.HasField("shrink_factor"), param.HasField("zoom_factor")
         has_size = param.HasField("height") and param.HasField("width")
-        if not (has_shrink or has_zoom or has_size):
-            expected = "height and width, zoom_factor or shrink_factor"
-            raise self.fail("the size of the top is not given", "size", expected=expected)
+        if (has_shrink or has_zoom or has_size) == (len(bottoms) > 1):
+            expected = "height and width, zoom_factor, shrink_factor or a second bottom"
+            is_missing = len(bottoms) == 1
+            raise self.fail(f"the size of the top is {'not given' if is_missing else 'given twice'}", "size",
+                            expected=expected)  # fmt: skip
         self.size = (param.height, param.width) if has_size and has_shrink == has_zoom else None
         self.factors = (param.shrink_factor, param.zoom_factor)
         if min(self.size or self.factors) < 1:
@@ -40,13 +48,15 @@ class Interp(Layer):
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]
-        if len(bottom) != 4:
-            raise self.fail("the bottom must have 4 axes", "rank", expected="(N, C, H, W)", found=bottom)
+        if any(len(shape) != 4 for shape in bottoms):
+            raise self.fail("the bottom must have 4 axes", "rank", expected="(N, C, H, W)", found=list(bottoms))
         height, width = (size - sum(self.cut) for size in bottom[2:])
         if min(height, width, *bottom[:2]) < 1:
             raise self.fail("nothing is left to interpolate", "empty", expected="sizes of at least 1", found=bottom)
         shrink, zoom = self.factors
         self.top_size = self.size or tuple((size - 1) // shrink * zoom + 1 for size in (height, width))
+        if len(bottoms) > 1:
+            self.top_size = bottoms[1][2:]
         return [(*bottom[:2], *self.top_size)]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:

@@ -11,6 +11,8 @@ from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
 LossParameter = caffe_pb2.LossParameter
+# A fixed number that a loss is divided by, of R-FCN's and Intel's Caffe.
+PRE_FIXED_FIELDS = frozenset({"loss_param.normalization=PRE_FIXED", "loss_param.pre_fixed_normalizer"})
 
 
 class Loss(Layer):
@@ -96,10 +98,11 @@ def normalization(param: caffe_pb2.LossParameter, default: int) -> int:
     return default
 
 
-def normalizer(mode: int, outer: int, inner: int, num_valid: Tensor) -> Tensor | int:
+def normalizer(param: caffe_pb2.LossParameter, mode: int, outer: int, inner: int, num_valid: Tensor) -> Tensor | float:
     """Returns what a loss is divided by, at least 1 (LossLayer::GetNormalizer).
 
     Args:
+        param: The loss's settings; `pre_fixed_normalizer` is what PRE_FIXED divides by.
         mode: What is counted: FULL all places, VALID those not ignored, BATCH_SIZE items, NONE nothing.
         outer: Number of items.
         inner: Number of places in an item.
@@ -107,4 +110,6 @@ def normalizer(mode: int, outer: int, inner: int, num_valid: Tensor) -> Tensor |
     """
     if mode == LossParameter.VALID:
         return num_valid.clamp(min=1)
+    if mode == LossParameter.PRE_FIXED:
+        return max(param.pre_fixed_normalizer, 1.0)
     return {LossParameter.FULL: max(outer * inner, 1), LossParameter.BATCH_SIZE: max(outer, 1)}.get(mode, 1)

@@ -87,7 +87,7 @@ class MultiBoxLoss(Loss):
         if self.with_conf:
             loss = loss + work.confidence_loss()
         matches = torch.tensor(len(work.positives), device=loss.device)
-        return [loss / normalizer(self.mode, len(batch.loc), len(batch.priors), matches)]
+        return [loss / normalizer(self.param.loss_param, self.mode, len(batch.loc), len(batch.priors), matches)]
 
     def _batch(self, bottoms: Sequence[Tensor]) -> Batch:
         from pyscratchdet.boxes.ground_truth import read_ground_truth

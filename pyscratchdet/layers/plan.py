@@ -22,6 +22,9 @@ from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
 # The original counts the values of a blob in an int (blob.cpp, Blob::Reshape).
 MAX_COUNT = 2**31 - 1
 
+# The fields of other Caffes of a net itself that are computed.
+NET_FORK_FIELDS = frozenset({"bn_stats_batch_size"})
+
 
 @dataclass
 class NetFile:
@@ -239,6 +242,7 @@ def plan_net(
         net = NetFile(upgrade_net(net))
     context = context or Context()
     context.phase = phase
+    context.stats_batch_size = net.param.bn_stats_batch_size
     graph = build_graph(net.param, lambda type_, name: layer_class(type_, name), phase, level, stages, net.locate)
     _refuse_fork_fields(net, graph)
     number = len(graph.blob_names)
@@ -275,7 +279,7 @@ def plan_net(
 
 
 def _refuse_fork_fields(net: NetFile, graph: Graph) -> None:
-    harmless = refuse_fork_fields(net.param, (), net.locate_field, skipped=("layer",))
+    harmless = refuse_fork_fields(net.param, NET_FORK_FIELDS, net.locate_field, skipped=("layer",))
     for node in graph.nodes:
         harmless += refuse_fork_fields(
             node.param,

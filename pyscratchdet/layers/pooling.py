@@ -44,8 +44,11 @@ class Pooling(Layer):
     Differs from PyTorch: without padding, a last window that starts beyond the image stays in the shape. The original
     leaves -FLT_MAX or garbage there and writes its gradient outside the blob; here such a top is 0 (its mask -1) and
     takes no gradient. STOCHASTIC exists only in the original's GPU code: in TRAIN a value is drawn with probability
-    proportional to it; in TEST the top is the mean of the values weighted by themselves.
+    proportional to it; in TEST the top is the mean of the values weighted by themselves. With `avg_include_pad: false`
+    (Intel's) AVE divides by the part within the image.
     """
+
+    fork_fields: ClassVar[frozenset[str]] = frozenset({"pooling_param.avg_include_pad"})
 
     coordinates: ClassVar[str] = "window"
     tops: ClassVar[Count] = Count(1, 2)
@@ -108,7 +111,10 @@ class Pooling(Layer):
             fill = float("-inf") if self.method == MAX else 0.0
             bottom, pad = F.pad(bottom, (pad[1], pad[1], pad[0], pad[0]), value=fill), (0, 0)
         if self.method == AVE:
-            return [self._fill_empty(self._cut(F.avg_pool2d(bottom, self.kernel, self.stride, pad, up, True)), 0.0)]
+            top = self._cut(F.avg_pool2d(bottom, self.kernel, self.stride, pad, up, True))
+            if not self.param.pooling_param.avg_include_pad:
+                top = top * torch.from_numpy(self._clipped_ratio(self.pad) / self._clipped_ratio()).to(top)
+            return [self._fill_empty(top, 0.0)]
         if self.num_tops == 1:
             return [self._fill_empty(self._cut(F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, up)), 0.0)]
         top, index = F.max_pool2d(bottom, self.kernel, self.stride, pad, 1, up, return_indices=True)
@@ -131,8 +137,9 @@ class Pooling(Layer):
         else:
             # Padding as an operator of its own, since engines differ in what count_include_pad means.
             tops = graph.node("AveragePool", [self._padded(graph, bottoms[0], after)], **attributes)
-            if any(a > p for a, p in zip(after, self.pad, strict=True)):
-                tops = graph.node("Mul", [*tops, graph.constant(self._clipped_ratio())])
+            excluded = (0, 0) if self.param.pooling_param.avg_include_pad else self.pad
+            if any(a > p - e for a, p, e in zip(after, self.pad, excluded, strict=True)):
+                tops = graph.node("Mul", [*tops, graph.constant(self._clipped_ratio(excluded))])
         if self.num_tops > 1:  # ONNX counts across the whole blob, the original within one picture
             area = graph.constant(np.array(self.size[0] * self.size[1], np.int64))
             tops[1] = graph.node("Cast", graph.node("Mod", [tops[1], area]), to=TensorProto.FLOAT)[0]
@@ -220,12 +227,16 @@ class Pooling(Layer):
             )
         )
 
-    def _clipped_ratio(self) -> np.ndarray:
-        """Returns full / clipped window size, (1, 1, windows): AVE divides by the part up to the image plus padding."""
+    def _clipped_ratio(self, excluded: Pair = (0, 0)) -> np.ndarray:
+        """Returns full / clipped window size, (1, 1, windows): AVE divides by the part up to the image plus padding.
+
+        Args:
+            excluded: How much of the padding on each side does not count.
+        """
         ratios = []
-        for n, e, s, k, h, p in zip(
-            self.windows, self.empty, self.stride, self.kernel, self.size, self.pad, strict=True
+        for n, e, s, k, h, p, x in zip(
+            self.windows, self.empty, self.stride, self.kernel, self.size, self.pad, excluded, strict=True
         ):
             start = np.arange(n - e) * s - p
-            ratios.append(k / (np.minimum(start + k, h + p) - start))
+            ratios.append(k / (np.minimum(start + k, h + p - x) - np.maximum(start, x - p)))
         return np.asarray(np.outer(*ratios)[None, None], np.float32)

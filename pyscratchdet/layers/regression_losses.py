@@ -1,4 +1,7 @@
-"""Losses that compare numbers with numbers: EuclideanLoss, SmoothL1Loss, ContrastiveLoss, SigmoidCrossEntropyLoss."""
+"""Losses that compare numbers with numbers.
+
+EuclideanLoss, L1Loss, SmoothL1Loss, ContrastiveLoss, SigmoidCrossEntropyLoss.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,15 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from pyscratchdet.layers.base import Count, Shape, exactly, register
-from pyscratchdet.layers.loss import Loss, LossParameter, ignore_label, legacy_shape, normalization, normalizer
+from pyscratchdet.layers.loss import (
+    PRE_FIXED_FIELDS,
+    Loss,
+    LossParameter,
+    ignore_label,
+    legacy_shape,
+    normalization,
+    normalizer,
+)
 from pyscratchdet.lazy import F, Tensor, torch
 
 
@@ -31,6 +42,14 @@ class EuclideanLoss(Loss):
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
         return [difference.square().sum() / len(difference) / 2]
+
+
+@register("L1Loss")
+class L1Loss(EuclideanLoss):
+    """sum(|a - b|) / N, differentiable with respect to both bottoms (l1_loss_layer.cpp of NVIDIA's Caffe)."""
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        return [(bottoms[0] - bottoms[1].reshape(bottoms[0].shape)).abs().sum() / len(bottoms[0])]
 
 
 @register("SmoothL1Loss")
@@ -121,6 +140,8 @@ class SigmoidCrossEntropyLoss(Loss):
     Divided by the batch size unless `loss_param` says otherwise (sigmoid_cross_entropy_loss_layer.cpp).
     """
 
+    fork_fields: ClassVar[frozenset[str]] = PRE_FIXED_FIELDS
+
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.ignored = ignore_label(self.param.loss_param)
         self.mode = normalization(self.param.loss_param, LossParameter.BATCH_SIZE)
@@ -137,5 +158,5 @@ class SigmoidCrossEntropyLoss(Loss):
         if self.ignored is not None:
             valid = targets.trunc() != self.ignored
         losses = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
-        divisor = normalizer(self.mode, len(scores), scores[0].numel(), valid.sum())
+        divisor = normalizer(self.param.loss_param, self.mode, len(scores), scores[0].numel(), valid.sum())
         return [torch.where(valid, losses, 0).sum() / divisor]

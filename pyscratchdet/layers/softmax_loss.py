@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pyscratchdet.layers.base import Count, Shape, exactly, register
 from pyscratchdet.layers.loss import (
+    PRE_FIXED_FIELDS,
     Loss,
     LossParameter,
     check_one_label_each,
@@ -30,18 +31,30 @@ class SoftmaxWithLoss(Loss):
     other axes. The gradient is p - [label], even where the floor limits the loss; PyTorch's cross_entropy has no floor.
     A second top with the probabilities is refused, as SSD's and RefineDet's Caffe refuse it (their inner Softmax
     inherits the loss weights): add a Softmax layer.
+
+    With SegNet's `weight_by_label_freqs`, loss and gradient of a place are multiplied by its label's `class_weighting`;
+    the normalizer stays as it is.
     """
 
     tops: ClassVar[Count] = exactly(1)
+    fork_fields: ClassVar[frozenset[str]] = PRE_FIXED_FIELDS | {
+        "loss_param.weight_by_label_freqs",
+        "loss_param.class_weighting",
+    }
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.ignored = ignore_label(self.param.loss_param)
-        self.mode = normalization(self.param.loss_param, LossParameter.VALID)
+        param = self.param.loss_param
+        self.class_weights = list(param.class_weighting) if param.weight_by_label_freqs else []
+        self.ignored = ignore_label(param)
+        self.mode = normalization(param, LossParameter.VALID)
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)
         axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
         check_one_label_each(self, bottoms[0], bottoms[1], axis)
+        if self.param.loss_param.weight_by_label_freqs and len(self.class_weights) != bottoms[0][axis]:
+            expected, found = bottoms[0][axis], len(self.class_weights)
+            raise self.fail("one class_weighting per class is needed", "class-weights", expected=expected, found=found)
         return tops
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
@@ -54,11 +67,14 @@ class SoftmaxWithLoss(Loss):
         valid, index = labels >= 0, labels.clamp(min=0)
         log_probs = F.log_softmax(scores.detach(), axis).reshape(outer, -1, inner)
         losses = -log_probs.gather(1, index).clamp(min=FLOOR)
-        divisor = normalizer(self.mode, outer, inner, valid.sum())
-        loss = torch.where(valid, losses, 0).sum() / divisor
+        divisor = normalizer(self.param.loss_param, self.mode, outer, inner, valid.sum())
+        factors = valid.to(losses.dtype)
+        if self.class_weights:
+            factors = factors * losses.new_tensor(self.class_weights)[index]
+        loss = (losses * factors).sum() / divisor
 
         def gradient() -> Tensor:
             one_hot = torch.zeros_like(log_probs).scatter_(1, index, 1)
-            return (torch.where(valid, log_probs.exp() - one_hot, 0) / divisor).view(scores.shape)
+            return ((log_probs.exp() - one_hot) * factors / divisor).view(scores.shape)
 
         return [given_gradient(loss, gradient, scores)]

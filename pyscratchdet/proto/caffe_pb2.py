@@ -1494,6 +1494,7 @@ _MESSAGES = [
         b'\x12\x15\n\x06mirror\x18\n \x01(\x08:\x05false',
         b'\x12\x15\n\ncrop_width\x18\x0b \x01(\r:\x010',
         b'\x12\x16\n\x0bcrop_height\x18\x0c \x01(\r:\x010',
+        b'\x12\x1e\n\x13label_divide_factor\x18\r \x01(\r:\x011',
     ],
     [
         b'\n\x1cAdaptiveBiasChannelParameter',

@@ -2087,6 +2087,7 @@ class DenseImageDataParameter(Message):
     mirror: bool
     crop_width: int
     crop_height: int
+    label_divide_factor: int
     def __init__(self, **fields: Any) -> None: ...
 
 class AdaptiveBiasChannelParameter(Message):

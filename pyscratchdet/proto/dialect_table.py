@@ -512,6 +512,7 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'mirror': (('segnet', 'enet'), False, 'false'),
         'crop_width': (('segnet', 'enet'), False, '0'),
         'crop_height': (('segnet', 'enet'), False, '0'),
+        'label_divide_factor': (('enet',), False, '1'),
     },
     'AdaptiveBiasChannelParameter': {
         'num_iter': (('pspnet', 'deeplab'), False, '1'),

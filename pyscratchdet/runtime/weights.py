@@ -130,8 +130,8 @@ def _written_param(module: LayerModule) -> caffe_pb2.LayerParameter:
         param.loss_weight.append(1)
     specs = module.layer.blobs
     if any(spec.is_statistic for spec in specs):
-        for _ in range(len(param.param), len(specs)):
-            param.param.add(lr_mult=0)
+        for spec in specs[len(param.param) :]:
+            param.param.add(**({"lr_mult": 0} if spec.is_statistic else {}))
     return param
 
 

@@ -32,15 +32,12 @@ from pyscratchdet.solver.log import number
 from pyscratchdet.solver.meter import Meter, SolverEvent
 from pyscratchdet.solver.nets import NetChoice, test_nets, train_net
 from pyscratchdet.solver.optimizers import make_optimizer
-from pyscratchdet.solver.policies import LearningRate
+from pyscratchdet.solver.policies import FORK_FIELDS, LearningRate
 from pyscratchdet.solver.resume import RunState
 from pyscratchdet.solver.smoothing import SmoothedLoss
 from pyscratchdet.solver.testing import Pass
 
 _log = logging.getLogger(__name__)
-
-# The fields of other Caffes that are computed here; see `refuse_fork_fields`.
-FORK_FIELDS: frozenset[str] = frozenset()
 
 # Iterations: each read of a loss waits for the GPU, but a diverged run should stop soon.
 _LOSS_PERIOD = 20

@@ -159,6 +159,12 @@ BROKEN = [
     ('type: "Reduction" reduction_param { operation: MEAN }', [(0, 3)], 1, "shape"),
     ('type: "Interp"', [ITEM], 1, "size"),
     ('type: "Interp" interp_param { height: 3 }', [ITEM], 1, "size"),
+    ('type: "Interp" interp_param { zoom_factor: 2 }', [ITEM, ITEM], 1, "size"),
+    ('type: "BN"', [(5,)], 1, "rank"),
+    ('type: "BN"', [(2, 0, 3, 4)], 1, "empty"),
+    ('type: "BN"', ([ITEM], [(2, 5, 4, 3)]), 1, "channels"),
+    ('type: "BN" bn_param { bn_mode: INFERENCE }', [ITEM], 2, "tops"),
+    ('type: "SegAccuracy"', [ITEM, (2, 2, 4, 3)], 1, "shape"),
     ('type: "Interp" interp_param { height: 3 width: 0 }', [ITEM], 1, "size"),
     ('type: "Interp" interp_param { zoom_factor: 0 }', [ITEM], 1, "size"),
     ('type: "Interp" interp_param { zoom_factor: 2 pad_end: 1 }', [ITEM], 1, "pad"),
@@ -206,7 +212,7 @@ def test_broken_rule(text, bottoms, tops, rule):
 
 # What the types' headers say (ExactNumBottomBlobs and the like): bottoms and tops, low to high, None for no limit.
 ONE_TO_ONE = """
-    AbsVal ArgMax BNLL BatchNorm Clip Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct Interp LRN Log MVN
+    AbsVal ArgMax BNLL BatchNorm Clip Dropout ELU Embed Exp Flatten HardSwish Im2col InnerProduct LRN Log MVN
     Normalize PReLU Permute Power ReLU ReLU6 Reduction Reshape SPP ShuffleChannel Sigmoid Softmax Swish TanH
     Threshold Tile
 """
@@ -215,7 +221,11 @@ COUNTS = {
     **dict.fromkeys(("Input", "DummyData"), (0, 0, 1, None)),
     "Parameter": (0, 0, 1, 1),
     **dict.fromkeys(CONVOLUTIONS, (1, None, 1, None)),
-    **dict.fromkeys(("Scale", "Bias"), (1, 2, 1, 1)),
+    **dict.fromkeys(("Scale", "Bias", "Interp"), (1, 2, 1, 1)),
+    "BN": (1, 1, 1, 3),
+    "SegAccuracy": (2, 2, 1, 1),
+    "ImageSegData": (0, 0, 2, 3),
+    "DenseImageData": (0, 0, 2, 2),
     "Pooling": (1, 1, 1, 2),
     "ROIPooling": (2, 2, 1, 1),
     "Eltwise": (2, None, 1, 1),

@@ -73,7 +73,8 @@ def test_a_field_that_changes_results_is_refused_by_name(tmp_path, field, says, 
     assert says in str(error)
 
 
-def test_a_field_of_the_net_itself_is_refused_where_it_is(tmp_path):
+def test_a_field_of_the_net_itself_is_refused_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyscratchdet.layers.plan.NET_FORK_FIELDS", frozenset())  # the only one there is, is computed
     error = net_error(tmp_path, f"{INPUT} bn_stats_batch_size: 8")
     assert error.position == Position(str(tmp_path / "net.prototxt"), 2, 2, " bn_stats_batch_size: 8")
 

@@ -20,6 +20,10 @@ CASES = {
     "exp": ({"gamma": 0.9}, {0: 0.2, 3: 0.2 * 0.729}),
     "inv": ({"gamma": 0.1, "power": 0.75}, {0: 0.2, 50: 0.2 * 6**-0.75}),
     "poly": ({"power": 2, "max_iter": 40}, {0: 0.2, 10: 0.2 * 0.5625, 40: 0.0}),
+    "multifixed": (
+        {"stagelr": [0.01, 0.3, 0.02], "stageiter": [5, 8, 10]},
+        {0: 0.01, 5: 0.01, 6: 0.3, 8: 0.3, 9: 0.02, 10: 0.02, 11: 0.02},
+    ),
     "sigmoid": ({"gamma": -0.2, "stepsize": 30}, {30: 0.1, 40: 0.2 / (1 + math.exp(2))}),
 }
 
@@ -30,6 +34,23 @@ def test_formula(policy):
     found, _ = rates(expected, lr_policy=policy, base_lr=0.2, **settings)
     # float32 settings (gamma 0.9 is 0.89999998) raised to small powers.
     np.testing.assert_allclose(found, list(expected.values()), rtol=1e-6, atol=1e-9)
+
+
+# Intel's and NVIDIA's fields beside a policy's own; the numbers follow from sgd_solver.cpp of each.
+RISES = [
+    ({"lr_policy": "step", "gamma": 0.5, "stepsize": 4, "warmup_iter": 4, "warmup_start_lr": 0.04},
+     {0: 0.04, 1: 0.08, 3: 0.16, 4: 0.1, 8: 0.05}),
+    ({"lr_policy": "fixed", "rampup_interval": 4, "rampup_lr": 0.04}, {0: 0.04, 1: 0.05, 2: 0.08, 3: 0.13, 4: 0.2}),
+    ({"lr_policy": "fixed", "rampup_interval": 4, "min_lr": 0.02}, {0: 0.02, 1: 0.02, 2: 0.05, 4: 0.2}),
+    ({"lr_policy": "poly", "power": 2, "max_iter": 40, "min_lr": 0.04}, {0: 0.2, 10: 0.16 * 0.5625 + 0.04, 40: 0.04}),
+    ({"lr_policy": "step", "gamma": 0.1, "stepsize": 2, "min_lr": 0.01}, {0: 0.2, 2: 0.02, 4: 0.01, 6: 0.01}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "expected"), RISES)
+def test_rises_and_floors_of_other_caffes(settings, expected):
+    found, _ = rates(expected, base_lr=0.2, **settings)
+    np.testing.assert_allclose(found, list(expected.values()), rtol=1e-6)  # float32 settings and results
 
 
 def test_every_policy_is_covered():
@@ -56,6 +77,9 @@ def test_plateau_waits_for_the_window_after_the_last_minimum():
         ({}, "solver.lr-policy"),
         ({"lr_policy": "step"}, "solver.stepsize"),
         ({"lr_policy": "poly"}, "solver.max-iter"),
+        ({"lr_policy": "poly", "max_iter": 9, "base_lr": 0.1, "min_lr": 0.2}, "solver.min-lr"),
+        ({"lr_policy": "multifixed"}, "solver.stages"),
+        ({"lr_policy": "multifixed", "stagelr": [0.1, 0.2], "stageiter": [3]}, "solver.stages"),
     ],
 )
 def test_refusals(settings, code):
