@@ -184,14 +184,14 @@ def export_onnx(
         batch = net.plan.fixed_batch()
     else:
         net.reshape({name: (batch, *net.blob_shapes[name][1:]) for name in net.input_names})
-    wanted = _wanted_blobs(net, outputs)
+    wanted = wanted_blobs(net, outputs)
     if not wanted:
         raise ConversionError("the net has no outputs, so there is no graph to write", code="onnx.no-output")
     graph = GraphCollector(open_batch=batch is None)
     values: dict[int, str] = {}
     halves: dict[int, list[str]] = {}  # boxes and scores instead of detections
     plan = net.plan
-    needed = _needed_layers(net, wanted)
+    needed = needed_layers(net, wanted)
     names = plan.graph.blob_names
     keys, onnx_name = value_keys(net, needed), onnx_names(net, needed)
     inputs = []
@@ -321,6 +321,11 @@ def describe(
     model: onnx.ModelProto, net: Net, heads: str = "decoded", metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes into the model what every file says about itself, and further facts; `onnx_detection` reads them."""
+    helper.set_model_props(model, {**file_facts(net, heads), **(metadata or {})})
+
+
+def file_facts(net: Net, heads: str = "decoded") -> dict[str, str]:
+    """Returns what every file says about itself."""
     facts = {"pyscratchdet": __version__}
     if net.input_names:
         facts["size"] = "x".join(str(size) for size in net.blob_shapes[net.input_names[0]][2:])
@@ -337,7 +342,7 @@ def describe(
             "background": str(param.background_label_id),
             "confidence_threshold": repr(param.confidence_threshold),
         }
-    helper.set_model_props(model, {**facts, **(metadata or {})})
+    return facts
 
 
 def notes(model: onnx.ModelProto) -> list[str]:
@@ -348,7 +353,14 @@ def notes(model: onnx.ModelProto) -> list[str]:
     lines = [f"  known to run in {'onnxruntime, OpenVINO' if is_int8 else RUNS_IN[heads]}"]
     for value in model.graph.input:
         dims = [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
-        lines.append(f"  input {value.name} ({', '.join(dims)}): {_preparation(facts, value)}")
+        is_picture = value.type.tensor_type.elem_type == TensorProto.UINT8
+        lines.append(f"  input {value.name} ({', '.join(dims)}): {input_text(facts, is_picture)}")
+    return [*lines, *heads_notes(facts)]
+
+
+def heads_notes(facts: Mapping[str, str]) -> list[str]:
+    """Returns what a file's results mean, by what it says about itself (`file_facts`)."""
+    lines, heads = [], facts.get("heads", "")
     if heads in ("decoded", "fixed"):
         lines.append(f"  rows: {facts['columns']}; coordinates are relative to the picture and not clipped")
         lines += ["  rows of -1 follow each picture's detections"] * (heads == "fixed")
@@ -359,9 +371,10 @@ def notes(model: onnx.ModelProto) -> list[str]:
     return lines
 
 
-def _preparation(facts: Mapping[str, str], value: onnx.ValueInfoProto) -> str:
+def input_text(facts: Mapping[str, str], is_picture: bool = False) -> str:
+    """Returns how an input is prepared, by what the file says about itself."""
     order = {"bgr": "blue first", "rgb": "red first"}
-    if value.type.tensor_type.elem_type == TensorProto.UINT8:
+    if is_picture:
         return f"uint8 picture, {order[facts['picture']]}; resized, mean and scale applied inside"
     if "mean" not in facts:
         return "float32, prepared as in training (--mean, --scale and --rgb record how)"
@@ -472,7 +485,12 @@ def _reshaped(graph: GraphCollector, value: str, shape: Shape, name: str) -> str
     return name
 
 
-def _wanted_blobs(net: Net, outputs: Iterable[str] | None) -> list[int]:
+def wanted_blobs(net: Net, outputs: Iterable[str] | None) -> list[int]:
+    """Returns blobs by index: those of these names, or the net's outputs.
+
+    Raises:
+        ConversionError: There is no such blob.
+    """
     graph = net.plan.graph
     if outputs is None:
         return graph.outputs
@@ -483,7 +501,7 @@ def _wanted_blobs(net: Net, outputs: Iterable[str] | None) -> list[int]:
     return [latest[name] for name in outputs]
 
 
-def _needed_layers(net: Net, wanted: Iterable[int]) -> list[int]:
+def needed_layers(net: Net, wanted: Iterable[int]) -> list[int]:
     """Returns the indices of the layers that the wanted blobs depend on, in order."""
     needed_blobs = set(wanted)
     needed = []

@@ -1,4 +1,4 @@
-"""Weights from one file form into another, without loss: caffemodel, HDF5, safetensors, pt, ONNX.
+"""Weights from one file form into another, without loss: caffemodel, HDF5, safetensors, pt, ONNX; and into programs.
 
 Arrays keep Caffe's layout, which for convolutions and inner products is PyTorch's own. A key is `<layer>.<role>`
 (`conv1_1.weight`), the key of the net's state_dict. What a caffemodel holds besides arrays is kept as its
@@ -15,7 +15,7 @@ import struct
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.hdf5 import HDF5_MARK, write_hdf5
 from pyscratchdet.proto.weights import put_together, read_weights, take_apart, write_caffemodel
+
+if TYPE_CHECKING:
+    from pyscratchdet.runtime import Net
 
 SKELETON = "caffe_skeleton"
 
@@ -53,11 +56,13 @@ class Choices:
     Attributes:
         half: Store values as float16 (.safetensors, .pt, .onnx); computing stays in float32.
         onnx: For ONNX, options of `export_onnx`.
-        facts: For ONNX, what the file says about itself.
+        torch: For .pt2, options of `export_program`; for .py, those of `module_source`.
+        facts: For a whole net (ONNX, .pt2, .py), what the file says about itself.
     """
 
     half: bool = False
     onnx: Mapping[str, Any] = field(default_factory=dict)
+    torch: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -120,13 +125,15 @@ def convert_weights(
     model: str | os.PathLike[str] | None = None,
     **choices: Any,
 ) -> Bundle:
-    """Converts a weights file; the names' endings choose the forms: .caffemodel, .h5, .safetensors, .pt/.pth, .onnx.
+    """Converts a weights file; the names' endings choose the forms.
+
+    They are .caffemodel, .h5, .safetensors, .pt/.pth and .onnx, and for writing only .pt2 and .py.
 
     Args:
         source: File to read.
         target: File to write; atomic.
-        model: Deploy prototxt; gives blobs their names and ONNX its graph, and is needed for a caffemodel without
-            skeleton.
+        model: Deploy prototxt; gives blobs their names and ONNX, .pt2 and .py their graph, and is needed for a
+            caffemodel without skeleton.
         **choices: Fields of `Choices`.
 
     Returns:
@@ -396,17 +403,36 @@ def _write_pt(path: str, bundle: Bundle, names: Names, choices: Choices) -> None
 
 def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
     from pyscratchdet.converters.onnx_export import save_onnx
-    from pyscratchdet.runtime import Net, build_net, copy_weights
 
-    if names.plan is None or names.file is None:
-        raise ConversionError("writing an ONNX graph needs --model", code="convert.model")
-    net: Net = build_net(names.file, caffe_pb2.TEST)
-    bundle.drawn = copy_weights(net, bundle.blobs).untouched
+    net = _net(bundle, names, "an ONNX graph")
     arrays = _flat(bundle, names)
     metadata = {**choices.facts, "order": "\n".join(arrays)}
     if bundle.skeleton is not None:
         metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
     save_onnx(net, path, metadata=metadata, weights=arrays, half=choices.half, **choices.onnx)
+
+
+def _write_program(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
+    from pyscratchdet.converters.torch_program import save_program
+
+    save_program(_net(bundle, names, "an exported program"), path, metadata=choices.facts, **choices.torch)
+
+
+def _write_source(path: str, bundle: Bundle, names: Names, choices: Choices) -> None:
+    from pyscratchdet.converters.torch_source import save_source
+
+    save_source(_net(bundle, names, "PyTorch source"), path, facts=choices.facts, **choices.torch)
+
+
+def _net(bundle: Bundle, names: Names, what: str) -> Net:
+    """Returns the whole net with these weights."""
+    from pyscratchdet.runtime import build_net, copy_weights
+
+    if names.plan is None or names.file is None:
+        raise ConversionError(f"writing {what} needs --model", code="convert.model")
+    net = build_net(names.file, caffe_pb2.TEST)
+    bundle.drawn = copy_weights(net, bundle.blobs).untouched
+    return net
 
 
 _READERS: dict[str, Callable[[str, Names], Bundle]] = {
@@ -424,6 +450,8 @@ _WRITERS: dict[str, Callable[[str, Bundle, Names, Choices], None]] = {
     ".pt": _write_pt,
     ".pth": _write_pt,
     ".onnx": _write_onnx,
+    ".pt2": _write_program,
+    ".py": _write_source,
 }
 
 

@@ -26,12 +26,12 @@ from pyscratchdet.proto import caffe_pb2
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "layers.md"
 RECORDINGS = ROOT / "tests" / "layers"
-HEADER = ["type", "bottoms", "tops", "parameters", "gradient", "ONNX", "cases", "forward", "backward"]
+HEADER = ["type", "bottoms", "tops", "parameters", "gradient", "ONNX", "source", "cases", "forward", "backward"]
 Errors = list[tuple[float, float | None]]
 
 
 def description(name: str, cls: type[Layer]) -> list[str]:
-    """Returns what the class itself says: the first six columns."""
+    """Returns what the class itself says: the first seven columns."""
     fields = {field.name for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields if field.name.endswith("_param")}
     source = "".join(inspect.getsource(base) for base in cls.__mro__ if base not in (Layer, object))
     params = sorted(fields & set(re.findall(r"\bself\.param\.(\w+)", source)))
@@ -42,6 +42,7 @@ def description(name: str, cls: type[Layer]) -> list[str]:
         ", ".join(f"`{param}`" for param in params) or "-",
         _has_gradient(cls, "BlobSpec(" in source),
         "yes" if cls.onnx is not Layer.onnx else "no",
+        "yes" if cls.torch_source is not Layer.torch_source else "no",
     ]
 
 
@@ -118,13 +119,14 @@ def page() -> str:
         "Written by `python scripts/layer_table.py`; do not edit.",
         "",
         f"{len(rows)} types. *gradient*: whether bottoms or weights get one. *ONNX*: whether the exporter knows it.",
+        "*source*: whether it can be written as PyTorch source (.py) and as an exported program (.pt2).",
         "The last three columns compare with recordings of the original Caffe: how many there are, and the worst",
         "relative L2 error of any blob and of any gradient in them.",
         f"The recordings under `tests/layers` are {len(every)}, of {len(errors)} types; {num_backward} have gradients",
         "other than 0. Types without any are tested against formulas, PyTorch and finite differences.",
         "",
         "| " + " | ".join(HEADER) + " |",
-        "|---|---|---|---|---|---|---:|---:|---:|",
+        "|---|---|---|---|---|---|---|---:|---:|---:|",
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
     return "\n".join(lines) + "\n"

@@ -44,15 +44,22 @@ def encode_boxes(boxes: Tensor, priors: Tensor, variances: Tensor, code_type: in
     return offsets if plain else offsets / variances
 
 
-def decode_boxes(codes: Tensor, priors: Tensor, variances: Tensor, code_type: int, plain: bool = False) -> Tensor:
-    """Returns the boxes that codes stand for, unclipped. The inverse of `encode_boxes`.
+def decode_boxes(
+    codes: Tensor,
+    priors: Tensor,
+    variances: Tensor,
+    code_type: int,
+    plain: bool = False,
+) -> Tensor:
+    """Returns the boxes that codes stand for, unclipped.
 
     Args:
         codes: (..., 4) the net's predictions (mbox_loc).
         priors: (..., 4) xmin, ymin, xmax, ymax, normalised; shapes broadcast.
-        variances: (..., 4).
-        code_type: See `encode_boxes`.
-        plain: See `encode_boxes`.
+        variances: (..., 4), one per coordinate.
+        code_type: CORNER (offsets of the corners), CENTER_SIZE (centre offsets and log sizes relative to the prior)
+            or CORNER_SIZE (corner offsets relative to the prior's size).
+        plain: True leaves the variances out.
 
     Returns:
         (..., 4) boxes in the priors' frame.
@@ -64,12 +71,14 @@ def decode_boxes(codes: Tensor, priors: Tensor, variances: Tensor, code_type: in
         return priors + scaled * _sizes(priors)
     prior_centers, prior_sizes = _centers_sizes(priors)
     centers = scaled[..., :2] * prior_sizes + prior_centers
-    halves = scaled[..., 2:].double().exp_().mul_(prior_sizes).to(codes.dtype).mul_(0.5)
+    sizes = scaled[..., 2:].double().exp_().mul_(prior_sizes)
+    halves = sizes.to(codes.dtype).mul_(0.5)
     return torch.cat([centers - halves, centers + halves], -1)
 
 
 def _centers_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return (low + high) / 2, high - low
 
 
 def _sizes(boxes: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class DetectionRule:
     Attributes:
         num_classes: C.
         background: Class that is never detected; any number outside [0, C) means there is none.
-        code_type: See `codes.encode_boxes`.
+        code_type: See `decode_boxes`.
         plain: True if variances are not applied (variance_encoded_in_target).
         score_threshold: Scores must be above it.
         nms_threshold: Highest overlap of two detections of a class.

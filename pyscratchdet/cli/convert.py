@@ -7,6 +7,7 @@ that the chosen direction does not read is refused, so that none is ignored.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 # Option: settings of argparse. A default here holds in the directions that read the option.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"metavar": "NET", "help": "prototxt that the weights belong to; names the blobs, gives ONNX its graph"},
+    "model": {
+        "metavar": "NET",
+        "help": "prototxt that the weights belong to; names the blobs, gives ONNX, .pt2 and .py their graph",
+    },
     "prototxt": {"metavar": "FILE", "help": "write the net to this prototxt"},
     "fold": {"action": "store_true", "help": "fold BatchNorm, Scale and Bias into the layers before them"},
     "for": {
@@ -38,9 +42,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "heads": {
         "choices": ("decoded", "fixed", "boxes", "raw"),
-        "default": "decoded",
-        "help": "what a detector ends in: rows as found (default); keep_top_k rows, padded with -1; decoded boxes and "
-        "scores before suppression; what DetectionOutput reads, with the priors in a file beside it",
+        "default": None,
+        "help": "what a detector ends in: rows as found (default; not for .pt2); keep_top_k rows, padded with -1 "
+        "(default for .pt2); decoded boxes and scores before suppression; what DetectionOutput reads (for ONNX, the "
+        "priors are in a file beside it)",
     },
     "opset": {"type": int, "default": None, "help": "version of ONNX's operators (default: 17)"},
     "batch": {"metavar": "N|dynamic", "default": "dynamic", "help": "batch size that the file declares"},
@@ -61,7 +66,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 _NAMES = ("command", "source", "target")
 _SCHEMA = {"schema": "FILE", "import": "MODULE", "dialect": "NAME"}
 _NET = ("model", "allow_unknown", "allow_python", *_SCHEMA)  # where a net is read
-_ONNX = ("half", "heads", "opset", "batch", "input_picture", "labelmap", "mean", "scale", "rgb")  # how ONNX is written
+_FACTS = ("labelmap", "mean", "scale", "rgb")  # what a file says about itself
+_ONNX = ("half", "heads", "opset", "batch", "input_picture", *_FACTS)  # how ONNX is written
 
 _CAFFE, _TORCH, _STATE = ("*.caffemodel", "*.h5"), ("*.pt", "*.pth"), ("*.solverstate", "*.solverstate.h5")
 _TENSORS = ("*.safetensors", *_TORCH)
@@ -366,6 +372,22 @@ DIRECTIONS = (
     ),
     Direction("an ONNX graph as a net", ("*.onnx",), ("*.caffemodel",), _onnx_net, chosen_by=("prototxt",)),
     Direction("a net in ONNX", _WEIGHTS, ("*.onnx",), _weights, needs=("model",), takes=(*_ONNX, *_NET)),
+    Direction(
+        "a net for torch.export.load",
+        _WEIGHTS,
+        ("*.pt2",),
+        _weights,
+        needs=("model",),
+        takes=("heads", "batch", *_FACTS, *_NET),
+    ),
+    Direction(
+        "a net as PyTorch source, with its weights in a .safetensors file beside it",
+        _WEIGHTS,
+        ("*.py",),
+        _weights,
+        needs=("model",),
+        takes=("heads", *_FACTS, *_NET),
+    ),
     Direction("weights in Caffe's forms", _WEIGHTS, _CAFFE, _weights, takes=_NET),
     Direction("weights for PyTorch", _WEIGHTS, _TENSORS, _weights, takes=("half", *_NET)),
 )
@@ -374,25 +396,39 @@ DIRECTIONS = (
 def _choices(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the options of the writer, as far as the direction reads them."""
     choices = {name: vars(args)[name] for name in ("half",) if name in args}
-    return {**choices, **_onnx_choices(args)} if args.target.lower().endswith(".onnx") else choices
+    ending = os.path.splitext(args.target)[1].lower()
+    writer = {".onnx": _onnx_choices, ".pt2": _program_choices, ".py": _source_choices}.get(ending)
+    return choices if writer is None else {**choices, **writer(args)}
 
 
 def _onnx_choices(args: argparse.Namespace) -> dict[str, Any]:
     from pyscratchdet.converters.onnx_export import PictureInput
 
-    onnx, facts = _graph_options(args), _labels(args.labelmap)
+    onnx, facts = _graph_options(args), _facts(args)
     if args.input_picture:
         onnx["picture"] = PictureInput(_preparation(args), rgb=args.input_picture == "rgb")
-        facts["picture"] = args.input_picture
-    if args.mean is not None or args.input_picture:
-        facts |= _preparation_facts(args)
+        facts |= {"picture": args.input_picture, **_preparation_facts(args)}
     return {"onnx": onnx, "facts": facts}
+
+
+def _program_choices(args: argparse.Namespace) -> dict[str, Any]:
+    return {"torch": {"heads": args.heads or "", "batch": _batch(args.batch)}, "facts": _facts(args)}
+
+
+def _source_choices(args: argparse.Namespace) -> dict[str, Any]:
+    origin = f"{os.path.basename(args.model)} and {os.path.basename(args.source)}"
+    return {"torch": {"heads": args.heads or "decoded", "origin": origin}, "facts": _facts(args)}
+
+
+def _facts(args: argparse.Namespace) -> dict[str, str]:
+    """Returns what a file says about labels and, where it was given, the preparation of pictures."""
+    return _labels(args.labelmap) | ({} if args.mean is None else _preparation_facts(args))
 
 
 def _graph_options(args: argparse.Namespace) -> dict[str, Any]:
     from pyscratchdet.converters.onnx_export import OPSET
 
-    return {"heads": args.heads, "opset": args.opset or OPSET, "batch": _batch(args.batch)}
+    return {"heads": args.heads or "decoded", "opset": args.opset or OPSET, "batch": _batch(args.batch)}
 
 
 def _preparation(args: argparse.Namespace) -> Preparation:
@@ -404,7 +440,7 @@ def _preparation(args: argparse.Namespace) -> Preparation:
 
 
 def _preparation_facts(args: argparse.Namespace) -> dict[str, str]:
-    """Returns how pictures are prepared, as an ONNX file says it and `detect` reads it."""
+    """Returns how pictures are prepared, as a file says it and `detect` reads it."""
     return {
         "mean": ",".join(f"{value:.9g}" for value in _preparation(args).mean),
         "scale": f"{args.scale:.9g}",
@@ -447,8 +483,6 @@ def _write_net(net: NetBuilder, args: argparse.Namespace) -> str:
 
 
 def _written(blobs: Blobs, args: argparse.Namespace) -> str:
-    import os
-
     number = sum(array.size for arrays in blobs.values() for array in arrays)
     size = f"{os.path.getsize(args.target) / 1e6:.1f} MB"
     lines = [f"{counted(len(blobs), 'layer')}, {counted(number, 'value', spec=',')}, {size}"]
@@ -456,14 +490,24 @@ def _written(blobs: Blobs, args: argparse.Namespace) -> str:
 
 
 def _notes(path: str) -> list[str]:
-    """Returns what a user of an ONNX file must know; nothing for other files."""
-    if not path.lower().endswith(".onnx"):
-        return []
-    import onnx
+    """Returns what a user of a file that is a whole net must know; nothing for other files."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending == ".onnx":
+        import onnx
 
-    from pyscratchdet.converters.onnx_export import notes
+        from pyscratchdet.converters.onnx_export import notes
 
-    return notes(onnx.load(path))
+        return notes(onnx.load(path))
+    if ending == ".pt2":
+        from pyscratchdet.converters.torch_program import program_notes
+
+        return program_notes(path)
+    if ending == ".py":
+        from pyscratchdet.converters.torch_source import weights_path
+
+        weights = weights_path(path)
+        return [f"  its weights: {weights}, {os.path.getsize(weights) / 1e6:.1f} MB"]
+    return []
 
 
 def _described(state: SolverState) -> str:

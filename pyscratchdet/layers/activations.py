@@ -14,15 +14,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import call_text, float_text
 from pyscratchdet.lazy import F, Tensor, torch
 
 
 class _Elementwise(Layer):
-    """One bottom of any shape and a top of the same shape; `onnx_type` names the ONNX operator, if there is one."""
+    """One bottom of any shape and a top of the same shape.
+
+    `onnx_type` names the ONNX operator, and `expression` is the PyTorch source, if there are such.
+    """
 
     coordinates: ClassVar[str] = "same"
     onnx_type: ClassVar[str]
+    expression: ClassVar[str]
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]]
@@ -37,6 +42,9 @@ class _Elementwise(Layer):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node(self.onnx_type, bottoms)
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        return [self.expression.format(bottoms[0])]
+
 
 def _onnx_affine(graph: OnnxGraph, value: str, scale: float, shift: float) -> str:
     if scale != 1:
@@ -44,6 +52,12 @@ def _onnx_affine(graph: OnnxGraph, value: str, scale: float, shift: float) -> st
     if shift != 0:
         value = graph.node("Add", [value, graph.constant(np.array(shift, np.float32))])[0]
     return value
+
+
+def _affine_text(value: str, scale: float, shift: float) -> str:
+    if scale != 1:
+        value = f"{value} * {float_text(scale)}"
+    return value if shift == 0 else f"{value} + {float_text(shift)}"
 
 
 def _log_base(layer: Layer, base: float) -> float:
@@ -60,6 +74,7 @@ class Sigmoid(_Elementwise):
     """y = 1 / (1 + exp(-x))."""
 
     onnx_type: ClassVar[str] = "Sigmoid"
+    expression: ClassVar[str] = "{}.sigmoid()"
 
     def apply(self, x: Tensor) -> Tensor:
         return x.sigmoid()
@@ -70,6 +85,7 @@ class TanH(_Elementwise):
     """y = tanh(x)."""
 
     onnx_type: ClassVar[str] = "Tanh"
+    expression: ClassVar[str] = "{}.tanh()"
 
     def apply(self, x: Tensor) -> Tensor:
         return x.tanh()
@@ -80,6 +96,7 @@ class AbsVal(_Elementwise):
     """y = |x|, with gradient 0 at 0; it cannot work in place."""
 
     onnx_type: ClassVar[str] = "Abs"
+    expression: ClassVar[str] = "{}.abs()"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.refuse_in_place()
@@ -93,6 +110,7 @@ class BNLL(_Elementwise):
     """y = log(1 + exp(x))."""
 
     onnx_type: ClassVar[str] = "Softplus"
+    expression: ClassVar[str] = "F.softplus({}, threshold=50)"
 
     def apply(self, x: Tensor) -> Tensor:
         return F.softplus(x, threshold=50)
@@ -101,6 +119,8 @@ class BNLL(_Elementwise):
 @register("ReLU6")
 class ReLU6(_Elementwise):
     """y = min(max(x, 0), 6), with gradient 0 at both ends."""
+
+    expression: ClassVar[str] = "F.relu6({})"
 
     def apply(self, x: Tensor) -> Tensor:
         return F.relu6(x)
@@ -120,12 +140,19 @@ class Clip(_Elementwise):
         self.low, self.high = param.min, param.max
 
     def apply(self, x: Tensor) -> Tensor:
-        # Not clamp alone, whose gradient at the ends is 0.
-        return torch.where((x >= self.low) & (x <= self.high), x, x.detach().clamp(self.low, self.high))
+        from pyscratchdet.layers.modules.clip import caffe_clip
+
+        return caffe_clip(x, self.low, self.high)
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         limits = [graph.constant(np.array(value, np.float32)) for value in (self.low, self.high)]
         return graph.node("Clip", [*bottoms, *limits])
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.layers.modules.clip import caffe_clip
+
+        limits = float_text(self.low), float_text(self.high)
+        return [call_text(text.part(caffe_clip), bottoms[0], *limits)]
 
 
 @register("Swish")
@@ -138,6 +165,11 @@ class Swish(_Elementwise):
     def apply(self, x: Tensor) -> Tensor:
         return F.silu(x) if self.beta == 1 else x * (x * self.beta).sigmoid()
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        if self.beta == 1:
+            return [f"F.silu({bottoms[0]})"]
+        return [f"torch.mul({bottoms[0]}, torch.sigmoid({bottoms[0]} * {float_text(self.beta)}))"]
+
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         scaled = _onnx_affine(graph, bottoms[0], self.beta, 0)
         return graph.node("Mul", [*bottoms, *graph.node("Sigmoid", [scaled])])
@@ -148,6 +180,7 @@ class HardSwish(_Elementwise):
     """y = x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, section 5.2)."""
 
     onnx_type: ClassVar[str] = "HardSwish"
+    expression: ClassVar[str] = "F.hardswish({})"
 
     def apply(self, x: Tensor) -> Tensor:
         return F.hardswish(x)
@@ -156,6 +189,8 @@ class HardSwish(_Elementwise):
 @register("Mish")
 class Mish(_Elementwise):
     """y = x * tanh(log(1 + exp(x))) (Misra 2019)."""
+
+    expression: ClassVar[str] = "F.mish({})"
 
     def apply(self, x: Tensor) -> Tensor:
         return F.mish(x)
@@ -169,6 +204,7 @@ class SeLu(_Elementwise):
     """y = 1.0507 * x where x > 0, else 1.0507 * 1.67326 * (exp(x) - 1) (Klambauer et al. 2017, equation 2)."""
 
     onnx_type: ClassVar[str] = "Selu"
+    expression: ClassVar[str] = "F.selu({})"
 
     def apply(self, x: Tensor) -> Tensor:
         return F.selu(x)
@@ -183,6 +219,9 @@ class ELU(_Elementwise):
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node("Elu", bottoms, alpha=self.param.elu_param.alpha)
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        return [f"F.elu({bottoms[0]}, {float_text(self.param.elu_param.alpha)})"]
 
 
 @register("Power")
@@ -220,6 +259,12 @@ class Power(_Elementwise):
             return graph.node("Identity", [value])
         return graph.node("Pow", [value, graph.constant(np.array(self.power, np.float32))])
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        if self.is_constant:
+            return [f"torch.full_like({bottoms[0]}, {float_text(self.value)})"]
+        value = _affine_text(bottoms[0], self.scale, self.shift)
+        return [value if self.power == 1 else f"torch.pow({value}, {float_text(self.power)})"]
+
 
 @register("Exp")
 class Exp(_Elementwise):
@@ -237,6 +282,10 @@ class Exp(_Elementwise):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         top = graph.node("Exp", [_onnx_affine(graph, bottoms[0], self.inner, 0)])[0]
         return [_onnx_affine(graph, top, self.outer, 0)]
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        top = f"torch.exp({_affine_text(bottoms[0], self.inner, 0)})"
+        return [top if self.outer == 1 else f"torch.mul({top}, {float_text(self.outer)})"]
 
 
 @register("Log")
@@ -260,6 +309,10 @@ class Log(_Elementwise):
         top = graph.node("Log", [_onnx_affine(graph, bottoms[0], self.scale, self.shift)])[0]
         return [_onnx_affine(graph, top, self.factor, 0)]
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        top = f"torch.log({_affine_text(bottoms[0], self.scale, self.shift)})"
+        return [top if self.factor == 1 else f"torch.mul({top}, {float_text(self.factor)})"]
+
 
 @register("Threshold")
 class Threshold(_Elementwise):
@@ -275,3 +328,7 @@ class Threshold(_Elementwise):
 
         threshold = graph.constant(np.array(self.param.threshold_param.threshold, np.float32))
         return graph.node("Cast", graph.node("Greater", [bottoms[0], threshold]), to=TensorProto.FLOAT)
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        value = float_text(self.param.threshold_param.threshold)
+        return [f"torch.gt({bottoms[0]}, {value}).type_as({bottoms[0]})"]

@@ -1,4 +1,4 @@
-"""What a layer is: its rules, its shapes, its blobs, its forward pass and its ONNX form, in one class per type.
+"""What a layer is: its rules, shapes, blobs, forward pass, ONNX form and PyTorch source, in one class per type.
 
 A layer object holds the parameters of one layer and no weights: those are passed to `forward`, so that the same object
 serves PyTorch's modules, pycaffe's arrays and the exporters. Gradients come from autograd. Importing a layer imports
@@ -16,11 +16,11 @@ import logging
 import os
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from pyscratchdet.errors import LayerError, NetError, nearest
+from pyscratchdet.errors import ConversionError, LayerError, NetError, nearest
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.forks import type_origin
 from pyscratchdet.rng import CaffeRandom
@@ -130,6 +130,30 @@ class OnnxGraph(Protocol):
 
     def constant(self, array: np.ndarray, name: str = "constant") -> str:
         """Adds an initializer (one with the same name and array is stored once) and returns its name."""
+
+    def shape(self, value: str) -> Shape:
+        """Returns the Caffe shape of a value made by an earlier layer, batch size included."""
+
+
+class SourceText(Protocol):
+    """What a layer's `torch_source` method may ask of the writer of PyTorch source. Values are expressions."""
+
+    def module(self, constructor: str, shapes: Mapping[str, Shape] | None = None) -> str:
+        """Makes a submodule that is called like the layer and holds its blobs by role.
+
+        Args:
+            constructor: The expression that makes it, such as "nn.ReLU()".
+            shapes: Blobs that have another shape there, by role.
+
+        Returns:
+            The expression for it, "self.<name>".
+        """
+
+    def part(self, definition: Callable[..., Any]) -> str:
+        """Puts a function or class of this project into the file, with all that it uses, and returns its name."""
+
+    def constant(self, name: str, value: float) -> str:
+        """Puts a named number into the file and returns its name."""
 
     def shape(self, value: str) -> Shape:
         """Returns the Caffe shape of a value made by an earlier layer, batch size included."""
@@ -252,11 +276,21 @@ class Layer(ABC):
         Raises:
             ConversionError: The layer has no exact ONNX form.
         """
-        from pyscratchdet.errors import ConversionError
-
         raise ConversionError(
             "this layer type has no ONNX form", code="onnx.unsupported", layer=self.name, layer_type=self.type
         )
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        """Returns this layer in PyTorch source: one expression for each top.
+
+        Raises:
+            ConversionError: The layer has no such form.
+        """
+        raise self.no_torch_source("this layer type has no PyTorch source")
+
+    def no_torch_source(self, message: str, **details: Any) -> ConversionError:
+        """Returns the error for `torch_source`, ready to be raised."""
+        return ConversionError(message, code="torch.unsupported", layer=self.name, layer_type=self.type, **details)
 
     def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns factor and summand, float64 (C,), if the layer is factor * x + summand per channel, else None.

@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from pyscratchdet.errors import ConversionError
-from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.layers.scale import Scale
+from pyscratchdet.layers.source_text import call_text, float_text
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
@@ -162,6 +163,26 @@ class BatchNorm(Layer):
         weight = BlobSpec("weight", shape, getattr(param, name) if param.HasField(name) else _ONE)
         has_bias = param.bias_term or not is_intel
         return [weight, BlobSpec("bias", shape, param.bias_filler)] if has_bias else [weight]
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.layers.modules.batch_norm import CaffeBatchNorm
+
+        if self.holds_averages or len(self.blobs) > 3 or self.group_size:
+            raise self.no_torch_source(
+                "only the original's statistics, without a scale of its own, have PyTorch source"
+            )
+        param = self.param.batch_norm_param
+        always = str(param.use_global_stats) if param.HasField("use_global_stats") else "None"
+        module = text.module(
+            call_text(
+                text.part(CaffeBatchNorm),
+                str(self.channels),
+                eps=(float_text(self.eps), "1e-05"),
+                fraction=(float_text(self.fraction), "0.999"),
+                use_global_stats=(always, "None"),
+            )
+        )
+        return [f"{module}({bottoms[0]})"]
 
     def _channels(self, bottom: Shape) -> int:
         if len(bottom) < 2:

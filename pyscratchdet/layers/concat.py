@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, at_least, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, at_least, register
+from pyscratchdet.layers.source_text import call_text
 from pyscratchdet.lazy import Tensor, torch
 
 
@@ -53,6 +54,9 @@ class Concat(Layer):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node("Concat", bottoms, axis=self.dim)
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        return [f"torch.cat([{', '.join(bottoms)}], {self.dim})"]
+
 
 @register("Slice")
 class Slice(Layer):
@@ -78,6 +82,13 @@ class Slice(Layer):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         sizes = graph.constant(np.array(self.sizes, np.int64))
         return graph.node("Split", [bottoms[0], sizes], num_outputs=self.num_tops, axis=self.dim)
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        starts = itertools.accumulate(self.sizes, initial=0)
+        return [
+            call_text(f"{bottoms[0]}.narrow", str(self.dim), str(start), str(size))
+            for start, size in zip(starts, self.sizes, strict=False)
+        ]
 
     def _sizes(self, points: list[int], size: int) -> list[int]:
         number = self.num_tops

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pyscratchdet.errors import ConversionError
-from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, at_least, register
+from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, SourceText, at_least, register
+from pyscratchdet.layers.source_text import call_text, sizes_text
 from pyscratchdet.lazy import F, Tensor
 
 if TYPE_CHECKING:
@@ -150,6 +151,25 @@ class _Convolution(Layer):
             attributes["pads"] = [0] * (2 * self.num_spatial)
         return [graph.node(self._onnx_type, [bottom, *blobs], **attributes)[0] for bottom in bottoms]
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        if self.channel_axis != 1 or not self.num_spatial:
+            raise self.no_torch_source("PyTorch convolves (N, C, spatial axes) only")
+        window = self.window
+        module = text.module(
+            call_text(
+                f"nn.{self._module_name}{self.num_spatial}d",
+                str(self.channels),
+                str(self.num_output),
+                sizes_text(window.kernel),
+                stride=(sizes_text(window.stride), "1"),
+                padding=(sizes_text(window.pad), "0"),
+                dilation=(sizes_text(window.dilation), "1"),
+                groups=(str(self.group), "1"),
+                bias=(str(len(self.blobs) > 1), "True"),
+            )
+        )
+        return [f"{module}({bottom})" for bottom in bottoms]
+
     def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
         return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1)) if self.channel_axis == 1 else None
 
@@ -184,6 +204,7 @@ class _Convolution(Layer):
 
     _onnx_type: ClassVar[str]
     _torch_name: ClassVar[str]
+    _module_name: ClassVar[str]
 
 
 @register("Convolution")
@@ -193,6 +214,7 @@ class Convolution(_Convolution):
     coordinates: ClassVar[str] = "window"
     _onnx_type: ClassVar[str] = "Conv"
     _torch_name: ClassVar[str] = "conv"
+    _module_name: ClassVar[str] = "Conv"
     sums_many: ClassVar[bool] = True
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
@@ -233,6 +255,7 @@ class Deconvolution(_Convolution):
     coordinates: ClassVar[str] = "transposed"
     _onnx_type: ClassVar[str] = "ConvTranspose"
     _torch_name: ClassVar[str] = "conv_transpose"
+    _module_name: ClassVar[str] = "ConvTranspose"
     sums_many: ClassVar[bool] = True
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:

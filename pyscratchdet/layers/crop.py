@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, exactly, register
 from pyscratchdet.lazy import Tensor
 
 
@@ -51,3 +51,9 @@ class Crop(Layer):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         axes, begins, lengths = (np.array(values, np.int64) for values in zip(*self.cuts, strict=True))
         return graph.node("Slice", [bottoms[0], *map(graph.constant, (begins, begins + lengths, axes))])
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        top = bottoms[0]
+        for axis, begin, _ in self.cuts:
+            top = f"torch.narrow({top}, {axis}, {begin}, {bottoms[1]}.shape[{axis}])"
+        return [top]

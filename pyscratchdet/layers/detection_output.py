@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from pyscratchdet.errors import ConversionError, FileError
-from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.layers.loss import legacy_shape
+from pyscratchdet.layers.source_text import call_text, float_text
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 
 CENTER_SIZE = caffe_pb2.PriorBoxParameter.CENTER_SIZE
 CORNER = caffe_pb2.PriorBoxParameter.CORNER
+CORNER_SIZE = caffe_pb2.PriorBoxParameter.CORNER_SIZE
 FLT_MAX = float(np.finfo(np.float32).max)
+_MOST_OVERLAPS = 1 << 28  # of one picture, in PyTorch source: a GB each in several copies
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +80,7 @@ class DetectionOutput(Layer):
                 "the priors have the wrong shape", "priors", expected="(1, 2, priors * 4)", found=bottoms[2]
             )
         batch, priors = bottoms[0][:1], channels[2] // 4
+        self.num_priors = priors
         loc_classes = 1 if param.share_location else param.num_classes
         wanted = [("location", 4 * loc_classes, 0), ("confidence", param.num_classes, 1)]
         wanted += [("arm_conf", 2, 3), ("arm_loc", 4, 4)][: 0 if self.has_picture else len(bottoms) - 3]
@@ -118,6 +124,7 @@ class DetectionOutput(Layer):
             eta=param.nms_param.eta,
             top_k=param.nms_param.top_k if param.nms_param.HasField("top_k") else -1,
             keep_top_k=param.keep_top_k,
+            objectness=param.objectness_score,
         )
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
@@ -143,6 +150,48 @@ class DetectionOutput(Layer):
         Scores of priors that the ARM rejects are 1 for class 0 and 0 for all others.
         """
         return self._onnx_detections(graph, bottoms).boxes_and_scores()
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.boxes.static_detection import detected_rows
+
+        return [call_text(text.part(detected_rows), *self.torch_source_fixed(text, bottoms), f"len({bottoms[0]})")]
+
+    def torch_source_fixed(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        """Like `onnx_fixed`."""
+        from pyscratchdet.boxes.static_detection import fixed_detections
+
+        rule = self.rule()
+        if rule.eta < 1 and rule.nms_threshold > 0.5:
+            raise self.no_torch_source("this form has no adaptive threshold (eta)")
+        if rule.keep_top_k == 0 or rule.top_k == 0 or (rule.num_classes == 1 and rule.background == 0):
+            raise self.no_torch_source("this layer can never detect anything")
+        num_boxes = self.num_priors if rule.top_k < 0 else min(rule.top_k, self.num_priors)
+        if num_boxes**2 * rule.num_classes > _MOST_OVERLAPS:
+            raise self.no_torch_source(
+                "this form compares all boxes of a picture at once, and these are too many",
+                expected=f"a top_k of at most {math.isqrt(_MOST_OVERLAPS // rule.num_classes)}",
+                found=num_boxes,
+            )
+        return [self._detection_call(text, fixed_detections, bottoms)]
+
+    def torch_source_boxes(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        """Like `onnx_boxes`, but as one expression for both."""
+        from pyscratchdet.boxes.static_detection import boxes_and_scores
+
+        return [self._detection_call(text, boxes_and_scores, bottoms)]
+
+    def _detection_call(self, text: SourceText, function: Callable[..., Any], bottoms: Sequence[str]) -> str:
+        from pyscratchdet.boxes.detection import DetectionRule
+
+        given = {field.name: getattr(self.rule(), field.name) for field in dataclasses.fields(DetectionRule)}
+        texts = {name: float_text(value) if isinstance(value, float) else str(value) for name, value in given.items()}
+        names = {CORNER: "CORNER", CENTER_SIZE: "CENTER_SIZE", CORNER_SIZE: "CORNER_SIZE"}
+        texts["code_type"] = text.constant(names[given["code_type"]], given["code_type"])
+        defaults = {field.name: str(field.default) for field in dataclasses.fields(DetectionRule)}
+        options = {name: (value, defaults[name]) for name, value in texts.items()}
+        rule = call_text(text.part(DetectionRule), **options)
+        arm = [] if self.has_picture else bottoms[3:]
+        return call_text(text.part(function), *bottoms[:3], rule, *arm)
 
     def _onnx_detections(self, graph: OnnxGraph, bottoms: Sequence[str]) -> _OnnxDetections:
         return _OnnxDetections(self, graph, bottoms[:3] if self.has_picture else bottoms)

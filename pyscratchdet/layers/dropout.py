@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import float_text
 from pyscratchdet.lazy import F, Tensor, torch
 
 
@@ -40,3 +41,6 @@ class Dropout(Layer):
         if self.context.is_train:
             return super().onnx(graph, bottoms, blobs)
         return graph.node("Identity", bottoms)
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        return [f"F.dropout({bottoms[0]}, {float_text(self.ratio)}, self.training)"]

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, at_least, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, at_least, register
+from pyscratchdet.layers.source_text import call_text, float_text, joined_text
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
@@ -46,11 +47,12 @@ class Eltwise(Layer):
         return [bottoms[0]]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.layers.modules.maximum import caffe_maximum
+
         if self.operation == PROD:
             return [functools.reduce(torch.mul, bottoms)]
         if self.operation == MAX:
-            top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
-            return [functools.reduce(lambda best, other: torch.where(other > best, other, best), bottoms[2:], top)]
+            return [caffe_maximum(*bottoms)]
         if not self.coeff:
             return [functools.reduce(torch.add, bottoms)]
         top = bottoms[0] * self.coeff[0]
@@ -66,3 +68,17 @@ class Eltwise(Layer):
             scales = [graph.constant(np.array(value, np.float32)) for value in self.coeff]
             terms = [graph.node("Mul", [term, scale])[0] for term, scale in zip(terms, scales, strict=True)]
         return graph.node("Sum" if self.operation == SUM else "Max", terms)
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.layers.modules.maximum import caffe_maximum
+
+        if self.operation == PROD:
+            return [joined_text("*", "torch.mul", bottoms)]
+        if self.operation == MAX:
+            return [call_text(text.part(caffe_maximum), *bottoms)]
+        if not self.coeff:
+            return [joined_text("+", "torch.add", bottoms)]
+        top = f"{bottoms[0]} * {float_text(self.coeff[0])}"
+        for bottom, coeff in zip(bottoms[1:], self.coeff[1:], strict=True):
+            top = f"torch.add({top}, {bottom}, alpha={float_text(coeff)})"
+        return [top]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.lazy import Tensor
 
 
@@ -41,3 +41,9 @@ class Flatten(Layer):
         after = graph.shape(bottoms[0])[self.end + 1 :]
         shape = np.array([0] * self.start + [-1, *after], np.int64)
         return graph.node("Reshape", [bottoms[0], graph.constant(shape)])
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        if self.end < self.start:
+            return [f"{bottoms[0]}.unsqueeze({self.start})"]
+        is_last = self.end == len(text.shape(bottoms[0])) - 1
+        return [f"{bottoms[0]}.flatten({self.start}{'' if is_last else f', {self.end}'})"]

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import call_text
 from pyscratchdet.lazy import F, Tensor
 
 
@@ -58,6 +59,13 @@ class InnerProduct(Layer):
         weight = blobs[0] if self.transpose else graph.node("Transpose", [blobs[0]], perm=[1, 0])[0]
         top = graph.node("MatMul", [flat, weight])
         return graph.node("Add", [top[0], blobs[1]]) if len(blobs) > 1 else top
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        if self.transpose:
+            raise self.no_torch_source("nn.Linear has no transposed weight")
+        bias = str(len(self.blobs) > 1), "True"
+        module = text.module(call_text("nn.Linear", str(self.size), str(self.num_output), bias=bias))
+        return [f"{module}({bottoms[0]}.flatten({self.first}))"]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return math.prod(tops[0]) * self.size

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import float_text
 from pyscratchdet.lazy import F, Tensor
 from pyscratchdet.proto import caffe_pb2
 
@@ -42,8 +43,9 @@ class LRN(Layer):
         bottom = bottoms[0]
         if not self.within:
             return [F.local_response_norm(bottom, self.size, self.alpha, self.beta, self.k)]
-        mean = F.avg_pool2d(bottom.square(), self.size, 1, (self.size - 1) // 2)
-        return [bottom * (1 + self.alpha * mean).pow(-self.beta)]
+        from pyscratchdet.layers.modules.lrn import local_norm_within_channel
+
+        return [local_norm_within_channel(bottom, self.size, self.alpha, self.beta)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         if not self.within:
@@ -57,3 +59,11 @@ class LRN(Layer):
 
     def opencv_difference(self) -> str:
         return "OpenCV ignores k" if self.k != 1 else ""
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        bottom, alpha, beta = bottoms[0], float_text(self.alpha), float_text(self.beta)
+        if not self.within:
+            return [f"F.local_response_norm({bottom}, {self.size}, {alpha}, {beta}, {float_text(self.k)})"]
+        from pyscratchdet.layers.modules.lrn import local_norm_within_channel
+
+        return [f"{text.part(local_norm_within_channel)}({bottom}, {self.size}, {alpha}, {beta})"]

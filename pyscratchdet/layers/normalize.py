@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import call_text, float_text, tuple_text
 from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
 
@@ -54,6 +55,20 @@ class Normalize(Layer):
         top = graph.node("Div", [bottom, graph.node("Sqrt", [total])[0]])[0]
         view = graph.constant(np.array(self.view, np.int64))
         return graph.node("Mul", [top, graph.node("Reshape", [blobs[0], view])[0]])
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.layers.modules.normalize import CaffeNormalize
+
+        module = text.module(
+            call_text(
+                text.part(CaffeNormalize),
+                tuple_text(self.blobs[0].shape),
+                tuple_text(self.view),
+                dims=(tuple_text(self.dims), "(1,)"),
+                eps=(float_text(self.eps), "1e-10"),
+            )
+        )
+        return [f"{module}({bottoms[0]})"]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return 3 * math.prod(bottoms[0])

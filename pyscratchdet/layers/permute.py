@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.lazy import Tensor
 
 
@@ -36,3 +36,6 @@ class Permute(Layer):
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node("Transpose", bottoms, perm=list(self.order))
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        return [f"{bottoms[0]}.permute({', '.join(map(str, self.order))})"]

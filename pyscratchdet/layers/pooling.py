@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pyscratchdet.errors import ConversionError
-from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import call_text, sizes_text
 from pyscratchdet.lazy import F, Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
@@ -148,6 +149,34 @@ class Pooling(Layer):
             fills = [graph.constant(np.array(value, np.float32)) for value in (0, -1)]
             tops = [graph.node("Pad", [top, pads, fill])[0] for top, fill in zip(tops, fills, strict=False)]
         return tops
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        if self.method == STOCHASTIC or self.num_tops > 1:
+            raise self.no_torch_source("only MAX pooling without a mask and AVE pooling have PyTorch source")
+        value, pad = bottoms[0], self.pad
+        excludes_pad = self.method == AVE and not self.param.pooling_param.avg_include_pad
+        if excludes_pad and not self.pads_itself:
+            raise self.no_torch_source("averages without a padding of more than half the kernel have no PyTorch source")
+        if not self.pads_itself:
+            fill = 'float("-inf")' if self.method == MAX else "0.0"
+            value = call_text("F.pad", value, f"({pad[1]}, {pad[1]}, {pad[0]}, {pad[0]})", value=(fill, "0.0"))
+            pad = (0, 0)
+        is_larger = self.rounds_up and self.stride != (1, 1)
+        value = call_text(
+            "F.max_pool2d" if self.method == MAX else "F.avg_pool2d",
+            value,
+            f"{bottoms[0]}.shape[2:]" if self.global_pooling else sizes_text(self.kernel),
+            *([] if self.stride == self.kernel or self.global_pooling else [sizes_text(self.stride)]),
+            padding=(sizes_text(pad), "0"),
+            ceil_mode=(str(is_larger), "False"),
+            count_include_pad=(str(not excludes_pad), "True"),
+        )
+        if not self.pads_itself:
+            for axis, size in enumerate(self.windows, 2):
+                value = f"torch.narrow({value}, {axis}, 0, {size})"
+        if any(self.empty):  # windows that start beyond the image
+            value = f"F.pad({value}, (0, {self.empty[1]}, 0, {self.empty[0]}))"
+        return [value]
 
     def _padded(self, graph: OnnxGraph, bottom: str, after: Sequence[int]) -> str:
         if not any(self.pad) and not any(after):

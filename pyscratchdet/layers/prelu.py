@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import BlobSpec, Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.lazy import F, Tensor
 from pyscratchdet.proto import caffe_pb2
 
@@ -38,6 +38,11 @@ class PReLU(Layer):
         ones = (1,) * (len(graph.shape(bottoms[0])) - 2)
         view = graph.constant(np.array([*(self.blobs[0].shape or (1,)), *ones], np.int64))
         return graph.node("PRelu", [bottoms[0], graph.node("Reshape", [blobs[0], view])[0]])
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        channels = self.blobs[0].shape or (1,)
+        module = text.module(f"nn.PReLU({channels[0] if channels[0] > 1 else ''})", {"weight": channels})
+        return [f"{module}({bottoms[0]})"]
 
     def _check_rank(self, bottom: Shape) -> None:
         if not 2 <= len(bottom) <= 4:

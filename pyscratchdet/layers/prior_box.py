@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, exactly, register
 from pyscratchdet.layers.loss import legacy_shape
+from pyscratchdet.layers.source_text import call_text, float_text, tuple_text
 from pyscratchdet.lazy import Tensor, torch
 
 
@@ -68,6 +69,24 @@ class PriorBox(Layer):
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return [graph.constant(self.priors([graph.shape(bottom) for bottom in bottoms]), f"{self.name}_priors")]
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.boxes.static_detection import prior_boxes_blob
+
+        param = self.param.prior_box_param
+        image = f"{bottoms[1]}.shape[2:]" if self.image_size is None else tuple_text(self.image_size)
+        return [
+            call_text(
+                text.part(prior_boxes_blob),
+                bottoms[0],
+                image,
+                f"sizes={tuple_text(self.sizes.tolist())}",
+                f"variances={tuple_text(self.variances)}",
+                step=(tuple_text(self.step) if self.step else "None", "None"),
+                offset=(float_text(param.offset), "0.5"),
+                clip=(str(param.clip), "False"),
+            )
+        ]
 
     def priors(self, bottoms: Sequence[Shape]) -> np.ndarray:
         """Returns the top for bottoms of these shapes, float32."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import float_text
 from pyscratchdet.lazy import F, Tensor, torch
 
 
@@ -33,3 +34,8 @@ class ReLU(Layer):
         if self.negative_slope == 0:
             return graph.node("Relu", bottoms)
         return graph.node("LeakyRelu", bottoms, alpha=self.negative_slope)
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        if self.negative_slope == 0:
+            return [f"F.relu({bottoms[0]})"]
+        return [f"F.leaky_relu({bottoms[0]}, {float_text(self.negative_slope)})"]

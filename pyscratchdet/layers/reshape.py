@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from pyscratchdet.errors import counted
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.lazy import Tensor
 
 
@@ -55,12 +55,22 @@ class Reshape(Layer):
         return [bottoms[0].reshape(self.shape)]
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        return graph.node("Reshape", [bottoms[0], graph.constant(np.array(self._open_shape(), np.int64))])
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        shape = [str(size) for size in self._open_shape()]
+        if shape[:1] == ["0"]:
+            shape[0] = f"{bottoms[0]}.shape[0]"
+        return [f"{bottoms[0]}.reshape({', '.join(shape) or '()'})"]
+
+    def _open_shape(self) -> list[int]:
+        """Returns the top's shape with -1 where the file has it, and 0 for a batch size that is copied, not fixed."""
         shape = list(self.shape)
         if -1 in self.dims:
             shape[self._start + self.dims.index(-1)] = -1
         if shape and (self._start > 0 or self.dims[:1] == [0]):
-            shape[0] = 0  # the batch size is copied, not fixed
-        return graph.node("Reshape", [bottoms[0], graph.constant(np.array(shape, np.int64))])
+            shape[0] = 0
+        return shape
 
     def _range(self, rank: int) -> tuple[int, int]:
         """Returns the first replaced axis and the one after the last; a negative `axis` may mean "after the last"."""

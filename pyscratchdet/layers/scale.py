@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, SourceText, register
+from pyscratchdet.layers.source_text import call_text, joined_text, tuple_text
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
@@ -49,6 +50,15 @@ class _Broadcast(Layer):
     def _view_as_operand(self, operand: Tensor, bottom: Tensor) -> Tensor:
         """Returns the operand in the shape that broadcasts, in the bottom's precision, which the top keeps."""
         return operand.reshape(self.view).to(bottom.dtype)
+
+    def _source_operand(self, operand: str, bottom: Shape) -> str:
+        """Returns a second bottom in the shape that broadcasts, whatever the batch size is."""
+        if len(self.view) == len(bottom) and self.view == bottom:
+            return operand
+        shape = [str(size) for size in self.view]
+        if len(self.view) == len(bottom):
+            shape[0] = f"{operand}.shape[0]"
+        return f"{operand}.reshape({', '.join(shape)})"
 
     def _onnx_view(self, graph: OnnxGraph, operand: str, is_bottom: bool) -> str:
         view = [0, *self.view[1:]] if is_bottom and len(graph.shape(operand)) else list(self.view)
@@ -98,6 +108,21 @@ class Scale(_Broadcast):
             top = graph.node("Add", [top[0], self._onnx_view(graph, blobs[-1], False)])
         return top
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.layers.modules.scale import CaffeBias, CaffeScale
+
+        if len(bottoms) == 1:
+            operand, view = tuple_text(self.blobs[0].shape), tuple_text(self.view)
+            part = text.part(CaffeScale)
+            module = text.module(call_text(part, operand, view, bias=(str(self.bias_term), "False")))
+            return [f"{module}({bottoms[0]})"]
+        top = joined_text("*", "torch.mul", [bottoms[0], self._source_operand(bottoms[1], text.shape(bottoms[0]))])
+        if self.bias_term:
+            shapes = tuple_text(self.blobs[0].shape), tuple_text(self.view)
+            module = text.module(call_text(text.part(CaffeBias), *shapes))
+            top = f"{module}({top})"
+        return [top]
+
 
 @register("Bias")
 class Bias(_Broadcast):
@@ -123,3 +148,12 @@ class Bias(_Broadcast):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         two = len(bottoms) > 1
         return graph.node("Add", [bottoms[0], self._onnx_view(graph, bottoms[1] if two else blobs[0], two)])
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        from pyscratchdet.layers.modules.scale import CaffeBias
+
+        if len(bottoms) > 1:
+            terms = [bottoms[0], self._source_operand(bottoms[1], text.shape(bottoms[0]))]
+            return [joined_text("+", "torch.add", terms)]
+        shapes = tuple_text(self.blobs[0].shape), tuple_text(self.view)
+        return [f"{text.module(call_text(text.part(CaffeBias), *shapes))}({bottoms[0]})"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, register
+from pyscratchdet.layers.base import Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.lazy import F, Tensor
 
 
@@ -21,3 +21,6 @@ class Softmax(Layer):
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return graph.node("Softmax", bottoms, axis=self.dim)
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        return [f"F.softmax({bottoms[0]}, {self.dim})"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, at_least, exactly, register
+from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, at_least, exactly, register
 from pyscratchdet.lazy import Tensor
 
 
@@ -30,6 +30,9 @@ class Split(Layer):
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         return [bottoms[0]] * self.num_tops
 
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
+        return [bottoms[0]] * self.num_tops
+
 
 @register("Silence")
 class Silence(Layer):
@@ -45,4 +48,7 @@ class Silence(Layer):
         return []
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
+        return []
+
+    def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
         return []

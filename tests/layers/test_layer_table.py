@@ -15,4 +15,4 @@ def test_the_page_is_current():
     lines = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     expected = [script.description(name, cls) for name, cls in layer_types().items()]
-    assert [row[:6] for row in rows[1:]] == expected, "run: python scripts/layer_table.py"
+    assert [row[:7] for row in rows[1:]] == expected, "run: python scripts/layer_table.py"
