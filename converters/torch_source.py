@@ -226,7 +226,7 @@ class _Writer:
     def _add_layer(self, module: LayerModule) -> None:
         node, plan = module.node, self.net.plan
         names = plan.graph.blob_names
-        if node.type == "Input":
+        if node.is_input:
             for blob, shape in zip(node.tops, plan.top_shapes[self._index], strict=True):
                 self._set(blob, shape)
             return
