@@ -330,5 +330,5 @@ class Threshold(_Elementwise):
         return graph.node("Cast", graph.node("Greater", [bottoms[0], threshold]), to=TensorProto.FLOAT)
 
     def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
-        value = float_text(self.param.threshold_param.threshold)
-        return [f"torch.gt({bottoms[0]}, {value}).type_as({bottoms[0]})"]
+        x, threshold = bottoms[0], float_text(self.param.threshold_param.threshold)
+        return [f"torch.where({x} > {threshold}, torch.ones_like({x}), torch.zeros_like({x}))"]

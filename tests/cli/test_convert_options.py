@@ -27,6 +27,8 @@ PAIRS = {
     "a folded net in ONNX": "a.caffemodel b.onnx",
     "an ONNX graph as a net": "a.onnx b.caffemodel",
     "a net in ONNX": "a.caffemodel b.onnx",
+    "a net for torch.export.load": "a.caffemodel b.pt2",
+    "a net as PyTorch source, with its weights in a .safetensors file beside it": "a.caffemodel b.py",
     "weights in Caffe's forms": "a.caffemodel b.caffemodel.h5",
     "weights for PyTorch": "a.caffemodel b.pth",
 }
