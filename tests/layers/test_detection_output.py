@@ -237,6 +237,7 @@ class Stub:
     """The least that an exporter must be."""
 
     shapes: dict
+    open_batch: bool = False
     nodes: list = field(default_factory=list)
     constants: dict = field(default_factory=dict)
 
