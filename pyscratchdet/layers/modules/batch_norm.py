@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -42,12 +43,11 @@ class CaffeBatchNorm(nn.Module):
             return self._by_batch(x)
         s = self.scale_factor
         factor = torch.where(s == 0, 0.0, s.reciprocal())
-        mean, variance = self.mean * factor, self.variance * factor
-        return torch.batch_norm(x, None, None, mean, variance, False, 0.0, self.eps, True)
+        return F.batch_norm(x, self.mean * factor, self.variance * factor, eps=self.eps)
 
     def _by_batch(self, x: Tensor) -> Tensor:
         # With momentum 1, PyTorch's "running" statistics are the batch's own.
-        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
+        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
         if x.numel() == x.shape[1]:
             variance.zero_()  # one value per channel: 0, not 0 / 0
