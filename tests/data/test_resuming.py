@@ -48,6 +48,9 @@ def cases(folder, voc):
     (folder / "windows").write_text(windows)
     pictures = sorted((voc / "VOC2007" / "JPEGImages").iterdir())[:5]
     (folder / "list").write_text("".join(f"{path} {number}\n" for number, path in enumerate(pictures)))
+    labelled = [f"{path} {pixel_labels(folder, path)}\n" for path in pictures]
+    (folder / "pairs").write_text("".join(labelled))
+    pairs = f'source: "{folder}/pairs" batch_size: 2 new_height: 19 new_width: 23 shuffle: true'
     for part in range(2):
         with h5py.File(folder / f"{part}.h5", "w") as file:
             file["data"] = np.arange(15, dtype=np.float32).reshape(5, 3) + 100 * part
@@ -61,6 +64,8 @@ def cases(folder, voc):
             sampler {{ min_scale: 0.4 max_scale: 1 }} }} }}""",
         "ImageData": f"""{TRANSFORM} image_data_param {{ source: "{folder}/list" batch_size: 2 new_height: 19
             new_width: 23 shuffle: true }}""",
+        "ImageSegData": f"{TRANSFORM} image_data_param {{ {pairs} label_type: PIXEL }}",
+        "DenseImageData": f"dense_image_data_param {{ {pairs} mirror: true }}",
         "VideoData": f"""{TRANSFORM} video_data_param {{ video_type: VIDEO video_file: "{video(folder)}" }}
             data_param {{ batch_size: 1 }}""",
         "WindowData": f'{TRANSFORM} window_data_param {{ source: "{folder}/windows" batch_size: 4 }}',
@@ -71,11 +76,31 @@ def cases(folder, voc):
     nets |= {name: RECURRENT.format(name) for name in ("LSTM", "RNN")}
     nets["DummyData"] = NOISE
     nets["Dropout"] = NOISE + 'layer { name: "l" type: "Dropout" bottom: "x" top: "t" }'
+    nets["BatchNorm"] = (
+        NOISE
+        + """layer { name: "l" type: "BatchNorm" bottom: "x" top: "t"
+        batch_norm_param { scale_bias: true moving_average_fraction: 0.75 } }"""
+    )
+    nets["SegAccuracy"] = (
+        NOISE
+        + """layer { name: "y" type: "DummyData" top: "y" dummy_data_param {
+        shape { dim: 2 dim: 1 dim: 5 dim: 4 } data_filler { value: 1 } } }
+        layer { name: "l" type: "SegAccuracy" bottom: "x" bottom: "y" top: "t" seg_accuracy_param { reset: false } }"""
+    )
     pooling = (
         'layer { name: "l" type: "Pooling" bottom: "x" top: "t" pooling_param { kernel_size: 2 pool: STOCHASTIC } }'
     )
     nets["Pooling"] = NOISE + pooling
     return nets
+
+
+def pixel_labels(folder, picture):
+    """Writes a label for each pixel of a picture; returns the file."""
+    import cv2
+
+    path = folder / f"{picture.stem}.png"
+    cv2.imwrite(str(path), cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE) // 16)
+    return path
 
 
 def video(folder):
@@ -101,7 +126,11 @@ class Run:
         self.state = RunState([self.net], self.random, SmoothedLoss(1))
 
     def passes(self, number):
-        return [{name: top.detach().numpy().copy() for name, top in self.net().items()} for _ in range(number)]
+        """Returns outputs and weights after each pass."""
+        return [
+            {name: top.detach().numpy().copy() for name, top in (self.net() | self.net.state_dict()).items()}
+            for _ in range(number)
+        ]
 
 
 @pytest.mark.parametrize("name", TYPES)
