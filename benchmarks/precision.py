@@ -213,8 +213,8 @@ def main() -> None:
         ]
     if not flags & {"avx512_vnni", "avx_vnni", "asimddp"}:
         lines += [
-            "This CPU has no VNNI: it multiplies int8 in more steps than float32, so that int8 gains nothing here but "
-            "the size of the file. The mAP of int8 does not depend on that.",
+            "This CPU has no VNNI, the instructions that multiply int8 at once: what int8 gains with them, and its mAP "
+            "there, was not measured.",
             "",
         ]
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

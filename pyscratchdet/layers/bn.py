@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,6 +13,8 @@ from pyscratchdet.layers.base import BlobSpec, Count, Layer, OnnxGraph, Shape, r
 from pyscratchdet.layers.batch_norm import normalize_by_batch
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
+
+_log = logging.getLogger(__name__)
 
 _SEGNET = ("scale_filler", "shift_filler", "bn_mode")
 _PSPNET = ("slope_filler", "bias_filler", "momentum", "eps", "frozen")
@@ -128,6 +131,8 @@ class BN(Layer):
                 expected=f"{', '.join(_SEGNET)} (SegNet), or {', '.join(_PSPNET)} (PSPNet)",
                 found=", ".join(sorted(given)),
             )
+        if not given:
+            _log.warning("layer \"%s\" (BN): without bn_param it is taken as PSPNet's, not as SegNet's", self.name)
         return bool(given & {*_SEGNET})
 
     def _channels(self, bottom: Shape) -> int:

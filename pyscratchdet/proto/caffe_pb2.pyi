@@ -1016,6 +1016,7 @@ class EltwiseParameter(Message):
     def coeff(self) -> RepeatedScalarFieldContainer[float]: ...
     stable_prod_grad: bool
     engine: int
+    coeff_blob: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class EmbedParameter(Message):
@@ -1108,6 +1109,7 @@ class InnerProductParameter(Message):
     engine: int
     relu: bool
     negative_slope: float
+    normalize: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class InputParameter(Message):

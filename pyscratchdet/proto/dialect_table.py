@@ -20,6 +20,7 @@ ORIGINS: dict[str, str] = {
     'sphereface': 'wy1iu/sphereface',
     'rrc': 'xiaohaoChen/rrc_detection',
     'openvino': 'OpenVINO and FlowNet2',
+    'unsourced': 'a Caffe without a public schema',
 }
 
 FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
@@ -190,6 +191,7 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
     },
     'EltwiseParameter': {
         'engine': (('intel',), True, 'DEFAULT'),
+        'coeff_blob': (('unsourced',), False, 'false'),
     },
     'EvalDetectionParameter': {
         'side': (('intel',), False, '7'),
@@ -222,6 +224,7 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'engine': (('intel',), True, 'DEFAULT'),
         'relu': (('intel',), False, 'false'),
         'negative_slope': (('intel',), False, '0'),
+        'normalize': (('unsourced',), False, 'false'),
     },
     'MnActivationParameter': {
         'num_nodes_in': (('intel',), False, None),

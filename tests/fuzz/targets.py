@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -114,6 +114,10 @@ CSV = "iteration,loss,lr,mAP\n0,17.5,0.001,\n10,12,0.001,0.5\n"
 JSONL = '{"iteration": 0, "loss": 17.5, "lr": 0.001}\n{"iteration": 10, "loss": 12, "mAP": 0.5}\n'
 
 
+# Between the files of a folder in one input; whatever is damaged, files come of it.
+NEXT_FILE = b"\n-- next file --\n"
+
+
 class Marker:
     """Leaves a file where its pickle is loaded."""
 
@@ -182,7 +186,7 @@ def make_targets(folder: Path, mark: Path) -> list[Target]:
         Target("onnx", import_onnx, [data["net.onnx"]], protobuf, "g.onnx", 8),
         Target("mean", read_mean, [data["mean.binaryproto"]], protobuf, "mean.binaryproto", 100),
         Target("lmdb", _read_database, [_lmdb(folder, records)], [mutations.lmdb], "db/data.mdb", 40),
-        Target("leveldb", _read_leveldb, [_leveldb(folder, records)], archive, "level.zip", 2),
+        Target("leveldb", _read_leveldb, [_leveldb(folder, records)], [], "level.files", 2),
         Target("record", _read_record, records, protobuf, "record", 60),
         Target("jpeg", read_picture, [jpg], [mutations.jpeg], "p.jpg", 60),
         Target("png", read_picture, [png, gray], [mutations.png], "p.png", 60),
@@ -234,19 +238,15 @@ def _read_database(path: Path) -> None:
 
 
 def _read_leveldb(path: Path) -> None:
-    """Unpacks a folder and reads it; members that would leave it are left out, as no copying of folders makes such."""
+    """Reads the folder that a file holds, without names that would leave it, as no copying of folders makes such."""
     folder = path.with_suffix("")
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-    except Exception:
-        return  # bytes of the zip were damaged, which is not what is tried here
-    for name, content in members.items():
-        if "/" not in name and len(name) < 200 and "\0" not in name and name not in ("", ".", ".."):
-            (folder / name).write_bytes(content)
+    for part in path.read_bytes().split(NEXT_FILE):
+        name, _, content = part.partition(b"\0")
+        if name not in (b"", b".", b"..") and b"/" not in name and len(name) < 200:
+            (folder / os.fsdecode(name)).write_bytes(content)
     for _ in Database(folder):
         pass
 
@@ -265,12 +265,8 @@ def _leveldb(folder: Path, records: list[bytes]) -> bytes:
         with plyvel.DB(str(folder / "leveldb"), create_if_missing=True) as database:
             for index in range(8):
                 database.put(b"%08d_%d" % (index, turn), records[index % 2])
-    result = io.BytesIO()
-    with zipfile.ZipFile(result, "w") as archive:
-        for path in sorted((folder / "leveldb").iterdir()):
-            if not path.name.startswith("LO"):
-                archive.write(path, path.name)
-    return result.getvalue()
+    files = [path for path in sorted((folder / "leveldb").iterdir()) if not path.name.startswith("LO")]
+    return NEXT_FILE.join(os.fsencode(path.name) + b"\0" + path.read_bytes() for path in files)
 
 
 def _npz(mark: Path) -> list[bytes]:

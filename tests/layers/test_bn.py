@@ -125,6 +125,13 @@ def test_refusals(text, code):
     assert caught.value.code == code
 
 
+def test_the_choice_is_said_where_no_field_makes_it(caplog):
+    layer_of('type: "BN" bn_param { eps: 0.1 }')
+    assert not caplog.messages
+    layer_of('type: "BN"')
+    assert caplog.messages == ["layer \"bn\" (BN): without bn_param it is taken as PSPNet's, not as SegNet's"]
+
+
 def test_pspnet_has_one_top():
     with pytest.raises(LayerError, match=r"at most 1 and found 2 .*\[layer.tops\]"):
         layer_of('type: "BN"', tops=2)

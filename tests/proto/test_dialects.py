@@ -62,6 +62,8 @@ layer { name: "p" type: "Pooling" bottom: "o" top: "p" pooling_param { kernel_si
         ("loss_param { normalization: PRE_FIXED }", "loss_param.normalization=PRE_FIXED changes results"),
         ("reorg_param { }", "found { }; defined by intel/caffe and eric612/MobileNet-YOLO"),
         ("transform_param { scale_factors: 0.5 scale_factors: 2 }", "found [0.5, 2]; defined by hszhao/PSPNet"),
+        ("eltwise_param { coeff_blob: true }", "found true; defined by a Caffe without a public schema"),
+        ("inner_product_param { normalize: true }", "inner_product_param.normalize changes results"),
         ("bn_param { slope_filler { value: 2 } }", "bn_param.slope_filler changes results"),
     ],
 )

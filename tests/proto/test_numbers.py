@@ -32,7 +32,8 @@ def test_every_dialect_has_a_net_with_fields_of_its_own(path):
 
 def test_no_dialect_is_left_out():
     assert {path.stem for path in TEXTS} == set(DIALECTS.origins)
-    assert {path.stem for path in BINARIES} == set(DIALECTS.origins) - {"openvino"}  # an importer, which wrote no files
+    # OpenVINO's is an importer, which wrote no files; the true numbers of the other's fields are not known.
+    assert {path.stem for path in BINARIES} == set(DIALECTS.origins) - {"openvino", "unsourced"}
 
 
 @pytest.mark.parametrize("path", BINARIES, ids=lambda path: path.stem)
