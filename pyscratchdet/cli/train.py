@@ -39,6 +39,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sync-batchnorm", action="store_true", help="BatchNorm's statistics over the batches of all processes"
     )
     parser.add_argument("--keep", type=int, default=0, metavar="K", help="keep only the last K snapshots")
+    parser.add_argument(
+        "--keep-best",
+        action="store_true",
+        help="keep the weights of the best test as <snapshot_prefix>_best.caffemodel",
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=0,
+        metavar="K",
+        help="stop after K tests without a better one; keeps the best too",
+    )
     parser.add_argument("--log", default="", metavar="FILE", help="append the log to FILE too")
     add_flag(parser, "log_dir", default="", metavar="DIR", help="write a separate log into DIR, as glog does")
     parser.add_argument("--metrics", default="", metavar="FILE", help="figures as .csv or .jsonl")
@@ -68,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         sync_batchnorm=args.sync_batchnorm,
         keep=args.keep,
+        keep_best=args.keep_best,
+        patience=args.patience,
         sigint_effect=args.sigint_effect,
         sighup_effect=args.sighup_effect,
         log=args.log,

@@ -21,6 +21,7 @@ from pyscratchdet.devices import choose_device
 from pyscratchdet.errors import SolverError, UsageError
 from pyscratchdet.progress import Progress
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.solver.best import BestWeights, check_best
 from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import logging_to
@@ -49,6 +50,8 @@ class TrainSettings:
         workers: Processes that decode pictures; None for the layers' own choice.
         sync_batchnorm: Whether BatchNorm takes its statistics over the batches of all processes.
         keep: Snapshots to keep; 0 keeps all.
+        keep_best: Whether the weights of the best test stay, whatever `keep` says.
+        patience: How many tests without a better one end the run, which implies `keep_best`; 0 for none.
         sigint_effect, sighup_effect: "stop", "snapshot" or "none".
         log, log_dir: File or folder for the log.
         metrics: CSV or JSON-lines file.
@@ -68,6 +71,8 @@ class TrainSettings:
     workers: int | None = None
     sync_batchnorm: bool = False
     keep: int = 0
+    keep_best: bool = False
+    patience: int = 0
     sigint_effect: str = "stop"
     sighup_effect: str = "snapshot"
     log: str = ""
@@ -91,6 +96,10 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
         other = "--weights" if settings.weights else "--resume"
         raise UsageError(f"give either --snapshot or {other}, not both", code="train.snapshot")
     param = _solver_param(settings)
+    if settings.patience < 0:
+        raise UsageError("--patience must not be negative", code="train.keep-best", found=settings.patience)
+    if settings.keep_best or settings.patience:
+        check_best(param)
     with ExitStack() as stack:
         device = _device(settings.gpu, param)
         world = stack.enter_context(_world(device))
@@ -108,7 +117,7 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
             param.ClearField("weights")  # the snapshot has its own
         solver = _make(settings, param, device, world, kept_seed(state) if state else None)
         solver.action = signals.action
-        _attach(solver, settings, bar, stack)
+        _attach(solver, settings, bar, stack, goes_on=bool(state))
         if state:
             _log.info(f"Resuming from {state}")
             solver.restore(state)
@@ -177,7 +186,7 @@ def _make(
     )
 
 
-def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack: ExitStack) -> None:
+def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack: ExitStack, *, goes_on: bool) -> None:
     if not solver.world.is_root:
         return
     listeners: list[Any] = []
@@ -187,6 +196,8 @@ def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack
         listeners.append(TensorBoard(settings.tensorboard))
     for listener in listeners:
         stack.callback(listener.close)
+    if settings.keep_best or settings.patience:
+        listeners.append(BestWeights(solver, settings.patience, goes_on))
     solver.listeners += listeners + ([TrainingProgress(bar)] if bar else [])
 
 

@@ -20,11 +20,13 @@ class SolverEvent:
         kind: "step" after an iteration, "train" instead if it is displayed, "test" after a net's test.
         iteration: The iteration that it belongs to.
         values: Figures by name; none for "step".
+        test_net: Number of the test net that was tested.
     """
 
     kind: str
     iteration: int
     values: dict[str, float] = field(default_factory=dict)
+    test_net: int = 0
 
 
 class Meter:

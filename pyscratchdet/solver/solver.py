@@ -344,7 +344,7 @@ class Solver:
             for layer in self._ignored[index]:
                 _log.info(f"Ignoring source layer {layer}")
             values = testing.test(net, index, self.param, partial(self.forward_test, index), self._is_stopped)
-            self._report(SolverEvent("test", self.iter, values))
+            self._report(SolverEvent("test", self.iter, values, index))
         self.meter.start()
 
     def _is_stopped(self) -> bool:
