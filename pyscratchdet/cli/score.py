@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     scores: dict[str, float | None] = {}
     for number, path in enumerate(paths, start=1):
         say(f"{number}/{len(paths)} {path}", stderr=True)
-        scores[path] = _score(args, path)
+        scores[path] = _score(args, path, is_first=number == 1)
     known = {path: score for path, score in scores.items() if score is not None}
     best = max(known, key=lambda path: known[path], default=None)
     if args.json:
@@ -96,13 +96,13 @@ def iteration_of(path: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _score(args: argparse.Namespace, path: str) -> float | None:
+def _score(args: argparse.Namespace, path: str, is_first: bool) -> float | None:
     """Returns the mAP of one snapshot; None where nothing was detected."""
     if not args.data:
         from pyscratchdet.devices import choose_device
         from pyscratchdet.solver.detection_test import run_detection_test
 
-        summaries = run_detection_test(caffe_test(args), path, choose_device(args.gpu))
+        summaries = run_detection_test(caffe_test(args), path, choose_device(args.gpu), is_checked=is_first)
         return next(iter(summaries.values())).mean_ap
     from pyscratchdet.evaluate.voc import evaluate_voc
 

@@ -19,6 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """Scores."""
     from pyscratchdet.devices import choose_device
     from pyscratchdet.runtime import load_net
+    from pyscratchdet.solver.data_checks import check_test_size
     from pyscratchdet.solver.fast import Precision
     from pyscratchdet.solver.log import logging_to, say_device
     from pyscratchdet.solver.testing import score
@@ -28,5 +29,6 @@ def run(args: argparse.Namespace) -> int:
     with logging_to():
         say_device(device)
         net = load_net(args.model, args.weights, "TEST", level=args.level, stages=stages, writes=True)
+        check_test_size(net, args.iterations)
         score(Precision().prepare(net.to(device), device), args.iterations)
     return 0

@@ -15,6 +15,7 @@ from pyscratchdet.layers.plan import read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import read
 from pyscratchdet.runtime import load_net
+from pyscratchdet.solver.data_checks import check_test_size
 from pyscratchdet.solver.nets import NetChoice, first_test_net
 from pyscratchdet.solver.testing import passes, summaries
 
@@ -64,6 +65,7 @@ def run_detection_test(
     weights: str | os.PathLike[str] | None,
     device: torch.device | str = "cpu",
     on_pass: Callable[[int], None] = lambda number: None,
+    is_checked: bool = True,
 ) -> dict[str, DetectionSummary]:
     """Runs a test net and sums up each of its outputs.
 
@@ -72,6 +74,7 @@ def run_detection_test(
         weights: A snapshot; None where the net has nothing to learn.
         device: The torch device.
         on_pass: Called with the number of batches done.
+        is_checked: Whether numbers that do not fit the database are warned of.
 
     Returns:
         {output blob: summary}.
@@ -90,6 +93,8 @@ def run_detection_test(
             expected="a DetectionEvaluate layer in the TEST phase",
             hint="a deploy net is judged by `evaluate voc` or `evaluate coco`",
         )
+    if is_checked:
+        check_test_size(net, test.iterations)
     run = []
     for _, outputs in passes(net, test.iterations):
         run.append(outputs)

@@ -22,6 +22,7 @@ from pyscratchdet.errors import SolverError, UsageError
 from pyscratchdet.progress import Progress
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.solver.best import BestWeights, check_best
+from pyscratchdet.solver.data_checks import check_records, check_test_size
 from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import logging_to
@@ -121,6 +122,8 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
         if state:
             _log.info(f"Resuming from {state}")
             solver.restore(state)
+        if world.is_root:
+            _check_data(solver, is_new=not state)
         _log.info("Starting Optimization")
         solver.solve()
         _log.info("Optimization Done.")
@@ -184,6 +187,14 @@ def _make(
     return Solver(
         param, seed=seed, device=device, options=options, precision=precision, world=world, keep=settings.keep
     )
+
+
+def _check_data(solver: Solver, is_new: bool) -> None:
+    for net, num_passes in zip(solver.test_nets, solver.param.test_iter, strict=True):
+        if num_passes > 0:
+            check_test_size(net, num_passes)
+    if is_new:
+        check_records(solver.net, solver.test_nets)
 
 
 def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack: ExitStack, *, goes_on: bool) -> None:
