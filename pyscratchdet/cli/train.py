@@ -19,6 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add_flag(parser, "solver", required=True, metavar="PROTOTXT", help="the solver file")
     add_flag(parser, "weights", default="", metavar="FILE,...", help="caffemodels to start from")
+    parser.add_argument(
+        "--reset-heads", action="store_true", help="fill layers afresh whose shapes differ from those of --weights"
+    )
     add_flag(parser, "snapshot", default="", metavar="SOLVERSTATE", help="continue from this snapshot")
     parser.add_argument(
         "--resume", choices=["auto"], help="continue from the newest complete snapshot of the solver's prefix, if any"
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         bfloat16=args.bfloat16,
         workers=args.workers,
         sync_batchnorm=args.sync_batchnorm,
+        reset_heads=args.reset_heads,
         keep=args.keep,
         keep_best=args.keep_best,
         patience=args.patience,

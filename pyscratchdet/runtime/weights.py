@@ -29,11 +29,13 @@ class CopyReport:
         copied: Layers of the net that got their blobs.
         ignored: Layers of the file that the net does not have.
         untouched: Layers of the net with blobs of their own that are not in the file.
+        reset: {layer: (shapes in the file, shapes here)} of those that keep their initial values since these differ.
     """
 
     copied: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
+    reset: dict[str, tuple[list[Shape], list[Shape]]] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Returns one line that says what matched, and what did not and why."""
@@ -44,10 +46,16 @@ class CopyReport:
             parts.append(
                 f"{counted(len(self.untouched), 'layer')} not in the file, left unchanged: {', '.join(self.untouched)}"
             )
+        if self.reset:
+            parts.append(
+                f"{counted(len(self.reset), 'layer')} of other shapes, freshly filled: {', '.join(self.reset)}"
+            )
         return "; ".join(parts)
 
 
-def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs], path: str = "") -> CopyReport:
+def copy_weights(
+    net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs], path: str = "", *, reset_heads: bool = False
+) -> CopyReport:
     """Copies blobs by layer name, as Caffe does; layers that one side lacks are left alone and reported.
 
     Args:
@@ -55,10 +63,11 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs],
         source: A .caffemodel or .caffemodel.h5 file, or {layer: [arrays]}. A blob that the layer shares with another
             one, which holds it (HDF5 files), is None or left out.
         path: Where the arrays come from, for errors.
+        reset_heads: Whether layers whose blobs differ in number or shape keep their values instead of being refused.
 
     Raises:
-        FileError, WeightsError: The file is damaged, or a layer's blobs differ in number or shape; the net is then
-            unchanged.
+        FileError, WeightsError: The file is damaged, or a layer's blobs differ in number or shape, or (with
+            `reset_heads`) nothing fits at all; the net is then unchanged.
     """
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
@@ -71,9 +80,17 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs],
         if layer not in targets:
             report.ignored.append(layer)
         elif len(arrays) or targets[layer].roles:
-            pairs += _match(targets[layer], arrays, shared, path)
-            report.copied.append(layer)
-    copied = set(report.copied)
+            try:
+                pairs += _match(targets[layer], arrays, shared, path)
+            except WeightsError:
+                if not reset_heads:
+                    raise
+                report.reset[layer] = _shapes(arrays), _shapes(targets[layer].blobs)
+            else:
+                report.copied.append(layer)
+    if reset_heads and not report.copied:
+        raise _nothing_fits(report, path)
+    copied = {*report.copied, *report.reset}
     report.untouched = [
         module.name
         for module in net.layers
@@ -83,6 +100,20 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Mapping[str, Blobs],
         _assign(target, array)
         release(array)
     return report
+
+
+def _shapes(blobs: Sequence[np.ndarray | torch.Tensor | None]) -> list[Shape]:
+    return [tuple(blob.shape) for blob in blobs if blob is not None]
+
+
+def _nothing_fits(report: CopyReport, path: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: nothing fits this net",
+        code="weights.nothing-fits",
+        expected="at least one layer of the same name and shapes",
+        found=f"{counted(len(report.reset), 'layer')} of other shapes, {len(report.ignored)} of other names",
+        hint="start from weights of the same net: other classes are fine, other widths of all layers are not",
+    )
 
 
 def _assign(target: torch.Tensor, array: np.ndarray) -> None:
@@ -212,6 +243,6 @@ def _check_shapes(module: LayerModule, shapes: Sequence[Shape], path: str) -> No
                 f"{where}the shape of {role} differs",
                 expected=expected,
                 found=shape,
-                hint="rename the layer to leave it at its initial values",
+                hint="rename the layer, or train with --reset-heads, to leave it at its initial values",
                 **details,
             )

@@ -52,7 +52,7 @@ def check_test_size(net: Net, num_passes: int) -> None:
 def _check_numbers(module: LayerModule, number: int, source: str) -> None:
     where = f'layer "{module.name}" ({module.layer_type})'
     save = module.layer.param.detection_output_param.save_output_param
-    saves = module.layer_type == "DetectionOutput" and module.layer.saves
+    saves = bool(getattr(module.layer, "saves", False))  # only DetectionOutput's
     if saves and save.HasField("num_test_image") and save.num_test_image != number:
         _log.warning(
             f"{where}: num_test_image is {save.num_test_image}, but {source} has {counted(number, 'picture')}, so the "

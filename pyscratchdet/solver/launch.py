@@ -50,6 +50,7 @@ class TrainSettings:
         bfloat16: True for the fast mode with bfloat16, on a CPU too.
         workers: Processes that decode pictures; None for the layers' own choice.
         sync_batchnorm: Whether BatchNorm takes its statistics over the batches of all processes.
+        reset_heads: Whether layers whose shapes differ from those of the weights keep their initial values.
         keep: Snapshots to keep; 0 keeps all.
         keep_best: Whether the weights of the best test stay, whatever `keep` says.
         patience: How many tests without a better one end the run, which implies `keep_best`; 0 for none.
@@ -71,6 +72,7 @@ class TrainSettings:
     bfloat16: bool = False
     workers: int | None = None
     sync_batchnorm: bool = False
+    reset_heads: bool = False
     keep: int = 0
     keep_best: bool = False
     patience: int = 0
@@ -97,6 +99,8 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
         other = "--weights" if settings.weights else "--resume"
         raise UsageError(f"give either --snapshot or {other}, not both", code="train.snapshot")
     param = _solver_param(settings)
+    if settings.reset_heads and not param.weights:
+        raise UsageError("--reset-heads needs weights to start from", code="train.reset-heads", expected="--weights")
     if settings.patience < 0:
         raise UsageError("--patience must not be negative", code="train.keep-best", found=settings.patience)
     if settings.keep_best or settings.patience:
@@ -185,7 +189,14 @@ def _make(
         options["workers"] = settings.workers
     precision = Precision(is_fast=fast, autocast=settings.bfloat16 or None)
     return Solver(
-        param, seed=seed, device=device, options=options, precision=precision, world=world, keep=settings.keep
+        param,
+        seed=seed,
+        device=device,
+        options=options,
+        precision=precision,
+        world=world,
+        keep=settings.keep,
+        reset_heads=settings.reset_heads,
     )
 
 

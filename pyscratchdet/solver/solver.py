@@ -28,6 +28,7 @@ from pyscratchdet.solver.debug import debug_info
 from pyscratchdet.solver.distributed import World
 from pyscratchdet.solver.divergence import divergence, has_diverged
 from pyscratchdet.solver.fast import Precision
+from pyscratchdet.solver.heads import reset_lines
 from pyscratchdet.solver.log import number
 from pyscratchdet.solver.meter import Meter, SolverEvent
 from pyscratchdet.solver.nets import NetChoice, test_nets, train_net
@@ -67,6 +68,7 @@ class Solver:
         feed: Gives the arrays of Input layers before each pass.
         stop_when_diverged: Whether a loss that is NaN or infinite, or explodes, ends the run before its update is made.
         keep: How many snapshots to keep; 0 keeps all.
+        reset_heads: Whether layers whose shapes differ from those of a file of weights keep their initial values.
         writes: Whether the nets may write the files that they name (HDF5Output, `save_output_param`).
 
     Attributes:
@@ -103,6 +105,7 @@ class Solver:
         feed: Feed | None = None,
         stop_when_diverged: bool = True,
         keep: int = 0,
+        reset_heads: bool = False,
         writes: bool = True,
     ) -> None:
         self.param = upgrade_solver(param if isinstance(param, caffe_pb2.SolverParameter) else read_solver(param))
@@ -113,6 +116,7 @@ class Solver:
         self.feed = feed or (lambda net: None)
         self.stop_when_diverged = stop_when_diverged
         self.keep = keep
+        self._reset_heads = reset_heads
         self._writes = writes
         _log.info(f"Initializing solver from parameters: \n{to_text(self.param).strip()}")
         if self.world.is_root and self.param.snapshot:
@@ -437,11 +441,13 @@ class Solver:
         for path in paths.split(","):
             _log.info(f"Finetuning from {path}")
             for net in (self.net, *self.test_nets):
-                report = _copy(net, path)
+                report = _copy(net, path, self._reset_heads)
                 for layer in report.ignored:
                     _log.info(f"Ignoring source layer {layer}")
                 if net is self.net:
                     _log.info(report.summary())
+                    for line in reset_lines(net, report):
+                        _log.info(line)
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
 
     # --- building ---
@@ -504,9 +510,9 @@ def _refuse_fork_fields(
     return refuse_fork_fields(param, FORK_FIELDS, locate, skipped=("net_param", "train_net_param", "test_net_param"))
 
 
-def _copy(net: Net, path: str) -> CopyReport:
+def _copy(net: Net, path: str, reset_heads: bool) -> CopyReport:
     try:
-        return copy_weights(net, path)
+        return copy_weights(net, path, reset_heads=reset_heads)
     except WeightsError as error:
         if not snapshot.holds_state(path):
             raise
