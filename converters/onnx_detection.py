@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,15 @@ from pyscratchdet.converters.onnx_export import describe, export_onnx
 from pyscratchdet.converters.onnx_file import read_onnx, with_outputs
 from pyscratchdet.converters.sessions import SESSIONS
 from pyscratchdet.detect.detector import Preparation
-from pyscratchdet.detect.engine import DetectionEngine, not_numbers, output_layer, picture_input
+from pyscratchdet.detect.engine import DetectionEngine, find_in_parts, not_numbers, output_layer, picture_input
 from pyscratchdet.devices import check_precision
 from pyscratchdet.errors import WeightsError
 from pyscratchdet.runtime import load_net
 
 _ROWS = ("decoded", "fixed")  # the forms whose files give rows
+_PREPARED, _NAMED = ("mean", "scale", "channels"), "labels"
+# What a file must say for `detect` to run it alone.
+_NEEDED = ("heads", "rows", "predictions", "num_classes", "background", "confidence_threshold", *_PREPARED, _NAMED)
 
 
 @dataclass
@@ -82,7 +86,7 @@ class OnnxDetector:
         Raises:
             WeightsError: The file does not have it.
         """
-        text = self.fact("labels", "--labelmap")
+        text = self.fact(_NAMED, "--labelmap")
         try:
             return {int(label): str(name) for label, name in json.loads(text).items()}
         except (ValueError, AttributeError) as error:
@@ -94,7 +98,7 @@ class OnnxDetector:
         Raises:
             WeightsError: The file does not have them.
         """
-        texts = [self.fact(name, "--mean, --scale and --rgb") for name in ("mean", "scale", "channels")]
+        texts = [self.fact(name, "--mean, --scale and --rgb") for name in _PREPARED]
         try:
             mean, scale = tuple(float(part) for part in texts[0].split(",")), float(texts[1])
         except ValueError as error:
@@ -119,6 +123,15 @@ class OnnxDetector:
         Raises:
             WeightsError: It does not.
         """
+        if "pyscratchdet" not in self.facts:
+            raise WeightsError(
+                f"{self.path}: not a detector that `pyscratchdet convert` wrote",
+                code="onnx.metadata",
+                expected=f"metadata {', '.join(_NEEDED)}",
+                found=", ".join(sorted(self.facts)) or "none",
+                hint="as a Caffe net it runs if its layers have a Caffe form: "
+                f"pyscratchdet convert {shlex.quote(self.path)} net.caffemodel --prototxt net.prototxt",
+            )
         heads = self.fact("heads")
         if heads not in _ROWS:
             raise WeightsError(
@@ -181,8 +194,7 @@ class OnnxDetection(DetectionEngine):
         detector.check_form()
         facts = detector.facts
         self._rows, predictions = facts["rows"], detector.fact("predictions").split("\n")
-        self._input, batch, self.channels, *size = _input(detector)
-        self._batch = batch
+        self._input, self._batch_size, self.channels, *size = _input(detector)
         self.size = (size[0], size[1])
         self.num_classes, self.background = (int(detector.number(name)) for name in ("num_classes", "background"))
         self.confidence_threshold = detector.number("confidence_threshold")
@@ -196,27 +208,18 @@ class OnnxDetection(DetectionEngine):
 
     def find(self, prepared: np.ndarray) -> np.ndarray:
         """See the base class."""
-        number = len(prepared)
-        step = self._batch or number
-        return np.concatenate([self._find(prepared[first : first + step], first) for first in range(0, number, step)])
+        return find_in_parts(self._find, prepared, self._batch_size or None)
 
     def fits(self, size: tuple[int, int]) -> bool:
         """See the base class: the size is part of the model."""
         return size == self.size
 
-    def _find(self, prepared: np.ndarray, first: int) -> np.ndarray:
-        number = len(prepared)
-        if self._batch > number:
-            filling = np.zeros((self._batch - number, *prepared.shape[1:]), np.float32)
-            prepared = np.concatenate([prepared, filling])
+    def _find(self, prepared: np.ndarray) -> np.ndarray:
         values = self._session.run({self._input: prepared})
         # What DetectionOutput would pass over in silence: "nan" is above no threshold.
-        if any(np.isnan(values[name][:number]).any() for name in self._predictions):
+        if any(np.isnan(values[name]).any() for name in self._predictions):
             raise not_numbers()
-        rows = np.array(values[self._rows]).reshape(-1, 7)
-        rows = rows[(rows[:, 0] >= 0) & (rows[:, 0] < number)]
-        rows[:, 0] += first
-        return rows
+        return np.array(values[self._rows]).reshape(-1, 7)
 
 
 def _input(detector: OnnxDetector) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from pyscratchdet import __version__
+from pyscratchdet.converters.file_facts import explain, file_facts
 from pyscratchdet.converters.onnx_simplify import replace, simplify
 from pyscratchdet.detect.detector import Preparation
 from pyscratchdet.errors import ConversionError
@@ -31,15 +32,6 @@ HEADS = ("decoded", "fixed", "boxes", "raw")
 OPSET = 17  # what engines of 2022 and later read
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 BATCH = "batch"
-COLUMNS = "image, label, score, xmin, ymin, xmax, ymax"
-# By form; docs/deployment.md has the measurements. "" is a net that is not a detector.
-RUNS_IN = {
-    "": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N",
-    "decoded": "onnxruntime, OpenVINO, OpenCV 5, MNN",
-    "fixed": "onnxruntime, OpenVINO, OpenCV 5, MNN; with --batch N meant for TensorRT and compilers too",
-    "boxes": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; meant for engines without suppression",
-    "raw": "onnxruntime, OpenVINO, OpenCV 5, MNN; OpenCV 4 with --batch N; you decode, with the priors file beside it",
-}
 
 
 @dataclass(frozen=True)
@@ -324,61 +316,12 @@ def describe(
     helper.set_model_props(model, {**file_facts(net, heads), **(metadata or {})})
 
 
-def file_facts(net: Net, heads: str = "decoded") -> dict[str, str]:
-    """Returns what every file says about itself."""
-    facts = {"pyscratchdet": __version__}
-    if net.input_names:
-        facts["size"] = "x".join(str(size) for size in net.blob_shapes[net.input_names[0]][2:])
-    ends = [node.param for node in net.plan.graph.nodes if node.type == "DetectionOutput"]
-    if ends:
-        facts["heads"] = heads
-        facts |= {"columns": COLUMNS} if heads in ("decoded", "fixed") else {}
-    if len(ends) == 1 and heads in ("decoded", "fixed"):
-        param = ends[0].detection_output_param
-        facts |= {
-            "rows": ends[0].top[0],
-            "predictions": "\n".join(name for k, name in enumerate(ends[0].bottom) if k != 2),
-            "num_classes": str(param.num_classes),
-            "background": str(param.background_label_id),
-            "confidence_threshold": repr(param.confidence_threshold),
-        }
-    return facts
-
-
 def notes(model: onnx.ModelProto) -> list[str]:
     """Returns what a user of the file must know: where it runs, what goes in, what comes out."""
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    heads = facts.get("heads", "")
-    is_int8 = facts.get("precision") == "int8"
-    lines = [f"  known to run in {'onnxruntime, OpenVINO' if is_int8 else RUNS_IN[heads]}"]
-    for value in model.graph.input:
-        dims = [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
-        is_picture = value.type.tensor_type.elem_type == TensorProto.UINT8
-        lines.append(f"  input {value.name} ({', '.join(dims)}): {input_text(facts, is_picture)}")
-    return [*lines, *heads_notes(facts)]
-
-
-def heads_notes(facts: Mapping[str, str]) -> list[str]:
-    """Returns what a file's results mean, by what it says about itself (`file_facts`)."""
-    lines, heads = [], facts.get("heads", "")
-    if heads in ("decoded", "fixed"):
-        lines.append(f"  rows: {facts['columns']}; coordinates are relative to the picture and not clipped")
-        lines += ["  rows of -1 follow each picture's detections"] * (heads == "fixed")
-    if heads == "boxes":
-        lines.append(
-            "  boxes are xmin, ymin, xmax, ymax, relative to the picture and not clipped; scores of all classes"
-        )
-    return lines
-
-
-def input_text(facts: Mapping[str, str], is_picture: bool = False) -> str:
-    """Returns how an input is prepared, by what the file says about itself."""
-    order = {"bgr": "blue first", "rgb": "red first"}
-    if is_picture:
-        return f"uint8 picture, {order[facts['picture']]}; resized, mean and scale applied inside"
-    if "mean" not in facts:
-        return "float32, prepared as in training (--mean, --scale and --rgb record how)"
-    return f"float32, {order[facts['channels']]}, (value - {facts['mean']}) * {facts['scale']}, size {facts['size']}"
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    inputs = {name: [dim.dim_param or str(dim.dim_value) for dim in dims] for name, dims in shapes.items()}
+    return explain(facts, inputs, "onnxruntime, OpenVINO" if facts.get("precision") == "int8" else "")
 
 
 def priors_path(path: str | os.PathLike[str]) -> Path:
@@ -405,10 +348,10 @@ def raw_heads(net: Net) -> list[str]:
     """Returns the blobs that DetectionOutput reads, priors included, and the net's other outputs.
 
     Raises:
-        ConversionError: The net has no DetectionOutput.
+        ConversionError: The net makes no detections.
     """
     graph = net.plan.graph
-    ends = [node for node in graph.nodes if node.type == "DetectionOutput"]
+    ends = [graph.nodes[index] for index in net.plan.detection_layers]
     if not ends:
         raise ConversionError(
             "the net has no DetectionOutput, whose form `heads` would choose",

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pyscratchdet.converters.onnx_export import BATCH, file_facts, heads_notes, input_text
+from pyscratchdet.converters.file_facts import explain, file_facts
+from pyscratchdet.converters.onnx_export import BATCH
 from pyscratchdet.converters.torch_source import ModuleSource, module_source
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.files import write_bytes
@@ -77,18 +78,17 @@ def program_notes(path: str | os.PathLike[str]) -> list[str]:
     extra = {FACTS: ""}
     program = torch.export.load(path, extra_files=extra)
     facts = json.loads(extra[FACTS])
-    lines = ["  loaded by torch.export.load, without this project"]
-    inputs = program.graph_signature.user_inputs
-    for node in program.graph.nodes:
-        if node.name in inputs:
-            dims = [size if isinstance(size, int) else BATCH for size in node.meta["val"].shape]
-            lines.append(f"  input {node.name} ({', '.join(map(str, dims))}): {input_text(facts)}")
-    return [*lines, *heads_notes(facts)]
+    inputs = {
+        node.name: [str(size) if isinstance(size, int) else BATCH for size in node.meta["val"].shape]
+        for node in program.graph.nodes
+        if node.name in program.graph_signature.user_inputs
+    }
+    return explain(facts, inputs, "torch.export.load, without this project")
 
 
 def default_heads(net: Net) -> str:
     """Returns what a net ends in where nothing is chosen."""
-    return "fixed" if any(node.type == "DetectionOutput" for node in net.plan.graph.nodes) else ""
+    return "fixed" if net.plan.detection_layers else ""
 
 
 def _instance(source: ModuleSource) -> nn.Module:

@@ -25,15 +25,17 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from pyscratchdet import __version__
-from pyscratchdet.converters.onnx_export import COLUMNS, input_text, needed_layers, raw_heads, wanted_blobs
+from pyscratchdet.converters.file_facts import file_facts, input_text, result_text, wrapped
+from pyscratchdet.converters.onnx_export import needed_layers, raw_heads, wanted_blobs
 from pyscratchdet.errors import ConversionError
-from pyscratchdet.files import write_bytes, write_text
+from pyscratchdet.files import read_bytes, write_bytes, write_text
 from pyscratchdet.layers.autograd.shared_memory import rewritten
 from pyscratchdet.layers.base import Shape
 from pyscratchdet.layers.detection_output import DetectionOutput
 from pyscratchdet.runtime import LayerModule, Net
 
 _WIDTH = 88  # ruff's own line length
+_DOC_WIDTH = 78
 _LONGEST_VARIABLE = 32  # so that short expressions of two variables fit
 _STANDARD = {
     "dataclass": "from dataclasses import dataclass",
@@ -110,6 +112,12 @@ def save_source(net: Net, path: str | os.PathLike[str], **options: Any) -> Modul
     write_bytes(weights_path(path), safetensors.torch.save(state, {"format": "pt"}))
     write_text(path, source.text)
     return source
+
+
+def source_notes(path: str | os.PathLike[str]) -> list[str]:
+    """Returns what the docstring of a written module says of its inputs and outputs, indented."""
+    text = ast.get_docstring(ast.parse(read_bytes(path))) or ""
+    return textwrap.indent(text.split("\n\n")[2], "  ").splitlines()
 
 
 def weights_path(path: str | os.PathLike[str]) -> Path:
@@ -213,7 +221,7 @@ class _Writer:
         self._wanted = wanted_blobs(net, cut if self.heads == "raw" else None)
         if not self._wanted:
             raise ConversionError("the net has no outputs, so there is no module to write", code="torch.no-output")
-        ends = {index for index, node in enumerate(nodes) if node.type == "DetectionOutput"}
+        ends = set(net.plan.detection_layers)
         if self.whole:
             chosen = [index for index in range(len(nodes)) if self.heads != "raw" or index not in ends]
         else:
@@ -366,6 +374,7 @@ class _Writer:
         return {names[blob]: value for blob, value in sorted(self._values.items()) if blob not in copies}
 
     def _about(self, origin: str, inputs: Mapping[str, Shape], outputs: Iterable[str], facts: Mapping[str, str]) -> str:
+        facts = {**file_facts(self.net, self.heads), **facts}
         lines = [
             f"The net {_plain(self.net.name) or 'without a name'} in PyTorch: needs torch and safetensors, no Caffe.",
             "",
@@ -374,17 +383,18 @@ class _Writer:
             "",
         ]
         for name, shape in inputs.items():
-            size = "x".join(map(str, shape[2:]))
-            dims = ", ".join(["N", *map(str, shape[1:])])
-            lines.append(f"Input {_plain(name)} ({dims}): {input_text({**facts, 'size': size})}.")
-        lines.append(f"Outputs: {', '.join(_plain(name) for name in outputs)}.")
-        if any(node.type == "DetectionOutput" for node in self.net.plan.graph.nodes):
-            lines += [
-                *([f"Rows of detections: {COLUMNS};"] if self.heads in ("decoded", "fixed") else ["Boxes and priors:"]),
-                "coordinates are relative to the picture and not clipped.",
-            ]
+            dims = ["N", *map(str, shape[1:])]
+            lines += wrapped(_capital(input_text(facts, _plain(name), dims)), _DOC_WIDTH)
+        lines += wrapped(f"Outputs: {', '.join(_plain(name) for name in outputs)}", _DOC_WIDTH)
+        if "heads" in facts:
+            facts["rows"] = _plain(facts.get("rows", "rows"))
+            lines += wrapped(_capital(result_text(facts)), _DOC_WIDTH)
         lines += ["Names are the prototxt's, but for characters that Python's names cannot have.", ""]
         return "\n".join(lines)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _loader(class_name: str) -> list[str]:

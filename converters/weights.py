@@ -23,8 +23,9 @@ from pyscratchdet.errors import ConversionError, FileError, WeightsError
 from pyscratchdet.files import atomic_path, check_unpacked, check_zip, map_bytes, open_bytes, read_bytes, write_pieces
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.file_names import file_names
 from pyscratchdet.proto.hdf5 import HDF5_MARK, write_hdf5
-from pyscratchdet.proto.weights import put_together, read_weights, take_apart, write_caffemodel
+from pyscratchdet.proto.weights import put_together, read_weights, skeleton_layers, take_apart, write_caffemodel
 
 if TYPE_CHECKING:
     from pyscratchdet.runtime import Net
@@ -41,12 +42,14 @@ class Bundle:
         skeleton: What a caffemodel holds besides arrays, where the weights come from one.
         unknown: Layers that the net lacks; they are kept for converting back, and Caffe skips them.
         drawn: Layers that the file lacks, where the target is a whole net; they have what their fillers drew.
+        forgotten: Files and folders that the skeleton names, where the target was written without it.
     """
 
     blobs: dict[str, list[np.ndarray]] = field(default_factory=dict)
     skeleton: bytes | None = None
     unknown: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,15 @@ class Choices:
         onnx: For ONNX, options of `export_onnx`.
         torch: For .pt2, options of `export_program`; for .py, those of `module_source`.
         facts: For a whole net (ONNX, .pt2, .py), what the file says about itself.
+        keep_paths: For ONNX, keep the skeleton of a caffemodel that names files too. Without, the file does not tell
+            where data of the training lay, and the way back gives the same values in other bytes.
     """
 
     half: bool = False
     onnx: Mapping[str, Any] = field(default_factory=dict)
     torch: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    keep_paths: bool = False
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -407,7 +413,10 @@ def _write_onnx(path: str, bundle: Bundle, names: Names, choices: Choices) -> No
     net = _net(bundle, names, "an ONNX graph")
     arrays = _flat(bundle, names)
     metadata = {**choices.facts, "order": "\n".join(arrays)}
-    if bundle.skeleton is not None:
+    if bundle.skeleton is not None and not choices.keep_paths:
+        found = (file_names(layer) for layer in skeleton_layers(bundle.skeleton))
+        bundle.forgotten = sorted({name for layer in found for name in layer})
+    if bundle.skeleton is not None and not bundle.forgotten:
         metadata[SKELETON] = base64.b64encode(bundle.skeleton).decode()
     save_onnx(net, path, metadata=metadata, weights=arrays, half=choices.half, **choices.onnx)
 

@@ -58,6 +58,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mean": {"metavar": "B,G,R", "default": None, "help": "mean to keep in the file (for pictures: SSD's by default)"},
     "scale": {"type": float, "default": 1.0, "help": "scale to keep in the file (default: 1)"},
     "rgb": {"action": "store_true", "default": False, "help": "the net takes red first"},
+    "keep_paths": {
+        "action": "store_true",
+        "default": False,
+        "help": "keep what the caffemodel says of its training, names of files included, for the same bytes on the way "
+        "back",
+    },
     "coco_to_voc": {"action": "store_true", "help": "SRC is a COCO detector: keep VOC's classes only"},
     "mmdetection": {"action": "store_true", "help": "SRC is a ScratchDet checkpoint of mmdetection"},
     "weights": {"metavar": "FILE", "default": None, "help": "state_dict of the model (default: random weights)"},
@@ -225,6 +231,14 @@ def _weights(args: argparse.Namespace) -> str:
         lines.append(f"kept, though the net has no such layers: {', '.join(bundle.unknown)}")
     if bundle.drawn:
         lines.append(f"not in {args.source}, so with the values that their fillers drew: {', '.join(bundle.drawn)}")
+    if bundle.forgotten:
+        from pyscratchdet.converters.file_facts import wrapped
+
+        lines += wrapped(
+            f"left out: {counted(len(bundle.forgotten), 'name')} of files and folders of the training, so converting "
+            "back gives the same values in other bytes (--keep-paths keeps them)",
+            indent="  ",
+        )
     return "\n".join(lines)
 
 
@@ -371,7 +385,7 @@ DIRECTIONS = (
         takes=("prototxt", *_ONNX, *_NET),
     ),
     Direction("an ONNX graph as a net", ("*.onnx",), ("*.caffemodel",), _onnx_net, chosen_by=("prototxt",)),
-    Direction("a net in ONNX", _WEIGHTS, ("*.onnx",), _weights, needs=("model",), takes=(*_ONNX, *_NET)),
+    Direction("a net in ONNX", _WEIGHTS, ("*.onnx",), _weights, needs=("model",), takes=(*_ONNX, "keep_paths", *_NET)),
     Direction(
         "a net for torch.export.load",
         _WEIGHTS,
@@ -395,7 +409,7 @@ DIRECTIONS = (
 
 def _choices(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the options of the writer, as far as the direction reads them."""
-    choices = {name: vars(args)[name] for name in ("half",) if name in args}
+    choices = {name: vars(args)[name] for name in ("half", "keep_paths") if name in args}
     ending = os.path.splitext(args.target)[1].lower()
     writer = {".onnx": _onnx_choices, ".pt2": _program_choices, ".py": _source_choices}.get(ending)
     return choices if writer is None else {**choices, **writer(args)}
@@ -422,7 +436,12 @@ def _source_choices(args: argparse.Namespace) -> dict[str, Any]:
 
 def _facts(args: argparse.Namespace) -> dict[str, str]:
     """Returns what a file says about labels and, where it was given, the preparation of pictures."""
-    return _labels(args.labelmap) | ({} if args.mean is None else _preparation_facts(args))
+    return _labels(args.labelmap) | (_preparation_facts(args) if _is_prepared(args) else {})
+
+
+def _is_prepared(args: argparse.Namespace) -> bool:
+    """Whether an option says how pictures are prepared."""
+    return args.mean is not None or args.scale != 1 or args.rgb
 
 
 def _graph_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -440,12 +459,9 @@ def _preparation(args: argparse.Namespace) -> Preparation:
 
 
 def _preparation_facts(args: argparse.Namespace) -> dict[str, str]:
-    """Returns how pictures are prepared, as a file says it and `detect` reads it."""
-    return {
-        "mean": ",".join(f"{value:.9g}" for value in _preparation(args).mean),
-        "scale": f"{args.scale:.9g}",
-        "channels": "rgb" if args.rgb else "bgr",
-    }
+    from pyscratchdet.converters.file_facts import ASSUMED, GIVEN, preparation_facts
+
+    return preparation_facts(_preparation(args), GIVEN if _is_prepared(args) else ASSUMED)
 
 
 def _batch(text: str) -> int | None:
@@ -503,10 +519,10 @@ def _notes(path: str) -> list[str]:
 
         return program_notes(path)
     if ending == ".py":
-        from pyscratchdet.converters.torch_source import weights_path
+        from pyscratchdet.converters.torch_source import source_notes, weights_path
 
         weights = weights_path(path)
-        return [f"  its weights: {weights}, {os.path.getsize(weights) / 1e6:.1f} MB"]
+        return [f"  its weights: {weights}, {os.path.getsize(weights) / 1e6:.1f} MB", *source_notes(path)]
     return []
 
 

@@ -83,7 +83,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
     if is_onnx(args.weights):
         return _of_file(args, batch_size)
     if not args.model:
-        raise _misfit("a caffemodel needs its net", expected="--model DEPLOY")
+        raise _misfit(f"{args.weights}: weights need their net", expected="--model DEPLOY")
     preparation = _preparation(args, None)
     if args.engine in (None, "torch"):
         from pyscratchdet.detect.detector import Detector

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import cv2
 import numpy as np
@@ -13,10 +14,14 @@ import torch
 
 from pyscratchdet.data.label_map import label_to_name, read_label_map
 from pyscratchdet.detect.engine import DetectionEngine, TorchDetection
+from pyscratchdet.detect.media import read_picture
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, UsageError, counted
 
 SSD_MEAN = (104.0, 117.0, 123.0)
+
+Picture = np.ndarray | str | os.PathLike[str]
+Labels = Mapping[int, str] | str | os.PathLike[str]
 
 
 @dataclass
@@ -95,10 +100,18 @@ class Preparation:
 class Detector:
     """A deploy net with its label map, ready to be called, in our runtime's detection mode (`runtime.optimize`).
 
+        detector = Detector("deploy.prototxt", "model.caffemodel", "labelmap.prototxt")
+        found = detector.detect("photo.jpg", threshold=0.5)
+        for label, score, (xmin, ymin, xmax, ymax) in zip(found.labels, found.scores, found.boxes_px):
+            print(detector.names[label], score, xmin, ymin, xmax, ymax)
+
+    Pictures are files or uint8 arrays (height, width, 3) with blue first, as `cv2.imread` gives them; PIL's and
+    torchvision's have red first. Boxes are in pixels of the picture that was given, whatever the net's input size.
+
     Args:
         model: Prototxt of the deploy net, one input (batch, channels, height, width), DetectionOutput at its end.
         weights: .caffemodel or .caffemodel.h5.
-        labelmap: LabelMap prototxt; without one classes are named by their number.
+        labelmap: LabelMap prototxt, or {label: class name}; without one classes are named by their number.
         preparation: Mean, scale and channel order.
         batch_size: Pictures per forward pass.
         size: (height, width) of the net's input if it should differ from the prototxt's.
@@ -115,7 +128,7 @@ class Detector:
         self,
         model: str | os.PathLike[str],
         weights: str | os.PathLike[str] | None,
-        labelmap: str | os.PathLike[str] | None = None,
+        labelmap: Labels | None = None,
         *,
         preparation: Preparation | None = None,
         batch_size: int = 8,
@@ -130,7 +143,7 @@ class Detector:
     def in_engine(
         cls,
         engine: DetectionEngine,
-        labels: Mapping[int, str] | str | os.PathLike[str] | None = None,
+        labels: Labels | None = None,
         *,
         preparation: Preparation | None = None,
         batch_size: int = 8,
@@ -153,7 +166,7 @@ class Detector:
     def _set_up(
         self,
         engine: DetectionEngine,
-        labels: Mapping[int, str] | str | os.PathLike[str] | None,
+        labels: Labels | None,
         preparation: Preparation,
         batch_size: int,
     ) -> None:
@@ -178,25 +191,43 @@ class Detector:
         """Names of the labels from 1 on."""
         return tuple(self.names[label] for label in range(1, self.num_classes))
 
-    def detect(self, images: Sequence[np.ndarray], threshold: float = 0.0) -> list[ImageDetections]:
+    @overload
+    def detect(self, pictures: Picture, threshold: float = 0.0) -> ImageDetections: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def detect(self, pictures: Sequence[Picture], threshold: float = 0.0) -> list[ImageDetections]: ...
+
+    def detect(
+        self, pictures: Picture | Sequence[Picture], threshold: float = 0.0
+    ) -> ImageDetections | list[ImageDetections]:
         """Finds objects.
 
         Args:
-            images: uint8 BGR pictures (h, w, 3), or (h, w) in grey; any sizes.
+            pictures: One picture, or a list of them: files, and uint8 arrays (h, w, 3) in BGR, (h, w, 4) in BGRA or
+                (h, w) in grey. Those of a list may differ in size; `batch_size` of them are run at a time.
             threshold: The lowest score to return; the net's own confidence_threshold applies first.
 
+        Returns:
+            What is in the picture, boxes in its pixels; for a list, a list in the same order.
+
         Raises:
+            FileError: There is no such file.
             DataError: Something that is not a picture, or the net's boxes or scores are not numbers.
         """
-        return self.detect_at(images, self.size, threshold)
+        if isinstance(pictures, (str, os.PathLike)) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
+            return self.detect_at([pictures], self.size, threshold)[0]
+        return self.detect_at(pictures, self.size, threshold)  # type: ignore[arg-type]
 
     def detect_at(
-        self, images: Sequence[np.ndarray], size: tuple[int, int], threshold: float = 0.0, resize_first: bool = True
+        self, pictures: Sequence[Picture], size: tuple[int, int], threshold: float = 0.0, resize_first: bool = True
     ) -> list[ImageDetections]:
         """Finds objects with the net's input at another (height, width)."""
         found: list[ImageDetections] = []
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
+        for start in range(0, len(pictures), self.batch_size):
+            batch = [
+                read_picture(one) if isinstance(one, (str, os.PathLike)) else one
+                for one in pictures[start : start + self.batch_size]
+            ]
             began, in_nms = time.perf_counter(), self.engine.nms_seconds
             prepared = np.stack([self.preparation(image, self.engine.channels, *size, resize_first) for image in batch])
             ready = time.perf_counter()
@@ -217,7 +248,7 @@ class Detector:
         scale = np.array([width, height, width, height], np.float32)
         return ImageDetections(rows[:, 1].astype(np.int64), rows[:, 2].copy(), np.clip(rows[:, 3:7] * scale, 0, scale))
 
-    def _class_names(self, labels: Mapping[int, str] | str | os.PathLike[str] | None) -> dict[int, str]:
+    def _class_names(self, labels: Labels | None) -> dict[int, str]:
         number, background = self.num_classes, self.engine.background
         if labels is None:
             return {label: "background" if label == background else str(label) for label in range(number)}

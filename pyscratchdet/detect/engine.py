@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,15 +89,16 @@ class TorchDetection(DetectionEngine):
         self.device = torch.device(device)
         check_precision(precision, self.device)
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        self.net: Net = OptimizedNet(load_net(model, weights, "TEST"), dtype).to(self.device)
+        net = load_net(model, weights, "TEST")
+        self._batch_size = net.plan.fixed_batch()  # None: any
+        self.net: Net = OptimizedNet(net, dtype).to(self.device)
         self._input_name, self.channels, declared = picture_input(self.net)
         self.size = size or declared
-        self.net.reshape({self._input_name: (1, self.channels, *self.size)})  # refuses a size that does not fit
+        self._reshape(self.size)  # refuses a size that does not fit
         self._output_layer = output_layer(self.net)
-        param = self._output_layer.layer.param.detection_output_param
-        self.num_classes = param.num_classes
-        self.background = param.background_label_id
-        self.confidence_threshold = param.confidence_threshold
+        end = self._output_layer.layer
+        self.num_classes, self.background = end.num_labels, end.background_label
+        self.confidence_threshold = end.confidence_threshold
         self._nms_started = 0.0
         self._output_layer.register_forward_pre_hook(self._before_nms)
 
@@ -108,22 +109,28 @@ class TorchDetection(DetectionEngine):
 
     def find(self, prepared: np.ndarray) -> np.ndarray:
         """See the base class."""
+        return find_in_parts(self._find, prepared, self._batch_size)
+
+    def _find(self, prepared: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             outputs = self.net({self._input_name: torch.from_numpy(prepared).to(self.device)})
         top = self._output_layer.layer.param.top[0]
         if top not in outputs:
             raise NetError(f'"{top}" is not an output of the net', code="detect.output")
-        rows = outputs[top].reshape(-1, 7).cpu().numpy()
+        rows: np.ndarray = outputs[top].reshape(-1, 7).cpu().numpy()
         self.nms_seconds += time.perf_counter() - self._nms_started
         return rows
 
     def fits(self, size: tuple[int, int]) -> bool:
         """See the base class; worked out from shapes alone."""
         try:
-            self.net.reshape({self._input_name: (1, self.channels, *size)})
+            self._reshape(size)
         except LayerError:
             return False
         return True
+
+    def _reshape(self, size: tuple[int, int]) -> None:
+        self.net.reshape({self._input_name: (self._batch_size or 1, self.channels, *size)})
 
     def _before_nms(self, _: object, bottoms: Sequence[torch.Tensor]) -> None:
         """Measures the time, and refuses NaN, which DetectionOutput would silently drop: it is above no threshold."""
@@ -132,6 +139,29 @@ class TorchDetection(DetectionEngine):
         self._nms_started = time.perf_counter()
         if any(bool(torch.isnan(blob).any()) for blob in bottoms):
             raise not_numbers()
+
+
+def find_in_parts(find: Callable[[np.ndarray], np.ndarray], prepared: np.ndarray, batch_size: int | None) -> np.ndarray:
+    """Runs a net that may be bound to its batch size.
+
+    Args:
+        find: Returns the rows (R, 7) of as many pictures as the net takes.
+        prepared: (N, channels, height, width).
+        batch_size: What it takes; None for any. Zeros fill up the last batch.
+
+    Returns:
+        The rows of the N pictures, their image numbers counted from 0.
+    """
+    number = len(prepared)
+    step = batch_size or number
+    filling = np.zeros((-number % step, *prepared.shape[1:]), np.float32)
+    filled = np.concatenate([prepared, filling]) if len(filling) else prepared
+    parts = []
+    for first in range(0, number, step):
+        rows = find(filled[first : first + step])
+        rows = rows[(rows[:, 0] >= 0) & (rows[:, 0] < number - first)]  # others are fillings
+        parts.append(np.column_stack([rows[:, 0] + first, rows[:, 1:]]))
+    return np.concatenate(parts)
 
 
 def not_numbers() -> DataError:
@@ -163,17 +193,17 @@ def picture_input(net: Net) -> tuple[str, int, tuple[int, int]]:
 
 
 def output_layer(net: Net) -> Any:
-    """Returns the module of the net's one DetectionOutput.
+    """Returns the module of the net's one layer that makes detections.
 
     Raises:
         NetError: It has none, or several.
     """
-    found = [module for module in net.layers if module.layer_type == "DetectionOutput"]
+    found = [net.layers[index] for index in net.plan.detection_layers]
     if len(found) != 1:
         raise NetError(
             "the detections cannot be told from other outputs",
             code="detect.output",
-            expected="one DetectionOutput layer",
+            expected="one layer that makes detections, such as DetectionOutput",
             found=f"{len(found)}",
         )
     return found[0]

@@ -173,7 +173,9 @@ class Layer(ABC):
         moves_values: True when the tops are the bottoms' values in another order or shape.
         reads_shapes: True when the tops depend only on the bottoms' shapes.
         sums_many: True when a top's value is a sum over many terms, whose float32 rounding depends on their order.
-        makes_detections: True when the first top's rows are detections; those of equal score may be in any order.
+        makes_detections: True when the first top's rows are detections; those of equal score may be in any order. Such
+            a type has `num_labels` (with the background), `background_label` and `confidence_threshold`.
+        only_silences: True when the layer does nothing but keep its bottoms from being outputs of the net.
         coordinates: How positions along the spatial axes of a top relate to the bottom's: "same", "window" (one slides
             over the bottom), "transposed" (the inverse of a window), "cut" (an offset), or "" for none of these.
         top_is_free: True when gradients do not need the top's values, so that a later layer may overwrite it.
@@ -206,6 +208,7 @@ class Layer(ABC):
     reads_shapes: ClassVar[bool] = False
     sums_many: ClassVar[bool] = False
     makes_detections: ClassVar[bool] = False
+    only_silences: ClassVar[bool] = False
     coordinates: ClassVar[str] = ""
     top_is_free: ClassVar[bool] = False
     settings: ClassVar[str] = ""

@@ -50,6 +50,21 @@ class DetectionOutput(Layer):
     no_gradient: ClassVar[frozenset[int]] = frozenset(range(5))
     makes_detections: ClassVar[bool] = True
 
+    @property
+    def num_labels(self) -> int:
+        """How many labels there are, with the background."""
+        return int(self.param.detection_output_param.num_classes)
+
+    @property
+    def background_label(self) -> int:
+        """The label of what is no object; -1 where there is none."""
+        return int(self.param.detection_output_param.background_label_id)
+
+    @property
+    def confidence_threshold(self) -> float:
+        """The score above which there are detections."""
+        return float(self.param.detection_output_param.confidence_threshold)
+
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.output_param = self.param.detection_output_param
         if not param.HasField("num_classes") or param.num_classes < 1:

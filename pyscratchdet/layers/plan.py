@@ -101,6 +101,11 @@ class NetPlan:
                 layer.reshape(self.bottom_shapes(index))  # what layers remember of their shapes must fit again, too
             raise
 
+    @property
+    def detection_layers(self) -> list[int]:
+        """The indices of the layers that make detections (`Layer.makes_detections`)."""
+        return [index for index, layer in enumerate(self.layers) if layer.makes_detections]
+
     def fixed_batch(self) -> int | None:
         """Returns the batch size that the net is bound to, or None if it takes any; found by trying another one.
 

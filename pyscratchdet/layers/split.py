@@ -40,6 +40,7 @@ class Silence(Layer):
 
     bottoms: ClassVar[Count] = at_least(1)
     tops: ClassVar[Count] = exactly(0)
+    only_silences: ClassVar[bool] = True
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return []

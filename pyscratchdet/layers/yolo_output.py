@@ -33,6 +33,21 @@ class _YoloOutput(Layer):
         """The layer's settings."""
         return getattr(self.param, self.settings_field)
 
+    @property
+    def num_labels(self) -> int:
+        """How many labels there are, with 0, the background, which `num_classes` leaves out."""
+        return int(self.detection_param.num_classes) + 1
+
+    @property
+    def background_label(self) -> int:
+        """The label of what is no object."""
+        return 0
+
+    @property
+    def confidence_threshold(self) -> float:
+        """The score from which on there are detections."""
+        return float(self.detection_param.confidence_threshold)
+
     @abstractmethod
     def scores(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the scores of (..., 5 + classes) values, and which are detections, (..., classes) each."""

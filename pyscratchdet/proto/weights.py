@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import shlex
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -27,6 +28,7 @@ from pyscratchdet.proto.wire import BYTES, FIXED32, FIXED64, Field, WireError, h
 MessageType = TypeVar("MessageType", bound=Message)
 Arrays = Sequence[np.ndarray]
 
+_OTHERS = (".safetensors", ".pt", ".pth", ".onnx")  # forms of weights that `convert` reads
 _ANOTHER = "if another Caffe wrote it, --dialect (in Python binary_dialect) names whose field numbers it has"
 
 # blob.hpp, kMaxBlobAxes.
@@ -88,10 +90,33 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         WeightsError: It is truncated or not a weights file, or a blob's values do not fit its shape.
     """
     name = os.fspath(path)
+    check_form(name)
     data = map_bytes(path)
     if data[: len(HDF5_MARK)] == HDF5_MARK:
         return read_hdf5(name)
     return _weights(*_walk_net(data, name), name)
+
+
+def check_form(path: str | os.PathLike[str], model: str | os.PathLike[str] = "NET") -> None:
+    """Checks by its ending that a file may be of one of Caffe's own forms of weights.
+
+    Args:
+        path: The file.
+        model: Prototxt of the net, for the hint.
+
+    Raises:
+        WeightsError: It is a form that `convert` reads; the hint is the command.
+    """
+    stem, ending = os.path.splitext(os.fspath(path))
+    if ending.lower() in _OTHERS:
+        files = [os.fspath(path), f"{stem}.caffemodel", "--model", os.fspath(model)]
+        raise WeightsError(
+            f"{os.fspath(path)}: not one of Caffe's own forms of weights",
+            code="weights.form",
+            expected=".caffemodel or .caffemodel.h5",
+            found=ending,
+            hint=f"convert it first: pyscratchdet convert {shlex.join(files)}",
+        )
 
 
 def release(array: np.ndarray) -> None:
@@ -155,6 +180,17 @@ def put_together(skeleton: bytes, arrays: Arrays) -> list[bytes | np.ndarray]:
             if result[-1].nbytes != length:  # type: ignore[union-attr]
                 raise WeightsError("an array's size differs", code="weights.skeleton", expected=f"{length} bytes")
     return result
+
+
+def skeleton_layers(skeleton: bytes) -> list[Message]:
+    """Returns the layers of a caffemodel by its skeleton, of the type that the file has, without their blobs.
+
+    Raises:
+        WeightsError: It is not a skeleton.
+    """
+    places = [length // np.dtype(kind).itemsize for _, length, kind in _skeleton_pieces(skeleton) if kind]
+    whole = join_pieces(put_together(skeleton, [np.zeros(number, np.float16) for number in places]))
+    return [layer.message for layer in _walk_net(memoryview(whole), "<skeleton>")[1]]
 
 
 def join_pieces(pieces: Iterable[bytes | np.ndarray]) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pyscratchdet.layers.plan import NetFile
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.weights import read_weights
+from pyscratchdet.proto.weights import check_form, read_weights
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime.layer_module import LayerModule
 from pyscratchdet.runtime.net import Learnable, Net, build_net
@@ -64,6 +64,8 @@ def load_net(
     Raises:
         FileError, PrototxtError, NetError, LayerError, WeightsError: One of the files is missing or faulty.
     """
+    if weights is not None and isinstance(model, (str, os.PathLike)):
+        check_form(weights, model)
     blobs = {} if weights is None else read_weights(weights).blobs
     # Random draws for values that the file holds matter only to a caller that goes on using the stream.
     net = build_net(model, phase, level, stages, random, options, blobs if random is None else (), writes)

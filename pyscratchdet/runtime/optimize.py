@@ -343,7 +343,7 @@ def _make_steps(net: Net) -> tuple[list[Step], dict[str, int], dict[str, int]]:
         number.update(zip(node.tops, tops, strict=True))
         if node.is_input:
             inputs.update({names[blob]: number[blob] for blob in node.tops})
-        elif node.type != "Silence":
+        elif not module.layer.only_silences:
             steps.append(_make_step(net, index, bottoms, tops))
         for blob, position in net.plan.storage.rewritten.get(index, {}).items():
             steps.append(View(index, module, [tops[position]], [num_values], net.plan, blob))

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from small_nets import write_net
@@ -15,6 +16,7 @@ from pyscratchdet.converters.solver_state import state_from_torch
 from pyscratchdet.converters.weights import convert_weights
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.proto.file_names import clear_file_names, file_names
 from pyscratchdet.proto.weights import array_to_blob, read_weights
 
 FORMS = ["safetensors", "pt", "onnx"]
@@ -120,6 +122,59 @@ def test_hdf5_takes_layers_that_the_net_lacks(files):
     expected, found = read_weights(source).blobs, read_weights(folder / "back.caffemodel").blobs
     assert found.keys() == expected.keys()
     np.testing.assert_array_equal(found["of/another.net"][0], expected["of/another.net"][0])
+
+
+def trained(path):
+    """Makes a caffemodel one that a training wrote: it names the databases and folders of that machine."""
+    net = message(path)
+    data = net.layer.add(name="data", type="AnnotatedData", top=["data", "label"])
+    data.data_param.source = "/home/me/train_lmdb"
+    data.annotated_data_param.label_map_file = "/home/me/labelmap.prototxt"
+    data.transform_param.mean_file = "/home/me/mean.binaryproto"
+    output = net.layer.add(name="found", type="DetectionOutput").detection_output_param.save_output_param
+    output.output_directory, output.output_format = "/home/me/results", "VOC"
+    path.write_bytes(net.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("middle", [None, "safetensors"])
+def test_an_onnx_file_does_not_tell_where_the_training_was(files, middle, capsys):
+    folder, deploy, _ = files
+    source = trained(folder / "model.caffemodel")
+    given = str(source)
+    if middle:
+        given = str(folder / f"m.{middle}")
+        convert_weights(source, given, deploy)
+    target = folder / "net.onnx"
+    assert main(["convert", given, str(target), "--model", deploy]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out: 4 names of files and folders of the training" in said
+    texts = {entry.key: entry.value for entry in onnx.load(target).metadata_props}
+    assert "caffe_skeleton" not in texts
+    assert not [text for text in texts.values() if "/" in text or "home" in text]
+    assert b"/home/me" not in target.read_bytes()
+    back = convert_weights(target, folder / "back.caffemodel", deploy).blobs
+    for layer, arrays in read_weights(source).blobs.items():
+        for mine, theirs in zip(back[layer], arrays, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_paths_are_kept_where_the_same_bytes_are_wanted_back(files, capsys):
+    folder, deploy, _ = files
+    source = trained(folder / "model.caffemodel")
+    assert main(["convert", str(source), str(folder / "net.onnx"), "--model", deploy, "--keep-paths"]) == 0
+    assert "left out" not in capsys.readouterr().out
+    convert_weights(folder / "net.onnx", folder / "back.caffemodel", deploy)
+    assert (folder / "back.caffemodel").read_bytes() == source.read_bytes()
+
+
+def test_file_names_of_old_forms_are_found():
+    old = caffe_pb2.NetParameter()
+    layer = old.layers.add(name="data").layer
+    layer.source, layer.meanfile = "a_lmdb", "mean.binaryproto"
+    assert file_names(old) == ["a_lmdb", "mean.binaryproto"]
+    clear_file_names(old)
+    assert old.layers[0].layer.ListFields() == []
 
 
 @pytest.mark.parametrize("form", ["caffemodel.h5", "safetensors", "pt"])

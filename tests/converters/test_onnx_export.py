@@ -331,9 +331,11 @@ def test_options_by_command(tmp_path, capsys):
     assert main([*command, *options]) == 0
     said = capsys.readouterr().out
     assert "known to run in onnxruntime, OpenVINO, OpenCV 5" in said
-    assert (
-        "image, label, score, xmin, ymin, xmax, ymax; coordinates are relative to the picture and not clipped" in said
-    )
+    assert "each picture: image, label, score, xmin, ymin, xmax, ymax" in " ".join(said.split())
+    assert "boxes are relative to the picture (0 to 1), not clipped to it" in said
+    assert "inside: stretched to 22 x 26; (value - mean) * scale, mean 1,2,3, scale 0.5" in " ".join(said.split())
+    assert "labels: 0 none, 1 a, 2 b" in said
+    assert max(map(len, said.splitlines()[1:])) < 80  # the first names the file
     model = onnx.load(target)
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert facts["labels"] == '{"0": "none", "1": "a", "2": "b"}'

@@ -402,9 +402,10 @@ def test_a_program_is_saved_with_what_it_says_about_itself(tmp_path, capsys):
     options = ["--mean", "1,2,3", "--batch", "2"]
     assert main(["convert", caffemodel, target, "--model", deploy, *options]) == 0
     said = capsys.readouterr().out
-    assert "input data (2, 3, 22, 26): float32, blue first, (value - 1,2,3) * 1, size 22x26" in said
+    assert "input data (2, 3, 22, 26), float32: blue first (BGR)\n    picture stretched to 22 x 26 " in said
+    assert "(value - mean) * scale, mean 1,2,3, scale 1\n  output" in said
     assert "rows of -1 follow each picture's detections" in said
-    assert program_notes(target)[0] == "  loaded by torch.export.load, without this project"
+    assert program_notes(target)[0] == "  known to run in torch.export.load, without this project"
     assert str(RUNNER.parents[2]).encode() not in Path(target).read_bytes()  # no paths of this machine
 
 
@@ -415,9 +416,12 @@ def test_source_by_command(tmp_path, capsys):
     labels.write_text('item { name: "none" label: 0 } item { name: "a" label: 1 }')
     command = ["convert", caffemodel, str(target), "--model", deploy, "--labelmap", str(labels)]
     assert main([*command, "--mean", "1,2,3", "--rgb"]) == 0
-    assert str(weights_path(target)) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(weights_path(target)) in said
+    assert "  Input data (N, 3, 11, 14), float32: red first (RGB)\n" in said
     text = target.read_text()
-    assert "Input data (N, 3, 11, 14): float32, red first, (value - 1,2,3) * 1, size 11x14." in text
+    assert "Input data (N, 3, 11, 14), float32: red first (RGB)\n  picture stretched to 11 x 14 (height" in text
+    assert "  (value - mean) * scale, mean 1,2,3, scale 1\nOutputs: prob\n" in text
     assert "deploy.prototxt and model.caffemodel" in text
     assert ast.literal_eval(text[text.index("LABELS = ") + 9 :].split("\n\n")[0])[1] == "a"
     imports = [ast.unparse(node) for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -2,12 +2,15 @@
 
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
+import pyscratchdet
 from pyscratchdet.detect.detector import Detector, Preparation
 from pyscratchdet.detect.media import find_media
-from pyscratchdet.errors import DataError, LayerError, NetError, UsageError
+from pyscratchdet.errors import DataError, FileError, LayerError, NetError, UsageError
+from pyscratchdet.runtime import save_weights
 
 SURE = 1 / (1 + np.exp(-10))  # softmax of (0, 10, -10), whose last term is 2e-9
 
@@ -102,7 +105,7 @@ def test_not_a_deploy_net(tmp_path):
     with pytest.raises(NetError, match=r"detect\.input"):
         Detector(net, None)
     net.write_text('layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } } }')
-    with pytest.raises(NetError, match=r"one DetectionOutput layer"):
+    with pytest.raises(NetError, match=r"one layer that makes detections, such as DetectionOutput"):
         Detector(net, None)
 
 
@@ -138,10 +141,79 @@ def test_a_net_writes_and_runs_nothing_of_its_own(block_model, picture, tmp_path
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8), "path.jpg"])
+@pytest.mark.parametrize("bad", [np.zeros((4, 5, 3), np.float32), np.zeros((0, 5, 3), np.uint8), 3, None])
 def test_not_a_picture(detector, bad, picture):
     with pytest.raises(DataError, match=r"detect\.picture"):
         detector.detect([bad])
+
+
+def same(found, expected):
+    assert type(found) is type(expected)
+    for one, other in zip(found, expected, strict=True) if isinstance(found, list) else [(found, expected)]:
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.boxes_px, other.boxes_px)
+        assert len(one)
+
+
+def test_one_picture_gives_its_detections_and_a_list_a_list(detector, picture, tmp_path):
+    """Arrays and files, of different sizes, more than a batch, in one list."""
+    images = [picture((0, 1, 2)), picture((2, 3, 5), height=32, width=60), picture((2, 0, 0), (0, 3, 1))]
+    paths = [tmp_path / f"{k}.png" for k in range(3)]
+    for image, path in zip(images, paths, strict=True):
+        cv2.imwrite(str(path), image)
+    expected = detector.detect(images)
+    same(detector.detect([paths[0], str(paths[1]), images[2]]), expected)
+    same(detector.detect(tuple(paths)), expected)
+    same(detector.detect(images[1]), expected[1])
+    same(detector.detect(str(paths[1])), expected[1])
+    same(detector.detect(paths[1]), expected[1])
+    same(detector.detect(np.stack(images[::2])), expected[::2])
+    assert detector.detect([]) == []
+    with pytest.raises(FileError, match=r"none\.jpg"):
+        detector.detect([images[0], tmp_path / "none.jpg"])
+
+
+def test_class_names_may_be_given_as_they_are(block_model):
+    names = {0: "background", 1: "sky", 2: "brick"}
+    detector = pyscratchdet.Detector(*block_model[:2], names, preparation=pyscratchdet.Preparation((0.0,), 1 / 255))
+    assert detector.names == names
+    assert type(detector) is Detector
+
+
+def test_a_net_bound_to_its_batch_size_takes_any_number_of_pictures(detector, block_model, picture, tmp_path):
+    bound = block_model[0].read_text().replace("dim: 0 dim: -1 dim: 3", "dim: 2 dim: -1 dim: 3")
+    bound = bound.replace("dim: 1 dim: 3 dim: 32", "dim: 2 dim: 3 dim: 32")
+    (tmp_path / "bound.prototxt").write_text(bound)
+    other = Detector(tmp_path / "bound.prototxt", *block_model[1:], preparation=Preparation((0.0,), 1 / 255))
+    images = [picture((0, k, k)) for k in range(3)]
+    same(other.detect(images), detector.detect(images))
+
+
+YOLO = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 32 dim: 32 } } }
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE kernel_size: 8 stride: 8 } }
+layer { name: "map" type: "Convolution" bottom: "pool" top: "map"
+  convolution_param { num_output: 7 kernel_size: 1 } }
+layer { name: "out" type: "YoloDetectionOutput" bottom: "map" top: "out"
+  yolo_detection_output_param { num_classes: 2 num_box: 1 confidence_threshold: 0.4 nms_threshold: 0.5
+    biases: 1 biases: 1 } }
+"""
+
+
+def test_a_yolo_net_detects_too(picture, tmp_path):
+    """One box to a cell of 4 x 4; blue is channel 0, red channel 2, and objectness is their sum."""
+    (tmp_path / "yolo.prototxt").write_text(YOLO)
+    net = pyscratchdet.build_net(str(tmp_path / "yolo.prototxt"))
+    weight, bias = (blob.detach() for blob in net.params["map"])
+    weight.zero_(), bias.zero_()
+    weight[4, 0] = weight[4, 2] = weight[5, 0] = weight[6, 2] = 20.0
+    bias[4] = -10.0
+    save_weights(net, tmp_path / "yolo.caffemodel")
+    files = tmp_path / "yolo.prototxt", tmp_path / "yolo.caffemodel"
+    detector = Detector(*files, preparation=Preparation((0.0,), 1 / 255))
+    assert (detector.classes, detector.confidence_threshold) == (("1", "2"), pytest.approx(0.4, rel=1e-6))  # float32
+    blue, nothing, red = detector.detect([picture((0, 1, 0), width=96), picture(), picture((2, 2, 3), width=96)])
+    assert (blue.labels.tolist(), len(nothing), red.labels.tolist()) == ([1], 0, [2])
 
 
 @pytest.mark.parametrize("layer", ["loc", "conf"])

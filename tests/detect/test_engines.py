@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 
@@ -118,6 +119,32 @@ def test_what_a_file_lacks_is_named(file, folder, missing, capsys, tmp_path):
     assert "onnx.metadata" in said
     hints = {"labels": "--labelmap"} | dict.fromkeys(("mean", "scale", "channels"), "--mean")
     assert hints.get(missing, "convert the net again") in said
+
+
+def test_a_strangers_file_is_told_what_it_lacks(file, folder, capsys, tmp_path):
+    path = file()
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"author": "somebody"})
+    onnx.save(model, path)
+    assert main(["detect", str(folder / "a.png"), "--weights", str(path), "-o", str(tmp_path / "o")]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}: not a detector that `pyscratchdet convert` wrote, expected metadata heads, rows," in said
+    assert "mean, scale, channels, labels and found author" in said
+    assert f"pyscratchdet convert {path} net.caffemodel --prototxt net.prototxt" in said
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt"])
+def test_weights_of_another_form_are_told_how_to_be_converted(block_model, folder, flags, form, capsys, tmp_path):
+    deploy, weights, _ = block_model
+    path = tmp_path / f"my blocks.{form}"
+    assert main(["convert", str(weights), str(path), "--model", str(deploy)]) == 0
+    flags[3] = str(path)
+    assert main(["detect", str(folder / "a.png"), *flags, "-o", str(tmp_path / "o")]) == 2
+    command = capsys.readouterr().err.partition("convert it first: pyscratchdet ")[2].partition(" [weights.form]")[0]
+    assert main(shlex.split(command)) == 0
+    flags[3] = str(tmp_path / "my blocks.caffemodel")
+    assert main(["detect", str(folder / "a.png"), *flags, "-o", str(tmp_path / "o")]) == 0
+    assert "1 picture, 1 object (blue: 1)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", [{"heads": "boxes"}, {"heads": "raw"}])
