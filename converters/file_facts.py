@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pyscratchdet import __version__
 from pyscratchdet.detect.detector import Preparation
@@ -47,7 +48,7 @@ def file_facts(net: Net, heads: str = "decoded") -> dict[str, str]:
     shapes = [net.blob_shapes[name] for name in net.input_names]
     if shapes:
         facts["size"] = "x".join(str(size) for size in shapes[0][2:])
-    ends = [net.plan.layers[index] for index in net.plan.detection_layers]
+    ends: list[Any] = [net.plan.layers[index] for index in net.plan.detection_layers]
     if not ends:
         return facts
     facts["heads"] = heads
