@@ -11,6 +11,7 @@ from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 if TYPE_CHECKING:
     from pyscratchdet.converters.onnx_detection import OnnxDetector
     from pyscratchdet.detect.detector import Detector, Preparation
+    from pyscratchdet.detect.labels import Labeller
     from pyscratchdet.errors import UsageError
 
 
@@ -35,7 +36,11 @@ def add_detector_arguments(
         metavar="FILE",
         help=".caffemodel, .caffemodel.h5, or .onnx as convert writes it",
     )
-    group.add_argument("--labelmap", metavar="PROTOTXT", help="label map; without it classes are numbers")
+    group.add_argument(
+        "--labelmap",
+        metavar="PROTOTXT",
+        help="label map, or a name in each line where a net does not frame objects; without it classes are numbers",
+    )
     group.add_argument(
         "--mean", metavar="B,G,R", help="subtracted from the picture (default: the ONNX file's, or SSD's 104,117,123)"
     )
@@ -108,6 +113,33 @@ def make_detector(args: argparse.Namespace) -> Detector:
     net = OnnxDetector.of_net(args.model, args.weights, parse_size(args.size))
     engine = OnnxDetection(args.engine, net, precision=args.precision)
     return Detector.in_engine(engine, args.labelmap, preparation=preparation, batch_size=batch_size)
+
+
+def make_labeller(args: argparse.Namespace, task: str) -> Labeller:
+    """Builds the net that the arguments describe, for `task` "segment" or "classify".
+
+    Raises:
+        UsageError: They do not go together.
+    """
+    from pyscratchdet.detect.labels import Labeller
+    from pyscratchdet.devices import choose_device
+
+    batch_size = positive(args.batch_size, "--batch-size")
+    if is_onnx(args.weights) or args.engine not in (None, "torch"):
+        raise _misfit(f"--task {task} is computed by torch", expected="--model DEPLOY, and a caffemodel")
+    if not args.model:
+        raise _misfit("a caffemodel needs its net", expected="--model DEPLOY")
+    return Labeller(
+        args.model,
+        args.weights,
+        task,
+        args.labelmap,
+        preparation=_preparation(args, None),
+        batch_size=batch_size,
+        size=parse_size(args.size),
+        device=str(choose_device(args.gpu)),
+        precision=args.precision,
+    )
 
 
 def _of_file(args: argparse.Namespace, batch_size: int) -> Detector:

@@ -1,9 +1,9 @@
-"""Boxes, class names and scores on pictures, readable at any size."""
+"""Boxes, labels of pixels, class names and scores on pictures, readable at any size."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -34,11 +34,8 @@ def draw_detections(image: np.ndarray, found: ImageDetections, names: Mapping[in
         found: Boxes in its pixels.
         names: {label: class name}.
     """
-    canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image[:, :, :3].copy()
-    factor = min(-(-_SMALL_SIDE // min(canvas.shape[:2])), _LARGEST_FACTOR)
-    if factor > 1:
-        canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    side = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
+    canvas, factor = _canvas(image)
+    side = _side(canvas)
     line = max(2, round(side / 350))
     boxes = np.round(found.boxes_px * factor).astype(int)
     for row in np.argsort(found.scores, kind="stable"):
@@ -49,6 +46,71 @@ def draw_detections(image: np.ndarray, found: ImageDetections, names: Mapping[in
     crowd = 0.8 if len(found) > 12 else 1.0
     _draw_plates(canvas, boxes, found, names, line, capital=float(np.clip(crowd * side / 55, 7, 60)))
     return canvas
+
+
+def draw_classes(image: np.ndarray, found: Sequence[tuple[int, float]], names: Mapping[int, str]) -> np.ndarray:
+    """Returns a copy of a picture with its classes listed in its corner, one line for each.
+
+    Args:
+        image: uint8 (h, w, 3) BGR, or (h, w).
+        found: Labels with their scores, in the order shown.
+        names: {label: class name}.
+    """
+    canvas, _ = _canvas(image)
+    _draw_list(canvas, [(label, f"{printable(names[label])} {score:.2f}") for label, score in found])
+    return canvas
+
+
+def draw_segments(image: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+    """Returns a copy of a picture in the colours of its pixels' labels, with the names of the most frequent ones.
+
+    Args:
+        image: uint8 (h, w, 3) BGR, or (h, w).
+        labels: (h, w) integers.
+        names: {label: class name}.
+    """
+    canvas, factor = _canvas(image)
+    found = shares(labels)
+    colours = np.zeros((max(label for label, _ in found) + 1, 3), np.uint8)
+    for label, _ in found:
+        colours[label] = class_colour(label)
+    layer = np.repeat(np.repeat(colours[labels], factor, 0), factor, 1)
+    canvas = cv2.addWeighted(canvas, 0.5, layer, 0.5, 0)
+    _draw_list(canvas, [(label, f"{printable(names[label])} {share:.1%}") for label, share in found])
+    return canvas
+
+
+def shares(labels: np.ndarray) -> list[tuple[int, float]]:
+    """Returns each label that occurs with its share of the pixels, by falling share."""
+    present, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [(int(present[k]), float(counts[k] / labels.size)) for k in order]
+
+
+def _canvas(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns a copy to draw on, in colour and large enough for text, and the factor by which it is larger."""
+    canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image[:, :, :3].copy()
+    factor = min(-(-_SMALL_SIDE // min(canvas.shape[:2])), _LARGEST_FACTOR)
+    if factor > 1:
+        canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return canvas, factor
+
+
+def _side(canvas: np.ndarray) -> float:
+    """Returns the side of a square of the same area."""
+    return float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
+
+
+def _draw_list(canvas: np.ndarray, lines: Sequence[tuple[int, str]]) -> None:
+    """Draws labels' texts below each other from the top left corner, as many as the height holds."""
+    top = 0
+    for label, text in lines:
+        scale, size, base = _fit_text(text, float(np.clip(_side(canvas) / 40, 7, 60)), canvas.shape[1])
+        bottom = top + size[1] + 2 * base
+        if bottom > canvas.shape[0]:
+            break
+        _draw_plate(canvas, (0, top, size[0] + base, bottom), text, scale, base, label)
+        top = bottom
 
 
 def _draw_plates(
@@ -69,12 +131,18 @@ def _draw_plates(
         taken.append(plate)
         plates.append((plate, text, scale, base, label))
     for plate, text, scale, base, label in reversed(plates):
-        colour = class_colour(label)
-        cv2.rectangle(canvas, plate[:2], (plate[2] - 1, plate[3] - 1), colour, cv2.FILLED)
-        bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 110
-        origin = (plate[0] + base // 2, plate[3] - base // 2 - 1)
-        ink = (0, 0, 0) if bright else (255, 255, 255)
-        cv2.putText(canvas, text, origin, _FONT, scale, ink, _stroke(scale), cv2.LINE_AA)
+        _draw_plate(canvas, plate, text, scale, base, label)
+
+
+def _draw_plate(
+    canvas: np.ndarray, plate: tuple[int, int, int, int], text: str, scale: float, base: int, label: int
+) -> None:
+    colour = class_colour(label)
+    cv2.rectangle(canvas, plate[:2], (plate[2] - 1, plate[3] - 1), colour, cv2.FILLED)
+    bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 110
+    origin = (plate[0] + base // 2, plate[3] - base // 2 - 1)
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(canvas, text, origin, _FONT, scale, ink, _stroke(scale), cv2.LINE_AA)
 
 
 def _stroke(scale: float) -> int:

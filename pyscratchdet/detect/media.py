@@ -55,6 +55,11 @@ class Frame:
     error: PyScratchDetError | None = None
     fps: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """The name of its own outputs, without suffix: frames are numbered."""
+        return self.source.name if self.index < 0 else f"{self.source.name}_{self.index:06d}"
+
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a picture as colour: uint8 (h, w, 3) BGR.

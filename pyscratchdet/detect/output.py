@@ -60,9 +60,11 @@ class PictureWriter:
         assert frame.image is not None
         if self._crops:
             self._write_crops(frame, found)
-        if not self._draw:
-            return
-        drawn = draw_detections(frame.image, found, self._names)
+        if self._draw:
+            self.write(frame, draw_detections(frame.image, found, self._names))
+
+    def write(self, frame: Frame, drawn: np.ndarray) -> None:
+        """Writes one frame as drawn, uint8 (h, w, 3) BGR."""
         if frame.index < 0:
             write_bytes(self._folder / f"{frame.source.name}.jpg", encode_jpeg(drawn))
         else:
@@ -70,13 +72,12 @@ class PictureWriter:
 
     def _write_crops(self, frame: Frame, found: ImageDetections) -> None:
         assert frame.image is not None
-        stem = frame.source.name if frame.index < 0 else f"{frame.source.name}_{frame.index:06d}"
         height, width = frame.image.shape[:2]
         low = np.round(found.boxes_px[:, :2]).astype(int).clip(0, [width - 1, height - 1])
         high = np.round(found.boxes_px[:, 2:]).astype(int).clip(low + 1, [width, height])
         for number, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
             name = safe_file_name(self._names[int(found.labels[number])])
-            path = self._folder / "crops" / name / f"{stem}_{number}.jpg"
+            path = self._folder / "crops" / name / f"{frame.name}_{number}.jpg"
             write_bytes(path, encode_jpeg(frame.image[top:bottom, left:right]))
 
     def _write_frame(self, frame: Frame, drawn: np.ndarray) -> None:

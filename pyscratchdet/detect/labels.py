@@ -1,0 +1,342 @@
+"""Nets that name what they see instead of framing it: the classes of a whole picture, or a label for every pixel."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from pyscratchdet.data.label_map import known_label_map, label_to_name, read_label_map
+from pyscratchdet.detect.detector import Preparation
+from pyscratchdet.detect.draw import draw_classes, draw_segments, shares
+from pyscratchdet.detect.engine import not_numbers, picture_input
+from pyscratchdet.detect.media import Frame
+from pyscratchdet.detect.output import PictureWriter
+from pyscratchdet.devices import check_precision
+from pyscratchdet.errors import DataError, NetError, counted
+from pyscratchdet.files import read_bytes, write_bytes, write_text
+from pyscratchdet.layers.argmax import ArgMax
+from pyscratchdet.layers.base import Shape, layer_class
+from pyscratchdet.layers.plan import NetPlan, plan_net, read_net
+from pyscratchdet.proto.text import decode_text
+from pyscratchdet.runtime import OptimizedNet, load_net
+
+TASKS = ("detect", "segment", "classify")
+
+_SYNSET = re.compile(r"n\d{8}\s+(.+)")  # a line of ImageNet's synset_words.txt
+
+
+@dataclass(frozen=True)
+class LabelOutput:
+    """An output of a net that names classes.
+
+    Attributes:
+        blob: Its name.
+        shape: (N, C), (N, C, 1, 1) or, of a picture of labels, (N, C, H, W) scores, (N, 1, H, W) labels.
+        num_classes: C, or how many classes the labels were chosen from.
+        holds_labels: Whether it has the labels themselves (ArgMax), not scores.
+    """
+
+    blob: str
+    shape: Shape
+    num_classes: int
+    holds_labels: bool = False
+
+    @property
+    def task(self) -> str:
+        """What `detect --task` calls it."""
+        return "segment" if any(size > 1 for size in self.shape[2:]) else "classify"
+
+
+def find_task(model: str | os.PathLike[str]) -> str:
+    """Returns what a deploy net is for, by its outputs; "detect" also where nothing else is plain.
+
+    Raises:
+        FileError, PrototxtError, NetError, LayerError: The net is missing or invalid, or has several outputs that name
+            classes.
+    """
+    net = read_net(model)
+    if any(layer_class(layer.type, layer.name).makes_detections for layer in net.param.layer):
+        return "detect"
+    found = label_outputs(plan_net(net))
+    if len(found) > 1:
+        shown = ", ".join(f"{one.blob} {one.shape}" for one in found)
+        raise NetError(
+            "several outputs may be what the net is for",
+            code="detect.task",
+            expected="--task segment or --task classify, which take the last one of their kind",
+            found=shown,
+        )
+    return found[0].task if found else "detect"
+
+
+def label_outputs(plan: NetPlan) -> list[LabelOutput]:
+    """Returns the outputs of a net that can name classes, in the order in which they are made."""
+    graph, found = plan.graph, []
+    for index, node in enumerate(graph.nodes):
+        for blob in node.tops:
+            shape, layer = plan.shapes[blob], plan.layers[index]
+            if blob not in graph.outputs or len(shape) not in (2, 4) or node.is_input:
+                continue
+            if isinstance(layer, ArgMax) and len(shape) == 4 and shape[1] == 1 and not layer.with_values:
+                found.append(LabelOutput(graph.blob_names[blob], shape, plan.bottom_shapes(index)[0][1], True))
+            elif shape[1] > 1:
+                found.append(LabelOutput(graph.blob_names[blob], shape, shape[1]))
+    return list({one.blob: one for one in found}.values())
+
+
+class Labeller:
+    """A deploy net that names classes, in our runtime's detection mode (`runtime.optimize`).
+
+    Args:
+        model: Prototxt of the deploy net, one input (batch, channels, height, width).
+        weights: .caffemodel or .caffemodel.h5.
+        task: "segment" or "classify".
+        names: LabelMap prototxt, or a text file with a name (or, as ImageNet's, "n01440764 tench") in each line;
+            without one classes are named by their number.
+        preparation: Mean, scale and channel order.
+        batch_size: Pictures per forward pass.
+        size: (height, width) of the net's input if it should differ from the prototxt's.
+        device: The torch device.
+        precision: "float32", or "bf16" on CPUs that have it.
+
+    Raises:
+        FileError, PrototxtError, NetError, LayerError, WeightsError: A file is missing or invalid.
+        UsageError: The device does not have the precision.
+        DataError: Names and net differ in their number of classes.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None,
+        task: str,
+        names: str | os.PathLike[str] | None = None,
+        *,
+        preparation: Preparation | None = None,
+        batch_size: int = 8,
+        size: tuple[int, int] | None = None,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        self.device = torch.device(device)
+        check_precision(precision, self.device)
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        self.net = OptimizedNet(load_net(model, weights, "TEST"), dtype).to(self.device)
+        self._input_name, self._channels, declared = picture_input(self.net)
+        self.size = size or declared
+        self.net.reshape({self._input_name: (1, self._channels, *self.size)})  # refuses a size that does not fit
+        self.output = _choose_output(self.net.plan, task)
+        self.preparation, self.batch_size = preparation or Preparation(), batch_size
+        self.names = read_class_names(names, self.output.num_classes)
+
+    def classify(self, images: Sequence[np.ndarray], most: int = 5) -> list[list[tuple[int, float]]]:
+        """Returns the labels with the highest scores, each with its score, by falling score.
+
+        Args:
+            images: uint8 BGR pictures (h, w, 3), or (h, w) in grey; any sizes.
+            most: How many labels of each picture.
+
+        Raises:
+            DataError: Something that is not a picture, or scores that are not numbers.
+        """
+        found = []
+        for scores in self._run(images):
+            values = scores.reshape(-1)
+            order = np.argsort(-values, kind="stable")[:most]
+            found.append([(int(label), float(values[label])) for label in order])
+        return found
+
+    def segment(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the label of every pixel, int64 (h, w): that of the nearest place of the net's output.
+
+        Args:
+            images: uint8 BGR pictures (h, w, 3), or (h, w) in grey; any sizes.
+
+        Raises:
+            DataError: Something that is not a picture, or scores that are not numbers.
+        """
+        found = []
+        for image, scores in zip(images, self._run(images), strict=True):
+            labels = scores[0] if self.output.holds_labels else scores.argmax(0)
+            size = image.shape[1::-1]
+            found.append(cv2.resize(labels.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int64))
+        return found
+
+    def _run(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        found: list[np.ndarray] = []
+        for start in range(0, len(images), self.batch_size):
+            batch = [self.preparation(image, self._channels, *self.size) for image in images[start:][: self.batch_size]]
+            with torch.inference_mode():
+                outputs = self.net({self._input_name: torch.from_numpy(np.stack(batch)).to(self.device)})
+            scores = outputs[self.output.blob].float().cpu().numpy()
+            if np.isnan(scores).any():
+                raise not_numbers()
+            found += list(scores)
+        return found
+
+
+def _choose_output(plan: NetPlan, task: str) -> LabelOutput:
+    found = [one for one in label_outputs(plan) if one.task == task]
+    if not found:
+        graph = plan.graph
+        raise NetError(
+            f"no output fits --task {task}",
+            code="detect.output",
+            expected="(N, classes, H, W), or ArgMax's (N, 1, H, W)" if task == "segment" else "(N, classes)",
+            found=", ".join(f"{graph.blob_names[blob]} {plan.shapes[blob]}" for blob in graph.outputs),
+        )
+    return found[-1]
+
+
+def read_class_names(path: str | os.PathLike[str] | None, number: int) -> dict[int, str]:
+    """Returns the name of each of `number` labels; without a file their numbers.
+
+    Args:
+        path: LabelMap prototxt, "voc" or "coco", or a text file with a name in each line, ImageNet's synset_words.txt
+            among them.
+        number: How many classes the net has.
+
+    Raises:
+        FileError: It cannot be read.
+        DataError: It has other labels.
+    """
+    if path is None:
+        return {label: str(label) for label in range(number)}
+    text = "" if known_label_map(path) else decode_text(read_bytes(path), os.fspath(path))
+    if not text or re.search(r"^\s*item\s*:?\s*\{", text, re.MULTILINE):
+        names = label_to_name(read_label_map(path), strict=True, display=True, path=path)
+    else:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        names = {label: _name_of_line(line) for label, line in enumerate(lines)}
+    if sorted(names) != list(range(number)):
+        raise DataError(
+            f"{os.fspath(path)}: names and net differ",
+            code="detect.class-count",
+            expected=f"labels 0 to {number - 1}",
+            found=f"{counted(len(names), 'label')} from {min(names, default=0)} to {max(names, default=0)}",
+        )
+    return names
+
+
+def _name_of_line(line: str) -> str:
+    found = _SYNSET.fullmatch(line)
+    return found[1] if found else line
+
+
+@dataclass
+class LabelRecord:
+    """What was seen in one picture or frame.
+
+    Attributes:
+        frame: The picture's place among the inputs; without the picture.
+        size: (height, width) in pixels.
+        found: Labels with their scores, or with their share of the pixels, from the highest on.
+    """
+
+    frame: Frame
+    size: tuple[int, ...]
+    found: list[tuple[int, float]]
+
+    @classmethod
+    def of(cls, frame: Frame, found: list[tuple[int, float]]) -> LabelRecord:
+        """Returns the record of a frame that has a picture."""
+        assert frame.image is not None
+        return cls(replace(frame, image=None), frame.image.shape[:2], found)
+
+
+@dataclass
+class LabelRun:
+    """Looks at frames with a `Labeller` and writes what it sees.
+
+    Pictures go to the folder as `<name>.jpg`, labels of pixels as `<name>_labels.png`, and everything else into
+    `labels.json`.
+
+    Attributes:
+        labeller: The net.
+        pictures: Draws; None for no drawn pictures.
+        folder: Where files go.
+        most: How many classes of a picture are named.
+        records: What was seen.
+    """
+
+    labeller: Labeller
+    pictures: PictureWriter | None
+    folder: Path
+    most: int = 5
+    records: list[LabelRecord] = field(default_factory=list)
+
+    def add(self, frames: Sequence[Frame]) -> None:
+        """Looks at frames that have pictures.
+
+        Raises:
+            DataError: The net's scores are not numbers.
+            FileError: Something cannot be written.
+        """
+        images = [frame.image for frame in frames if frame.image is not None]
+        if self.labeller.output.task == "classify":
+            for frame, image, found in zip(frames, images, self.labeller.classify(images, self.most), strict=True):
+                self.records.append(LabelRecord.of(frame, found))
+                if self.pictures is not None:
+                    self.pictures.write(frame, draw_classes(image, found, self.labeller.names))
+            return
+        depth = np.uint8 if self.labeller.output.num_classes <= 256 else np.uint16
+        for frame, image, labels in zip(frames, images, self.labeller.segment(images), strict=True):
+            self.records.append(LabelRecord.of(frame, shares(labels)))
+            write_bytes(self.folder / _label_file(frame), cv2.imencode(".png", labels.astype(depth))[1].tobytes())
+            if self.pictures is not None:
+                self.pictures.write(frame, draw_segments(image, labels, self.labeller.names))
+
+    def seen(self) -> list[str]:
+        """Returns a line for each picture or frame: its name and what was seen in it."""
+        lines = []
+        for record in self.records:
+            each = (f"{self.labeller.names[label]} {value:.3f}" for label, value in record.found[: self.most])
+            lines.append(f"{record.frame.name}: {', '.join(each)}")
+        return lines
+
+    def write(self, settings: Mapping[str, object], failed: Mapping[str, str]) -> None:
+        """Writes `labels.json`.
+
+        Args:
+            settings: What produced it.
+            failed: {path: why}.
+
+        Raises:
+            FileError: It cannot be written.
+        """
+        content = {
+            **settings,
+            "task": self.labeller.output.task,
+            "output": self.labeller.output.blob,
+            "classes": {str(label): name for label, name in self.labeller.names.items()},
+            "images": [self._entry(record) for record in self.records],
+            "failed": [{"path": path, "error": error} for path, error in failed.items()],
+        }
+        write_text(self.folder / "labels.json", json.dumps(content, indent=1) + "\n")
+
+    def _entry(self, record: LabelRecord) -> dict[str, object]:
+        frame, is_segmented = record.frame, self.labeller.output.task == "segment"
+        entry: dict[str, object] = {"name": frame.source.name, "path": frame.source.path}
+        if frame.index >= 0:
+            entry["frame"] = frame.index
+        entry.update(width=record.size[1], height=record.size[0])
+        if is_segmented:
+            entry["labels"] = _label_file(frame)
+        value_name = "share" if is_segmented else "score"
+        rows = [
+            {"label": label, "class": self.labeller.names[label], value_name: round(value, 6)}
+            for label, value in record.found
+        ]
+        return {**entry, "found": rows}
+
+
+def _label_file(frame: Frame) -> str:
+    return f"{frame.name}_labels.png"
