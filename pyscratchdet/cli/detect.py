@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pyscratchdet.cli.detector_options import add_detector_arguments, finite, make_detector, make_labeller, positive
+from pyscratchdet.cli.detector_options import (
+    add_detector_arguments,
+    finite,
+    is_onnx,
+    make_detector,
+    make_labeller,
+    positive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +86,7 @@ def _task(args: argparse.Namespace) -> str:
     """Returns what the net is for, and says it where its outputs decided and it does not frame objects."""
     from pyscratchdet.cli.console import say
 
-    if args.task or not args.model:
+    if args.task or not args.model or is_onnx(args.weights):
         return args.task or "detect"
     from pyscratchdet.detect.labels import find_task
 
