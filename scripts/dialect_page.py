@@ -43,7 +43,7 @@ def computed_fields() -> set[tuple[str, str]]:
     found = {("SolverParameter", name) for name in FORK_FIELDS}
     found |= {("NetParameter", name) for name in NET_FORK_FIELDS}
     for cls in layer_types().values():
-        for path in cls.computed_fork_fields():
+        for path in cls.known_fork_fields():
             found.update(_resolved(path))
     return found
 
@@ -84,7 +84,8 @@ def section(name: str, computed: set[tuple[str, str]]) -> list[str]:
     types = sorted(layer_type for layer_type, dialects in DIALECTS.types.items() if name in dialects)
     lines = ["", f"## {name}", "", f"Source: {comment}"]
     for title, chosen in (
-        ("Layer types known here", [one for one in types if one in here]),
+        ("Layer types known here", [one for one in types if one in here and not here[one].only_shapes]),
+        ("Of these only the shapes are known here", [one for one in types if one in here and here[one].only_shapes]),
         ("Layer types unknown here", [one for one in types if one not in here]),
     ):
         if chosen:

@@ -47,6 +47,8 @@ def description(name: str, cls: type[Layer]) -> list[str]:
 
 
 def _has_gradient(cls: type[Layer], has_weights: bool) -> str:
+    if cls.only_shapes:
+        return "shapes only"
     last = cls.bottoms.low if cls.bottoms.high is None else cls.bottoms.high
     to_bottoms = bool(set(range(last)) - cls.no_gradient) and cls.tops.high != 0
     return "yes" if to_bottoms or has_weights else "no"

@@ -199,7 +199,8 @@ def _look(
     done = 0
     with Progress(count_frames(sources, args.max_frames)) as progress:
         try:
-            for batch in _batches(read_frames(sources, args.max_frames), 1 if live else batch_size, failed):
+            frames = read_frames(sources, args.max_frames)
+            for batch in _batches(frames, 1 if live else batch_size, None if len(sources) == 1 else failed):
                 work(batch)
                 done += len(batch)
                 progress(done)
@@ -214,12 +215,14 @@ def _of_classes(found: ImageDetections, wanted: list[int] | None) -> ImageDetect
     return found if wanted is None else found.select(np.isin(found.labels, wanted))
 
 
-def _batches(frames: Iterator[Frame], size: int, failed: dict[str, str]) -> Iterator[list[Frame]]:
-    """Yields the readable frames in batches; the others are reported."""
+def _batches(frames: Iterator[Frame], size: int, failed: dict[str, str] | None) -> Iterator[list[Frame]]:
+    """Yields the readable frames in batches; the others are reported, or raised where nothing else is to be seen."""
     from pyscratchdet.cli.console import warn
 
     batch: list[Frame] = []
     for frame in frames:
+        if frame.error is not None and failed is None:
+            raise frame.error
         if frame.image is None:
             failed[frame.source.path] = str(frame.error)
             warn(frame.error)

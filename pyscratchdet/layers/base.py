@@ -184,6 +184,8 @@ class Layer(ABC):
             "pooling_param.torch_pooling" is one field, "loss_param.normalization=PRE_FIXED" one value, and
             "reorg_param" the message with all its fields. Any other such field is refused by name, unless its value is
             the one that leaves results as they are.
+        looked_at_fields: Such fields that this class does not compute and that change no shape: a net that sets them
+            can be looked at (`plan_net`), and is refused when it is to run.
         settings: The LayerParameter field with the `bias_term` of types that have a `scaled_weight`.
         fills_at_setup: True when tops have values from set-up on, and those of constant fillers never change
             (DummyData).
@@ -192,6 +194,8 @@ class Layer(ABC):
         shares_data: Whether in the original the tops share the first bottom's memory (ShareData); set by `setup`.
         shares_diff: Whether their gradients share memory too (ShareDiff).
         fixed_batch: The top's batch size if the file states it, whatever the bottom's is (Reshape).
+        only_shapes: Why only the shapes of the layer are known, so that a net with it can be looked at but not run;
+            empty if it can. A type may say it of all its layers, or `setup` of this one.
     """
 
     type: ClassVar[str]
@@ -213,6 +217,8 @@ class Layer(ABC):
     top_is_free: ClassVar[bool] = False
     settings: ClassVar[str] = ""
     fork_fields: ClassVar[frozenset[str]] = frozenset()
+    looked_at_fields: ClassVar[frozenset[str]] = frozenset()
+    only_shapes: str = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: Context) -> None:
         self.param = param
@@ -225,9 +231,14 @@ class Layer(ABC):
         self.fixed_batch: int | None = None
 
     @classmethod
-    def computed_fork_fields(cls) -> frozenset[str]:
-        """Returns the `fork_fields` of the class and of its bases."""
-        return frozenset().union(*(vars(base).get("fork_fields", ()) for base in cls.__mro__))
+    def known_fork_fields(cls, runs: bool = True) -> frozenset[str]:
+        """Returns the `fork_fields` of the class and of its bases.
+
+        Args:
+            runs: Whether the net is to run; if not, `looked_at_fields` are among them.
+        """
+        names = ("fork_fields",) if runs else ("fork_fields", "looked_at_fields")
+        return frozenset().union(*(vars(base).get(name, ()) for base in cls.__mro__ for name in names))
 
     def setup(self, bottoms: Sequence[Shape]) -> None:  # noqa: B027 - a hook that many types do without
         """Checks parameters against the bottoms' shapes and declares `self.blobs`; called once.
@@ -352,6 +363,14 @@ class Layer(ABC):
         layer_type = self.param.type or self.type  # as written, if a type has two names
         return LayerError(message, code=f"layer.{rule}", layer=self.name, layer_type=layer_type, **details)
 
+    def only_shapes_known(self) -> LayerError:
+        """Returns the error that the layer cannot run, ready to be raised."""
+        return self.fail(
+            f"only the shapes of this layer are known: {self.only_shapes}",
+            "only-shapes",
+            hint="the net can be looked at: pyscratchdet summary, draw-net",
+        )
+
     def refuse_in_place(self) -> None:
         """Refuses a first top that is the first bottom, for types whose original does.
 
@@ -375,6 +394,13 @@ class Layer(ABC):
         if not -rank <= index < rank:
             raise self.fail("axis out of range", "axis", expected=f"-{rank} to {rank - 1}", found=index)
         return index % rank
+
+
+class ShapedLayer(Layer):
+    """Base of types of which only the shapes are known (`only_shapes`): their nets can be looked at, but not run."""
+
+    def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        raise self.only_shapes_known()
 
 
 LayerClass = TypeVar("LayerClass", bound=type[Layer])

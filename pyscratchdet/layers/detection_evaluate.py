@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, Shape, register
 from pyscratchdet.layers.loss import legacy_shape
 from pyscratchdet.lazy import Tensor, torch
 
@@ -23,12 +23,17 @@ class DetectionEvaluate(Layer):
 
     With `name_size_file` overlaps are measured in pixels. Pictures are then taken in the order of that file, one for
     each image with detections, starting again after the last.
+
+    Of Cascade R-CNN's form, with sizes of pictures as a third bottom, only the shapes are known: detections
+    (D, 7, 1, 1), boxes (T, 8, 1, 1) and sizes (N, 2, 1, 1), top (K + D, 5, 1, 1).
     """
 
-    bottoms: ClassVar[Count] = exactly(2)
-    no_gradient: ClassVar[frozenset[int]] = frozenset({0, 1})
+    bottoms: ClassVar[Count] = Count(2, 3)
+    no_gradient: ClassVar[frozenset[int]] = frozenset({0, 1, 2})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        if len(bottoms) == 3:
+            self.only_shapes = "judging Cascade R-CNN's detections is not implemented"
         param = self.evaluate_param = self.param.detection_evaluate_param
         if not param.HasField("num_classes") or param.num_classes < 1:
             raise self.fail("num_classes is missing", "num-classes", expected="at least 1", found=param.num_classes)
@@ -45,6 +50,13 @@ class DetectionEvaluate(Layer):
         self._count = 0
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if len(bottoms) == 3:
+            shapes = [legacy_shape(self, bottom) for bottom in bottoms]
+            if [shape[1] for shape in shapes] != [7, 8, 2]:
+                raise self.fail(
+                    "the bottoms have the wrong shapes", "shape", expected="(N, 7), (N, 8), (N, 2)", found=bottoms
+                )
+            return [(len(self._labels()) + shapes[0][0], 5, 1, 1)]
         for index, (what, width) in enumerate([("detections", 7), ("labels", 8)]):
             shape = legacy_shape(self, _four_axes(bottoms[index]))
             if shape[:2] != (1, 1) or shape[3] != width:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,11 @@ from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Context, Layer, Shape, layer_class
 from pyscratchdet.net import BackwardPlan, Graph, Storage, build_graph, plan_backward, plan_storage
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.forks import refuse_fork_fields, say_harmless
+from pyscratchdet.proto.forks import fork_paths, refuse_fork_fields, say_harmless
 from pyscratchdet.proto.text import Locator, PassedOver, decode_text, parse
 from pyscratchdet.proto.upgrade import num_inserted_layers, upgrade_net
+
+_log = logging.getLogger(__name__)
 
 # The original counts the values of a blob in an int (blob.cpp, Blob::Reshape).
 MAX_COUNT = 2**31 - 1
@@ -223,6 +226,7 @@ def plan_net(
     stages: Sequence[str] = (),
     context: Context | None = None,
     on_layer: Callable[[Layer], None] = lambda layer: None,
+    runs: bool = False,
 ) -> NetPlan:
     """Returns the plan of a net: graph, layers, shapes.
 
@@ -234,6 +238,7 @@ def plan_net(
         context: What the layers share; its phase is set to `phase`.
         on_layer: Called after each layer's set-up, in order (the runtime fills weights there, so that random numbers
             are drawn in the original's order).
+        runs: Whether the net is to run. If not, a warning says of which layers only the shapes are known.
 
     Raises:
         NetError: The layers do not fit together.
@@ -249,7 +254,7 @@ def plan_net(
     context.phase = phase
     context.stats_batch_size = net.param.bn_stats_batch_size
     graph = build_graph(net.param, lambda type_, name: layer_class(type_, name), phase, level, stages, net.locate)
-    _refuse_fork_fields(net, graph)
+    _refuse_fork_fields(net, graph, runs)
     number = len(graph.blob_names)
     plan = NetPlan(graph, [], [()] * number, [], BackwardPlan([], [], []), Storage([], [], {}), context, net.locate)
     for index, node in enumerate(graph.nodes):
@@ -259,6 +264,7 @@ def plan_net(
         plan.top_shapes.append([])
         with plan.located(index):
             layer.setup(plan.bottom_shapes(index))
+            _check_runs(layer, runs)
             for spec in layer.blobs:
                 check_count(spec.shape, f"blob {spec.role}")
         if len(node.param.param) > len(layer.blobs):
@@ -283,16 +289,29 @@ def plan_net(
     return plan
 
 
-def _refuse_fork_fields(net: NetFile, graph: Graph) -> None:
+def _check_runs(layer: Layer, runs: bool) -> None:
+    """Refuses a layer of which only the shapes are known if the net is to run, else says so."""
+    if not layer.only_shapes:
+        return
+    if runs:
+        raise layer.only_shapes_known()
+    _log.warning('layer "%s" (%s): only the shapes are known: %s', layer.name, layer.type, layer.only_shapes)
+
+
+def _refuse_fork_fields(net: NetFile, graph: Graph, runs: bool) -> None:
     harmless = refuse_fork_fields(net.param, NET_FORK_FIELDS, net.locate_field, skipped=("layer",))
     for node in graph.nodes:
+        cls = layer_class(node.type)
         harmless += refuse_fork_fields(
             node.param,
-            layer_class(node.type).computed_fork_fields(),
+            cls.known_fork_fields(runs),
             functools.partial(net.locate, node.index),
             skipped=("blobs",),
             layer=node.name,
             layer_type=node.type,
         )
+        if not runs and (unread := fork_paths(node.param, cls.known_fork_fields(False) - cls.known_fork_fields())):
+            text = 'layer "%s" (%s): only the shapes are known: %s is not computed'
+            _log.warning(text, node.name, node.type, ", ".join(unread))
     first = net.locate_field()
     say_harmless(first.path if first else "net", harmless)

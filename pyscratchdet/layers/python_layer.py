@@ -159,7 +159,10 @@ class StandIn(UserLayer):
     Attributes:
         param: The layer.
         fail: Returns a LayerError about the layer (`Layer.fail`).
+        only_shapes: As of a Layer: why only the shapes are known; empty if it computes.
     """
+
+    only_shapes: ClassVar[str] = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, fail: Callable[..., LayerError]) -> None:
         super().__init__(param)
@@ -197,6 +200,8 @@ class Python(Layer):
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.user = self._user_layer()
+        if isinstance(self.user, StandIn) and self.user.only_shapes:
+            self.only_shapes = f"{self.user.only_shapes}; its own module on PYTHONPATH computes it with --allow-python"
         self.user.phase = self.context.phase
         self.user.param_str = self.param.python_param.param_str
         self.bottom_blobs = [ArrayBlob(*shape) for shape in bottoms]

@@ -74,14 +74,6 @@ class _RegionLayer(StandIn):
             raise self.fail("scales must be positive numbers", "param-str", expected="[8, 16, 32]", found=scales)
         return window_priors(_RATIOS, scales, _BASE_SIZE)
 
-    def refuse_forward(self, needs: str) -> None:
-        """Refuses to compute values that depend on what is not in the net."""
-        raise self.fail(
-            f"only the shapes of this layer are known here: {needs}",
-            "stand-in",
-            hint="add the folder of its own module to PYTHONPATH and give --allow-python",
-        )
-
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and 0 < value < float("inf")
@@ -147,6 +139,7 @@ class AnchorTargetLayer(_RegionLayer):
     """Labels (1, 1, A * H, W), targets and two weights (1, 4A, H, W) of the priors: shapes (anchor_target_layer.py)."""
 
     keys = ("feat_stride", "scales", "allowed_border")
+    only_shapes = "its values depend on the settings of a training"
 
     def setup(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
         self.number = len(self.priors())
@@ -160,9 +153,6 @@ class AnchorTargetLayer(_RegionLayer):
         for blob in top[1:]:
             blob.reshape(1, 4 * self.number, height, width)
 
-    def forward(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
-        self.refuse_forward("its values depend on the settings of a training")
-
 
 @stands_in_for("rpn.proposal_target_layer", "ProposalTargetLayer")
 class ProposalTargetLayer(_RegionLayer):
@@ -172,12 +162,10 @@ class ProposalTargetLayer(_RegionLayer):
     """
 
     keys = ("num_classes",)
+    only_shapes = "its values depend on the settings of a training"
 
     def reshape(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
         _shape_targets(self, top)
-
-    def forward(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
-        self.refuse_forward("its values depend on the settings of a training")
 
 
 @stands_in_for("roi_data_layer.layer", "RoIDataLayer")
@@ -189,6 +177,7 @@ class RoIDataLayer(_RegionLayer):
     """
 
     keys = ("num_classes",)
+    only_shapes = "its pictures come from tools/train_net.py"
 
     def reshape(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
         has_regions = "im_info" not in self.param.top
@@ -200,9 +189,6 @@ class RoIDataLayer(_RegionLayer):
             top[2].reshape(1, 4)
         else:
             raise self.fail("wrong number of tops", "tops", expected="data, im_info, gt_boxes", found=len(top))
-
-    def forward(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
-        self.refuse_forward("its pictures come from tools/train_net.py")
 
 
 def _shape_targets(layer: _RegionLayer, top: Sequence[ArrayBlob]) -> None:

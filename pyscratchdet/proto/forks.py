@@ -212,6 +212,11 @@ def refuse_fork_fields(
     return harmless
 
 
+def fork_paths(message: Message, names: Collection[str]) -> list[str]:
+    """Returns the fields of other Caffes that are set in a message, of those that `names` stands for."""
+    return [found.path for found in fork_fields(message) if _is_computed(found, names)] if names else []
+
+
 def say_harmless(path: str, names: Iterable[str]) -> None:
     """Warns, in one line a file, of fields that were passed over and change no result."""
     last = sorted({name.rpartition(".")[2].partition("=")[0] for name in names})

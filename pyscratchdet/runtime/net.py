@@ -319,7 +319,7 @@ def build_net(
         random = Undrawn() if first and layer.name in given else context.random
         modules.append(LayerModule(layer, Node(layer.param, -1), random))
 
-    plan = plan_net(net, phase_number, level, stages, context, on_layer=add)
+    plan = plan_net(net, phase_number, level, stages, context, on_layer=add, runs=True)
     for module, node in zip(modules, plan.graph.nodes, strict=True):
         module.node = node
     return Net(plan, modules)

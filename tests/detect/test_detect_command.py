@@ -179,6 +179,8 @@ def test_bad_arguments_end_in_one_message(folder, flags, tmp_path, capsys, extra
 def test_nothing_readable(folder, flags, tmp_path, capsys):
     assert main(["detect", str(folder / "b.png"), str(folder / "d.jpg"), *flags, "-o", str(tmp_path / "o")]) == 2
     assert "detect.nothing-read" in capsys.readouterr().err
+    assert main(["detect", str(folder / "b.png"), *flags, "-o", str(tmp_path / "o")]) == 2
+    assert "detect.nothing-read" not in capsys.readouterr().err  # its own error says it all
     assert not (tmp_path / "o").exists()
 
 

@@ -1,4 +1,4 @@
-"""ROIAlign, PSROIPooling, padded ROIPooling, DecodeBBox and BoxGroupOutput: published loops, and torchvision.ops."""
+"""ROIAlign, PSROIPooling, padded ROIPooling and Cascade R-CNN's boxes: published loops, and torchvision.ops."""
 
 import math
 
@@ -6,11 +6,14 @@ import numpy as np
 import onnx_stub
 import pytest
 import torch
+from google.protobuf import text_format
 from harness import make_layer
 from torchvision.ops import nms, ps_roi_pool, roi_align, roi_pool
 
 from pyscratchdet.errors import LayerError
+from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.runtime import build_net
 
 REGIONS = np.array(
     [
@@ -271,9 +274,124 @@ def test_box_group_output_of_nothing():
     assert scored.flatten().tolist() == [0] * 6
 
 
+@pytest.mark.parametrize("is_aware", [False, True])
+def test_frcnn_output(is_aware):
+    """The published loop, class by class, with torchvision's non-maximum suppression; the picture is 50 x 70."""
+    number, num_classes = 60, 4
+    random = np.random.default_rng(3)
+    corners = random.uniform(0, 40, (number, 2))
+    regions = np.column_stack([np.zeros(number), corners, corners + random.uniform(5, 40, (number, 2))])
+    codes = random.normal(size=(number, 4 * num_classes if is_aware else 8))
+    logits = random.normal(size=(number, num_classes))
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    bottoms = [each.astype(np.float32) for each in (scores, codes, regions, np.array([[50, 70]]))]
+    text = f'type: "FrcnnOutput" {NORMALISED[:-1]} cls_aware: {str(is_aware).lower()} }}'
+    text += " frcnn_output_param { conf_thr: 0.2 iou_thr: 0.4 max_det_num: 30 }"
+    (top,), shapes = run(text, *bottoms)
+    assert shapes == [(1, 7, 1, 1)]
+    expected = []
+    for label in range(1, num_classes):
+        boxes = np.zeros((number, 4))
+        for k, (_, xmin, ymin, xmax, ymax) in enumerate(regions):
+            plain = codes[k, 4 * (label if is_aware else 1) :][:4] * DEVIATIONS + MEANS
+            sides = (xmax - xmin + 1, ymax - ymin + 1)
+            x, y, width, height = decoded(plain, *sides, (xmin + xmax) / 2, (ymin + ymax) / 2)
+            left, upper = x - (width - 1) / 2, y - (height - 1) / 2
+            boxes[k] = max(left, 0), max(upper, 0), min(left + width - 1, 70), min(upper + height - 1, 50)
+        chosen = np.flatnonzero(scores[:, label] >= 0.2)
+        values = torch.tensor(scores[chosen, label])
+        for k in chosen[nms(torch.tensor(boxes[chosen] + [0, 0, 1, 1]), values, 0.4)]:
+            expected.append([0, *boxes[k], label, scores[k, label]])
+    assert len(expected) > 30
+    best = sorted(range(len(expected)), key=lambda k: -expected[k][6])[:30]
+    expected = [[0, *[-1] * 6], *(expected[k] for k in sorted(best))]
+    np.testing.assert_allclose(top.flatten(1), expected, atol=1e-4)  # float32 pixels up to 80
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept"),
+    [
+        ("low_scale: 10", [1, 3]),
+        ("high_scale: 20", [0, 2, 3]),
+        ("low_scale: 10 high_scale: 20", [3]),
+        ("low_scale: 11 high_scale: 12", [3]),  # none: the nearest to the root of 132
+        ("", [0, 1, 2, 3]),
+    ],
+)
+def test_scale_route(limits, kept):
+    """Scales: 3, 32, 0 (turned round), 10."""
+    boxes = [[5, 5, 7, 7], [0, 0, 31, 31], [9, 9, 2, 20], [4, 4, 23, 8]]
+    regions = np.array([[0, *box] for box in boxes], np.float32)
+    others = features(4, 2, 3)
+    tops, shapes = run(f'type: "ScaleRoute" scale_route_param {{ {limits} }}', regions, others, tops=2)
+    assert shapes == [(1, 5, 1, 1), (1, 2, 3, 1)]
+    np.testing.assert_array_equal(tops[0].flatten(1), regions[kept])
+    np.testing.assert_array_equal(tops[1][..., 0], others[kept])
+
+
+GROUP_SIZES = "field_w: 8 field_w: 16 field_h: 8 field_h: 4"
+OF_GROUPS = [(6, 2, 5, 7), (6, 4, 5, 7), (6, 6, 5, 7)]
+SHAPED = [
+    ('type: "EvalData" eval_data_param { batch_size: 2 resize_width: 70 resize_height: 50 }', [],
+     [(2, 3, 50, 70), (1, 8, 1, 1), (2, 2, 1, 1)]),
+    ('type: "EvalData" eval_data_param { batch_size: 1 short_size: 600 long_size: 1000 }', [],
+     [(1, 3, 1000, 600), (1, 8, 1, 1)]),
+    ('type: "DetectionData" detection_data_param { batch_size: 2 short_size: 60 long_size: 100 output_gt_boxes: true '
+     f'stride: 8 stride: 16 {GROUP_SIZES} }}', [], [(2, 3, 100, 60), (2, 6, 13, 8), (2, 6, 6, 4), (1, 8, 1, 1)]),
+    (f'type: "DetectionGroupLoss" detection_group_loss_param {{ cls_num: 2 {GROUP_SIZES} }}', OF_GROUPS,
+     [(1, 1, 1, 2)]),
+    (f'type: "DetectionGroupAccuracy" detection_group_accuracy_param {{ cls_num: 2 {GROUP_SIZES} }}', OF_GROUPS,
+     [(1, 1, 1, 2), (1, 1, 1, 1)]),
+    ('type: "ProposalTarget" proposal_target_param { cls_num: 21 batch_size: 128 }', [(300, 5), (7, 8)],
+     [(128, 5, 1, 1), (128, 1, 1, 1), *[(128, 84, 1, 1)] * 3, (128, 6, 1, 1)]),
+    ('type: "ProposalTarget" proposal_target_param { cls_num: 21 batch_size: -1 } bbox_reg_param { cls_aware: false }',
+     [(30, 5), (7, 8)], [(30, 5, 1, 1), (30, 1, 1, 1), *[(30, 8, 1, 1)] * 3, (30, 6, 1, 1), (30, 1, 1, 1)]),
+    ('type: "BboxAccuracy"', [(9, 8), (9, 5), (9, 6)], [(1, 1, 1, 1)] * 2),
+    ('type: "DetectionEvaluate" detection_evaluate_param { num_classes: 4 }',
+     [(6, 7, 1, 1), (3, 8, 1, 1), (1, 2, 1, 1)], [(9, 5, 1, 1)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "bottoms", "expected"), SHAPED)
+def test_layers_of_which_only_shapes_are_known(text, bottoms, expected):
+    """The Reshape methods of zhaoweicai/cascade-rcnn; nets with them are looked at, not run."""
+    tops = " ".join(f'top: "t{i}"' for i in range(len(expected)))
+    layer, shapes = make_layer(f'name: "l" {tops} {text}', bottoms)
+    assert shapes == expected
+    assert layer.only_shapes
+    names = [f"b{k}" for k in range(len(bottoms))]
+    sizes = [" ".join(f"dim: {size}" for size in shape) for shape in bottoms]
+    inputs = [
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {size} }} }} }}'
+        for name, size in zip(names, sizes, strict=True)
+    ]
+    net = "\n".join([*inputs, f'layer {{ name: "l" {" ".join(f"bottom: {name!r}" for name in names)} {tops} {text} }}'])
+    param = text_format.Parse(net, caffe_pb2.NetParameter())
+    plan = plan_net(param)
+    assert plan.top_shapes[-1] == expected
+    with pytest.raises(LayerError) as caught:
+        build_net(param)
+    assert caught.value.code == "layer.only-shapes"
+
+
 @pytest.mark.parametrize(
     ("text", "shapes", "code"),
     [
+        ('type: "EvalData" top: "u" eval_data_param { batch_size: 2 }', [], "size"),
+        ('type: "DetectionData" top: "u" detection_data_param { batch_size: 2 crop_width: 9 crop_height: 9 stride: 4 }',
+         [], "stride"),
+        ('type: "DetectionData" top: "u" top: "v" detection_data_param { batch_size: 2 crop_width: 9 crop_height: 9 '
+         "stride: 4 field_w: 3 field_h: 3 }", [], "tops"),
+        (SHAPED[3][0].replace("cls_num: 2", "cls_num: 3"), OF_GROUPS, "shape"),
+        (SHAPED[3][0], [(5, *shape[1:]) for shape in OF_GROUPS], "shape"),
+        (SHAPED[5][0] + ' top: "b" top: "c" top: "d" top: "e" top: "f"', [(300, 4), (7, 8)], "shape"),
+        ('type: "BboxAccuracy"', [(9, 8), (8, 5), (9, 6)], "shape"),
+        (SHAPED[8][0], [(6, 7, 1, 1), (3, 7, 1, 1), (1, 2, 1, 1)], "shape"),
+        ('type: "FrcnnOutput"', [(4, 3), (4, 8), (4, 5), (1, 2)], "shape"),
+        ('type: "FrcnnOutput" frcnn_output_param { nms_type: "x" }', [(4, 3), (4, 12), (4, 5), (1, 2)], "nms-type"),
+        ('type: "ScaleRoute" scale_route_param { low_scale: 3 high_scale: 2 }', [(4, 5)], "scale"),
+        ('type: "ScaleRoute"', [(4, 5), (4, 5)], "tops"),
+        ('type: "ScaleRoute"', [(4, 6)], "shape"),
         ('type: "DecodeBBox"', [(4, 8), (3, 5)], "bottoms"),
         ('type: "DecodeBBox"', [(4, 4), (4, 5)], "bottoms"),
         ('type: "DecodeBBox"', [(4, 8), (4, 5), (4, 2)], "bottoms"),
@@ -284,7 +402,7 @@ def test_box_group_output_of_nothing():
         (box_group("field_whr: 0"), [bottom.shape for bottom in group_bottoms(0)], "field"),
         (box_group("").replace("stride: 8", ""), [bottom.shape for bottom in group_bottoms(0)], "group"),
     ],
-)
+)  # fmt: skip
 def test_boxes_refused(text, shapes, code):
     with pytest.raises(LayerError) as caught:
         make_layer(f'name: "l" top: "t" {text}', shapes, caffe_pb2.TEST)
