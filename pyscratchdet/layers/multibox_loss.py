@@ -29,6 +29,9 @@ class MultiBoxLoss(Loss):
     Differs from the original in three places that are errors there. Matches of an earlier forward pass without a
     backward pass are forgotten. Mining with both NMS and an objectness threshold takes the filtered priors themselves
     instead of others at their positions. Of equal losses at the limit of mining, the lowest index is taken.
+
+    Attributes:
+        matches: Numbers of objects and of priors matched with them, after mining, in the last forward pass.
     """
 
     bottoms: ClassVar[Count] = Count(4, 6)
@@ -41,6 +44,7 @@ class MultiBoxLoss(Loss):
         # A C++ int made from the uint32 of the schema: 4294967295 is -1, no background.
         self.background = (param.background_label_id + (1 << 31)) % (1 << 32) - (1 << 31)
         self.mode = normalization(self.param.loss_param, LossParameter.VALID)
+        self.matches = (0, 0)
         self._check_classes()
         self._check_mining()
         if len(bottoms) == 6 and not param.share_location:
@@ -81,6 +85,7 @@ class MultiBoxLoss(Loss):
 
         batch = self._batch(bottoms)
         work = MultiBox(batch, self.loss_param, self.background)
+        self.matches = len(work.truth.labels), len(work.positives)
         loss = torch.zeros((), device=batch.loc.device)
         if self.with_loc:
             loss = loss + self.loss_param.loc_weight * work.location_loss()
@@ -88,6 +93,11 @@ class MultiBoxLoss(Loss):
             loss = loss + work.confidence_loss()
         matches = torch.tensor(len(work.positives), device=loss.device)
         return [loss / normalizer(self.param.loss_param, self.mode, len(batch.loc), len(batch.priors), matches)]
+
+    @property
+    def is_mining_hard(self) -> bool:
+        """Whether mining may drop matched priors, too."""
+        return bool(self.loss_param.mining_type == Param.HARD_EXAMPLE)
 
     def _batch(self, bottoms: Sequence[Tensor]) -> Batch:
         from pyscratchdet.boxes.ground_truth import read_ground_truth

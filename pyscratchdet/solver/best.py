@@ -48,8 +48,6 @@ class BestWeights:
 
     def __call__(self, event: SolverEvent) -> None:
         """Takes the figures of a test."""
-        if event.kind != "test":
-            return
         key = self._figure if self._figure == "mAP" else f"test0/{self._figure}"
         value = event.values.get(key, math.nan)
         if event.test_net == 0 and value * self._sign > self._value * self._sign:

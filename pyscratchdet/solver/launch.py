@@ -30,6 +30,7 @@ from pyscratchdet.solver.metrics import LinesAboveProgress, MetricsFile, TensorB
 from pyscratchdet.solver.signals import SignalHandler
 from pyscratchdet.solver.snapshot import kept_seed, latest_snapshot
 from pyscratchdet.solver.solver import Solver, read_solver
+from pyscratchdet.solver.symptoms import watch
 
 _log = logging.getLogger(__name__)
 
@@ -219,7 +220,8 @@ def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack
     for listener in listeners:
         stack.callback(listener.close)
     if settings.keep_best or settings.patience:
-        listeners.append(BestWeights(solver, settings.patience, goes_on))
+        solver.test_listeners.append(BestWeights(solver, settings.patience, goes_on))
+    watch(solver)
     solver.listeners += listeners + ([TrainingProgress(bar)] if bar else [])
 
 

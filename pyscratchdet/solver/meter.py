@@ -66,7 +66,7 @@ class Meter:
         if norm is not None:
             self._norms.append(norm.detach())
         if not self._batch:  # no data layers: the nets' inputs are the batch
-            self._images += self._input_size()
+            self._images += self.batch_size
         self._images += self._batch
         self._batch = 0
 
@@ -102,7 +102,9 @@ class Meter:
         if module is self._first and tops and tops[0].dim():
             self._batch += tops[0].shape[0]
 
-    def _input_size(self) -> int:
+    @property
+    def batch_size(self) -> int:
+        """Pictures of one pass of this process, by the shape of the net's first input; 0 without one."""
         if self._first is None:
             return 0
         shape = self._net.plan.shapes[self._first.node.tops[0]]

@@ -26,7 +26,7 @@ from pyscratchdet.runtime import CopyReport, Net, build_net, copy_weights, share
 from pyscratchdet.solver import snapshot, testing
 from pyscratchdet.solver.debug import debug_info
 from pyscratchdet.solver.distributed import World
-from pyscratchdet.solver.divergence import divergence, has_diverged
+from pyscratchdet.solver.divergence import LossGrowth, advice, divergence, has_diverged
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.heads import reset_lines
 from pyscratchdet.solver.log import number
@@ -83,6 +83,7 @@ class Solver:
         forward_test: Does one pass of test net i and returns (loss, blobs).
         callbacks: (on_start, on_gradients_ready) pairs, called in each iteration.
         listeners: Called with a `SolverEvent` of each iteration, display and test.
+        test_listeners: Called with those of tests alone, which cost the iterations nothing.
         action: Called once per iteration and per pass of a test; returns what has been asked for since.
         asked: What was asked for and is still to be done, by all processes together, after a test at the latest.
         stopped: Whether the run was asked to stop.
@@ -147,6 +148,8 @@ class Solver:
         self.optimizer.keep_updates = self.param.snapshot_diff
         self.losses = SmoothedLoss(self.param.average_loss)
         self.run_state = RunState((self.net, *self.test_nets), self.random, self.losses)
+        self._growth = LossGrowth()
+        self._latest_rate = self.param.base_lr
         self._continued = False
         self.iter = 0
         self.stopped = False
@@ -154,6 +157,7 @@ class Solver:
         self.forward_test: Callable[[int], Pass] = self._forward_test
         self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self.listeners: list[Callable[[SolverEvent], None]] = []
+        self.test_listeners: list[Callable[[SolverEvent], None]] = []
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.asked = Action.NONE
         self.meter = Meter(self.net, self.device, self.world.size)
@@ -278,6 +282,7 @@ class Solver:
         rate = self.rate(self.iter, self.smoothed_loss if self.param.lr_policy == "plateau" else 0.0)
         if display:
             _log.info(f"Iteration {self.iter}, lr = {number(rate)}")
+        self._latest_rate = rate
         self.optimizer.set_rate(rate)
         self.optimizer.iteration = self.iter
         self.optimizer.step()
@@ -298,8 +303,17 @@ class Solver:
 
     def _settle_losses(self, blobs: Mapping[str, Tensor]) -> None:
         for loss in self.losses.settle():
-            if self.stop_when_diverged and has_diverged(loss, self.losses.first):
-                raise divergence(self.net, {**self._inner_blobs(), **blobs}, self.iter, loss)
+            if not self.stop_when_diverged:
+                continue
+            if has_diverged(loss, self.losses.first):
+                raise divergence(self.net, {**self._inner_blobs(), **blobs}, self.iter, loss, self._advice())
+            if self._growth.is_exploding(loss, self.losses.first):
+                _log.warning(f"Iteration {self.iter}, {self._growth.text(loss, self.losses.first)}; {self._advice()}")
+
+    def _advice(self) -> str:
+        pictures = self.meter.batch_size * self.param.iter_size * self.world.size
+        has_batchnorm = any(module.layer_type == "BatchNorm" for module in self.net.layers)
+        return advice(self._latest_rate, pictures, has_batchnorm)
 
     def _inner_blobs(self) -> Mapping[str, Tensor]:
         """Returns the inner blobs, which the fast mode does not keep, from one more pass: its batch will do as well."""
@@ -328,7 +342,7 @@ class Solver:
         self._report(SolverEvent("train" if displayed is not None else "step", self.iter, values))
 
     def _report(self, event: SolverEvent) -> None:
-        for listener in self.listeners:
+        for listener in (*self.listeners, *(self.test_listeners if event.kind == "test" else ())):
             listener(event)
 
     # --- tests ---

@@ -144,7 +144,7 @@ def test_process_0_decides_and_asks_all_to_stop(toy, figures):
     figures(0.4, 0.3, 0.2)
     world = Recorded()
     solver = Solver(toy(TESTS), world=world)
-    solver.listeners.append(BestWeights(solver, patience=2))
+    solver.test_listeners.append(BestWeights(solver, patience=2))
     solver.step(20)
     assert (solver.iter, solver.stopped) == (10, True)
     assert [int(action) for action in world.asked[-2:]] == [Action.NONE, Action.STOP]
@@ -152,7 +152,7 @@ def test_process_0_decides_and_asks_all_to_stop(toy, figures):
 
 def test_all_test_nets_are_tested_before_a_run_ends_early(toy, tmp_path, figures, monkeypatch):
     solver = Solver(toy(TESTS + " test_iter: 1"))
-    solver.listeners.append(BestWeights(solver, patience=1))
+    solver.test_listeners.append(BestWeights(solver, patience=1))
     tested = []
     solver.listeners.append(
         lambda event: tested.append((event.iteration, event.test_net)) if event.kind == "test" else None
