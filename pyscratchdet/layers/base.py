@@ -169,7 +169,7 @@ class Layer(ABC):
         no_gradient: Indices of bottoms that never get a gradient (labels, priors).
         is_input: True when the caller gives the tops, so that `forward` is never called.
         is_source: True when the layer makes data itself: `forward` gets no bottoms and returns a new batch each call.
-        copies_bottom: True when every top equals the first bottom in TEST.
+        copies_bottom: True when every top equals the first bottom in TEST; may be set by `setup`.
         moves_values: True when the tops are the bottoms' values in another order or shape.
         reads_shapes: True when the tops depend only on the bottoms' shapes.
         sums_many: True when a top's value is a sum over many terms, whose float32 rounding depends on their order.
@@ -207,7 +207,7 @@ class Layer(ABC):
     is_input: ClassVar[bool] = False
     is_source: ClassVar[bool] = False
     fills_at_setup: ClassVar[bool] = False
-    copies_bottom: ClassVar[bool] = False
+    copies_bottom: bool = False
     moves_values: ClassVar[bool] = False
     reads_shapes: ClassVar[bool] = False
     sums_many: ClassVar[bool] = False

@@ -22,6 +22,7 @@ from pyscratchdet.errors import LayerError, Position
 from pyscratchdet.layers.base import BlobSpec, Count, Layer, Shape, at_least, register
 from pyscratchdet.lazy import Tensor
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.rng import CaffeRandom
 
 _ALLOWED = ContextVar("python_layers_allowed", default=False)
 
@@ -159,15 +160,17 @@ class StandIn(UserLayer):
     Attributes:
         param: The layer.
         fail: Returns a LayerError about the layer (`Layer.fail`).
+        random: The net's random stream.
         only_shapes: As of a Layer: why only the shapes are known; empty if it computes.
     """
 
     only_shapes: ClassVar[str] = ""
 
-    def __init__(self, param: caffe_pb2.LayerParameter, fail: Callable[..., LayerError]) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, fail: Callable[..., LayerError], random: CaffeRandom) -> None:
         super().__init__(param)
         self.param = param
         self.fail = fail
+        self.random = random
 
 
 StandInClass = TypeVar("StandInClass", bound=type[StandIn])
@@ -263,7 +266,7 @@ class Python(Layer):
         stand_in = _STAND_INS.get((param.module, param.layer))
         if not _ALLOWED.get():
             if stand_in:
-                return stand_in(self.param, self.fail)
+                return stand_in(self.param, self.fail, self.context.random)
             raise self.fail(
                 f'the net would import and run the Python module "{param.module}"',
                 "python-refused",
@@ -273,7 +276,7 @@ class Python(Layer):
             module = importlib.import_module(param.module)
         except ImportError as error:
             if stand_in and error.name in (param.module, param.module.partition(".")[0]):
-                return stand_in(self.param, self.fail)
+                return stand_in(self.param, self.fail, self.context.random)
             hint = "add its folder to PYTHONPATH"
             if error.name == "caffe":
                 hint = "run the script with python -m pyscratchdet.caffe, or import pyscratchdet.caffe as caffe"

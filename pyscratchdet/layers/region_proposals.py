@@ -32,7 +32,7 @@ _ENTRY = re.compile(r"""\s*(['"]?)(\w+)\1\s*:\s*(?:!!python/tuple\s*)?(.+?)\s*""
 
 
 class _RegionLayer(StandIn):
-    """Base: `param_str` holds keys and values in YAML.
+    """Base: `param_str` holds keys and values in YAML, one a line or all in braces.
 
     Attributes:
         keys: The keys that the layer reads.
@@ -46,6 +46,23 @@ class _RegionLayer(StandIn):
         Raises:
             LayerError: It is not one key and value a line, or a key is not one of `keys`.
         """
+        found = self._braced() if self.param_str.strip().startswith("{") else self._lines()
+        for key in found:
+            if key not in self.keys:
+                raise self.fail("unknown key in param_str", "param-str", expected=", ".join(self.keys), found=key)
+        return found
+
+    def _braced(self) -> dict[str, Any]:
+        try:
+            found = ast.literal_eval(self.param_str.strip())
+        except (ValueError, SyntaxError):
+            found = None
+        if not isinstance(found, dict):
+            expected = "{'key': number or [numbers], ...}"
+            raise self.fail("param_str is not read", "param-str", expected=expected, found=self.param_str)
+        return found
+
+    def _lines(self) -> dict[str, Any]:
         found = {}
         for line in filter(str.strip, self.param_str.splitlines()):
             entry = _ENTRY.fullmatch(line)
@@ -55,8 +72,6 @@ class _RegionLayer(StandIn):
                 value = None
             if entry is None or value is None:
                 raise self.fail("param_str is not read", "param-str", expected="'key': number or [numbers]", found=line)
-            if entry[2] not in self.keys:
-                raise self.fail("unknown key in param_str", "param-str", expected=", ".join(self.keys), found=entry[2])
             found[entry[2]] = value
         return found
 

@@ -14,7 +14,7 @@ class Split(Layer):
     """Every top is the bottom; gradients add up. Tops are tensors of their own, so that each has a gradient."""
 
     coordinates: ClassVar[str] = "same"
-    copies_bottom: ClassVar[bool] = True
+    copies_bottom = True
     tops: ClassVar[Count] = at_least(1)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from harness import make_layer
 
+from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 
 
@@ -50,6 +51,41 @@ def test_dropout_draws_the_original_mask_and_scales_what_stays():
     top.sum().backward()
     assert torch.equal(bottom.grad, top.detach())
     assert not torch.equal(layer.forward([bottom], ())[0], top)
+
+
+def test_dropout_that_does_not_scale_in_training():
+    """Fast R-CNN's scale_train: false: the mask alone in TRAIN, times 1 - ratio in TEST (dropout_layer.cpp)."""
+    text = 'name: "d" type: "Dropout" top: "t" dropout_param { dropout_ratio: 0.3 scale_train: false }'
+    bottom = torch.full((50, 40), 2.0, requires_grad=True)
+    layer, _ = make_layer(text, [(50, 40)], seed=9)
+    (top,) = layer.forward([bottom], [])
+    mask = torch.from_numpy(CaffeRandom(9).bernoulli(1 - np.float32(0.3), 2000)).view(50, 40)
+    assert torch.equal(top, 2.0 * mask)
+    top.sum().backward()
+    assert torch.equal(bottom.grad, mask.float())
+    layer, _ = make_layer(text, [(50, 40)], caffe_pb2.TEST)
+    assert not layer.copies_bottom
+    np.testing.assert_allclose(layer.forward([bottom], [])[0].detach(), 1.4, rtol=1e-6)  # one float32 product
+    factor, summand = layer.affine((50, 40), [])
+    np.testing.assert_allclose(factor, 0.7, rtol=1e-6)  # 0.3 is a float32
+    assert (factor.shape, summand.any()) == ((40,), False)
+
+
+def test_spatial_dropout_drops_whole_channels():
+    """caffe_rng_bernoulli(num * channels, 1 - ratio), of Intel's spatial_dropout_layer.cpp."""
+    text = 'name: "d" type: "SpatialDropout" top: "t" dropout_param { dropout_ratio: 0.25 }'
+    bottom = torch.rand((3, 20, 2, 5), requires_grad=True)
+    layer, shapes = make_layer(text, [(3, 20, 2, 5)], seed=9)
+    assert shapes == [(3, 20, 2, 5)]
+    (top,) = layer.forward([bottom], [])
+    mask = torch.from_numpy(CaffeRandom(9).bernoulli(0.75, 60)).view(3, 20, 1, 1)
+    assert 0 < int(mask.sum()) < 60
+    np.testing.assert_allclose(top.detach(), bottom.detach() * mask / 0.75, rtol=1e-6)  # float32
+    top.sum().backward()
+    np.testing.assert_allclose(bottom.grad, (mask / 0.75).expand(3, 20, 2, 5), rtol=1e-6)
+    layer, _ = make_layer(text, [(3, 20, 2, 5)], caffe_pb2.TEST)
+    assert layer.copies_bottom
+    assert torch.equal(layer.forward([bottom], [])[0], bottom)
 
 
 def test_dropout_in_testing_changes_nothing():

@@ -155,6 +155,8 @@ TARGETS = [
     ("rpn.anchor_target_layer", "AnchorTargetLayer", "'feat_stride': 16",
      [(1, 18, 4, 5), (1, 4), (1, 3), (1, 3, 64, 80)],
      [(1, 1, 36, 5), *[(1, 36, 4, 5)] * 3]),
+    ("rpn.anchor_target_layer", "AnchorTargetLayer", "{'feat_stride': 16, 'scales': [4, 8]}", [(1, 12, 4, 5)],
+     [(1, 1, 24, 5), *[(1, 24, 4, 5)] * 3]),
     ("rpn.proposal_target_layer", "ProposalTargetLayer", "'num_classes': 21", [(1, 5), (1, 4)],
      [(1, 5), (1, 1), *[(1, 84)] * 3]),
     ("roi_data_layer.layer", "RoIDataLayer", "'num_classes': 21", [],
@@ -183,6 +185,8 @@ SHAPES = [(1, 2 * NUMBER, HEIGHT, WIDTH), (1, 4 * NUMBER, HEIGHT, WIDTH), (1, 3)
 @pytest.mark.parametrize(
     ("param_str", "shapes", "code"),
     [
+        ("{'feat_stride': 16", SHAPES, "param-str"),
+        ("{'feat_stride': 16, 'x': 1}", SHAPES, "param-str"),
         ("'feat_stride': 16", SHAPES, "bottoms"),  # 9 priors
         ("'feat_stride': 16\\n'scales': [1, 2, 4, 8]", [(2, *SHAPES[0][1:]), *SHAPES[1:]], "bottoms"),
         ("'feat_stride': 16\\n'scales': [1, 2, 4, 8]", SHAPES[:2], "bottoms"),

@@ -33,7 +33,7 @@ def test_hints_and_neutral_values_pass_with_one_line(tmp_path):
     text = """default_forward_type: FLOAT16, eltwise_mem_sharing: false
 layer { name: "c" type: "Convolution" bottom: "d" top: "c" engine: "MKL2017:CAFFE" forward_math: FLOAT
   convolution_param { num_output: 2 engine: MKL2017 conv_algos_override: "1,2,3"; kernel_size: 3 } }
-layer { name: "o" type: "Dropout" bottom: "c" top: "o" dropout_param { scale_train: t } }
+layer { name: "o" type: "Dropout" bottom: "c" top: "o" dropout_param { random_seed: -1 } }
 layer { name: "p" type: "Pooling" bottom: "o" top: "p" pooling_param { kernel_size: 2 torch_pooling: 0 engine: X } }
 """
     path = tmp_path / "net.prototxt"
@@ -44,7 +44,7 @@ layer { name: "p" type: "Pooling" bottom: "o" top: "p" pooling_param { kernel_si
     assert [str(warning.message) for warning in caught] == [
         f"{path}: passed over fields that change no result: engine",  # a value that no Caffe has
         f"{path}: passed over fields that change no result: conv_algos_override, default_forward_type, "
-        "eltwise_mem_sharing, engine, forward_math, scale_train, torch_pooling",
+        "eltwise_mem_sharing, engine, forward_math, random_seed, torch_pooling",
     ]
 
 
