@@ -40,7 +40,7 @@ def test_nearest_names_what_was_meant():
     [
         ("RelU", 'did you mean "ReLU"? docs/own_layer.md'),
         ("InnerProdukt", 'did you mean "InnerProduct"? docs/own_layer.md'),
-        ("SpatialDropout", "defined by intel/caffe; docs/own_layer.md"),
+        ("MnActivation", "defined by intel/caffe; docs/own_layer.md"),
         ("Pooling3D", "docs/own_layer.md"),
     ],
 )
