@@ -1,4 +1,4 @@
-"""`pyscratchdet lmdb`: convert_annoset's flags, syntax and records; plus whole VOC and COCO sets, and a view inside."""
+"""`pyscratchdet lmdb`: convert_annoset's flags, syntax and records; plus whole sets, your own pictures, a view."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from pyscratchdet.errors import counted
 _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
        pyscratchdet lmdb coco IMAGES INSTANCES.json[,MORE.json] DB [--without MINIVAL.json] [flags]
+       pyscratchdet lmdb folder PICTURES ANNOTATIONS OUT [--split 0.8] [--seed N] [--label-map MAP] [--redo]
        pyscratchdet lmdb to-coco DB INSTANCES.json --label-map MAP
        pyscratchdet lmdb show DB [-o FOLDER] [--count N] [--model TRAIN.prototxt]"""
 
 _EPILOG = """The first form is convert_annoset's. `voc` and `coco` make the list as well, store pictures as they are,
 shuffle all but voc's lists named test or val, and write beside DB: DB_list.txt, DB_name_size.txt (for name_size_file)
-and, for coco, DB_labelmap.prototxt; `to-coco` is the inverse. Write a folder that has one of these names with
-a slash. `show` lists records and draws them; with a model, it draws a page of samples as the model's AnnotatedData
-layer augments them."""
+and, for coco, DB_labelmap.prototxt; `to-coco` is the inverse. `folder` takes pictures of your own (a folder, a
+VOCdevkit or a list) with annotations of any common form (a folder of VOC XML or YOLO txt, a COCO json, a CSV file). It
+makes train_lmdb, test_lmdb and labelmap.prototxt in OUT, and data.html, a page of figures to look at first. Write a
+folder that has one of these names with a slash. `show` lists records and draws them; with a model, it draws a page of
+samples as the model's AnnotatedData layer augments them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, _FLAGS)
     parser.set_defaults(shuffle=None)
     parser.add_argument("--label-map", dest="label_map_file", help="the same as --label_map_file")
-    parser.add_argument("--split", default="trainval", help="voc: lists, such as trainval or 2007_test,2012_trainval")
+    parser.add_argument(
+        "--split",
+        help="voc: lists, such as trainval (the default) or 2007_test,2012_trainval; folder: share of the training "
+        "pictures (default: the set's own lists or, if it has none, 0.8)",
+    )
     parser.add_argument("--years", default="", help="voc: years to take them from (default: all)")
     parser.add_argument("--without", default="", metavar="JSON", help="coco: leave out the images of this json")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
@@ -45,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Does what the first word says."""
     from pyscratchdet.errors import UsageError
 
-    forms = {"voc": (_voc, 3), "coco": (_coco, 4), "to-coco": (_to_coco, 3), "show": (_show, 2)}
+    forms = {"voc": (_voc, 3), "coco": (_coco, 4), "folder": (_folder, 4), "to-coco": (_to_coco, 3), "show": (_show, 2)}
     form, words = forms.get(args.words[0], (_list, 3))
     if len(args.words) != words:
         raise UsageError("wrong number of arguments", code="usage.arguments", hint=f"usage: {_USAGE}")
@@ -67,7 +74,7 @@ def _voc(args: argparse.Namespace) -> int:
 
     _, root, database = args.words
     database = database.rstrip("/")
-    entries = voc_entries(root, _split(args.split), _split(args.years))
+    entries = voc_entries(root, _split(args.split or "trainval"), _split(args.years))
     is_bare = args.without_objects or _is_test(args)
     options = _options(args, label_map_file=args.label_map_file or "voc", label_type="xml", without_objects=is_bare)
     return _write_set(root, entries, database, options, args)
@@ -92,6 +99,54 @@ def _coco(args: argparse.Namespace) -> int:
     is_bare = args.without_objects or not any(any(coco.annotations.values()) for coco in sets)
     options = _options(args, label_map_file=label_map, label_type="json", without_objects=is_bare)
     return _write_set(root, entries, database, options, args)
+
+
+def _folder(args: argparse.Namespace) -> int:
+    from pyscratchdet.data.own.findings import findings
+    from pyscratchdet.data.own.folder import FolderMaker, FolderOptions
+    from pyscratchdet.progress import Progress
+
+    _refuse_other_flags(args)
+    _, pictures, annotations, output = args.words
+    options = FolderOptions(_share(args.split), args.seed or 0, args.label_map_file, args.redo)
+    maker = FolderMaker(pictures, annotations, output, options)
+    if maker.is_done:
+        say(f"{output} is complete: nothing to do (--redo makes it anew)")
+        return 0
+    with Progress(maker.num_pictures) as progress:
+        data = maker.prepare(progress)
+    with Progress(len(data.content.names), "records") as progress:
+        figures = maker.write(data, progress=progress)
+    say(f"{counted(len(figures.classes), 'class', 'classes')}: {', '.join(figures.classes)}")
+    for name, part in (("train", figures.train), ("test", figures.test)):
+        pictures = counted(part.pictures, "picture")
+        say(f"{output}/{name}_lmdb: {pictures}, {counted(part.boxes, 'box', 'boxes')}")
+    for line in (*data.notes, *findings(data)):
+        say(f"  {line}")
+    say(f"look at {output}/data.html before you train")
+    return 0
+
+
+def _refuse_other_flags(args: argparse.Namespace) -> None:
+    """Refuses what `folder` does not read; it always leaves out what is broken, and lists it."""
+    from pyscratchdet.errors import UsageError
+
+    defaults = {name: default for name, (default, _) in _FLAGS.items()}
+    defaults |= {"shuffle": None, "years": "", "without": "", "output": None, "count": 16, "model": ""}
+    known = ("label_map_file", "seed", "skip_bad", "redo")
+    if given := [name for name, default in defaults.items() if name not in known and getattr(args, name) != default]:
+        raise UsageError("`lmdb folder` does not take this", code="usage.option",
+                         expected="--split, --seed, --label-map or --redo", found=f"--{given[0]}")  # fmt: skip
+
+
+def _share(text: str | None) -> float | None:
+    from pyscratchdet.data.voc_xml import finite_number
+    from pyscratchdet.errors import UsageError
+
+    value = None if text is None else finite_number(text)
+    if text is not None and value is None:
+        raise UsageError("--split of `folder` is not a number", code="usage.split", expected="such as 0.8", found=text)
+    return value
 
 
 def _to_coco(args: argparse.Namespace) -> int:
@@ -142,7 +197,7 @@ def _write_list(path: str, entries: list[tuple[str, str]]) -> None:
 
 def _is_test(args: argparse.Namespace) -> bool:
     """Whether all lists asked for are test sets; VOC2012's has no annotations."""
-    names = {split.rpartition("_")[2] for split in _split(args.split)}
+    names = {split.rpartition("_")[2] for split in _split(args.split or "trainval")}
     return args.words[0] == "voc" and names <= {"test", "val", "minival"}
 
 

@@ -11,6 +11,9 @@ from pyscratchdet.data.picture_size import is_whole_png, picture_size
 from pyscratchdet.errors import DataError
 from pyscratchdet.files import check_unpacked
 
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+"""The endings, in lower case, of the files in a folder that are taken for pictures."""
+
 # The libraries behind OpenCV print their own complaints; the errors here say the same.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 

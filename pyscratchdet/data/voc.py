@@ -77,3 +77,9 @@ def _entry(root: Path, folder: str, image: str) -> Entry:
 def find_picture(folder: Path, name: str) -> Path | None:
     """Returns the picture file with a name, given without suffix; None if there is none."""
     return next((path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+
+
+def part_folders(root: Path, part: str) -> list[Path]:
+    """Returns the folders `part`, such as Annotations, of a VOCdevkit, its parent, or a folder of one of its years."""
+    base = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
+    return [base / part] if (base / part).is_dir() else sorted(path for path in base.glob(f"*/{part}") if path.is_dir())

@@ -48,10 +48,12 @@ class VocAnnotation:
     Attributes:
         size: Width and height of the picture; None if the file does not state them.
         objects: In the order of the file.
+        file_name: The picture's, as the file has it; "" if it names none.
     """
 
     size: tuple[int, int] | None
     objects: list[VocObject]
+    file_name: str = ""
 
 
 def read_voc_xml(path: str | os.PathLike[str]) -> VocAnnotation:
@@ -66,7 +68,8 @@ def read_voc_xml(path: str | os.PathLike[str]) -> VocAnnotation:
         raise document.error(document.root, "not a VOC annotation", expected="<annotation>", found=document.root.tag)
     width, height = (whole_number(_text(document.root.find(f"size/{side}"))) for side in ("width", "height"))
     size = None if width is None or height is None else (width, height)
-    return VocAnnotation(size, [document.read_object(part) for part in document.root.iterfind("object")])
+    objects = [document.read_object(part) for part in document.root.iterfind("object")]
+    return VocAnnotation(size, objects, _text(document.root.find("filename")).strip())
 
 
 class _Document:

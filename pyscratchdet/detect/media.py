@@ -13,11 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pyscratchdet.data.images import decode_image
+from pyscratchdet.data.images import PICTURE_SUFFIXES, decode_image
 from pyscratchdet.errors import DataError, FileError, PyScratchDetError
 from pyscratchdet.files import read_bytes
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mjpg"})
 _MOST_CAMERAS = 1000
 
@@ -109,13 +108,13 @@ def find_media(inputs: Sequence[str]) -> FoundMedia:
         path = Path(text)
         if path.is_dir():
             files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-            known = [file for file in files if file.suffix.lower() in PICTURES | VIDEOS]
+            known = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES | VIDEOS]
             found.left_out.update(file.suffix.lower() for file in set(files) - set(known))
             if not known:
                 raise DataError(
                     f"{path}: no pictures or videos in this folder",
                     code="detect.empty-folder",
-                    expected=", ".join(sorted(PICTURES | VIDEOS)),
+                    expected=", ".join(sorted(PICTURE_SUFFIXES | VIDEOS)),
                     found=found.describe_left_out() or "nothing",
                 )
             for file in known:

@@ -135,6 +135,13 @@ ROWS = [
         {"the database, and its lists beside it": ["OUT/db*"]},
     ),
     Access(
+        "lmdb folder",
+        "lmdb folder kit/VOCdevkit kit/VOCdevkit OUT/data --split 0.5",
+        {"the annotations": ["kit/VOCdevkit/VOC2007/Annotations/*"], **PICTURES, "the set's lists": [
+            "kit/VOCdevkit/VOC2007/ImageSets/Main/*"]},
+        {"the data folder": ["OUT/data*"]},
+    ),
+    Access(
         "lmdb to-coco",
         "lmdb to-coco kit/db OUT/coco.json --label-map kit/labels.prototxt",
         {"the database": ["kit/db/data.mdb"], **LABELS},

@@ -1,0 +1,1 @@
+"""Someone's own pictures with annotations of any common form: pairing, checking, splitting, writing."""
