@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+# Columns: narrower terminals have a shorter bar, or none, or not even the name of what is counted.
+_WIDE, _MIDDLE, _NARROW = 100, 60, 40
+_TIME = len("0:00:00")
+
 
 class Progress:
     """A context manager that is called with the number done so far.
 
-    On a terminal the bar stays until the context ends, and what others print on stderr appears above it.
-    Otherwise a line is printed at most every ten seconds, and none for a short run.
+    On a terminal the bar stays until the context ends, and what others print on stderr appears above it. It takes one
+    line, however narrow the terminal. Otherwise a line is printed at most every ten seconds, and none for a short run.
 
     Args:
         total: How many items there are; None if that is unknown.
@@ -35,7 +40,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
             self._bar = _bar()
-            self._bar.add_task(self._what, total=self._total, figures="")
+            self._bar.add_task(self._what, total=self._total, figures="", left="")
             self._bar.start()
         return self
 
@@ -46,24 +51,28 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
-    def __call__(self, done: int, figures: str | None = None) -> None:
+    def __call__(self, done: int, figures: Sequence[str] | None = None, seconds_left: float | None = None) -> None:
         """Shows that `done` items are done.
 
         Args:
             done: How many of all items are done.
-            figures: Text shown beside the bar until the next is given; by default the number per second.
+            figures: Texts shown beside the bar until the next are given, as many as there is room for, the most
+                important first; by default the number per second.
+            seconds_left: The time that the rest will take; by default judged by what is done.
         """
         now = time.monotonic()
         rate = done / max(now - self._began, 1e-9)
         speed = f"{rate:.1f} per second"
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, figures=speed if figures is None else figures)
+            left = "" if seconds_left is None else f"{duration_text(seconds_left)} left"
+            shown = self._fitting([speed] if figures is None else figures, left)
+            self._bar.update(self._bar.task_ids[0], completed=done, figures=shown, left=left)
         elif now - self._printed >= self._PAUSE:
             self._printed = now
             text = f"{done} {self._what}, {speed}"
             if self._total:
-                left = max(self._total - done, 0) / max(rate, 1e-9)
-                text = f"{done}/{self._total} {self._what}, {speed}, {left:.0f} s left"
+                rest = max(self._total - done, 0) / max(rate, 1e-9) if seconds_left is None else seconds_left
+                text = f"{done}/{self._total} {self._what}, {speed}, {rest:.0f} s left"
             print(text, file=sys.stderr, flush=True)
 
     def print(self, line: str) -> None:
@@ -73,17 +82,59 @@ class Progress:
         else:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def _fitting(self, figures: Sequence[str], left: str) -> str:
+        """Returns as many of the figures as fit into the line, which the other columns share."""
+        assert self._bar is not None
+        width = self._bar.console.width
+        counts = 2 * len(str(self._total or 0)) + 1
+        taken = [counts, max(len(left), _TIME), *_bar_widths(width), *([len(self._what)] if width >= _NARROW else [])]
+        room = width - sum(taken) - len(taken)  # a space after each
+        shown = ""
+        for figure in figures:
+            longer = f"{shown}  {figure}" if shown else figure
+            if len(longer) > room:
+                break
+            shown = longer
+        return shown
+
+
+def duration_text(seconds: float) -> str:
+    """Returns a duration as one says it: "45 s", "23 min", "3 h 20 min", "2 d 5 h"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def _bar_widths(width: int) -> list[int]:
+    """Returns the width of the bar in a terminal of this width, if there is one."""
+    return [20] if width >= _WIDE else [10] if width >= _MIDDLE else []
+
 
 def _bar() -> Bar:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
+    from rich.text import Text
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
-        TimeRemainingColumn(),
-    )
-    return Bar(*columns, console=Console(stderr=True), redirect_stdout=False)
+    class TimeLeft(TimeRemainingColumn):
+        """The time left as the caller says, or else as rich judges it."""
+
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["left"]) if task.fields["left"] else super().render(task)
+
+    def text(template: str) -> TextColumn:
+        return TextColumn(template, markup=False, table_column=Column(no_wrap=True))
+
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [text("{task.description}")] if console.width >= _NARROW else []
+    columns += [BarColumn(width) for width in _bar_widths(console.width)]
+    columns += [MofNCompleteColumn(), text("{task.fields[figures]}"), TimeLeft(table_column=Column(no_wrap=True))]
+    return Bar(*columns, console=console, redirect_stdout=False)

@@ -24,6 +24,7 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.solver.best import BestWeights, check_best
 from pyscratchdet.solver.data_checks import check_records, check_test_size
 from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
+from pyscratchdet.solver.estimate import TimeEstimate
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import logging_to
 from pyscratchdet.solver.metrics import LinesAboveProgress, MetricsFile, TensorBoard, TrainingProgress
@@ -222,7 +223,8 @@ def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack
     if settings.keep_best or settings.patience:
         solver.test_listeners.append(BestWeights(solver, settings.patience, goes_on))
     watch(solver)
-    solver.listeners += listeners + ([TrainingProgress(bar)] if bar else [])
+    estimate = TimeEstimate(solver)
+    solver.listeners += listeners + ([TrainingProgress(bar, estimate.seconds_left)] if bar else [])
 
 
 def _state(settings: TrainSettings, param: caffe_pb2.SolverParameter) -> str:

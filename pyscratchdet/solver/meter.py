@@ -36,11 +36,17 @@ class Meter:
         net: The net; its data layers are timed.
         device: Where it runs.
         num_processes: How many processes train together.
+
+    Attributes:
+        test_seconds: What the last whole test of all test nets took; None before the first.
+        seconds_testing: The time of all tests so far.
     """
 
     def __init__(self, net: Net, device: torch.device, num_processes: int = 1) -> None:
         self.device = device
         self.num_processes = num_processes
+        self.test_seconds: float | None = None
+        self.seconds_testing = 0.0
         self._entered = 0.0
         self._batch = 0
         self._is_first = True
@@ -48,7 +54,7 @@ class Meter:
             if module.layer.is_source:
                 module.register_forward_pre_hook(self._enter)
                 module.register_forward_hook(self._leave)
-        self._first = next((module for module in net.layers if module.node.tops and not module.node.bottoms), None)
+        self._first = _first_source(net)
         self._net = net
         self.start()
 
@@ -66,7 +72,7 @@ class Meter:
         if norm is not None:
             self._norms.append(norm.detach())
         if not self._batch:  # no data layers: the nets' inputs are the batch
-            self._images += self.batch_size
+            self._images += pictures_per_pass(self._net)
         self._images += self._batch
         self._batch = 0
 
@@ -102,10 +108,18 @@ class Meter:
         if module is self._first and tops and tops[0].dim():
             self._batch += tops[0].shape[0]
 
-    @property
-    def batch_size(self) -> int:
-        """Pictures of one pass of this process, by the shape of the net's first input; 0 without one."""
-        if self._first is None:
-            return 0
-        shape = self._net.plan.shapes[self._first.node.tops[0]]
-        return shape[0] if shape else 0
+    def count_test(self, seconds: float) -> None:
+        """Counts a whole test of all test nets."""
+        self.test_seconds = seconds
+        self.seconds_testing += seconds
+
+
+def pictures_per_pass(net: Net) -> int:
+    """Returns the pictures of one pass of one process, by the shape of the net's first input; 0 without one."""
+    first = _first_source(net)
+    shape = net.plan.shapes[first.node.tops[0]] if first is not None else ()
+    return shape[0] if shape else 0
+
+
+def _first_source(net: Net) -> LayerModule | None:
+    return next((module for module in net.layers if module.node.tops and not module.node.bottoms), None)

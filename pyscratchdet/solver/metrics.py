@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -106,15 +107,17 @@ class TensorBoard:
 
 
 class TrainingProgress:
-    """Shows a run's progress, loss, learning rate, images per second and time spent waiting for data.
+    """Shows a run's progress, loss, learning rate, images per second, time waiting for data and the time left.
 
     Args:
         progress: The bar, which counts iterations.
+        seconds_left: Returns the time left, or None while nobody can tell.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, seconds_left: Callable[[], float | None]) -> None:
         self._progress = progress
-        self._figures = ""
+        self._seconds_left = seconds_left
+        self._figures: tuple[str, ...] = ()
 
     def __call__(self, event: SolverEvent) -> None:
         """Updates the bar."""
@@ -122,9 +125,13 @@ class TrainingProgress:
             return
         if event.kind == "train":
             v = event.values
-            self._figures = f"loss {v['loss']:.4g}  lr {v['lr']:.3g}  {v['images_per_second']:.1f} images/s  "
-            self._figures += f"data wait {v['data_wait']:.0%}"
-        self._progress(event.iteration + 1, self._figures)
+            self._figures = (
+                f"loss {v['loss']:.4g}",
+                f"lr {v['lr']:.3g}",
+                f"{v['images_per_second']:.1f} images/s",
+                f"data wait {v['data_wait']:.0%}",
+            )
+        self._progress(event.iteration + 1, self._figures, self._seconds_left())
 
 
 class LinesAboveProgress(logging.Handler):

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import partial
@@ -30,7 +31,7 @@ from pyscratchdet.solver.divergence import LossGrowth, advice, divergence, has_d
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.heads import reset_lines
 from pyscratchdet.solver.log import number
-from pyscratchdet.solver.meter import Meter, SolverEvent
+from pyscratchdet.solver.meter import Meter, SolverEvent, pictures_per_pass
 from pyscratchdet.solver.nets import NetChoice, test_nets, train_net
 from pyscratchdet.solver.optimizers import make_optimizer
 from pyscratchdet.solver.policies import FORK_FIELDS, LearningRate
@@ -311,7 +312,7 @@ class Solver:
                 _log.warning(f"Iteration {self.iter}, {self._growth.text(loss, self.losses.first)}; {self._advice()}")
 
     def _advice(self) -> str:
-        pictures = self.meter.batch_size * self.param.iter_size * self.world.size
+        pictures = pictures_per_pass(self.net) * self.param.iter_size * self.world.size
         has_batchnorm = any(module.layer_type == "BatchNorm" for module in self.net.layers)
         return advice(self._latest_rate, pictures, has_batchnorm)
 
@@ -353,6 +354,7 @@ class Solver:
 
     def test_all(self) -> None:
         """Tests every test net with the present weights (Solver::TestAll)."""
+        began = time.perf_counter()
         for index, net in enumerate(self.test_nets):
             if self.asked == Action.STOP:
                 return
@@ -363,6 +365,8 @@ class Solver:
                 _log.info(f"Ignoring source layer {layer}")
             values = testing.test(net, index, self.param, partial(self.forward_test, index), self._is_stopped)
             self._report(SolverEvent("test", self.iter, values, index))
+        if self.test_nets:
+            self.meter.count_test(time.perf_counter() - began)
         self.meter.start()
 
     def _is_stopped(self) -> bool:

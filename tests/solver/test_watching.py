@@ -73,8 +73,8 @@ class Bar:
     def __init__(self):
         self.calls, self.lines = [], []
 
-    def __call__(self, done, figures):
-        self.calls.append((done, figures))
+    def __call__(self, done, figures, seconds_left):
+        self.calls.append((done, figures, seconds_left))
 
     def print(self, line):
         self.lines.append(line)
@@ -82,7 +82,8 @@ class Bar:
 
 def test_the_bar_counts_iterations_and_keeps_the_last_figures():
     bar = Bar()
-    listener = TrainingProgress(bar)
+    left = iter((None, 7.5, 5.0))
+    listener = TrainingProgress(bar, lambda: next(left))
     figures = {"loss": 1.23456, "lr": 0.01, "images_per_second": 12.34, "data_wait": 0.256}
     for event in (
         SolverEvent("test", 0, {"mAP": 0.5}),
@@ -91,8 +92,8 @@ def test_the_bar_counts_iterations_and_keeps_the_last_figures():
         SolverEvent("step", 2),
     ):
         listener(event)
-    text = "loss 1.235  lr 0.01  12.3 images/s  data wait 26%"
-    assert bar.calls == [(1, ""), (2, text), (3, text)]
+    shown = ("loss 1.235", "lr 0.01", "12.3 images/s", "data wait 26%")
+    assert bar.calls == [(1, (), None), (2, shown, 7.5), (3, shown, 5.0)]
 
 
 def test_log_lines_stand_above_the_bar():
