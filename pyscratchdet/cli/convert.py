@@ -20,6 +20,7 @@ from pyscratchdet.errors import counted
 if TYPE_CHECKING:
     from pyscratchdet.converters.build import NetBuilder
     from pyscratchdet.converters.merge_bn import Blobs
+    from pyscratchdet.converters.weights import Bundle
     from pyscratchdet.detect.detector import Preparation
     from pyscratchdet.solver.snapshot import SolverState
 
@@ -150,7 +151,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "pyscratchdet convert SRC DST [options of the direction]"
     parser.formatter_class = _Help
     parser.add_argument("source", metavar="SRC", help="file to read, or torchvision:NAME such as torchvision:vgg16_bn")
-    parser.add_argument("target", metavar="DST", help="file to write")
+    parser.add_argument("target", metavar="DST", help="file to write, or a folder to deploy: OUT/")
     for name, settings in OPTIONS.items():
         parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
     add_schema_flags(parser)
@@ -229,8 +230,7 @@ def _weights(args: argparse.Namespace) -> str:
     lines = [_written(bundle.blobs, args)]
     if bundle.unknown:
         lines.append(f"kept, though the net has no such layers: {', '.join(bundle.unknown)}")
-    if bundle.drawn:
-        lines.append(f"not in {args.source}, so with the values that their fillers drew: {', '.join(bundle.drawn)}")
+    lines += _drawn(bundle, args)
     if bundle.forgotten:
         from pyscratchdet.converters.file_facts import wrapped
 
@@ -250,6 +250,34 @@ def _int8(args: argparse.Namespace) -> str:
     options = _graph_options(args)
     result = convert_quantized(args.source, args.target, args.model, args.calibrate, preparation, facts, options)
     return "\n".join([*result.lines(), *_notes(args.target)])
+
+
+def _deploy_folder(args: argparse.Namespace) -> str:
+    from pyscratchdet.converters.deploy_folder import ONNX, PROGRAMS, write_deploy_folder
+    from pyscratchdet.data.label_map import label_to_name, read_label_map
+
+    labels = label_to_name(read_label_map(args.labelmap), strict=True, display=True, path=args.labelmap)
+    facts = {**_labels(args.labelmap), **_preparation_facts(args)}
+    onnx = _graph_options(args)
+    bundle = write_deploy_folder(args.source, args.target, args.model, labels, _preparation(args), facts, onnx)
+    detect, detect_opencv = (os.path.join(args.target, name) for name in PROGRAMS)
+    lines = [
+        "net, weights, ONNX file, labels and two programs",
+        f"  python {detect} PICTURE...",
+        f"  python {detect_opencv} PICTURE...   (OpenCV 5 or onnxruntime; without pyscratchdet)",
+        *_drawn(bundle, args),
+        *([f"left out, since the net has no such layers: {', '.join(bundle.unknown)}"] if bundle.unknown else []),
+        f"{os.path.join(args.target, ONNX)}:",
+        *_notes(os.path.join(args.target, ONNX)),
+    ]
+    return "\n".join(lines)
+
+
+def _drawn(bundle: Bundle, args: argparse.Namespace) -> list[str]:
+    """Returns the line on layers of a whole net that the source lacks."""
+    if not bundle.drawn:
+        return []
+    return [f"not in {args.source}, so with the values that their fillers drew: {', '.join(bundle.drawn)}"]
 
 
 def _fold(args: argparse.Namespace) -> str:
@@ -402,6 +430,14 @@ DIRECTIONS = (
         needs=("model",),
         takes=("heads", *_FACTS, *_NET),
     ),
+    Direction(
+        "a folder to deploy, its name ending in /",
+        _WEIGHTS,
+        ("*/",),
+        _deploy_folder,
+        needs=("model", "labelmap"),
+        takes=("opset", "mean", "scale", "rgb", *_NET),
+    ),
     Direction("weights in Caffe's forms", _WEIGHTS, _CAFFE, _weights, takes=_NET),
     Direction("weights for PyTorch", _WEIGHTS, _TENSORS, _weights, takes=("half", *_NET)),
 )
@@ -447,7 +483,11 @@ def _is_prepared(args: argparse.Namespace) -> bool:
 def _graph_options(args: argparse.Namespace) -> dict[str, Any]:
     from pyscratchdet.converters.onnx_export import OPSET
 
-    return {"heads": args.heads or "decoded", "opset": args.opset or OPSET, "batch": _batch(args.batch)}
+    return {
+        "heads": getattr(args, "heads", None) or "decoded",
+        "opset": args.opset or OPSET,
+        "batch": _batch(getattr(args, "batch", "dynamic")),
+    }
 
 
 def _preparation(args: argparse.Namespace) -> Preparation:

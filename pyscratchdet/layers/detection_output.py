@@ -405,7 +405,9 @@ class _OnnxDetections:
             boxes = self._add("Reshape", boxes, self._found_late([-1, self.num_priors, 4], scores))
         limits = [self._float(value) for value in (min(self.rule.nms_threshold, 1.0), self.rule.score_threshold)]
         chosen = self._add("NonMaxSuppression", boxes, scores, self._ints([self.num_priors]), *limits)
-        chosen = self._add("Concat", chosen, self._ints([[0, 0, self.num_priors]], "no_prior"), axis=0)
+        # Without the Reshape, OpenCV 5.0 fails in a Concat ("dims == inpDims") where a single box is chosen.
+        none = self._ints([[0, 0, self.num_priors]], "no_prior")
+        chosen = self._add("Concat", self._reshape(chosen, [-1, 3]), none, axis=0)
         padded = self._add("Pad", scores, self._ints([0, 0, 0, 0, 0, 1], "pads"), self.low)
         kept = self._add("GatherND", padded, chosen)
         kept = self._add("ScatterND", self._add("Min", padded, self.low), chosen, kept)

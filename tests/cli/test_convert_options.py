@@ -29,6 +29,7 @@ PAIRS = {
     "a net in ONNX": "a.caffemodel b.onnx",
     "a net for torch.export.load": "a.caffemodel b.pt2",
     "a net as PyTorch source, with its weights in a .safetensors file beside it": "a.caffemodel b.py",
+    "a folder to deploy, its name ending in /": "a.caffemodel b/",
     "weights in Caffe's forms": "a.caffemodel b.caffemodel.h5",
     "weights for PyTorch": "a.caffemodel b.pth",
 }

@@ -14,6 +14,7 @@ from small_nets import detector, noise, small_net
 from pyscratchdet.converters.compare import match_detections
 from pyscratchdet.converters.engines import PyTorchEngine
 from pyscratchdet.converters.onnx_export import save_onnx
+from pyscratchdet.runtime import load_net
 
 RUNNER = Path(__file__).parents[2] / "benchmarks" / "engine_runner.py"
 MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "opencv": "cv2", "mnn": "MNN"}
@@ -59,6 +60,23 @@ def test_rows_are_the_same(engine, heads, kind, tmp_path):
         mine, others = match_detections(ours, theirs)
         assert len(mine) == (ours[:, 1] >= 0).sum() == (theirs[:, 1] >= 0).sum()
         assert (len(mine) > 0) == (kind != "nothing")
+        np.testing.assert_allclose(mine[:, 2:], others[:, 2:], atol=SCORE[engine])
+
+
+@pytest.mark.parametrize("heads", ["decoded", "fixed"])
+@pytest.mark.parametrize("engine", MODULES)
+def test_a_single_detection(engine, heads, block_model, picture, tmp_path):
+    """What suppression leaves is then one row, or none: shapes that OpenCV 5 does not join to others."""
+    if engine == "opencv" and cv2.__version__ < "5":
+        pytest.skip("OpenCV 4 has no NonMaxSuppression")
+    net = load_net(*block_model[:2])
+    scenes = {"one": [(0, 1, 2)], "none": [], "two": [(0, 1, 2), (2, 3, 4)]}
+    cases = {name: cv2.dnn.blobFromImage(picture(*blocks), 1 / 255, (48, 32)) for name, blocks in scenes.items()}
+    found = run(engine, tmp_path, net, cases, heads=heads)
+    for name, array in cases.items():
+        ours = PyTorchEngine(net).run({"data": array})["detection_out"].reshape(-1, 7)
+        mine, others = match_detections(ours, found[name][0].reshape(-1, 7))
+        assert len(mine) == len(scenes[name]) == (found[name][0].reshape(-1, 7)[:, 1] >= 0).sum()
         np.testing.assert_allclose(mine[:, 2:], others[:, 2:], atol=SCORE[engine])
 
 
