@@ -57,6 +57,21 @@ def decode_regions(priors: np.ndarray, codes: np.ndarray) -> np.ndarray:
         return np.concatenate([centres - reach, centres + reach], 1)
 
 
+def decode_on_map(first: np.ndarray, stride: int, codes: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+    """Returns the boxes of a feature map's codes, cut to the picture, float32 (H * W * A, 4), in `slide`'s order.
+
+    Args:
+        first: The priors (A, 4) of the first place, in pixels.
+        stride: Pixels of the picture from one place to the next.
+        codes: (4A, H, W).
+        size: Height and width of the picture.
+    """
+    boxes = decode_regions(slide(first, stride, codes.shape[1:]), codes.transpose(1, 2, 0).reshape(-1, 4))
+    height, width = size
+    last = np.array([width, height, width, height], np.float32) - np.float32(1)
+    return np.maximum(np.minimum(boxes, last), np.float32(0))
+
+
 def best_regions(
     boxes: np.ndarray,
     scores: np.ndarray,

@@ -14,6 +14,7 @@ import numpy as np
 from pyscratchdet.errors import DataError, FileError, Position, PyScratchDetError, UsageError
 from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.lazy import Tensor, torch
+from pyscratchdet.proto.forks import fork_paths
 
 if TYPE_CHECKING:
     import cv2
@@ -44,6 +45,18 @@ def shape_unknown(error: PyScratchDetError, param: caffe_pb2.LayerParameter) -> 
     return error
 
 
+# Fields of Intel's and NVIDIA's Caffe and of TSN's that vary a picture before it is cropped.
+_VARIED = frozenset(
+    f"transform_param.{name}"
+    for name in (
+        *("random_resize_param", "random_aspect_ratio_param", "img_rand_resize_lower", "img_rand_resize_upper"),
+        *("rand_resize_ratio_lower", "rand_resize_ratio_upper", "vertical_stretch_lower", "vertical_stretch_upper"),
+        *("horizontal_stretch_lower", "horizontal_stretch_upper", "interpolation_algo_down", "interpolation_algo_up"),
+        *("allow_upscale", "fix_crop", "more_fix_crop", "multi_scale", "scale_ratios", "max_distort"),
+    )
+)
+
+
 class TransformedData(Layer):
     """Base of layers whose pictures go through one transformer, one after the other.
 
@@ -54,12 +67,15 @@ class TransformedData(Layer):
     bottoms: ClassVar[Count] = exactly(0)
     tops: ClassVar[Count] = Count(1, 2)
     is_source: ClassVar[bool] = True
+    looked_at_fields: ClassVar[frozenset[str]] = _VARIED | {"data_param.shuffle"}
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         from pyscratchdet.data.plan import Planner, Streams
         from pyscratchdet.data.transform import DataTransformer
         from pyscratchdet.rng import CaffeRandom, LibcRandom
 
+        if not self.param.transform_param.crop_size and (varied := fork_paths(self.param, _VARIED)):
+            raise self.fail(f"{varied[0]} changes the size of pictures", "size", expected="a crop_size", found=0)
         # Only AnnotatedData distorts and expands.
         param = type(self.param.transform_param)()
         param.CopyFrom(self.param.transform_param)

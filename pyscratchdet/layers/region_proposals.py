@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyscratchdet.boxes.regions import best_regions, decode_regions, pixel_overlaps, slide, window_priors
+from pyscratchdet.boxes.regions import best_regions, decode_on_map, pixel_overlaps, window_priors
 from pyscratchdet.layers.python_layer import ArrayBlob, StandIn, stands_in_for
 from pyscratchdet.proto import caffe_pb2
 
@@ -130,11 +130,7 @@ class ProposalLayer(_RegionLayer):
     def forward(self, bottom: Sequence[ArrayBlob], top: Sequence[ArrayBlob]) -> None:
         height, width, scale = bottom[2].data.reshape(-1)[:3]
         scores = bottom[0].data[0, len(self.first) :].transpose(1, 2, 0).reshape(-1)
-        codes = bottom[1].data[0].transpose(1, 2, 0).reshape(-1, 4)
-        map_height, map_width = bottom[0].shape[2:]
-        boxes = decode_regions(slide(self.first, self.stride, (map_height, map_width)), codes)
-        last = np.array([width, height, width, height], np.float32) - np.float32(1)
-        boxes = np.maximum(np.minimum(boxes, last), np.float32(0))
+        boxes = decode_on_map(self.first, self.stride, bottom[1].data[0], (height, width))
         is_large = (boxes[:, 2:] - boxes[:, :2] + np.float32(1) >= _MIN_SIZE * scale).all(1)
         boxes, scores = boxes[is_large], scores[is_large]
         limits = (_NUM_BEFORE_NMS[self.phase], _NUM_AFTER_NMS[self.phase])

@@ -213,8 +213,11 @@ def refuse_fork_fields(
 
 
 def fork_paths(message: Message, names: Collection[str]) -> list[str]:
-    """Returns the fields of other Caffes that are set in a message, of those that `names` stands for."""
-    return [found.path for found in fork_fields(message) if _is_computed(found, names)] if names else []
+    """Returns the fields of other Caffes that change results in a message, of those that `names` stands for."""
+    if not names:
+        return []
+    found = [field for field in fork_fields(message, skipped=("blobs",)) if not field.is_harmless]
+    return [field.path for field in found if _is_computed(field, names)]
 
 
 def say_harmless(path: str, names: Iterable[str]) -> None:

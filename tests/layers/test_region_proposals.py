@@ -83,6 +83,55 @@ def test_proposals_against_loops(seed):
     np.testing.assert_array_equal(scores[:, 0], expected[:, 4])
 
 
+@pytest.mark.parametrize("scales", [(1.5,), (1.5, 2.5)])
+def test_proposal_in_cpp_keeps_small_boxes_with_score_0(scales):
+    """The same loops as of proposal_layer.cpp: boxes too small in one direction score 0, and stay if there is room."""
+    bottoms = random_bottoms(3)
+    bottoms[2] = np.array([[70, 90, *scales]], np.float32)
+    text = (
+        'name: "p" type: "Proposal" top: "r" top: "s" proposal_param { ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2 '
+    )
+    text += "scale: 4 scale: 8 post_nms_topn: 200 }"
+    layer, shapes = make_layer(text, [bottom.shape for bottom in bottoms])
+    assert shapes == [(200, 5), (200,)]
+    regions, scores = layer.forward([torch.from_numpy(bottom) for bottom in bottoms], [])
+    priors, rows = window_priors((0.5, 1, 2), (1, 2, 4, 8), 16), []
+    for y, x in np.ndindex(HEIGHT, WIDTH):
+        for k, prior in enumerate(priors):
+            xmin, ymin, xmax, ymax = prior + np.array([x, y, x, y]) * 16
+            w, h = xmax - xmin + 1, ymax - ymin + 1
+            dx, dy, dw, dh = bottoms[1][0, 4 * k : 4 * k + 4, y, x].astype(float)
+            cx, cy, w, h = xmin + w / 2 + dx * w, ymin + h / 2 + dy * h, w * math.exp(dw), h * math.exp(dh)
+            box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
+            box = [max(min(value, limit - 1), 0) for value, limit in zip(box, [90, 70] * 2, strict=True)]
+            fits = box[2] - box[0] + 1 >= 16 * scales[-1] and box[3] - box[1] + 1 >= 16 * scales[0]
+            rows.append([*box, bottoms[0][0, NUMBER + k, y, x] * fits])
+    rows = np.array(rows)
+    assert (rows[:, 4] == 0).any()
+    kept = nms(torch.tensor(rows[:, :4] + [0, 0, 1, 1]), torch.tensor(rows[:, 4]), 0.7)
+    kept = kept[rows[kept, 4] > 0].numpy()[:200]  # the order of those of score 0 is open
+    assert 20 < len(kept) < len(regions) <= 200
+    np.testing.assert_allclose(regions[: len(kept), 1:], rows[kept, :4], atol=1e-4)  # float32 pixels up to 90
+    np.testing.assert_array_equal(scores[: len(kept)], rows[kept, 4].astype(np.float32))
+    assert not scores[len(kept) :].any()
+
+
+@pytest.mark.parametrize(
+    ("params", "shapes", "code"),
+    [
+        ("scale: 8", [(1, 2, 3, 4), (1, 4, 3, 4), (1, 3)], "priors"),
+        ("scale: 8 ratio: 1 post_nms_topn: 0", [(1, 2, 3, 4), (1, 4, 3, 4), (1, 3)], "number"),
+        ("scale: 8 ratio: 1", [(1, 2, 3, 4), (1, 4, 3, 4), (1, 2)], "shape"),
+        ("scale: 8 ratio: 1", [(2, 2, 3, 4), (2, 4, 3, 4), (1, 3)], "shape"),
+        ("scale: 8 ratio: 1", [(1, 2, 3, 4), (1, 4, 3, 5), (1, 3)], "shape"),
+    ],
+)
+def test_proposal_in_cpp_refused(params, shapes, code):
+    with pytest.raises(LayerError) as caught:
+        make_layer(f'name: "p" type: "Proposal" top: "r" proposal_param {{ {params} }}', shapes)
+    assert caught.value.code == f"layer.{code}"
+
+
 def test_limits_before_and_after():
     random = np.random.default_rng(2)
     corners = random.uniform(0, 100, (400, 2)).astype(np.float32)

@@ -214,3 +214,22 @@ def test_yolo_detection_output_refused(text, shapes, code):
     with pytest.raises(LayerError) as caught:
         make_layer(text, shapes)
     assert caught.value.code == f"layer.{code}"
+
+
+SHAPED = [
+    ('type: "RegionLoss" region_loss_param { num_class: 3 num: 2 }', [(4, 16, 5, 7), (1, 1, 9, 8)], ()),
+    ('type: "Yolov3" yolov3_param { num_class: 3 num: 2 }', [(4, 16, 5, 7), (1, 1, 9, 8)], ()),
+    ('type: "EvalDetection" eval_detection_param { num_class: 3 num_object: 2 side: 5 }',
+     [(4, 16, 5, 5), (1, 1, 9, 8), (4, 3, 80, 80)], (4, 203)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "bottoms", "expected"), SHAPED)
+def test_types_of_the_training_have_shapes_and_do_not_run(text, bottoms, expected):
+    """The Reshape methods of Intel's Caffe and of MobileNet-YOLO."""
+    layer, shapes = make_layer(f'name: "l" top: "t" {text}', bottoms)
+    assert shapes == [expected]
+    assert layer.only_shapes_known().code == "layer.only-shapes"
+    with pytest.raises(LayerError) as caught:
+        make_layer(f'name: "l" top: "t" {text}', [(4, 17, *bottoms[0][2:]), *bottoms[1:]])
+    assert caught.value.code == "layer.shape"

@@ -6,9 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from pyscratchdet.errors import Position, PrototxtError
+from pyscratchdet.errors import LayerError, Position, PrototxtError
 from pyscratchdet.layers import base, layer_types, register
 from pyscratchdet.layers.base import Layer
 from pyscratchdet.layers.plan import plan_net, read_net
@@ -16,6 +17,7 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.forks import DIALECTS, UnknownFieldWarning, fork_fields, type_origin
 from pyscratchdet.proto.schema import merge, parse_schema
 from pyscratchdet.proto.text import parse, unknown_fields_allowed
+from pyscratchdet.runtime import build_net
 
 INPUT = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 7 } } }\n'
 
@@ -305,3 +307,29 @@ def test_the_reader_agrees_with_the_compiler_of_protobuf(tmp_path):
         for value in enum.value:
             value.ClearField("options")
     assert found.message_type[0] == expected
+
+
+VARIED = "transform_param { %s random_aspect_ratio_param { min_area_ratio: 0.08 } }"
+
+
+def data_net(transform):
+    data = 'data_param { source: "gone" batch_size: 2 shuffle: true }'
+    text = f'layer {{ name: "d" type: "Data" top: "d" {transform} {data} }}'
+    return text_format.Parse(text, caffe_pb2.NetParameter())
+
+
+def test_a_net_with_fields_that_change_no_shape_can_be_looked_at_but_does_not_run(caplog):
+    net = data_net(VARIED % "crop_size: 7")
+    assert plan_net(net).shapes == [(2, 3, 7, 7)]
+    says = "only the shapes are known: transform_param.random_aspect_ratio_param.min_area_ratio, data_param.shuffle"
+    assert says in caplog.text
+    with pytest.raises(PrototxtError) as caught:
+        build_net(net)
+    assert caught.value.code == "prototxt.fork-field"
+    assert "defined by intel/caffe" in str(caught.value)
+
+
+def test_pictures_of_varied_size_need_a_crop():
+    with pytest.raises(LayerError) as caught:
+        plan_net(data_net(VARIED % "resize_param { height: 9 width: 9 }"))
+    assert caught.value.code == "layer.size"
