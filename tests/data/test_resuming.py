@@ -76,6 +76,12 @@ def cases(folder, voc):
     nets |= {name: RECURRENT.format(name) for name in ("LSTM", "RNN")}
     nets["DummyData"] = NOISE
     nets["Dropout"] = NOISE + 'layer { name: "l" type: "Dropout" bottom: "x" top: "t" }'
+    nets["SpatialDropout"] = NOISE + 'layer { name: "l" type: "SpatialDropout" bottom: "x" top: "t" }'
+    nets["Python"] = (
+        NOISE
+        + """layer { name: "l" type: "Python" bottom: "x" top: "t" python_param { module: "spatial_dropout"
+        layer: "SpatialDropoutLayer" param_str: "{'phase': 'TRAIN', 'p': '0.4'}" } }"""
+    )
     nets["BatchNorm"] = (
         NOISE
         + """layer { name: "l" type: "BatchNorm" bottom: "x" top: "t"
