@@ -1,4 +1,4 @@
-"""`pyscratchdet evaluate`: mean average precision on a VOC tree, on COCO, or of Caffe's own test net."""
+"""`pyscratchdet evaluate`: mean average precision on a VOC tree, COCO, own pictures, or of Caffe's own test net."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _JUDGES = ("pycocotools", "faster-coco-eval")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="voc|coco|caffe")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="voc|coco|folder|caffe")
 
     def add(kind: str, text: str) -> argparse.ArgumentParser:
         description = text[0].upper() + text[1:] + "."
@@ -49,7 +49,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what computes the figures: pycocotools (default) or faster-coco-eval; --engine may name it too",
     )
-    for one, more_engines in ((voc, ()), (coco, _JUDGES)):
+    folder = add("folder", "VOC devkit AP of a deploy net or of result files on pictures of your own")
+    folder.add_argument("--data", metavar="DIR", help="data folder, as `lmdb folder` writes it")
+    folder.add_argument(
+        "--set", default="test", choices=["train", "test"], help="part of the data folder (default: %(default)s)"
+    )
+    folder.add_argument("--pictures", metavar="DIR", help="instead of --data: pictures, as `lmdb folder` takes them")
+    folder.add_argument("--annotations", metavar="PATH", help="their annotations: XML, YOLO txt, COCO json or CSV")
+    _add_metric_arguments(folder)
+    folder.add_argument("--results", metavar="DIR", help="evaluate these comp4 result files instead of running a net")
+    for one, more_engines in ((voc, ()), (coco, _JUDGES), (folder, ())):
         add_detector_arguments(one, required=False, more_engines=more_engines)
         _add_run_arguments(one)
     caffe = add("caffe", "the solver's test: a test net with DetectionEvaluate on its own data")
@@ -67,6 +76,10 @@ def add_voc_arguments(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument("--data", required=required, metavar="DIR", help="VOCdevkit, or one of its years")
     parser.add_argument("--year", metavar="YEAR", help="which year of a devkit that has several, such as 2007")
     parser.add_argument("--set", default="test", metavar="NAME", help="image set (default: %(default)s)")
+    _add_metric_arguments(parser)
+
+
+def _add_metric_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="11point", choices=["11point", "area"], help="VOC 2007's or 2012's AP rule")
     parser.add_argument(
         "--overlap", type=finite, default=0.5, metavar="IOU", help="lowest IoU of a hit (default: %(default)s)"
@@ -87,13 +100,16 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="DIR", help="keep finished parts in this folder and continue from those already there"
     )
+    parser.add_argument(
+        "--skip_bad", "--skip-bad", action="store_true", help="leave out and name what is damaged, instead of stopping"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", help="write result files, charts and report.html")
     parser.add_argument("--json", action="store_true", help="print the figures as json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates."""
-    kinds = {"voc": _run_voc, "coco": _run_coco, "caffe": _run_caffe}
+    kinds = {"voc": _run_voc, "coco": _run_coco, "folder": _run_folder, "caffe": _run_caffe}
     return kinds[args.kind](args)
 
 
@@ -132,17 +148,38 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _run_voc(args: argparse.Namespace) -> int:
+    default_label_map(args)
+    return _judge_voc(args, voc_truth(args, class_names(args)), args.set)
+
+
+def _run_folder(args: argparse.Namespace) -> int:
+    from pyscratchdet.cli.console import warn
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.evaluate.sets import folder_truth, own_truth
+
+    if bool(args.data) == bool(args.pictures) or bool(args.pictures) != bool(args.annotations):
+        raise UsageError("choose the pictures", code="usage.option", expected="--data, or --pictures and --annotations")
+    if args.data:
+        default_label_map(args)
+        return _judge_voc(args, folder_truth(args.data, args.set), args.set)
+    args.data = args.pictures
+    truth, left_out = own_truth(args.pictures, args.annotations, class_names(args), args.skip_bad)
+    for line in left_out:
+        warn(f"left out: {line}")
+    return _judge_voc(args, truth, "all")
+
+
+def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> int:
+    """Evaluates as VOC does on a set of some name."""
     from pyscratchdet.evaluate.results import read_voc_results, write_voc_results
     from pyscratchdet.evaluate.voc import evaluate_voc
 
-    default_label_map(args)
-    truth = voc_truth(args, class_names(args))
     detections, engine = _detections(args, truth, read_voc_results)
     result = evaluate_voc(truth, detections, args.metric, args.overlap)
     if args.json:
         _print_json({**voc_figures(result), **_made_by(engine)})
     else:
-        pictures = f"{args.set}: {counted(len(truth.names), 'picture')}"
+        pictures = f"{name}: {counted(len(truth.names), 'picture')}"
         print_voc(result, ", ".join(filter(None, (pictures, engine))))
     if args.output:
         if not args.results:
@@ -205,8 +242,10 @@ def _detections(
             "choose what to evaluate", code="usage.option", expected="--model and --weights, or --results", found=found
         )
     if args.results:
+        if args.skip_bad and args.kind != "folder":
+            raise UsageError("--results reads no pictures", code="usage.option", expected="no --skip_bad")
         return read_results(args.results, truth), ""
-    return detect_set(args, truth, args.kind == "coco", args.multi_scale, args.resume)
+    return detect_set(args, truth, args.kind == "coco", args.multi_scale, args.resume, args.skip_bad)
 
 
 def detect_set(
@@ -215,10 +254,15 @@ def detect_set(
     coco: bool = False,
     multi_scale: bool = False,
     resume: str | None = None,
+    skip_bad: bool = False,
 ) -> tuple[DetectionTable, str]:
-    """Runs the net of the arguments over a set; returns what it finds, and what ran it."""
+    """Runs the net of the arguments over a set; returns what it finds, and what ran it.
+
+    With `skip_bad`, pictures that are missing or damaged are removed from `truth`, and named.
+    """
     import numpy as np
 
+    from pyscratchdet.cli.console import warn
     from pyscratchdet.detect.runner import Detect, run_set
     from pyscratchdet.errors import DataError, UsageError
     from pyscratchdet.progress import Progress
@@ -245,9 +289,16 @@ def detect_set(
         print(f"multi-scale, each also mirrored: {inputs}", file=sys.stderr)
         detect = many.detect
     with Progress(len(truth.names)) as progress:
-        settings = _run_settings(args, multi_scale, resume is not None)
-        found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress)
+        settings = {**_run_settings(args, multi_scale, resume is not None), **({"skip_bad": True} if skip_bad else {})}
+        name_bad = (lambda index, error: warn(f"{truth.paths[index]}: {error.message}")) if skip_bad else None
+        found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress, name_bad)
     truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or get wrong
+    bad = (sizes == 0).any(1)
+    if bad.all():
+        raise DataError("no picture can be read", code="evaluate.no-pictures")
+    if bad.any():
+        warn(f"{counted(int(bad.sum()), 'picture')} left out: {', '.join(np.array(truth.names)[bad][:10])}")
+        found.image = truth.leave_out(bad)[found.image]
     return found, detector.engine.title
 
 

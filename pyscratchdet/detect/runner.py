@@ -27,6 +27,7 @@ def run_set(
     resume: str | os.PathLike[str] | None = None,
     settings: Mapping[str, object] | None = None,
     on_done: Callable[[int], None] | None = None,
+    on_bad: Callable[[int, PyScratchDetError], None] | None = None,
 ) -> tuple[DetectionTable, np.ndarray]:
     """Detects on every picture of a set.
 
@@ -37,12 +38,13 @@ def run_set(
         resume: Folder for finished parts; those already there are not computed again.
         settings: What the results depend on; a folder with other settings is refused.
         on_done: Called with the number of pictures done.
+        on_bad: Called with the index of each picture that is missing or damaged, and the error: it is left out then.
 
     Returns:
-        The detections, and the pictures' (num_images, 2) width and height in pixels.
+        The detections, and the pictures' (num_images, 2) width and height in pixels; 0 for those left out.
 
     Raises:
-        FileError, DataError: A picture is missing or damaged: unlike in `detect`, an evaluation cannot leave it out.
+        FileError, DataError: A picture is missing or damaged, and there is no `on_bad`.
         DataError: The folder to resume from holds parts of another run, or damaged ones.
     """
     store = Path(resume) if resume is not None else None
@@ -56,9 +58,10 @@ def run_set(
             if part is not None and part.is_file():
                 table, sizes[start : rows.stop] = _load_part(part, rows)
             else:
-                images = list(pool.map(read_picture, [paths[row] for row in rows]))
-                sizes[start : rows.stop] = [image.shape[1::-1] for image in images]
-                table = to_table(detect(images), start)
+                images = _readable(list(pool.map(_picture_or_error, [paths[row] for row in rows])), start, on_bad)
+                sizes[list(images)] = [image.shape[1::-1] for image in images.values()] or np.zeros((0, 2))
+                table = to_table(detect(list(images.values())) if images else [])
+                table.image = np.array(list(images), np.int64)[table.image]
                 if part is not None:
                     _save_part(part, table, sizes[start : rows.stop])
             parts.append(table)
@@ -67,12 +70,36 @@ def run_set(
     return DetectionTable.join(parts), sizes
 
 
-def to_table(found: Sequence[ImageDetections], first: int = 0) -> DetectionTable:
-    """Returns per-picture detections as one table, the first picture being number `first` of the set."""
+def _picture_or_error(path: Path) -> np.ndarray | PyScratchDetError:
+    try:
+        return read_picture(path)
+    except PyScratchDetError as error:
+        return error
+
+
+def _readable(
+    images: Sequence[np.ndarray | PyScratchDetError],
+    start: int,
+    on_bad: Callable[[int, PyScratchDetError], None] | None,
+) -> dict[int, np.ndarray]:
+    """Returns the pictures that could be read, by their index in the set."""
+    whole = {}
+    for index, image in enumerate(images, start):
+        if not isinstance(image, PyScratchDetError):
+            whole[index] = image
+        elif on_bad is None:
+            raise image
+        else:
+            on_bad(index, image)
+    return whole
+
+
+def to_table(found: Sequence[ImageDetections]) -> DetectionTable:
+    """Returns per-picture detections as one table."""
     if not found:
         return DetectionTable()
     return DetectionTable(
-        np.repeat(np.arange(first, first + len(found)), [len(one) for one in found]),
+        np.repeat(np.arange(len(found)), [len(one) for one in found]),
         np.concatenate([one.labels for one in found]).astype(np.int64),
         np.concatenate([one.scores for one in found]).astype(np.float64),
         np.concatenate([one.boxes_px.reshape(-1, 4) for one in found]).astype(np.float64),

@@ -48,7 +48,8 @@ def evaluate_coco(
     Args:
         truth: The set.
         detections: Rows of that set.
-        annotations: The instances json as read; made from `truth` by default (areas are then those of the boxes).
+        annotations: The instances json as read, of which only the images of `truth` count; made from `truth` by
+            default (areas are then those of the boxes).
         engine: "pycocotools", or "faster-coco-eval", the same figures in C++.
 
     Raises:
@@ -65,6 +66,7 @@ def evaluate_coco(
         rows = coco_rows(detections, truth)
         result = reference.loadRes(rows) if rows else _nothing(coco_type, reference)
         judge = eval_type(reference, result, "bbox")
+        judge.params.imgIds = sorted(truth.image_ids)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()

@@ -1,4 +1,4 @@
-"""The sets that detectors are judged on: VOC trees and COCO instance files as ground-truth tables, and label maps."""
+"""The sets that detectors are judged on, as ground-truth tables: VOC trees, COCO instance files and own pictures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.data.coco import CocoSet
-from pyscratchdet.data.lists import read_image_set
+from pyscratchdet.data.database import Database
+from pyscratchdet.data.label_map import label_to_name, read_label_map
+from pyscratchdet.data.lists import read_image_set, read_lines
+from pyscratchdet.data.objects import objects_of
+from pyscratchdet.data.own.folder import LABEL_MAP_FILE, short_names
+from pyscratchdet.data.own.forms import read_annotations
+from pyscratchdet.data.own.pairs import pair
+from pyscratchdet.data.own.pictures import find_pictures
+from pyscratchdet.data.own.survey import survey
+from pyscratchdet.data.records import annotated_of, record_title
 from pyscratchdet.data.voc import find_picture
 from pyscratchdet.data.voc_xml import VocObject, read_voc_xml
-from pyscratchdet.errors import DataError, FileError, Position, nearest
+from pyscratchdet.errors import DataError, FileError, Position, counted, nearest
 from pyscratchdet.evaluate.tables import GroundTruthTable
 
 
@@ -112,6 +121,84 @@ def image_names(base: Path, image_set: str) -> list[str]:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f'{path}: image "{twice[0]}" is listed twice', code="evaluate.duplicate-image")
     return names
+
+
+def folder_truth(folder: str | os.PathLike[str], part: str = "test") -> GroundTruthTable:
+    """Returns one part of a data folder, as `pyscratchdet lmdb folder` writes it: what its database says.
+
+    Args:
+        folder: The data folder.
+        part: test or train.
+
+    Raises:
+        FileError: A file is missing.
+        DataError: The database is missing or damaged, or its list is of another number of pictures.
+    """
+    base = Path(folder)
+    paths = [Path(line) for line in read_lines(base / f"{part}.txt")]
+    names = [line.split()[0] for line in read_lines(base / f"{part}_name_size.txt")]
+    items = [(record_title(key, str(base)), value) for key, value in Database(base / f"{part}_lmdb")]
+    records = [annotated_of(value, title) for title, value in items]
+    if not len(paths) == len(names) == len(records):
+        raise DataError(f"{base}: the lists and the database of {part} differ", code="evaluate.data-folder",
+                        expected=counted(len(records), "picture"), found=f"{len(paths)} and {len(names)}",
+                        hint="make it again with `pyscratchdet lmdb folder --redo`")  # fmt: skip
+    classes = label_to_name(read_label_map(base / LABEL_MAP_FILE), display=True)
+    sizes = np.array([(record.datum.width, record.datum.height) for record in records], np.int64)
+    found = objects_of(records, [title for title, _ in items])
+    return GroundTruthTable(
+        names,
+        tuple(name for label, name in sorted(classes.items()) if label),
+        sizes,
+        paths,
+        found.items.astype(np.int64),
+        found.labels.astype(np.int64),
+        found.boxes * np.tile(sizes[found.items], 2).astype(np.float64),
+        found.difficult,
+    )
+
+
+def own_truth(
+    pictures: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+) -> tuple[GroundTruthTable, list[str]]:
+    """Returns pictures with annotations of any form, as `pyscratchdet lmdb folder` takes them, as a table.
+
+    Args:
+        pictures: A folder of pictures, a VOCdevkit or a list file.
+        annotations: A folder of VOC XML or YOLO txt, a COCO json, or a CSV file.
+        classes: Foreground classes in label order; by default as `lmdb folder` orders them.
+        skip_bad: Leave out what is damaged, instead of refusing all.
+
+    Returns:
+        The table, and one line on each thing that is left out: what is damaged, and pictures without annotations.
+
+    Raises:
+        FileError: Something is missing.
+        DataError: Nothing fits together, or something is damaged and `skip_bad` is off.
+    """
+    found = find_pictures(pictures)
+    sheets = read_annotations(annotations, found.root, found.stems())
+    pairs, alone = pair(found.names, sheets.sheets)
+    content = survey(found.root, pairs, classes or sheets.class_names())
+    bad = [*sheets.skipped, *content.skipped]
+    if bad and not skip_bad:
+        what, why = bad[0]
+        raise DataError(f"{what}: {why}", code="evaluate.bad-data", hint="--skip_bad leaves it out")
+    names = short_names(content.names)
+    table = GroundTruthTable(
+        [names[name] for name in content.names],
+        tuple(content.classes),
+        content.sizes,
+        [found.root / name for name in content.names],
+        content.image.astype(np.int64),
+        content.label,
+        content.boxes_px,
+        content.difficult,
+    )
+    return table, [f"{what}: {why}" for what, why in (*alone, *bad)]
 
 
 def coco_truth(

@@ -54,6 +54,22 @@ class GroundTruthTable:
             self._indices = {name: index for index, name in enumerate(self.names)}
         return self._indices
 
+    def leave_out(self, which: np.ndarray) -> np.ndarray:
+        """Removes images, where `which` (num_images,) is True, with their boxes.
+
+        Returns:
+            (num_images,) the new index of each image; -1 for those removed.
+        """
+        kept, index = np.flatnonzero(~which), np.where(which, -1, np.cumsum(~which) - 1)
+        rows = ~which[self.image]
+        self.names = [self.names[row] for row in kept]
+        self.paths = [self.paths[row] for row in kept]
+        self.image_ids = [self.image_ids[row] for row in kept]
+        self.sizes, self.image = self.sizes[kept], index[self.image[rows]]
+        self.label, self.boxes_px, self.difficult = self.label[rows], self.boxes_px[rows], self.difficult[rows]
+        self.__dict__.pop("_indices", None)
+        return index
+
 
 def check_labels(detections: DetectionTable, truth: GroundTruthTable, what: str = "detections") -> None:
     """Checks that labels are those of the set's classes.

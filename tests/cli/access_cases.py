@@ -79,6 +79,12 @@ ROWS = [
         {**REPORT},
     ),
     Access(
+        "evaluate folder",
+        f"evaluate folder --pictures kit/VOCdevkit --annotations kit/VOCdevkit {DETECTOR_OPTIONS} -o OUT",
+        {**DETECTOR, **LABELS, **VOC, **PICTURES},
+        {**REPORT},
+    ),
+    Access(
         "evaluate caffe",
         "evaluate caffe --model kit/test.prototxt --weights kit/detector.caffemodel --iterations 1",
         TEST_NET,
@@ -137,8 +143,7 @@ ROWS = [
     Access(
         "lmdb folder",
         "lmdb folder kit/VOCdevkit kit/VOCdevkit OUT/data --split 0.5",
-        {"the annotations": ["kit/VOCdevkit/VOC2007/Annotations/*"], **PICTURES, "the set's lists": [
-            "kit/VOCdevkit/VOC2007/ImageSets/Main/*"]},
+        {**VOC, **PICTURES},
         {"the data folder": ["OUT/data*"]},
     ),
     Access(

@@ -340,3 +340,83 @@ def test_extract_features(block_model, tmp_path, capsys):
     assert "features.unknown-blob" in capsys.readouterr().err
     assert main([*arguments, "p,f", str(tmp_path / "q"), "1", "lmdb"]) == 2
     assert "differ in number" in capsys.readouterr().err
+
+
+def mean_ap(capsys):
+    printed, told = capsys.readouterr()
+    return json.loads(printed)["mAP"], told
+
+
+def test_evaluate_own_pictures(devkit, flags, tmp_path, capsys):
+    """A devkit as a folder of pictures and XML gives the devkit's figure; so does its data folder."""
+    common = [*flags, "--metric", "area", "--json"]
+    assert main(["evaluate", "voc", "--data", str(devkit), *common]) == 0
+    wanted, _ = mean_ap(capsys)
+    own = ["evaluate", "folder", "--pictures", str(devkit), "--annotations", str(devkit)]
+    assert main([*own, *common]) == 0
+    assert mean_ap(capsys)[0] == wanted
+    assert main([*own, *flags[:4], *flags[6:], *common[-3:]]) == 0  # without a label map
+    assert mean_ap(capsys)[0] == wanted
+    (devkit / "VOC2007/ImageSets/Main/trainval.txt").write_text("0\n")
+    (devkit / "VOC2007/ImageSets/Main/test.txt").write_text("1\n2\n3\n")
+    assert main(["lmdb", "folder", str(devkit), str(devkit), str(tmp_path / "data")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "voc", "--data", str(devkit), *common]) == 0
+    wanted, _ = mean_ap(capsys)
+    data = ["evaluate", "folder", "--data", str(tmp_path / "data")]
+    assert main([*data, *flags[:4], *flags[6:], *common[-3:], "-o", str(tmp_path / "o")]) == 0
+    assert mean_ap(capsys)[0] == pytest.approx(wanted, abs=1e-12)  # printed in full
+    assert main([*data, "--results", str(tmp_path / "o"), *common[-3:]]) == 0
+    assert mean_ap(capsys)[0] == pytest.approx(wanted, abs=1e-12)  # likewise
+    assert main([*data, "--set", "train", *common]) == 0
+    capsys.readouterr()
+    for wrong in ([], [*data[2:], *own[2:]], own[2:4]):
+        assert main(["evaluate", "folder", *wrong, *common]) == 2
+        assert "expected --data, or --pictures and --annotations" in capsys.readouterr().err
+    (tmp_path / "data" / "test.txt").write_text("one.jpg\n")
+    assert main([*data, *common]) == 2
+    assert "evaluate.data-folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "folder"])
+def test_skip_bad_leaves_a_damaged_picture_out_and_names_it(devkit, flags, tmp_path, capsys, kind):
+    from pyscratchdet.evaluate.sets import coco_from_truth, read_voc_truth
+
+    pictures, lists = devkit / "VOC2007" / "JPEGImages", devkit / "VOC2007" / "ImageSets" / "Main"
+
+    def arguments(names):
+        (lists / "test.txt").write_text("".join(f"{name}\n" for name in names))
+        if kind == "folder":
+            (tmp_path / "list.txt").write_text("".join(f"{pictures}/{name}.png\n" for name in names))
+            return ["--pictures", str(tmp_path / "list.txt"), "--annotations", str(devkit / "VOC2007" / "Annotations")]
+        if kind == "voc":
+            return ["--data", str(devkit)]
+        truth = read_voc_truth(devkit / "VOC2007", classes=["blue", "red"])
+        (tmp_path / "instances.json").write_text(json.dumps(coco_from_truth(truth)))
+        return ["--data", str(tmp_path / "instances.json"), "--images", str(pictures)]
+
+    figure = "AP" if kind == "coco" else "mAP"
+    command = ["evaluate", kind, *flags, "--json"]
+    assert main([*command, *arguments("023")]) == 0
+    wanted = json.loads(capsys.readouterr().out)[figure]
+    whole = arguments("0123")
+    data = (pictures / "1.png").read_bytes()
+    (pictures / "1.png").write_bytes(data[: len(data) // 2])
+    assert main([*command, *whole]) == 2
+    assert "1.png" in capsys.readouterr().err
+    skipping = [*command, *whole, "--skip_bad", "-o", str(tmp_path / "o")]
+    if kind != "folder":
+        skipping += ["--resume", str(tmp_path / "parts")]
+    for _ in range(2):  # the second time from the finished part
+        assert main(skipping) == 0
+        printed, told = capsys.readouterr()
+        assert json.loads(printed)[figure] == wanted
+        assert "1.png: the picture is a truncated" in told if kind == "folder" else "1 picture left out: 1" in told
+    if kind == "folder":
+        return
+    assert main([*command[:2], *whole, "--json", "--results", str(tmp_path / "o"), "--skip_bad"]) == 2
+    assert "--results reads no pictures" in capsys.readouterr().err
+    for path in pictures.iterdir():
+        path.write_bytes(b"")
+    assert main([*command, *whole, "--skip_bad"]) == 2
+    assert "no picture can be read" in capsys.readouterr().err

@@ -198,7 +198,7 @@ class FolderMaker:
         summary = write_annoset(root, entries, database, options, report)
         if summary.skipped:  # a picture has changed since it was read
             raise DataError("a picture could not be written", code="data.image", found=": ".join(summary.skipped[0]))
-        names = _short_names(data.content.names)
+        names = short_names(data.content.names)
         paths = [os.path.abspath(root + name) for (name, _), *_ in summary.written]
         write_text(self.output / f"{part}.txt", "".join(f"{path}\n" for path in paths))
         lines = [size_line(name, height, width, names[name]) for (name, _), height, width in summary.written]
@@ -282,7 +282,7 @@ def _annotation_names(names: Sequence[str]) -> list[str]:
     return [short if count[short] == 1 else f"{name}.xml" for name, short in zip(names, plain, strict=True)]
 
 
-def _short_names(names: Sequence[str]) -> dict[str, str]:
+def short_names(names: Sequence[str]) -> dict[str, str]:
     """Returns the name of each picture in a name_size_file, which can have no blanks: its own without suffix.
 
     Where two would be equal, the folders and the suffix come with it.
