@@ -20,7 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the label map."""
-    from pyscratchdet.data.label_map import known_label_map, label_map_from_lines, write_label_map
+    from pyscratchdet.cli.console import warn
+    from pyscratchdet.data.label_map import BACKGROUND_NAMES, known_label_map, label_map_from_lines, write_label_map
     from pyscratchdet.errors import counted
     from pyscratchdet.files import read_bytes
     from pyscratchdet.proto.text import decode_text
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if label_map is None:
         lines = decode_text(read_bytes(args.map_file), args.map_file).splitlines()
         label_map = label_map_from_lines(lines, args.include_background, args.delimiter)
+    if first := [item.name for item in label_map.item if item.label == 0 and item.name not in BACKGROUND_NAMES]:
+        warn(f'"{first[0]}" has label 0, which detection nets take for the background; --include_background adds that')
     write_label_map(args.output, label_map)
     print(f"{args.output}: {counted(len(label_map.item), 'item')}")
     return 0

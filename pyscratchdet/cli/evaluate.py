@@ -113,11 +113,13 @@ def run(args: argparse.Namespace) -> int:
     return kinds[args.kind](args)
 
 
-def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None) -> GroundTruthTable:
-    """Reads the set that `--data`, `--year` and `--set` name."""
+def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None, skip_bad: bool = False) -> GroundTruthTable:
+    """Reads the set that `--data`, `--year` and `--set` name; with `skip_bad`, damaged annotations are named."""
+    from pyscratchdet.cli.console import warn
     from pyscratchdet.evaluate.sets import find_voc, read_voc_truth
 
-    return read_voc_truth(find_voc(args.data, args.year), args.set, classes)
+    on_bad = (lambda error: warn(f"left out: {error}")) if skip_bad else None
+    return read_voc_truth(find_voc(args.data, args.year), args.set, classes, on_bad)
 
 
 def default_label_map(args: argparse.Namespace) -> None:
@@ -149,7 +151,7 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
 
 def _run_voc(args: argparse.Namespace) -> int:
     default_label_map(args)
-    return _judge_voc(args, voc_truth(args, class_names(args)), args.set)
+    return _judge_voc(args, voc_truth(args, class_names(args), args.skip_bad), args.set)
 
 
 def _run_folder(args: argparse.Namespace) -> int:

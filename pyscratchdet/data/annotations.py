@@ -129,6 +129,8 @@ class _Groups:
         return self.add_label(label)
 
     def add_label(self, label: int) -> caffe_pb2.Annotation:
+        if label == 0:
+            self._remark("object of label 0, which detection nets take for the background")
         group = self._groups.setdefault(label, caffe_pb2.AnnotationGroup(group_label=label))
         instance = group.annotation[-1].instance_id + 1 if group.annotation else 0
         return group.annotation.add(instance_id=instance)

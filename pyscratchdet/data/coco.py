@@ -47,8 +47,12 @@ class CocoSet:
         return make_label_map([BACKGROUND, *entries])
 
 
-def read_coco(path: str | os.PathLike[str]) -> CocoSet:
+def read_coco(path: str | os.PathLike[str], names_only: bool = False) -> CocoSet:
     """Reads a COCO json, with instances or with pictures only (test-dev).
+
+    Args:
+        path: The json.
+        names_only: Whether only the pictures' names count, not their folders, so that these may lead anywhere.
 
     Raises:
         FileError: It cannot be read.
@@ -56,7 +60,7 @@ def read_coco(path: str | os.PathLike[str]) -> CocoSet:
             that belongs to no image.
     """
     content = read_json(path, "a COCO json", "data.coco")
-    fault = _fault(content)
+    fault = _fault(content, names_only)
     if fault:
         raise DataError(f"not a COCO json: {fault}", code="data.coco", position=Position(os.fspath(path)))
     images = {image["id"]: image for image in content["images"]}
@@ -74,7 +78,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 
-def _fault(content: Any) -> str | None:
+def _fault(content: Any, names_only: bool) -> str | None:
     """Returns what is wrong with a json; None if nothing is."""
     if not isinstance(content, dict) or "images" not in content:
         return "'images' is missing"
@@ -92,7 +96,7 @@ def _fault(content: Any) -> str | None:
     if not content["images"]:
         return "no images"
     outside = [name for image in content["images"] if not _is_inside(name := image["file_name"])]
-    if outside:
+    if outside and not names_only:
         return f"file_name {outside[0]!r} is not a path within the pictures' folder"
     strangers = {row["image_id"] for row in content.get("annotations", [])} - {row["id"] for row in content["images"]}
     return f"annotations of images that are not listed, such as {min(strangers, key=str)}" if strangers else None

@@ -42,6 +42,9 @@ COCO_NAME_OF_VOC = {
 
 BACKGROUND = ("none_of_the_above", 0, "background")
 
+BACKGROUND_NAMES = frozenset({"none_of_the_above", "background", "__background__"})
+"""What public label maps call label 0."""
+
 
 def make_label_map(entries: Iterable[tuple[str, int, str]]) -> caffe_pb2.LabelMap:
     """Returns a label map of (name, label, display name) entries."""

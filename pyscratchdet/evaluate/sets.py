@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,10 @@ def find_voc(root: str | os.PathLike[str], year: str | None = None) -> Path:
 
 
 def read_voc_truth(
-    folder: str | os.PathLike[str], image_set: str = "test", classes: Sequence[str] | None = None
+    folder: str | os.PathLike[str],
+    image_set: str = "test",
+    classes: Sequence[str] | None = None,
+    on_bad: Callable[[DataError | FileError], object] | None = None,
 ) -> GroundTruthTable:
     """Reads the annotations of one image set of a VOC tree.
 
@@ -63,20 +66,28 @@ def read_voc_truth(
         folder: A folder as `find_voc` returns it.
         image_set: Name of a file in ImageSets/Main.
         classes: Foreground classes in label order; by default those that occur, in alphabetical order, which is VOC's.
+        on_bad: Called with the error about an annotation that is missing or damaged, whose image is left out then.
 
     Raises:
         FileError: The set, an annotation or a picture is missing.
         DataError: The set is empty, an annotation is damaged, or has a class that `classes` lacks.
     """
     base = Path(folder)
-    names = image_names(base, image_set)
+    names: list[str] = []
     objects: list[tuple[int, VocObject]] = []
-    sizes, paths = np.zeros((len(names), 2), np.int64), []
-    for index, name in enumerate(names):
-        annotation = read_voc_xml(base / "Annotations" / f"{name}.xml")
-        objects += [(index, replace(thing, name=thing.name.strip())) for thing in annotation.objects]
+    sizes, paths = [], []
+    for name in image_names(base, image_set):
+        try:
+            annotation = read_voc_xml(base / "Annotations" / f"{name}.xml")
+        except (DataError, FileError) as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
+            continue
+        objects += [(len(names), replace(thing, name=thing.name.strip())) for thing in annotation.objects]
+        names.append(name)
         paths.append(find_picture(base / "JPEGImages", name) or base / "JPEGImages" / f"{name}.jpg")
-        sizes[index] = annotation.size or (0, 0)
+        sizes.append(annotation.size or (0, 0))
     if classes is None:
         classes = sorted({thing.name for _, thing in objects})
     labels = {name: label for label, name in enumerate(classes, start=1)}
@@ -92,7 +103,7 @@ def read_voc_truth(
     return GroundTruthTable(
         names,
         tuple(classes),
-        sizes,
+        np.array(sizes, np.int64).reshape(-1, 2),
         paths,
         np.array([index for index, _ in objects], np.int64),
         np.array([labels[thing.name] for _, thing in objects], np.int64),

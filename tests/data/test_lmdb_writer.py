@@ -379,6 +379,20 @@ def test_label_map_from_names(tmp_path):
     assert text.startswith('item {\n  name: "none_of_the_above"\n  label: 0')
 
 
+def test_label_zero_is_named(voc, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    assert main(["create-label-map", f"{tmp_path}/names.txt", f"{tmp_path}/map.prototxt"]) == 0
+    assert '"cat" has label 0, which detection nets take for the background' in capsys.readouterr().err
+    assert main(["create-label-map", f"{tmp_path}/names.txt", f"{tmp_path}/two", "--include_background"]) == 0
+    assert not capsys.readouterr().err
+    (tmp_path / "a.txt").write_text("0 1 1 5 5\n1 1 1 5 5\n")
+    cv2.imwrite(f"{tmp_path}/a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("a.png a.txt\n")
+    flags = ["--anno_type=detection", "--label_type=txt"]
+    assert main(["lmdb", *flags, f"{tmp_path}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]) == 0
+    assert "noted once: object of label 0, which detection nets take for the background" in capsys.readouterr().out
+
+
 def test_mean_file(voc, tmp_path):
     from pyscratchdet.data.transform import read_mean
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from own_sets import FORMS, NAMES, draw, make_pictures, write_csv, write_xml
+from own_sets import FORMS, NAMES, draw, make_pictures, write_coco, write_csv, write_xml
 
 from pyscratchdet.cli import main
 from pyscratchdet.data.database import Database
@@ -234,6 +234,9 @@ def test_a_list_of_pictures(own):
     annotations = write_xml(root, boxes)
     (root / "list.txt").write_text(f"pictures/p02.jpg\n\n{root}/pictures/p05.jpg\npictures/p08.jpg xml/p08.xml\n")
     assert make(root / "list.txt", annotations, root / "out", split=0.5).picture_size == (128, 64)
+    (root / "lists").mkdir()
+    (root / "lists" / "train.txt").write_text("pictures/p02.jpg\npictures/p05.jpg\n")  # as Darknet's
+    assert FolderMaker(root / "lists" / "train.txt", annotations, root / "darknet").num_pictures == 2
     (root / "list.txt").write_text("pictures/none.jpg\n")
     with pytest.raises(DataError, match=r"list\.txt:1: no picture pictures/none\.jpg"):
         FolderMaker(root / "list.txt", annotations, root / "other")
@@ -414,6 +417,22 @@ def test_rows_in_pixels_are_not_yolos(own):
     with pytest.raises(DataError, match=r"p03\.txt:1: 1 of 1 row are in pixels") as caught:
         FolderMaker(root / "pictures", root / "txt", root / "out")
     assert caught.value.code == "data.yolo"
+
+
+def test_the_folders_that_a_coco_json_names_do_not_count(own):
+    root, boxes = own
+    path = write_coco(root, boxes)
+    path.write_text(path.read_text().replace('"p03.jpg', '"C:\\\\media\\\\p03.jpg').replace('"p04', '"../x/p04'))
+    data = FolderMaker(root / "pictures", path, root / "out").prepare()
+    assert {"p03.jpg", "p04.jpg"} <= set(data.content.names)
+
+
+def test_a_json_for_each_picture_is_not_a_known_form(own):
+    root, _ = own
+    (root / "labelme").mkdir()
+    (root / "labelme" / "p03.json").write_text('{"shapes": []}')
+    with pytest.raises(DataError, match="a json file for each picture is not a known form"):
+        FolderMaker(root / "pictures", root / "labelme", root / "out")
 
 
 def test_label_zero_is_the_backgrounds(own):

@@ -412,6 +412,14 @@ def test_skip_bad_leaves_a_damaged_picture_out_and_names_it(devkit, flags, tmp_p
         printed, told = capsys.readouterr()
         assert json.loads(printed)[figure] == wanted
         assert "1.png: the picture is a truncated" in told if kind == "folder" else "1 picture left out: 1" in told
+    if kind == "voc":
+        (devkit / "VOC2007/Annotations/1.xml").write_text("<annotation><object>")
+        assert main([*command, *whole]) == 2
+        assert "1.xml:1:21: not a VOC annotation" in capsys.readouterr().err
+        assert main([*command, *whole, "--skip_bad"]) == 0
+        printed, told = capsys.readouterr()
+        assert json.loads(printed)[figure] == wanted
+        assert "1.xml:1:21: not a VOC annotation" in told
     if kind == "folder":
         return
     assert main([*command[:2], *whole, "--json", "--results", str(tmp_path / "o"), "--skip_bad"]) == 2

@@ -16,13 +16,13 @@ def read_coco_file(path: Path) -> Annotations:
         FileError: It cannot be read.
         DataError: It is not a COCO json, or an annotation is of a category that is not listed.
     """
-    coco = read_coco(path)
+    coco = read_coco(path, names_only=True)
     names = {category["id"]: str(category["name"]).strip() for category in coco.ordered_categories}
     sheets = []
     for identity, image in coco.images.items():
         frame = image.get("width"), image.get("height")
         is_known = all(isinstance(side, int | float) for side in frame)
-        sheet = Sheet(PurePosixPath(image["file_name"]), str(path), frame if is_known else None)  # type: ignore[arg-type]
+        sheet = Sheet(PurePosixPath(image["file_name"].replace("\\", "/")), str(path), frame if is_known else None)  # type: ignore[arg-type]
         for entry in coco.annotations[identity]:
             if entry["category_id"] not in names:
                 raise DataError("an annotation of a category that is not listed", code="data.coco",

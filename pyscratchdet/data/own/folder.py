@@ -20,6 +20,7 @@ from pyscratchdet.data.annoset import AnnosetOptions, size_line, write_annoset
 from pyscratchdet.data.figures import FIGURES_FILE, DataFigures
 from pyscratchdet.data.label_map import (
     BACKGROUND,
+    BACKGROUND_NAMES,
     label_to_name,
     make_label_map,
     name_to_label,
@@ -152,7 +153,7 @@ class FolderMaker:
         counts = np.zeros((len(content.names), len(content.classes)), int)
         np.add.at(counts, (content.image, content.label - 1), 1)
         is_train = split_pictures(counts, groups_of(len(counts), alike), share, self.options.seed)
-        return is_train, f"split: {share:.0%} of the pictures for training, and of those of each class"
+        return is_train, f"split: {share:.0%} of the pictures of each class for training"
 
     def write(self, data: OwnData, priors: Sizes = (), progress: Progress | None = None) -> DataFigures:
         """Writes what is not there yet, data.json last.
@@ -251,10 +252,9 @@ def _classes(label_map_file: str, annotations: Annotations) -> list[str]:
     Raises:
         DataError: The label map gives a class the background's label, or leaves labels out.
     """
-    background = (BACKGROUND[0], BACKGROUND[2])
     if not label_map_file:
         names = annotations.class_names()
-        if taken := [name for name in names if name in background]:
+        if taken := [name for name in names if name in BACKGROUND_NAMES]:
             raise DataError(
                 f'a class is called "{taken[0]}", which stands for label 0', code="data.label-zero",
                 hint="rename it: objects of label 0 would be learnt as background",
@@ -263,7 +263,7 @@ def _classes(label_map_file: str, annotations: Annotations) -> list[str]:
     label_map = read_label_map(label_map_file)
     name_to_label(label_map, strict=True, path=label_map_file)
     labels = label_to_name(label_map, strict=True, path=label_map_file)
-    if labels.get(0, background[0]) not in (*background, "__background__"):
+    if labels.get(0, BACKGROUND[0]) not in BACKGROUND_NAMES:
         raise DataError(
             f'the label map gives class "{labels[0]}" label 0, which is the background\'s', code="data.label-zero",
             hint="number the classes from 1",

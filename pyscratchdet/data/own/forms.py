@@ -59,6 +59,9 @@ def _read_folder(root: Path, pictures: Path, stems: set[str]) -> Annotations:
         return merge([read_coco_file(file) for file in kinds[".json"]])
     if len(kinds[".csv"]) == 1:
         return read_csv_file(kinds[".csv"][0])
+    if partners[".json"]:
+        raise DataError(f"{root}: a json file for each picture is not a known form", code="data.form",
+                        expected=_EXPECTED, hint="labelme and its like export COCO json")  # fmt: skip
     there = ", ".join(f"{len(found)} {kind}" for kind, found in kinds.items() if found) or "none of them"
     names = ", ".join(file.name for found in kinds.values() for file in found[:2])
     raise DataError(

@@ -88,7 +88,9 @@ def _listed(path: Path) -> PictureSet:
         if not line.strip():
             continue
         texts = (line.strip(), line.split()[0])  # the second: convert_annoset's lists name a partner as well
-        file = next((file for text in texts if (file := path.parent / text).is_file()), None)
+        # Darknet's lists are relative to a folder above them, in which its program was started.
+        folders = (*path.absolute().parents[:3], Path())
+        file = next((file for folder in folders for text in texts if (file := folder / text).is_file()), None)
         if file is None:
             raise DataError(f"{path}:{number}: no picture {texts[0]}", code="data.list")
         files.append(Path(os.path.abspath(file)))
