@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyscratchdet.detect.tables import DetectionTable
+    from pyscratchdet.evaluate.advice import TrainingFigures
     from pyscratchdet.evaluate.tables import GroundTruthTable
     from pyscratchdet.evaluate.voc import VocResult
     from pyscratchdet.solver.detection_test import DetectionTest
@@ -103,6 +104,9 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip_bad", "--skip-bad", action="store_true", help="leave out and name what is damaged, instead of stopping"
     )
+    parser.add_argument(
+        "--train-log", metavar="FILE", help="what train wrote to --log or --metrics, for what to try next"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", help="write result files, charts and report.html")
     parser.add_argument("--json", action="store_true", help="print the figures as json")
 
@@ -183,10 +187,11 @@ def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> 
     else:
         pictures = f"{name}: {counted(len(truth.names), 'picture')}"
         print_voc(result, ", ".join(filter(None, (pictures, engine))))
+    advice = _advice(args, truth, detections, result)
     if args.output:
         if not args.results:
             write_voc_results(args.output, detections, truth)
-        _write_report(args, truth, detections, result, engine)
+        _write_report(args, truth, detections, result, engine, advice)
     return 0
 
 
@@ -210,10 +215,12 @@ def _run_coco(args: argparse.Namespace) -> int:
     else:
         title = ", ".join(filter(None, (counted(len(truth.names), "picture"), engine)))
         _print_coco(result.figures, result.class_ap, result.class_ap50, title)
+    areas = evaluate_voc(truth, detections, "area")
+    advice = _advice(args, truth, detections, areas)
     if args.output:
         if not args.results:
             write_coco_results(Path(args.output) / "detections.json", detections, truth)
-        _write_report(args, truth, detections, evaluate_voc(truth, detections, "area"), engine, result.figures)
+        _write_report(args, truth, detections, areas, engine, advice, result.figures)
     return 0
 
 
@@ -417,12 +424,52 @@ def _print_json(figures: dict[str, Any]) -> None:
     print(json.dumps(plain(figures), indent=1))
 
 
+def _advice(
+    args: argparse.Namespace, truth: GroundTruthTable, detections: DetectionTable, result: VocResult
+) -> list[str]:
+    """Returns what to try next, and prints it."""
+    import textwrap
+
+    from pyscratchdet.cli.console import say
+    from pyscratchdet.evaluate.advice import TestFigures, advise
+    from pyscratchdet.evaluate.breakdown import COUNTED_FROM, break_down
+    from pyscratchdet.evaluate.voc import ap_by_size
+
+    counted_ones = detections[detections.score >= COUNTED_FROM]
+    outcome = break_down(truth, counted_ones, result.overlap_threshold)
+    by_size = ap_by_size(truth, detections, result.metric, result.overlap_threshold)
+    figures = TestFigures.of(truth, result, by_size, outcome, COUNTED_FROM)
+    advice = advise(figures, _training_figures(args))
+    if not args.json:
+        say("what to try next:")
+        for sentence in advice:
+            say(textwrap.fill(sentence, 79, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False))
+    return advice
+
+
+def _training_figures(args: argparse.Namespace) -> TrainingFigures:
+    """Returns what is known of the training: by `--train-log`, and by the figures in a data folder."""
+    from pathlib import Path
+
+    from pyscratchdet.data.figures import FIGURES_FILE, DataFigures
+    from pyscratchdet.evaluate.advice import TrainingFigures
+    from pyscratchdet.solver.curves import read_curves
+
+    series = read_curves(args.train_log).series if args.train_log else {}
+    boxes: dict[str, int] = {}
+    if Path(args.data, FIGURES_FILE).is_file():
+        data = DataFigures.read(args.data)
+        boxes = dict(zip(data.classes, data.train.boxes_per_class, strict=True))
+    return TrainingFigures(boxes, series.get("loss", {}), series.get("mAP", {}))
+
+
 def _write_report(
     args: argparse.Namespace,
     truth: GroundTruthTable,
     detections: DetectionTable,
     result: VocResult,
     engine: str,
+    advice: list[str],
     figures: dict[str, float] | None = None,
 ) -> None:
     from pathlib import Path
@@ -431,5 +478,5 @@ def _write_report(
     from pyscratchdet.evaluate.report import EvaluationReport, write_report
 
     title = f"{Path(args.results or args.weights).name} on {Path(args.data).absolute().name}"
-    page = write_report(EvaluationReport(title, truth, detections, result, figures or {}, engine), args.output)
+    page = write_report(EvaluationReport(title, truth, detections, result, figures or {}, engine, advice), args.output)
     say(f"page of results: {page}", stderr=args.json)

@@ -21,6 +21,7 @@ KIND_NAMES = {
     "duplicate": "duplicate",
     "missed": "missed",
 }
+COUNTED_FROM = 0.3  # the score from which on detections are counted as right or wrong, unless said otherwise
 _TOUCHING = 0.1
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pyscratchdet.detect.output import encode_jpeg
 from pyscratchdet.detect.tables import DetectionTable
 from pyscratchdet.errors import PyScratchDetError, printable
 from pyscratchdet.evaluate import charts
-from pyscratchdet.evaluate.breakdown import KIND_NAMES, KINDS, Breakdown, break_down
+from pyscratchdet.evaluate.breakdown import COUNTED_FROM, KIND_NAMES, KINDS, Breakdown, break_down
 from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import VocResult, ap_by_size
 from pyscratchdet.files import write_bytes, write_text
@@ -39,6 +39,7 @@ class EvaluationReport:
         result: VOC result of them.
         figures: Further numbers for the summary, such as COCO's twelve.
         engine: What ran the net; "" where detections were read.
+        advice: What to try next (`advice.advise`).
         score_threshold: Where errors are counted; the page's first filter setting.
         lowest_score: Detections below it are not put on the page.
         max_pictures: How many pictures at most, those with most errors first.
@@ -51,7 +52,8 @@ class EvaluationReport:
     result: VocResult
     figures: Mapping[str, float] = field(default_factory=dict)
     engine: str = ""
-    score_threshold: float = 0.3
+    advice: Sequence[str] = ()
+    score_threshold: float = COUNTED_FROM
     lowest_score: float = 0.1
     max_pictures: int = 300
     side: int = 420
@@ -90,6 +92,7 @@ def _page(report: EvaluationReport, outcome: Breakdown, images: Mapping[str, byt
         "report.html",
         title=report.title,
         cards=_cards(report, outcome),
+        advice=report.advice,
         classes=report.result.classes,
         charts={name: _base64(data) for name, data in images.items()},
         data=_page_data(report, outcome),

@@ -253,6 +253,33 @@ def test_evaluate_coco(devkit, flags, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["AP"] == figures["AP"]
 
 
+def test_evaluate_says_it_and_the_page_shows_it(devkit, flags, tmp_path, capsys):
+    from pyscratchdet.data.figures import DataFigures, SplitFigures
+
+    data = DataFigures(
+        ["blue", "red"], SplitFigures(5, 500, [480, 20]), SplitFigures(4, 5, [3, 2]), (144, 64), [(0.1, 0.2)] * 500
+    )
+    data.write(devkit)
+    (tmp_path / "log.csv").write_text("kind,iteration,loss,mAP\ntrain,0,9,\ntest,10,,0.5\ntest,20,,0.7\n")
+    known = ["--train-log", str(tmp_path / "log.csv")]
+    arguments = ["evaluate", "voc", "--data", str(devkit), *flags, "-o", str(tmp_path / "o"), *known]
+    assert main(arguments) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "what to try next: - mAP was still rising at the end (0.50 to 0.70 in the last two tests): train longer."
+        in said
+    )
+    assert '- More pictures of "blue": AP' not in said
+    assert '- More pictures of "red": AP 0.64 from 20 training boxes' in said
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert "<li>mAP was still rising at the end" in page
+    assert main([*arguments, "--json"]) == 0
+    assert "rising" not in capsys.readouterr().out
+    (devkit / "data.json").write_text("{}")
+    assert main(arguments) == 2
+    assert "[data.figures]" in capsys.readouterr().err
+
+
 def test_score_names_the_best(devkit, flags, block_model, tmp_path, capsys):
     from pyscratchdet.runtime import load_net, save_weights
 
