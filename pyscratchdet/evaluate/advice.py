@@ -137,8 +137,8 @@ def _nothing_found(test: TestFigures, training: TrainingFigures) -> Iterator[str
     loss = list(training.loss.values())
     if loss and not loss[-1] < 0.7 * loss[0]:
         yield (
-            f"The loss hardly fell ({loss[0]:.3g} to {loss[-1]:.3g}): try a tenth or three times of the learning rate, and "
-            "look at the first iterations."
+            f"The loss hardly fell ({loss[0]:.3g} to {loss[-1]:.3g}): try a tenth or three times of the learning rate, "
+            "and look at the first iterations."
         )
 
 
@@ -174,7 +174,8 @@ def _classes(test: TestFigures, training: TrainingFigures) -> Iterator[str]:
         if number < max(usual / 2, min(usual, _FEW_TO_LEARN)):
             yield (
                 f'More pictures of "{one.name}": AP {one.ap:.2f} from '
-                f"{counted(number, 'training box', 'training boxes')}, where half of the classes have {usual:.0f} or more."
+                f"{counted(number, 'training box', 'training boxes')}, where half of the classes have {usual:.0f} or "
+                "more."
             )
 
 

@@ -93,15 +93,15 @@ CASES = {
         (figures(found=0.8, correct=70, missed=30),),
     ),
     "unsure": (
-        (figures(found=0.9, correct=30, missed=70),), "From score 0.3 on 75% of its detections are right, but they find only",
-        "30% of the objects: lower", (figures(found=0.9, correct=60, missed=40),),
+        (figures(found=0.9, correct=30, missed=70),), "From score 0.3 on 75% of its detections are right",
+        "but they find only 30% of the objects: lower", (figures(found=0.9, correct=60, missed=40),),
     ),
     "classes that the test lacks": (
-        (figures((0.8, 0.7, float("nan")), (50, 60, 0)),), "The test set has no object of rat: nothing is known of it.", "",
+        (figures((0.8, 0.7, float("nan")), (50, 60, 0)),), "The test set has no object of rat", "nothing is known of it.",
         (figures((0.8, 0.7, 0.8), (50, 60, 70)),),
     ),
     "classes with few objects to test": (
-        (figures((0.8, 0.7), (50, 4)),), "The test set has few objects of some classes (dog 4): their AP may be chance", "",
+        (figures((0.8, 0.7), (50, 4)),), "The test set has few objects of some classes (dog 4)", "may be chance",
         (figures((0.8, 0.7), (50, 10)),),
     ),
 }  # fmt: skip
