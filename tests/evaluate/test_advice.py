@@ -97,7 +97,7 @@ CASES = {
         "but they find only 30% of the objects: lower", (figures(found=0.9, correct=60, missed=40),),
     ),
     "classes that the test lacks": (
-        (figures((0.8, 0.7, float("nan")), (50, 60, 0)),), "The test set has no object of rat", "nothing is known of it",
+        (figures((0.8, 0.7, float("nan")), (50, 60, 0)),), "The test set has no object of rat", "nothing is known of",
         (figures((0.8, 0.7, 0.8), (50, 60, 70)),),
     ),
     "classes with few objects to test": (
