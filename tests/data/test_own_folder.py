@@ -17,8 +17,8 @@ from pyscratchdet.data.database import Database
 from pyscratchdet.data.figures import DataFigures
 from pyscratchdet.data.label_map import label_to_name, read_label_map
 from pyscratchdet.data.objects import objects_of
-from pyscratchdet.data.own.alike import alike_pairs, groups_of, look_of, mirrored
-from pyscratchdet.data.own.findings import best_overlaps, findings
+from pyscratchdet.data.own.alike import find_twins, look_of, mirrored
+from pyscratchdet.data.own.findings import OVERLAP, best_overlaps, findings
 from pyscratchdet.data.own.folder import FolderMaker, FolderOptions
 from pyscratchdet.data.own.page import write_page
 from pyscratchdet.data.own.split import split_pictures
@@ -254,15 +254,20 @@ def test_the_split_has_its_share_of_each_class(share):
     # A class can be off by one picture where it is shared out, and by what came along with rarer classes before.
     assert np.abs(pictures[is_train].sum(0) - share * pictures.sum(0)).max() <= 4
     assert abs(is_train.sum() - share * 211) <= 4
-    groups[100:130] = 100
+    groups[100:115] = 100
     is_train = split_pictures(counts, groups, share, seed=1)
-    assert is_train[100:130].all() or not is_train[100:130].any()
+    assert is_train[100:115].all() or not is_train[100:115].any()
+    groups[60:150] = 60  # a video's frames
+    is_train = split_pictures(counts, groups, share, seed=1)
+    assert abs(is_train.sum() - share * 211) <= 4
+    assert 0 < is_train[60:150].mean() < 1
 
 
 def test_every_side_of_a_split_has_a_picture():
     assert split_pictures(np.ones((3, 1), int), np.arange(3), 0.99, 0).sum() == 2
-    with pytest.raises(DataError, match="two pictures that differ"):
-        split_pictures(np.ones((3, 1), int), np.zeros(3, int), 0.5, 0)
+    assert split_pictures(np.ones((4, 1), int), np.zeros(4, int), 0.5, 0).sum() == 2
+    with pytest.raises(DataError, match="a split needs two pictures"):
+        split_pictures(np.ones((1, 1), int), np.zeros(1, int), 0.5, 0)
 
 
 def test_twins_are_found_and_strangers_are_not():
@@ -274,11 +279,15 @@ def test_twins_are_found_and_strangers_are_not():
     np.testing.assert_array_equal(mirrored(mirrored(looks)), looks)
     flat = np.zeros((2, looks.shape[1]), np.float32)
     digests = [str(index) for index in range(44)] + ["flat", "flat"]
-    pairs = alike_pairs(np.concatenate([looks, flat]), digests)
+    groups, pairs = find_twins(np.concatenate([looks, flat]), digests)
     assert [pair[:2] for pair in pairs] == [(3, 40), (4, 41), (5, 42), (6, 43), (44, 45)]
-    groups = groups_of(46, pairs)
-    assert len(set(groups.tolist())) == 41
-    assert groups[6] == groups[43]
+    assert all(0.7 < pair[2] <= 1 for pair in pairs)
+    assert groups.tolist() == [*range(40), 3, 4, 5, 6, 44, 44]
+    bridge = np.array([[1, 0], [0, 1], [0.8, 0.75]], np.float32)  # like both, which are not alike
+    bridge = np.pad(bridge, ((0, 0), (0, looks.shape[1] - 2)))
+    groups, pairs = find_twins(bridge, ["a", "b", "c"])
+    assert groups.tolist() == [0, 0, 0]
+    assert [pair[:2] for pair in pairs] == [(0, 2)]
     assert not look_of(np.full((30, 40, 3), 200, np.uint8)).any()
 
 
@@ -291,8 +300,8 @@ def test_twins_stay_on_one_side_or_are_named(own):
         boxes[f"p{index:02d} copy.jpg"] = boxes[f"p{index:02d}.jpg"]
     data = FolderMaker(pictures, write_xml(root, boxes), root / "out", FolderOptions(split=0.5)).prepare()
     assert len(data.pairs) == 6
-    assert not data.crossing()
-    assert "6 pairs of pictures look the same: each pair is on one side of the split" in findings(data)
+    assert not data.num_leaked()
+    assert "6 pictures are like others; those that are alike are on one side of the split" in findings(data)
     is_train = np.array(["copy" not in name for name in data.content.names])
     crossing = replace(data, is_train=is_train)
     assert findings(crossing)[0].startswith("6 test pictures have a twin among the training pictures")
@@ -511,7 +520,7 @@ def test_the_page_shows_priors_and_escapes_names(own):
     assert "<script>" not in page
     assert "http" not in page
     assert "a prior of side 25.0 %" in page
-    assert "of the training boxes have a prior that overlaps them by 0.5" in page
+    assert "of the training boxes have a prior that overlaps them by " + f"{OVERLAP:g}" in page
     assert "Red reaches beyond the picture" in page
     assert "huge: both sides above 95% of the picture" in page
 

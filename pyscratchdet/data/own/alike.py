@@ -16,7 +16,10 @@ _SIDE = 16
 _FLAT, _FEWEST = 3, 64
 # Strangers reach 0.35 in raccoon_dataset, kangaroo, BCCD and VOC; the same scene with something changed has 0.83.
 _ALIKE = 0.7
-_ROWS = 1024
+_ENTRIES = 1 << 24  # of a matrix of likeness at a time
+
+Pair = tuple[int, int, float]
+"""A picture, a later one, and how alike they are."""
 
 
 def look_of(image: np.ndarray) -> np.ndarray:
@@ -36,38 +39,29 @@ def mirrored(looks: np.ndarray) -> np.ndarray:
     return steps.reshape(looks.shape)
 
 
-def alike_pairs(looks: np.ndarray, digests: Sequence[str]) -> list[tuple[int, int, float]]:
-    """Returns (picture, later picture, likeness) of the pictures that are equal or look alike, mirrored or not.
+def find_twins(looks: np.ndarray, digests: Sequence[str]) -> tuple[np.ndarray, list[Pair]]:
+    """Finds pictures that are equal or look alike, mirrored or not.
 
     Args:
         looks: (P, 512) as `look_of` returns them.
         digests: (P) of the pictures' bytes.
+
+    Returns:
+        The group (P,) of each picture: all that are connected by likeness have the same. And for each picture that is
+        like earlier ones (the most similar, picture, likeness).
     """
-    pairs = {}
-    for start in range(0, len(looks), _ROWS):
-        rows = looks[start : start + _ROWS]
-        likeness = np.maximum(rows @ looks.T, mirrored(rows) @ looks.T)
-        firsts, seconds = np.nonzero(likeness >= _ALIKE)
-        is_later = seconds > firsts + start
-        for first, second in zip(firsts[is_later].tolist(), seconds[is_later].tolist(), strict=True):
-            pairs[first + start, second] = min(float(likeness[first, second]), 1.0)
+    groups, pairs = np.arange(len(looks)), []
     earlier: dict[str, int] = {}
-    for index, digest in enumerate(digests):  # almost flat pictures have no look
-        if (first := earlier.setdefault(digest, index)) != index:
-            pairs[first, index] = 1.0
-    return [(first, second, likeness) for (first, second), likeness in sorted(pairs.items())]
-
-
-def groups_of(number: int, pairs: Sequence[tuple[int, int, float]]) -> np.ndarray:
-    """Returns the group (P,) of each of `number` pictures: those that pairs connect have the same."""
-    group = list(range(number))
-
-    def root(index: int) -> int:
-        while group[index] != index:
-            group[index] = group[group[index]]
-            index = group[index]
-        return index
-
-    for first, second, _ in pairs:
-        group[root(second)] = root(first)
-    return np.array([root(index) for index in range(number)], np.intp)
+    step = max(1, _ENTRIES // max(1, len(looks)))
+    for start in range(0, len(looks), step):
+        rows = looks[start : start + step]
+        likeness = np.minimum(np.maximum(rows @ looks.T, mirrored(rows) @ looks.T), 1)
+        for index, row in enumerate(likeness, start):
+            row[earlier.setdefault(digests[index], index)] = 1  # almost flat pictures have no look
+            alike = np.flatnonzero(row[:index] >= _ALIKE)
+            if len(alike):
+                first = int(alike[np.argmax(row[alike])])
+                pairs.append((first, index, float(row[first])))
+                joined = np.unique(groups[alike])
+                groups[np.isin(groups, joined)] = groups[index] = joined[0]
+    return groups, pairs

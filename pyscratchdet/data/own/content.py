@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pyscratchdet.data.figures import DataFigures, SplitFigures
+from pyscratchdet.data.own.alike import Pair
 from pyscratchdet.data.own.pictures import PictureSet
 from pyscratchdet.data.own.survey import Survey
 
@@ -21,7 +22,8 @@ class OwnData:
         pictures: Where the pictures are.
         content: The usable pictures and boxes.
         is_train: (P,) bool.
-        pairs: (picture, later picture, likeness) of pictures that occur twice.
+        groups: (P,) the same number for pictures that are alike.
+        pairs: Each picture that is like earlier ones, with the most similar of them.
         notes: What a user should know, one sentence each.
         skipped: (what, why) of all that is left out.
     """
@@ -29,7 +31,8 @@ class OwnData:
     pictures: PictureSet
     content: Survey
     is_train: np.ndarray
-    pairs: list[tuple[int, int, float]]
+    groups: np.ndarray
+    pairs: list[Pair]
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -51,6 +54,6 @@ class OwnData:
         per_class = np.bincount(labels, minlength=len(self.content.classes) + 1)[1:]
         return SplitFigures(len(rows), len(labels), per_class.tolist())
 
-    def crossing(self) -> list[tuple[int, int, float]]:
-        """Returns the pairs with one picture on either side of the split."""
-        return [pair for pair in self.pairs if self.is_train[pair[0]] != self.is_train[pair[1]]]
+    def num_leaked(self) -> int:
+        """Returns how many test pictures are like a training picture."""
+        return int(np.isin(self.groups[~self.is_train], self.groups[self.is_train]).sum())

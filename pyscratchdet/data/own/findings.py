@@ -24,14 +24,12 @@ def findings(data: OwnData, priors: Sizes = ()) -> list[str]:
     content, figures = data.content, data.figures()
     uncovered = (best_overlaps(np.array(figures.sizes), priors) < OVERLAP).mean() if priors else 0.0
     found = []
-    if crossing := data.crossing():
-        twins = len({index for pair in crossing for index in pair[:2] if not data.is_train[index]})
+    if twins := data.num_leaked():
         found.append(f"{counted(twins, 'test picture has', 'test pictures have')} a twin among the training pictures: "
                      "figures of the test will flatter")  # fmt: skip
     elif data.pairs:
-        found.append(
-            f"{counted(len(data.pairs), 'pair')} of pictures look the same: each pair is on one side of the split"
-        )
+        pictures = counted(len(data.pairs), "picture is like another", "pictures are like others")
+        found.append(f"{pictures}; those that are alike are on one side of the split")
     per_class = list(zip(figures.classes, figures.train.boxes_per_class, figures.test.boxes_per_class, strict=True))
     if few := [f"{name} ({train})" for name, train, _ in per_class if train < _FEW_BOXES]:
         found.append(f"fewer than {_FEW_BOXES} training boxes, so expect little: {', '.join(few)}")

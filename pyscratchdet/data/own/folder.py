@@ -27,7 +27,7 @@ from pyscratchdet.data.label_map import (
     read_label_map,
     write_label_map,
 )
-from pyscratchdet.data.own.alike import alike_pairs, groups_of
+from pyscratchdet.data.own.alike import find_twins
 from pyscratchdet.data.own.content import PARTS, OwnData
 from pyscratchdet.data.own.findings import Sizes
 from pyscratchdet.data.own.forms import read_annotations
@@ -121,16 +121,16 @@ class FolderMaker:
             DataError: There is nothing to learn from, or a label map gives a class the background's label.
         """
         found, alone = pair(self._pictures.names, self._annotations.sheets)
-        pairs, unlisted = self._listed(found)
+        listed, unlisted = self._listed(found)
         classes = _classes(self.options.label_map_file, self._annotations)
-        content = survey(self._pictures.root, pairs, classes, progress)
-        alike = alike_pairs(content.looks, content.digests)
-        is_train, how = self._split(content, alike)
+        content = survey(self._pictures.root, listed, classes, progress)
+        groups, pairs = find_twins(content.looks, content.digests)
+        is_train, how = self._split(content, groups)
         if is_train.all() or not is_train.any():
             raise DataError("one side of the split has no usable picture", code="data.split", found=how)
         notes = [f"annotations: {self._annotations.form}", how, *self._annotations.notes, *content.notes]
         skipped = [*alone, *unlisted, *self._annotations.skipped, *content.skipped]
-        return OwnData(self._pictures, content, is_train, alike, notes, skipped)
+        return OwnData(self._pictures, content, is_train, groups, pairs, notes, skipped)
 
     @property
     def _own_split(self) -> OwnSplit | None:
@@ -144,7 +144,7 @@ class FolderMaker:
         unlisted = [(name, f"in neither of {own.source}") for name in pairs if name not in own.train | own.test]
         return {name: sheet for name, sheet in pairs.items() if name in own.train | own.test}, unlisted
 
-    def _split(self, content: Survey, alike: list[tuple[int, int, float]]) -> tuple[np.ndarray, str]:
+    def _split(self, content: Survey, groups: np.ndarray) -> tuple[np.ndarray, str]:
         """Returns which pictures (P,) are for training, and how that was decided."""
         own = self._own_split
         if own is not None:
@@ -152,7 +152,7 @@ class FolderMaker:
         share = _SHARE if self.options.split is None else self.options.split
         counts = np.zeros((len(content.names), len(content.classes)), int)
         np.add.at(counts, (content.image, content.label - 1), 1)
-        is_train = split_pictures(counts, groups_of(len(counts), alike), share, self.options.seed)
+        is_train = split_pictures(counts, groups, share, self.options.seed)
         return is_train, f"split: {share:.0%} of the pictures of each class for training"
 
     def write(self, data: OwnData, priors: Sizes = (), progress: Progress | None = None) -> DataFigures:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from pyscratchdet.data.images import decode_image, encode
+from pyscratchdet.data.own.alike import Pair
 from pyscratchdet.data.own.content import PARTS, OwnData
 from pyscratchdet.data.own.findings import OVERLAP, Sizes, best_overlaps, findings
 from pyscratchdet.errors import PyScratchDetError, counted
@@ -177,7 +178,7 @@ def _galleries(data: OwnData) -> list[tuple[str, str, list[Thumbnail | None], in
     ]  # fmt: skip
 
 
-def _shown_pairs(data: OwnData) -> list[tuple[int, int, float]]:
+def _shown_pairs(data: OwnData) -> list[Pair]:
     """Returns the pairs to show, those across the split first."""
     return sorted(data.pairs, key=lambda pair: data.is_train[pair[0]] == data.is_train[pair[1]])[:_ALIKE]
 

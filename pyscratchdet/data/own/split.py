@@ -10,25 +10,30 @@ import numpy as np
 
 from pyscratchdet.errors import DataError
 
+_MOST = 0.5  # share of the smaller side that pictures which are alike may take
+
 
 def split_pictures(counts: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Returns which pictures (P,) are for training.
 
     Args:
         counts: (P, C) number of boxes of each class in each picture.
-        groups: (P,) pictures with the same number stay on one side.
+        groups: (P,) pictures with the same number stay on one side, unless they are so many (the frames of one video)
+            that no split would be left.
         share: Of the training pictures, between 0 and 1.
         seed: Of the order in which pictures that would do as well are taken.
 
     Raises:
-        DataError: All pictures are alike, so there is nothing to split.
+        DataError: There is only one picture.
     """
-    unique, member = np.unique(groups, return_inverse=True)
-    if len(unique) < 2:
-        raise DataError("a split needs two pictures that differ", code="data.split", found=len(unique))
+    if len(counts) < 2:
+        raise DataError("a split needs two pictures", code="data.split", found=len(counts))
+    _, member, size = np.unique(groups, return_inverse=True, return_counts=True)
+    too_large = size[member] > max(1, _MOST * min(share, 1 - share) * len(counts))
+    member = np.unique(np.where(too_large, len(counts) + np.arange(len(counts)), member), return_inverse=True)[1]
     # All pictures are of one more class, the last to be shared out, so that the sides get their share of pictures too.
     has = np.column_stack([counts > 0, np.ones(len(counts))])
-    content = np.zeros((len(unique), has.shape[1]))
+    content = np.zeros((member.max() + 1, has.shape[1]))
     np.add.at(content, member, has)
     is_test = _shared_out(content, np.array([share, 1 - share]), np.random.default_rng(seed))
     return ~is_test[member]
