@@ -72,16 +72,15 @@ def prototxts(repository: Path) -> Iterator[tuple[str, bytes]]:
 def try_net(name: str, path: Path, result: Repository) -> None:
     """Reads and builds one net and counts what came of it."""
     try:
-        read_net(path)
+        net = read_net(path)
         result.strict += 1
     except PyScratchDetError:
-        pass
-    try:
-        with unknown_fields_allowed():
-            net = read_net(path)
-    except PyScratchDetError as error:
-        result.reasons[f"not read: {error.code}"].add(name)
-        return
+        try:
+            with unknown_fields_allowed():
+                net = read_net(path)
+        except PyScratchDetError as error:
+            result.reasons[f"not read: {error.code}"].add(name)
+            return
     result.read += 1
     for passed in net.passed_over:
         result.fields[passed.field].add(name)

@@ -16,6 +16,7 @@ MODULES: dict[str, str] = {
     **dict.fromkeys(("Layer", "Net", "layer_type_list"), "pycaffe"),
     **dict.fromkeys(
         (
+            "NCCL",
             "Timer",
             "has_nccl",
             "init_log",

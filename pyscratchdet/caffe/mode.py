@@ -94,6 +94,22 @@ def set_solver_count(count: int) -> None:
         )
 
 
+class NCCL:
+    """Stands where pycaffe's solvers meet on several GPUs: there are none here.
+
+    Raises:
+        UsageError: Always, with what to do.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        raise UsageError(
+            "NCCL trains on several GPUs of one process",
+            code="caffe.nccl",
+            expected="one solver in a process",
+            hint="`pyscratchdet train --gpu 0,1` trains on several",
+        )
+
+
 class Timer:
     """A stopwatch.
 

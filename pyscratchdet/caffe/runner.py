@@ -89,7 +89,7 @@ def run_script(path: str, arguments: Sequence[str], fork: str | None, tools: Too
     is_python3 = python2.is_python3(tree)
     code = python2.compile_tree(tree, path)
     folder = os.path.dirname(os.path.abspath(path))
-    finder = _CaffeFinder(fork or guess_fork(tree), [] if fork else [os.path.join(folder, "python"), "python"])
+    finder = _CaffeFinder(fork or guess_fork(tree), [] if fork else [os.path.join(folder, "python"), "python", folder])
     install(finder, folder, tools)
 
     module = ModuleType("__main__")
@@ -175,7 +175,8 @@ class _CaffeFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     Args:
         fork: Whose published model_libs stand in where there is no other.
-        folders: Where to look for a fork's package `caffe` after sys.path; empty to look nowhere.
+        folders: Where to look for a fork's package `caffe` after sys.path, and in the last one, the script's own, for
+            its model_libs.py, too; empty to look nowhere.
     """
 
     def __init__(self, fork: str, folders: Sequence[str]) -> None:
@@ -195,7 +196,9 @@ class _CaffeFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def _file(self, name: str) -> str | None:
         parts = name.split(".")
-        files = (os.path.join(folder, *parts) + ".py" for folder in (*sys.path, *self._folders))
+        files = [os.path.join(folder, *parts) + ".py" for folder in (*sys.path, *self._folders)]
+        if name == "caffe.model_libs":
+            files.append(os.path.join(self._folders[-1], "model_libs.py"))
         return next((os.path.abspath(file) for file in files if os.path.isfile(file)), None)
 
     def create_module(self, spec: Any) -> ModuleType:

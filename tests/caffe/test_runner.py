@@ -125,6 +125,22 @@ def test_a_forks_own_modules_are_used(tmp_path, folder):
     assert "model_libs as ssd published it" in published.stderr
 
 
+def test_model_libs_beside_the_script_are_used(tmp_path):
+    """DSOD's repository has them there, to be copied into python/caffe, which comes first."""
+    (tmp_path / "model_libs.py").write_text("def MyBody():\n    print 'beside'\n")
+    script = "from caffe.model_libs import *\nMyBody()\n"
+    assert run(tmp_path, "script.py", script=script).stdout == "beside\n"
+    (tmp_path / "python" / "caffe").mkdir(parents=True)
+    (tmp_path / "python" / "caffe" / "model_libs.py").write_text("def MyBody():\n    print 'own'\n")
+    assert run(tmp_path, "script.py", script=script).stdout == "own\n"
+
+
+def test_nccl_is_refused_with_what_to_do(tmp_path):
+    made = run(tmp_path, "script.py", script="import caffe\nprint(caffe.has_nccl())\ncaffe.NCCL(None, '')\n")
+    assert made.returncode == 2
+    assert "pyscratchdet train --gpu 0,1" in made.stderr
+
+
 @pytest.mark.parametrize(("inserted", "half"), [(True, "3"), (False, "3.5")])
 def test_python2_modules_on_the_path_are_read_as_such(tmp_path, inserted, half):
     """A folder that the script adds is the script's own; elsewhere a module is Python 2 where Python 3 refuses it."""
