@@ -44,7 +44,7 @@ class BestWeights:
         self._model, self._record = f"{prefix}_best.caffemodel" + (".h5" if hdf5 else ""), f"{prefix}_best.json"
         self._iteration, self._value = self._read() if goes_on else (0, -math.inf * self._sign)
         order = "highest" if self._sign > 0 else "lowest"
-        _log.info(f"The weights of the {order} {self._figure} of a test stay in {self._model}")
+        _log.info(f"The weights of the {order} test {self._figure} are kept as {self._model}")
 
     def __call__(self, event: SolverEvent) -> None:
         """Takes the figures of a test."""

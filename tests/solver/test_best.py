@@ -110,7 +110,7 @@ def test_other_nets_are_judged_by_accuracy_then_by_an_output_then_by_the_loss(to
     train(toy("test_iter: 2 test_interval: 5", TRAIN + more), "--keep-best")
     order = "lowest" if figure == "loss" else "highest"
     error = capsys.readouterr().err
-    assert f"The weights of the {order} {figure} of a test stay in" in error
+    assert f"The weights of the {order} test {figure} are kept as" in error
     found = [float(value) for value in re.findall(rf"Test net output #\d: {figure} = (\S+)", error)]
     assert len(found) == 5
     best = (min if figure == "loss" else max)(found)
