@@ -134,8 +134,8 @@ def _nothing_found(test: TestFigures, training: TrainingFigures) -> Iterator[str
         f"The net finds next to nothing (mAP {test.result.mean_ap:.3f}): are the label map and --mean those of the "
         "training, and do the boxes lie on the objects (`pyscratchdet lmdb show`)?"
     )
-    loss = list(training.loss.values())
-    if loss and not loss[-1] < 0.7 * loss[0]:
+    loss = [value for _, value in sorted(training.loss.items())]
+    if len(loss) > 1 and not loss[-1] < 0.7 * loss[0]:
         yield (
             f"The loss hardly fell ({loss[0]:.3g} to {loss[-1]:.3g}): try a tenth or three times of the learning rate, "
             "and look at the first iterations."

@@ -445,7 +445,8 @@ class _OnnxDetections:
         return self._add("GatherElements", values, index, axis=1)
 
     def _divide(self, values: str, number: int) -> tuple[str, str]:
-        return self._add("Div", values, self._ints([number])), self._add("Mod", values, self._ints([number]))
+        whole = self._add("Div", values, self._ints([number]))
+        return whole, self._add("Sub", values, self._add("Mul", whole, self._ints([number])))
 
     def _halves(self, values: str) -> list[str]:
         """Splits the last axis of 4 in two."""

@@ -36,6 +36,10 @@ CASES = {
         (figures((0.01, 0.0)), TrainingFigures(loss={0: 20.0, 500: 19.0})), "The loss hardly fell (20 to 19)", "rate",
         (figures((0.01, 0.0)), TrainingFigures(loss=FALLING)),
     ),
+    "a single loss": (
+        (figures((0.01, 0.0)), TrainingFigures(loss={500: 19.0, 0: 20.0})), "The loss hardly fell (20 to 19)", "",
+        (figures((0.01, 0.0)), TrainingFigures(loss={0: 20.0})),
+    ),
     "mAP rises": (
         (figures(), TrainingFigures(mean_ap={500: 0.6, 1000: 0.7, 1500: 0.78})),
         "mAP was still rising at the end (0.70 to 0.78", "train longer",
