@@ -139,7 +139,10 @@ def test_everything_left_out_has_its_reason(own):
               "out": (70, 2, 90, 9)}  # fmt: skip
     objects = [VocObject("red", box) for box in things.values()]
     (annotations / "p03.xml").write_text(voc_xml("p03.jpg", 64, 32, objects))
-    figures = make(pictures, annotations, root / "out")
+    maker = FolderMaker(pictures, annotations, root / "out")
+    data = maker.prepare()
+    figures = maker.write(data)
+    assert findings(data)[-1].startswith("8 pictures, files or boxes are left out, mostly ")
     place = f"({annotations}/p03.xml)"
     assert sorted(skipped(root / "out").splitlines()) == sorted([
         "p00.jpg: the picture is a truncated JPEG",
@@ -434,6 +437,18 @@ def test_the_folders_that_a_coco_json_names_do_not_count(own):
     path.write_text(path.read_text().replace('"p03.jpg', '"C:\\\\media\\\\p03.jpg').replace('"p04', '"../x/p04'))
     data = FolderMaker(root / "pictures", path, root / "out").prepare()
     assert {"p03.jpg", "p04.jpg"} <= set(data.content.names)
+
+
+def test_a_folder_of_coco_files_may_hold_others(own):
+    root, boxes = own
+    (root / "jsons").mkdir()
+    os.rename(write_coco(root, boxes), root / "jsons" / "train.json")
+    (root / "jsons" / "project.json").write_text("[1]")
+    make(root / "pictures", root / "jsons", root / "out")
+    assert skipped(root / "out") == f"{root}/jsons/project.json: not a COCO json: 'images' is missing\n"
+    (root / "jsons" / "train.json").unlink()
+    with pytest.raises(DataError, match=r"project\.json: not a COCO json"):
+        FolderMaker(root / "pictures", root / "jsons", root / "other")
 
 
 def test_a_json_for_each_picture_is_not_a_known_form(own):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ OVERLAP = 0.5
 
 _FEW_BOXES = 30
 _SMALL = 0.05
+_REASONS = 3
 
 
 def findings(data: OwnData, priors: Sizes = ()) -> list[str]:
@@ -51,7 +53,9 @@ def findings(data: OwnData, priors: Sizes = ()) -> list[str]:
         found.append(f"{counted(odd, 'box is', 'boxes are')} odd; data.html shows them")
     if data.skipped:
         what = counted(len(data.skipped), "picture, file or box is", "pictures, files or boxes are")
-        found.append(f"{what} left out; skipped.txt lists them")
+        reasons = Counter(why.partition(":")[0] for _, why in data.skipped).most_common(_REASONS)
+        most = ", ".join(f"{why} ({number})" for why, number in reasons)
+        found.append(f"{what} left out, mostly {most}; skipped.txt lists them")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyscratchdet.data.own.coco_form import read_coco_file
@@ -56,13 +57,13 @@ def _read_folder(root: Path, pictures: Path, stems: set[str]) -> Annotations:
             return read_voc_folder(root, kinds[best])
         return read_yolo_folder(root, kinds[best], pictures)
     if kinds[".json"] and not partners[".json"]:
-        return merge([read_coco_file(file) for file in kinds[".json"]])
+        return _read_coco_files(kinds[".json"])
     if len(kinds[".csv"]) == 1:
         return read_csv_file(kinds[".csv"][0])
     if partners[".json"]:
         raise DataError(f"{root}: a json file for each picture is not a known form", code="data.form",
                         expected=_EXPECTED, hint="labelme and its like export COCO json")  # fmt: skip
-    there = ", ".join(f"{len(found)} {kind}" for kind, found in kinds.items() if found) or "none of them"
+    there = ", ".join(f"{len(found)} {kind}" for kind, found in kinds.items() if found) or "no such file"
     names = ", ".join(file.name for found in kinds.values() for file in found[:2])
     raise DataError(
         f"{root}: no file here has the name of a picture", code="data.form", expected=_EXPECTED,
@@ -70,3 +71,18 @@ def _read_folder(root: Path, pictures: Path, stems: set[str]) -> Annotations:
         hint="give one of the CSV files" if kinds[".csv"] else
         f"the {counted(len(stems), 'picture')} are called {', '.join(sorted(stems)[:2])} and so on",
     )  # fmt: skip
+
+
+def _read_coco_files(files: Sequence[Path]) -> Annotations:
+    """Reads the COCO jsons of a folder; what is in another form is listed as left out, unless all are."""
+    parts, strangers = [], []
+    for file in files:
+        try:
+            parts.append(read_coco_file(file))
+        except DataError as error:
+            strangers.append(error)
+    if not parts:
+        raise strangers[0]
+    whole = merge(parts)
+    whole.skipped += [(str(error.position), error.message) for error in strangers]
+    return whole
