@@ -10,8 +10,12 @@ from toynet import SOLVER
 
 from pyscratchdet.cli import main
 from pyscratchdet.errors import SolverError
-from pyscratchdet.solver import Solver, SolverEvent
+from pyscratchdet.runtime import net_blobs
+from pyscratchdet.solver import Precision, Solver, SolverEvent
+from pyscratchdet.solver.best import BestWeights
+from pyscratchdet.solver.data_checks import check_records
 from pyscratchdet.solver.divergence import LossGrowth, advice
+from pyscratchdet.solver.estimate import TimeEstimate
 from pyscratchdet.solver.symptoms import DetectionSpread, watch
 
 RANDOM = np.random.default_rng(4)
@@ -204,3 +208,21 @@ def test_a_loss_that_explodes_is_named_before_it_ends_the_run(toy, said):
     assert "the rate is 1.2 at 12 pictures per update: lower base_lr" in found
     assert caught.value.code == "solver.diverged"
     assert "the rate is 1.2 at 12 pictures per update" in caught.value.hint
+
+
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_a_watched_run_is_the_same_to_the_last_bit(tmp_path, is_fast):
+    def run(folder, prepare):
+        folder.mkdir()
+        solver = Solver(write_detector(folder), precision=Precision(is_fast=is_fast))
+        prepare(solver)
+        solver.step(15)
+        return [blob.tobytes() for blobs in net_blobs(solver.net).values() for blob in blobs]
+
+    def watched_by_all(solver):
+        check_records(solver.net, solver.test_nets)
+        watch(solver)
+        solver.test_listeners.append(BestWeights(solver))
+        TimeEstimate(solver)
+
+    assert run(tmp_path / "a", lambda solver: None) == run(tmp_path / "b", watched_by_all)
