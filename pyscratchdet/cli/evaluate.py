@@ -182,12 +182,13 @@ def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> 
 
     detections, engine = _detections(args, truth, read_voc_results)
     result = evaluate_voc(truth, detections, args.metric, args.overlap)
+    advice = _advice(args, truth, detections, result)
     if args.json:
-        _print_json({**voc_figures(result), **_made_by(engine)})
+        _print_json({**voc_figures(result), **_made_by(engine), "advice": advice})
     else:
         pictures = f"{name}: {counted(len(truth.names), 'picture')}"
         print_voc(result, ", ".join(filter(None, (pictures, engine))))
-    advice = _advice(args, truth, detections, result)
+        _print_advice(advice)
     if args.output:
         if not args.results:
             write_voc_results(args.output, detections, truth)
@@ -209,14 +210,15 @@ def _run_coco(args: argparse.Namespace) -> int:
     truth = coco_truth(coco, args.images, class_names(args))
     detections, engine = _detections(args, truth, read_coco_results)
     result = evaluate_coco(truth, detections, coco.content, judge)
+    areas = evaluate_voc(truth, detections, "area")
+    advice = _advice(args, truth, detections, areas)
     if args.json:
         figures = {**result.figures, "classes": result.class_ap, "classes50": result.class_ap50}
-        _print_json({**figures, **_made_by(engine)})
+        _print_json({**figures, **_made_by(engine), "advice": advice})
     else:
         title = ", ".join(filter(None, (counted(len(truth.names), "picture"), engine)))
         _print_coco(result.figures, result.class_ap, result.class_ap50, title)
-    areas = evaluate_voc(truth, detections, "area")
-    advice = _advice(args, truth, detections, areas)
+        _print_advice(advice)
     if args.output:
         if not args.results:
             write_coco_results(Path(args.output) / "detections.json", detections, truth)
@@ -427,10 +429,7 @@ def _print_json(figures: dict[str, Any]) -> None:
 def _advice(
     args: argparse.Namespace, truth: GroundTruthTable, detections: DetectionTable, result: VocResult
 ) -> list[str]:
-    """Returns what to try next, and prints it."""
-    import textwrap
-
-    from pyscratchdet.cli.console import say
+    """Returns what to try next."""
     from pyscratchdet.evaluate.advice import TestFigures, advise
     from pyscratchdet.evaluate.breakdown import COUNTED_FROM, break_down
     from pyscratchdet.evaluate.voc import ap_by_size
@@ -438,13 +437,17 @@ def _advice(
     counted_ones = detections[detections.score >= COUNTED_FROM]
     outcome = break_down(truth, counted_ones, result.overlap_threshold)
     by_size = ap_by_size(truth, detections, result.metric, result.overlap_threshold)
-    figures = TestFigures.of(truth, result, by_size, outcome, COUNTED_FROM)
-    advice = advise(figures, _training_figures(args))
-    if not args.json:
-        say("what to try next:")
-        for sentence in advice:
-            say(textwrap.fill(sentence, 79, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False))
-    return advice
+    return advise(TestFigures.of(truth, result, by_size, outcome, COUNTED_FROM), _training_figures(args))
+
+
+def _print_advice(advice: list[str]) -> None:
+    import textwrap
+
+    from pyscratchdet.cli.console import say
+
+    say("what to try next:")
+    for sentence in advice:
+        say(textwrap.fill(sentence, 79, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _training_figures(args: argparse.Namespace) -> TrainingFigures:
