@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -420,6 +421,16 @@ def test_yolos_class_names(own, file, text):
     assert data.content.names == ["p03.jpg", "p04.jpg"]
     said = f"class names are from {root / file}" if file else "classes are called by their numbers"
     assert any(said in note for note in data.notes)
+
+
+def test_a_names_file_costs_no_more_than_its_size(own):
+    root, _ = own
+    (root / "yolo").mkdir()
+    (root / "yolo" / "p03.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    (root / "data.yaml").write_text("names: [cat, " + "a'," * 50_001)
+    start = time.process_time()
+    assert FolderMaker(root / "pictures", root / "yolo", root / "out").num_pictures == 15
+    assert time.process_time() - start < 10  # a second; quadratic would be hours
 
 
 def test_rows_in_pixels_are_not_yolos(own):

@@ -16,6 +16,8 @@ _OTHERS = re.compile(
     r"(classes|labels|names|train|trainval|val|valid|test|notes|licen[cs]e|readme.*)\.txt", re.IGNORECASE
 )
 _NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "*.names", "labels.txt", "*.yaml")
+# What stands between the commas of a YAML list in brackets.
+_FLOW_ENTRY = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^,'\"])+")
 # Above this a value is in pixels, not a share that is a little off.
 _MOST_SHARE = 2.0
 
@@ -113,7 +115,7 @@ def _yaml_names(file: Path) -> dict[int, str]:
     rest = lines[start].removeprefix("names:").strip()
     if rest:
         rest += "".join(lines[start + 1 :]) if "]" not in rest and "}" not in rest else ""
-        entries = re.split(r",(?=(?:[^'\"]|'[^']*'|\"[^\"]*\")*$)", re.split(r"[]}]", rest.lstrip("[{"))[0])
+        entries = _FLOW_ENTRY.findall(re.split(r"[]}]", rest.lstrip("[{"))[0])
     else:
         entries = []
         for line in lines[start + 1 :]:
