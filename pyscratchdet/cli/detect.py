@@ -221,9 +221,9 @@ def _batches(frames: Iterator[Frame], size: int, failed: dict[str, str] | None) 
 
     batch: list[Frame] = []
     for frame in frames:
-        if frame.error is not None and failed is None:
-            raise frame.error
-        if frame.image is None:
+        if frame.error is not None:
+            if failed is None:
+                raise frame.error
             failed[frame.source.path] = str(frame.error)
             warn(frame.error)
             continue

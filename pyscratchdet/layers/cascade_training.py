@@ -103,8 +103,8 @@ class _OfGroups(ShapedLayer):
         number, _, height, width = legacy_shape(self, bottoms[0])
         expected = [(number, channels, height, width) for channels in (num_classes, _NUM_CODES, _NUM_CODES + 2)]
         if [legacy_shape(self, bottom) for bottom in bottoms] != expected or not num_groups or number % num_groups:
-            expected = [f"a multiple of {num_groups}", *expected]
-            raise self.fail("scores, codes and labels do not fit", "shape", expected=expected, found=list(bottoms))
+            wanted = f"{expected}, their number a multiple of {num_groups}"
+            raise self.fail("scores, codes and labels do not fit", "shape", expected=wanted, found=list(bottoms))
 
 
 @register("DetectionGroupLoss")
@@ -176,4 +176,4 @@ class BboxAccuracy(ShapedLayer):
             raise self.fail(
                 "bottoms differ in their number of regions", "shape", expected="R each", found=list(bottoms)
             )
-        return [(1, 1, 1, 1)] * self.num_tops
+        return [(1, 1, 1, 1) for _ in range(self.num_tops)]
