@@ -158,7 +158,8 @@ class ProposalTarget(ShapedLayer):
             raise self.fail("regions and batch_size", "shape", expected="(R, 5), above 0 or -1", found=found)
         number = max(number, 1) if param.batch_size == -1 else param.batch_size
         codes = _NUM_CODES * param.cls_num if self.param.bbox_reg_param.cls_aware else 2 * _NUM_CODES
-        return [(number, width, 1, 1) for width in (5, 1, codes, codes, codes, 6, 1)][: self.num_tops]
+        widths = (5, 1, codes, codes, codes, 6, 1)[: self.num_tops]
+        return [(number, width, 1, 1) for width in widths]
 
 
 @register("BboxAccuracy")

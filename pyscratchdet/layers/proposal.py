@@ -48,9 +48,9 @@ class Proposal(Layer):
         places = bottoms[0][2:]
         expected = [(1, 2 * number, *places), (1, 4 * number, *places)]
         if len(places) != 2 or list(bottoms[:2]) != expected or int(np.prod(bottoms[2])) not in (3, 4):
-            shapes = f"(1, {2 * number}, H, W), (1, {4 * number}, H, W), (1, 3) or (1, 4)"
+            wanted = f"(1, {2 * number}, H, W), (1, {4 * number}, H, W), (1, 3) or (1, 4)"
             raise self.fail(
-                "probabilities, codes and im_info do not fit", "shape", expected=shapes, found=list(bottoms)
+                "probabilities, codes and im_info do not fit", "shape", expected=wanted, found=list(bottoms)
             )
         most = self.param.proposal_param.post_nms_topn
         shapes: list[Shape] = [(most, 5), (most,)]

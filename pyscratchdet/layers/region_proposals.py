@@ -167,9 +167,10 @@ class AnchorTargetLayer(_RegionLayer):
 
 @stands_in_for("rpn.proposal_target_layer", "ProposalTargetLayer")
 class ProposalTargetLayer(_RegionLayer):
-    """Sampled regions (1, 5), labels (1, 1), targets and two weights (1, 4 * num_classes): shapes.
+    """Sampled regions (1, 5, 1, 1), labels (1, 1, 1, 1), targets and two weights (1, 4 * num_classes, 1, 1): shapes.
 
-    The number of rows in a pass is another (proposal_target_layer.py).
+    The number of rows in a pass is another (proposal_target_layer.py). The axes are py-R-FCN's; py-faster-rcnn leaves
+    out the last two.
     """
 
     keys = ("num_classes",)
@@ -184,7 +185,7 @@ class RoIDataLayer(_RegionLayer):
     """Pictures with their boxes, or with regions and targets: shapes before the first pass (roi_data_layer/layer.py).
 
     With a top `im_info` it feeds a region proposal network: a picture (1, 3, 600, 1000), im_info (1, 3), boxes (1, 4).
-    Otherwise 2 pictures, regions (1, 5), labels (1, 1) and, with 6 tops, targets and weights (1, 4 * num_classes).
+    Otherwise 2 pictures, and what ProposalTargetLayer gives: regions, labels and, with 6 tops, targets and weights.
     """
 
     keys = ("num_classes",)
@@ -207,4 +208,4 @@ def _shape_targets(layer: _RegionLayer, top: Sequence[ArrayBlob]) -> None:
     if len(top) not in (2, 5):
         raise layer.fail("wrong number of tops", "tops", expected="regions, labels, targets, weights", found=len(top))
     for blob, columns in zip(top, (5, 1, *[4 * num_classes] * 3), strict=False):
-        blob.reshape(1, columns)
+        blob.reshape(1, columns, 1, 1)

@@ -207,9 +207,9 @@ TARGETS = [
     ("rpn.anchor_target_layer", "AnchorTargetLayer", "{'feat_stride': 16, 'scales': [4, 8]}", [(1, 12, 4, 5)],
      [(1, 1, 24, 5), *[(1, 24, 4, 5)] * 3]),
     ("rpn.proposal_target_layer", "ProposalTargetLayer", "'num_classes': 21", [(1, 5), (1, 4)],
-     [(1, 5), (1, 1), *[(1, 84)] * 3]),
+     [(1, 5, 1, 1), (1, 1, 1, 1), *[(1, 84, 1, 1)] * 3]),
     ("roi_data_layer.layer", "RoIDataLayer", "'num_classes': 21", [],
-     [(2, 3, 600, 1000), (1, 5), (1, 1), *[(1, 84)] * 3]),
+     [(2, 3, 600, 1000), (1, 5, 1, 1), (1, 1, 1, 1), *[(1, 84, 1, 1)] * 3]),
 ]  # fmt: skip
 
 
