@@ -25,6 +25,8 @@ Caffes add to it stands in one small file each, a dialect, in `pyscratchdet/prot
 - **A text file** (prototxt) is read by the names of its fields, whichever Caffe they are from. A field that only
   chooses an implementation, a precision or a number of threads is passed over, and one line says so. Any other field is
   computed or refused by its name, unless it has the value that its own Caffe has without it.
+- **Where only shapes are known**, a net can be looked at (`summary`, `draw-net`), with a warning, and is refused when
+  it is to run. That is so for the layer types marked below, and for the fields at the end of this page.
 - **A binary file** (caffemodel, solverstate) is read by the field numbers of the base, unless the types of its layers
   show that only one other Caffe can have written it (one line says so), or `--dialect NAME` names it (in Python
   `pyscratchdet.proto.numbers.binary_dialect`). With `--dialect`, they are also written by that Caffe's numbers.
@@ -133,7 +135,20 @@ def page() -> str:
     lines = [HEAD, *overview(computed)]
     for name in DIALECTS.origins:
         lines += section(name, computed)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *looked_at()]) + "\n"
+
+
+def looked_at() -> list[str]:
+    """Returns the lines about fields that change results but no shapes."""
+    types: dict[frozenset[str], list[str]] = {}
+    for name, cls in layer_types().items():
+        fields = cls.known_fork_fields(runs=False) - cls.known_fork_fields()
+        if fields:
+            types.setdefault(fields, []).append(f"`{name}`")
+    lines = ["", "## Fields of which only the shapes are known"]
+    for fields, names in types.items():
+        lines += ["", f"{', '.join(names)}: {', '.join(f'`{field}`' for field in sorted(fields))}."]
+    return lines
 
 
 if __name__ == "__main__":
