@@ -9,20 +9,35 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pyscratchdet.errors import UsageError, nearest
-from pyscratchdet.files import atomic_path, write_text
+from pyscratchdet.files import read_json, write_text
 from pyscratchdet.proto import text
 from pyscratchdet.prototxt.recipe import DataSet, Entry, Options, Recipe, Training
 
-__all__ = ["DataSet", "Entry", "Options", "Recipe", "Training", "build", "costs", "entries", "write", "write_tree"]
+__all__ = [
+    "DataSet",
+    "Entry",
+    "Options",
+    "Recipe",
+    "Training",
+    "build",
+    "costs",
+    "entries",
+    "write",
+    "write_tree",
+    "write_unless_edited",
+]
 
 MODELS = Path(__file__).parent / "models"
 COSTS = "costs.tsv"
+_RECORD = ".written.json"
 PARTS = ("train", "test", "deploy", "solver")
 _VERBS = {"size": "resize", "width": "widen"}
 _FAMILIES = ("scratchdet", "ssd", "refinedet", "dsod", "mmdetection", "ablations")
@@ -62,14 +77,58 @@ def write(recipe: Recipe, folder: str | os.PathLike[str], parts: Sequence[str] =
     Raises:
         FileError: The folder cannot be written.
     """
-    paths = [Path(folder) / f"{part}.prototxt" for part in parts]
-    for part, path in zip(parts, paths, strict=True):
-        text.write(path, getattr(recipe, part))
-    paths.append(Path(folder) / f"{recipe.name}.sh")
-    with atomic_path(paths[-1]) as temporary:
-        temporary.write_text(recipe.job)
-    paths[-1].chmod(0o755)
-    return paths
+    return [_write_file(Path(folder) / name, content) for name, content in _files(recipe, parts).items()]
+
+
+def write_unless_edited(
+    recipe: Recipe, folder: str | os.PathLike[str], redo: bool = False
+) -> tuple[list[Path], list[Path]]:
+    """Writes the prototxts and the job script, but for files of these names that someone has changed by hand.
+
+    A digest of each file as it was written is kept in `.written.json` beside them; a file that is not listed there is
+    taken for someone's own.
+
+    Args:
+        recipe: What to write.
+        folder: Where to.
+        redo: Write over changed files, too.
+
+    Returns:
+        The paths written, and those left alone.
+
+    Raises:
+        FileError: The folder cannot be written.
+    """
+    record = Path(folder) / _RECORD
+    written = read_json(record, "a record of written files", "recipe.record") if record.exists() else {}
+    paths, kept = [], []
+    for name, content in _files(recipe, PARTS).items():
+        path = Path(folder) / name
+        present = _digest(path.read_bytes()) if path.exists() else None
+        if present not in (None, written.get(name), _digest(content.encode())) and not redo:
+            kept.append(path)
+            continue
+        paths.append(_write_file(path, content))
+        written[name] = _digest(content.encode())
+    write_text(record, json.dumps(written, indent=1) + "\n")
+    return paths, kept
+
+
+def _files(recipe: Recipe, parts: Sequence[str]) -> dict[str, str]:
+    """Name and text of each file."""
+    texts = {f"{part}.prototxt": text.to_text(getattr(recipe, part)) for part in parts}
+    return {**texts, f"{recipe.name}.sh": recipe.job}
+
+
+def _write_file(path: Path, content: str) -> Path:
+    write_text(path, content)
+    if path.suffix == ".sh":
+        path.chmod(0o755)
+    return path
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def costs() -> dict[str, tuple[int, int]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from pyscratchdet.data.figures import DataFigures
 from pyscratchdet.errors import UsageError
 
 
@@ -214,6 +217,23 @@ class Options:
         if value is not None and (value < low or (low == 0 and value <= 0)):
             wanted = f"at least {low}" if low else "more than 0"
             raise UsageError(f"{name} is too small", code="recipe.option", expected=wanted, found=value)
+
+    def of_folder(self, folder: str | os.PathLike[str]) -> Options:
+        """Returns these settings with the databases, classes and counts of a data folder where none are given.
+
+        Raises:
+            FileError: The folder was not made by `pyscratchdet lmdb folder`.
+            DataError: Its figures are damaged.
+        """
+        figures, root = DataFigures.read(folder), Path(folder)
+        found = {
+            "num_classes": len(figures.classes) + 1,
+            "train_source": f"{root / 'train_lmdb'}",
+            "test_source": f"{root / 'test_lmdb'}",
+            "label_map_file": f"{root / 'labelmap.prototxt'}",
+            "num_test_image": figures.test.pictures,
+        }
+        return replace(self, **{name: value for name, value in found.items() if getattr(self, name) is None})
 
     def data(self, data: DataSet) -> DataSet:
         """Returns the data set with these settings.

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pyscratchdet.cli.console import warn
+
+if TYPE_CHECKING:
+    from pyscratchdet.prototxt import Options, Recipe
 
 # Flags that set a field of prototxt.Options: flag, type, what it does.
 _OPTIONS: tuple[tuple[str, Any, str], ...] = (
@@ -25,14 +31,22 @@ _OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("size", int, "side of the input in pixels"),
     ("width", float, "factor on the number of channels (Root-ResNet)"),
 )
+_EPILOG = """\
+`own` is no published net: it is chosen for your own pictures, by the figures in the folder of --data and by --minutes.
+Files that you changed by hand since they were written are left as they are, and named; --redo writes them anew."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
+    parser.epilog = _EPILOG
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipe; --list shows them")
     parser.add_argument("--list", action="store_true", help="show names, sizes, costs and results")
     parser.add_argument("--all", action="store_true", help="write every recipe")
     parser.add_argument("-o", "--output", default="models", metavar="DIR", help="writes DIR/NAME/ (default: models)")
+    parser.add_argument("--data", metavar="FOLDER", help="what `lmdb folder` made: sets sources, classes and counts")
+    parser.add_argument("--minutes", type=float, help="own: budget of the training, in minutes of one CPU core or GPU")
+    parser.add_argument("--fit-priors", action="store_true", help="own: sizes of priors from the boxes of the data")
+    parser.add_argument("--redo", action="store_true", help="write files anew that were changed by hand")
     parser.add_argument("--gpus", metavar="N,...", help='device numbers such as 0,1; "" for the CPU')
     parser.add_argument("--stepvalue", metavar="N,...", help="iterations at which the learning rate falls")
     for flag, kind, text in _OPTIONS:
@@ -52,15 +66,41 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "no recipe was chosen", code="generate.name", hint="give names, or --all; --list shows what there is"
         )
-    settings = {flag.replace("-", "_"): getattr(args, flag.replace("-", "_")) for flag, _, _ in _OPTIONS}
     root = args.output.rstrip("/") or "/"
-    gpus = _numbers("gpus", args.gpus)
-    settings["stepvalue"] = _numbers("stepvalue", args.stepvalue)
-    recipes = [prototxt.build(name, prototxt.Options(folder=f"{root}/{name}", gpus=gpus, **settings)) for name in names]
-    for recipe in recipes:
-        paths = prototxt.write(recipe, recipe.folder)
-        print(f"{recipe.name}: {', '.join(path.name for path in paths)} in {Path(recipe.folder)}")
+    options = _options(args)
+    for name in names:
+        recipe = _recipe(name, replace(options, folder=f"{root}/{name}"), args)
+        paths, kept = prototxt.write_unless_edited(recipe, recipe.folder, args.redo)
+        print(f"{recipe.name}: {', '.join(path.name for path in paths) or 'nothing written'} in {Path(recipe.folder)}")
+        for path in kept:
+            warn(f"{path} was changed by hand and is left as it is; --redo writes it anew")
     return 0
+
+
+def _recipe(name: str, options: Options, args: argparse.Namespace) -> Recipe:
+    from pyscratchdet import prototxt
+    from pyscratchdet.data.figures import DataFigures
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.prototxt import own
+
+    if args.data:
+        options = options.of_folder(args.data)
+    if name != own.NAME:
+        return prototxt.build(name, options)
+    if not args.data:
+        raise UsageError(
+            "own needs figures of the pictures", code="generate.data", hint="pass --data with what `lmdb folder` made"
+        )
+    recipe, reasons = own.build(DataFigures.read(args.data), options, args.minutes or own.MINUTES, args.fit_priors)
+    print("\n".join(reasons))
+    return recipe
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from pyscratchdet.prototxt import Options
+
+    settings = {flag.replace("-", "_"): getattr(args, flag.replace("-", "_")) for flag, _, _ in _OPTIONS}
+    return Options(gpus=_numbers("gpus", args.gpus), stepvalue=_numbers("stepvalue", args.stepvalue), **settings)
 
 
 def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
