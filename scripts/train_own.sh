@@ -1,25 +1,54 @@
-#!/bin/sh
-# Trains a detector from scratch on your own pictures, laid out like VOC's: Annotations/*.xml, JPEGImages/*.jpg and
-# ImageSets/Main/{trainval,test}.txt in VOCDEVKIT/VOC<year>. Run it again to continue after a stop.
+#!/usr/bin/env bash
+# From a folder of pictures to a detector: data, net, training, evaluation, pictures, files to deploy. Run it again to
+# continue after a stop; what is finished is kept, and so is every file that you changed by hand.
 #
-# usage: scripts/train_own.sh VOCDEVKIT LABELMAP_PROTOTXT NUM_CLASSES NUM_TEST_PICTURES [OUTPUT]
-#        NUM_CLASSES includes the background; `pyscratchdet create-label-map` makes a label map.
-# Environment variables: NET (scratchdet300_rootres18_voc0712), GPUS (none: the CPU), SIZE (300), WIDTH (1: factor on
-# the channels), BATCH (16), LR, ITERATIONS (10000), KEEP (3), WORKERS.
-set -eu
-[ $# -ge 4 ] || { sed -n '5,8s/^# //p' "$0" >&2; exit 2; }
-data=$1 labelmap=$2 classes=$3 num_test=$4 output=${5:-training/own}
-net=${NET:-scratchdet300_rootres18_voc0712}
-mkdir -p "$output"
-for split in trainval test; do
-    [ -e "$output/${split}_lmdb" ] ||
-        pyscratchdet lmdb voc "$data" "$output/${split}_lmdb" --split "$split" --label-map "$labelmap"
-done
-pyscratchdet generate "$net" -o "$output/models" --gpus "${GPUS-}" --num-classes "$classes" \
-    --train-source "$output/trainval_lmdb" --test-source "$output/test_lmdb" --label-map-file "$labelmap" \
-    --name-size-file "$output/test_lmdb_name_size.txt" --num-test-image "$num_test" \
-    --size "${SIZE:-300}" --width "${WIDTH:-1}" --batch-size "${BATCH:-16}" --max-iter "${ITERATIONS:-10000}" \
-    ${LR:+--base-lr "$LR"}
-pyscratchdet train --solver "$output/models/$net/solver.prototxt" --resume auto --keep "${KEEP:-3}" --fast \
-    --log "$output/$net.log" --metrics "$output/$net.csv" ${GPUS:+--gpu "$GPUS"} ${WORKERS:+--workers "$WORKERS"}
-pyscratchdet plot-log "$output/$net.csv" -o "$output/$net.png" --title "$net"
+# usage: scripts/train_own.sh PICTURES ANNOTATIONS [OUTPUT]
+#        PICTURES: a folder, a VOCdevkit, or a list. ANNOTATIONS: a folder of VOC XML or YOLO txt, a COCO json, a CSV.
+# Environment variables, none needed: MINUTES (20: budget, in minutes of one core of a plain CPU or of one GPU), GPUS
+# (none: the CPU), SPLIT (the set's own lists, or 0.8), NET (own; or a name from `pyscratchdet generate --list`), SIZE,
+# WIDTH, BATCH, LR, ITERATIONS (chosen by the data), WEIGHTS (none: from scratch), PATIENCE (4 tests), KEEP (2), WORKERS.
+set -euo pipefail
+[[ $# == [23] ]] || { sed -n '5,9s/^# //p' "$0" >&2; exit 2; }
+pictures=$1 annotations=$2 output=${3:-training/own}
+net=${NET:-own}
+models="$output/models/$net"
+start=$SECONDS
+
+step() { printf '\n[%3d min] %s\n' "$(((SECONDS - start) / 60))" "$1"; }
+
+step "Data: pairs, classes, split, databases"
+pyscratchdet lmdb folder "$pictures" "$annotations" "$output/data" ${SPLIT:+--split "$SPLIT"}
+
+step "Net and schedule"
+pyscratchdet generate "$net" --data "$output/data" -o "$output/models" --gpus "${GPUS-}" ${MINUTES:+--minutes "$MINUTES"} \
+    ${SIZE:+--size "$SIZE"} ${WIDTH:+--width "$WIDTH"} ${BATCH:+--batch-size "$BATCH"} ${LR:+--base-lr "$LR"} \
+    ${ITERATIONS:+--max-iter "$ITERATIONS"}
+
+step "Training"
+pyscratchdet train --solver "$models/solver.prototxt" --resume auto --fast --keep "${KEEP:-2}" --keep-best \
+    --patience "${PATIENCE:-4}" --log "$output/training.log" --metrics "$output/training.csv" ${GPUS:+--gpu "$GPUS"} \
+    ${WEIGHTS:+--weights "$WEIGHTS" --reset-heads} ${WORKERS:+--workers "$WORKERS"} 2>"$output/training.err" ||
+    { tail -n 20 "$output/training.err" >&2; exit 1; }
+pyscratchdet plot-log "$output/training.csv" -o "$output/training.png" --title "$net"
+
+deploy="$models/deploy.prototxt" best="$models/${net}_best.caffemodel"
+step "Evaluation on the test pictures, with the weights of the best test"
+pyscratchdet evaluate folder --data "$output/data" --model "$deploy" --weights "$best" \
+    --labelmap "$output/data/labelmap.prototxt" --skip_bad -o "$output/evaluation"
+
+step "Detections drawn into test pictures"
+mapfile -t shown < <(head -n 24 "$output/data/test.txt")
+pyscratchdet detect --model "$deploy" --weights "$best" --labelmap "$output/data/labelmap.prototxt" --threshold 0.3 \
+    -o "$output/detections" "${shown[@]}"
+
+step "Files to deploy"
+pyscratchdet convert "$best" "$output/deploy/" --model "$deploy" --labelmap "$output/data/labelmap.prototxt"
+
+step "Done"
+cat <<EOF
+Made in $output/:
+  data/data.html          what the pictures and boxes are like     training.png   loss, rate, mAP
+  evaluation/report.html  mAP, curves, errors, what to try next    detections/    pictures and json
+  $net's files            ${models#"$output"/}/: prototxts, snapshots, ${net}_best.caffemodel
+  deploy/                 net, weights, ONNX, labels, and two programs that use them
+EOF

@@ -105,6 +105,7 @@ def _folder(args: argparse.Namespace) -> int:
     from pyscratchdet.data.own.findings import findings
     from pyscratchdet.data.own.folder import FolderMaker, FolderOptions
     from pyscratchdet.progress import Progress
+    from pyscratchdet.prototxt import Options, own
 
     _refuse_other_flags(args)
     _, pictures, annotations, output = args.words
@@ -115,13 +116,14 @@ def _folder(args: argparse.Namespace) -> int:
         return 0
     with Progress(maker.num_pictures) as progress:
         data = maker.prepare(progress)
+    priors = own.prior_shares(own.build(data.figures(), Options())[0])
     with Progress(len(data.content.names), "records") as progress:
-        figures = maker.write(data, progress=progress)
+        figures = maker.write(data, priors, progress)
     say(f"{counted(len(figures.classes), 'class', 'classes')}: {', '.join(figures.classes)}")
     for name, part in (("train", figures.train), ("test", figures.test)):
         pictures = counted(part.pictures, "picture")
         say(f"{output}/{name}_lmdb: {pictures}, {counted(part.boxes, 'box', 'boxes')}")
-    for line in (*data.notes, *findings(data)):
+    for line in (*data.notes, *findings(data, priors)):
         say(f"  {line}")
     say(f"look at {output}/data.html before you train")
     return 0
