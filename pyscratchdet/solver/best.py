@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from pyscratchdet.errors import SolverError, UsageError, counted
@@ -16,6 +17,7 @@ from pyscratchdet.solver.meter import SolverEvent
 from pyscratchdet.solver.solver import Action, Solver
 
 _log = logging.getLogger(__name__)
+_BLIND = "same_box_everywhere"
 _ACCURACIES = ("Accuracy", "SegAccuracy")
 
 
@@ -24,25 +26,34 @@ class BestWeights:
 
     `<prefix>_best.json` beside it holds {"iteration": n, "mAP": x}. Detectors are judged by the highest mAP; other nets
     by the highest output of an Accuracy layer, by their first output without a loss weight, or else by the lowest loss.
+    A detector that puts the same box into every picture is kept only until one comes that does not: its mAP tells
+    nothing.
 
     Args:
         solver: The solver of process 0, which tests and writes.
         patience: How many tests without a better one end the run; 0 for none.
         goes_on: Whether the run resumes, so that the best so far counts; otherwise the first test replaces it.
+        is_blind: Says whether the test just made showed the same box everywhere.
 
     Raises:
         UsageError: The test net has no output of one value.
         FileError, DataError, SolverError: The best so far cannot be read.
     """
 
-    def __init__(self, solver: Solver, patience: int = 0, goes_on: bool = False) -> None:
+    def __init__(
+        self,
+        solver: Solver,
+        patience: int = 0,
+        goes_on: bool = False,
+        is_blind: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._solver = solver
-        self._patience = patience
+        self._patience, self._is_blind = patience, is_blind
         self._figure, self._sign = _judged_by(solver)
         hdf5 = solver.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         prefix = solver.param.snapshot_prefix
         self._model, self._record = f"{prefix}_best.caffemodel" + (".h5" if hdf5 else ""), f"{prefix}_best.json"
-        self._iteration, self._value = self._read() if goes_on else (0, -math.inf * self._sign)
+        self._iteration, self._value, self._best_is_blind = self._read() if goes_on else self._none()
         order = "highest" if self._sign > 0 else "lowest"
         _log.info(f"The weights of the {order} test {self._figure} are kept as {self._model}")
 
@@ -50,22 +61,33 @@ class BestWeights:
         """Takes the figures of a test."""
         key = self._figure if self._figure == "mAP" else f"test0/{self._figure}"
         value = event.values.get(key, math.nan)
-        if event.test_net == 0 and value * self._sign > self._value * self._sign:
+        if event.test_net == 0 and self._is_better(value):
             self._keep(event.iteration, value)
         if event.test_net == len(self._solver.test_nets) - 1 and event.iteration < self._solver.param.max_iter:
             self._check_patience(event.iteration)
 
+    def _none(self) -> tuple[int, float, bool]:
+        return 0, -math.inf * self._sign, True
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        rank, best = (not self._is_blind(), value * self._sign), (not self._best_is_blind, self._value * self._sign)
+        return rank > best
+
     def _keep(self, iteration: int, value: float) -> None:
         snapshot.write_model(self._solver.net, self._model)
-        write_text(self._record, json.dumps({"iteration": iteration, self._figure: value}) + "\n")
-        self._iteration, self._value = iteration, value
+        self._iteration, self._value, self._best_is_blind = iteration, value, self._is_blind()
+        blind = {_BLIND: True} if self._best_is_blind else {}
+        write_text(self._record, json.dumps({"iteration": iteration, self._figure: value, **blind}) + "\n")
         _log.info(f"Best {self._figure} so far: {number(value)}, kept as {self._model}")
 
     def _check_patience(self, iteration: int) -> None:
         # Counted by iterations, so that a resumed run goes on counting and a test made again does not count twice.
         interval = self._solver.param.test_interval
         tests = iteration // interval - self._iteration // interval
-        if self._patience and tests >= self._patience:
+        waits = self._best_is_blind and math.isfinite(self._value)  # it has not begun to learn
+        if self._patience and tests >= self._patience and not waits:
             self._solver.asked = Action.STOP
             best = f"best {number(self._value)} at iteration {self._iteration}, kept as {self._model}"
             _log.info(
@@ -73,13 +95,13 @@ class BestWeights:
                 f"{best if math.isfinite(self._value) else 'there was none at all'}"
             )
 
-    def _read(self) -> tuple[int, float]:
-        """Returns iteration and value of the best so far, if it is whole."""
+    def _read(self) -> tuple[int, float, bool]:
+        """Returns iteration and value of the best so far and whether it is blind, if it is whole."""
         if not (Path(self._record).exists() and Path(self._model).exists()):
-            return 0, -math.inf * self._sign
+            return self._none()
         content = read_json(self._record, "the record of a best test", "solver.best")
         try:
-            return int(content["iteration"]), float(content[self._figure])
+            return int(content["iteration"]), float(content[self._figure]), bool(content.get(_BLIND, False))
         except (KeyError, TypeError, ValueError) as error:
             raise SolverError(
                 f"{self._record} is not the record of this run's best test",

@@ -220,9 +220,10 @@ def _attach(solver: Solver, settings: TrainSettings, bar: Progress | None, stack
         listeners.append(TensorBoard(settings.tensorboard))
     for listener in listeners:
         stack.callback(listener.close)
+    spreads = watch(solver)  # first, since the best weights ask what was seen
     if settings.keep_best or settings.patience:
-        solver.test_listeners.append(BestWeights(solver, settings.patience, goes_on))
-    watch(solver)
+        best = BestWeights(solver, settings.patience, goes_on, lambda: any(spread.is_blind for spread in spreads))
+        solver.test_listeners.append(best)
     estimate = TimeEstimate(solver)
     solver.listeners += listeners + ([TrainingProgress(bar, estimate.seconds_left)] if bar else [])
 

@@ -27,19 +27,22 @@ _FEW_PRIORS = 1.25
 # nets that answer one central box; 0.06, 0.52, 0.52 - 0.31 for one that begins to learn; 0.05, 0.78, 0.78 - 0.20 later.
 _LIKE, _RIGHT, _BETTER = 0.6, 0.7, 0.1
 _FEWEST_PICTURES = 10
+_SAME_BOX = "the same box everywhere"
 
 _log = logging.getLogger(__name__)
 
 
-def watch(solver: Solver) -> None:
-    """Watches the losses of a solver's train net and the detections of its tests."""
+def watch(solver: Solver) -> list[DetectionSpread]:
+    """Watches the losses of a solver's train net and the detections of its tests; returns what watches the first."""
     for module in solver.net.layers:
         if module.layer_type == "MultiBoxLoss":
             MatchWatch(solver.net, module)
+    first: list[DetectionSpread] = []
     for index, net in enumerate(solver.test_nets):
-        solver.test_listeners += [
-            DetectionSpread(module, index) for module in net.layers if module.layer_type == "DetectionEvaluate"
-        ]
+        spreads = [DetectionSpread(module, index) for module in net.layers if module.layer_type == "DetectionEvaluate"]
+        solver.test_listeners += spreads
+        first = first or spreads
+    return first
 
 
 class MatchWatch:
@@ -128,11 +131,15 @@ class DetectionSpread:
     Args:
         module: A DetectionEvaluate layer.
         test_net: The number of its test net.
+
+    Attributes:
+        is_blind: Whether the last test showed the same box everywhere.
     """
 
     def __init__(self, module: LayerModule, test_net: int) -> None:
         self._module, self._test_net = module, test_net
         self._said = ""
+        self.is_blind = False
         self._start()
         module.register_forward_hook(self._take)
 
@@ -150,7 +157,7 @@ class DetectionSpread:
             _log.warning(f'Iteration {event.iteration}, layer "{self._module.name}": {text}')
         elif self._said and not kind:
             _log.info(f'Iteration {event.iteration}, layer "{self._module.name}": {self._said} no longer')
-        self._said = kind
+        self._said, self.is_blind = kind, kind == _SAME_BOX
         self._start()
 
     def _take(self, module: LayerModule, bottoms: tuple[Tensor, ...], tops: Any) -> None:
@@ -183,7 +190,7 @@ class DetectionSpread:
         if right >= _RIGHT or right - as_well >= _BETTER:
             return "", ""
         box = ", ".join(f"{value:.2f}" for value in middle)
-        return "the same box everywhere", (
+        return _SAME_BOX, (
             f"nearly the same box in all {len(found)} pictures, about ({box}), with a median IoU of {alike:.2f}. It "
             f"overlaps an object of its picture by {right:.2f} on average; one box for all would by {as_well:.2f}. The "
             "net has learned where objects are on average and does not look at the pictures: its mAP means nothing. "

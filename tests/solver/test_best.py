@@ -10,6 +10,7 @@ from pyscratchdet.cli import main
 from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.solver import Action, Solver, World
 from pyscratchdet.solver.best import BestWeights
+from pyscratchdet.solver.meter import SolverEvent
 
 TESTS = "eval_type: 'detection' test_iter: 1 test_interval: 5"
 ACCURACY = """
@@ -188,3 +189,20 @@ def test_a_damaged_record_is_refused_by_name(toy, tmp_path, figures, capsys, con
     error = capsys.readouterr().err
     assert "toy_best.json" in error
     assert "[solver.best]" in error
+
+
+def test_a_detector_that_does_not_look_at_the_pictures_is_the_best_only_until_another_comes(toy, tmp_path, figures):
+    solver = Solver(toy(TESTS))
+    blind = iter([True, True, True, False, False])
+    seen = []
+    solver.test_listeners.append(lambda event: seen.append(next(blind)))
+    solver.test_listeners.append(BestWeights(solver, patience=1, is_blind=lambda: seen[-1]))
+    figures(0.6, 0.5, 0.5, 0.1, 0.05)
+    solver.step(14)
+    assert not solver.stopped
+    assert record(tmp_path) == {"iteration": 0, "mAP": 0.6, "same_box_everywhere": True}
+    solver.step(6)
+    assert record(tmp_path) == {"iteration": 15, "mAP": 0.1}
+    again = BestWeights(solver, goes_on=True, is_blind=lambda: True)
+    again(SolverEvent("test", 20, {"mAP": 0.9}, test_net=0))
+    assert record(tmp_path) == {"iteration": 15, "mAP": 0.1}
