@@ -77,6 +77,6 @@ Made in $out/:
 Try next:
   pyscratchdet train --solver models/$net/solver.prototxt --snapshot models/$net/${net}_iter_1500.solverstate
   pyscratchdet detect --model $model --weights $weights --labelmap $labelmap YOUR_PICTURES
-  scripts/train_own.sh YOUR_VOCDEVKIT LABELMAP NUM_CLASSES NUM_TEST_PICTURES
+  scripts/train_own.sh YOUR_PICTURES THEIR_ANNOTATIONS
 (the first two from within $out/, with .venv/bin in PATH)
 EOF
