@@ -17,6 +17,7 @@ def test_files_of_one_recipe(tmp_path, capsys):
     assert NAME in capsys.readouterr().out
     folder = tmp_path / "nets" / NAME
     assert sorted(os.listdir(folder)) == [
+        ".written.json",
         "deploy.prototxt",
         f"{NAME}.sh",
         "solver.prototxt",
