@@ -33,6 +33,10 @@ class AnnotatedData(Layer):
     bottoms: ClassVar[Count] = exactly(0)
     tops: ClassVar[Count] = Count(1, 2)
     is_source: ClassVar[bool] = True
+    looked_at_fields: ClassVar[frozenset[str]] = frozenset(
+        f"annotated_data_param.{name}"
+        for name in ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "difficult_label_warmup")
+    )
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         from pyscratchdet.data.transform import DataTransformer
@@ -57,7 +61,7 @@ class AnnotatedData(Layer):
         fixed = self.transformer.fixed_shape()
         if fixed is not None and not os.path.exists(self.param.data_param.source):
             assume_shape(self, self.param.data_param.source, fixed)
-            tops: list[Shape] = [(batch_size, *fixed), (1, 1, 1, 8)]
+            tops: list[Shape] = [(batch_size, *fixed), self._label_shape(1)]
             return tops[: self.num_tops]
         from pyscratchdet.data.records import Records
 
@@ -69,8 +73,14 @@ class AnnotatedData(Layer):
             raise shape_unknown(error, self.param) from error
         count = sum(len(group.annotation) for group in record.annotation_group)
         shape = self.transformer.output_shape(image.shape[2], *image.shape[:2])
-        tops = [(batch_size, *shape), (1, 1, max(count, 1), 8)]
+        tops = [(batch_size, *shape), self._label_shape(max(count, 1))]
         return tops[: self.num_tops]
+
+    def _label_shape(self, count: int) -> Shape:
+        """Returns the shape of the labels of `count` objects; MobileNet-YOLO's `yolo_data_type: 1` has room for 300."""
+        if self.param.annotated_data_param.yolo_data_type == 1:
+            return (self.param.data_param.batch_size, 1, 300, 5)
+        return (1, 1, count, 8)
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         if not self._is_fast:

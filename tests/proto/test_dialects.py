@@ -329,6 +329,16 @@ def test_a_net_with_fields_that_change_no_shape_can_be_looked_at_but_does_not_ru
     assert "defined by intel/caffe" in str(caught.value)
 
 
+def test_the_labels_of_yolo_have_room_for_300_objects_in_a_picture():
+    """annotated_data_layer.cpp of MobileNet-YOLO, DataLayerSetUp."""
+    text = """layer { name: "d" type: "AnnotatedData" top: "data" top: "label" transform_param { resize_param {
+      height: 9 width: 7 } } data_param { source: "gone" batch_size: 2 } annotated_data_param { yolo_data_type: 1 } }"""
+    net = text_format.Parse(text, caffe_pb2.NetParameter())
+    assert plan_net(net).shapes == [(2, 3, 9, 7), (2, 1, 300, 5)]
+    with pytest.raises(PrototxtError, match="yolo_data_type"):
+        build_net(net)
+
+
 def test_pictures_of_varied_size_need_a_crop():
     with pytest.raises(LayerError) as caught:
         plan_net(data_net(VARIED % "resize_param { height: 9 width: 9 }"))
