@@ -70,7 +70,7 @@ def draw_segments(image: np.ndarray, labels: np.ndarray, names: Mapping[int, str
         names: {label: class name}.
     """
     canvas, factor = _canvas(image)
-    found = shares(labels)
+    found = label_shares(labels)
     colours = np.zeros((max(label for label, _ in found) + 1, 3), np.uint8)
     for label, _ in found:
         colours[label] = class_colour(label)
@@ -80,7 +80,7 @@ def draw_segments(image: np.ndarray, labels: np.ndarray, names: Mapping[int, str
     return canvas
 
 
-def shares(labels: np.ndarray) -> list[tuple[int, float]]:
+def label_shares(labels: np.ndarray) -> list[tuple[int, float]]:
     """Returns each label that occurs with its share of the pixels, by falling share."""
     present, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -15,7 +15,7 @@ import torch
 
 from pyscratchdet.data.label_map import known_label_map, label_to_name, read_label_map
 from pyscratchdet.detect.detector import Preparation
-from pyscratchdet.detect.draw import draw_classes, draw_segments, shares
+from pyscratchdet.detect.draw import draw_classes, draw_segments, label_shares
 from pyscratchdet.detect.engine import not_numbers, picture_input
 from pyscratchdet.detect.media import Frame
 from pyscratchdet.detect.output import PictureWriter
@@ -289,7 +289,7 @@ class LabelRun:
             return
         depth = np.uint8 if self.labeller.output.num_classes <= 256 else np.uint16
         for frame, image, labels in zip(frames, images, self.labeller.segment(images), strict=True):
-            self.records.append(LabelRecord.of(frame, shares(labels)))
+            self.records.append(LabelRecord.of(frame, label_shares(labels)))
             write_bytes(self.folder / _label_file(frame), cv2.imencode(".png", labels.astype(depth))[1].tobytes())
             if self.pictures is not None:
                 self.pictures.write(frame, draw_segments(image, labels, self.labeller.names))
