@@ -300,6 +300,8 @@ class Recipe:
         flags = [f"--solver={self.folder}/solver.prototxt"]
         if self.weights:
             flags.append(f"--weights={self.weights}")
+        if self.solver.weights:
+            flags.append("--reset-heads")
         if self.gpus:
             flags.append(f"--gpu={','.join(map(str, self.gpus))}")
         log = shlex.quote(f"{self.folder}/{self.name}.log")

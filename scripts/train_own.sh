@@ -4,9 +4,9 @@
 #
 # usage: scripts/train_own.sh PICTURES ANNOTATIONS [OUTPUT]
 #        PICTURES: a folder, a VOCdevkit, or a list. ANNOTATIONS: a folder of VOC XML or YOLO txt, a COCO json, a CSV.
-# Environment variables, none needed: MINUTES (18: budget, in minutes of one core of a plain CPU or of one GPU), GPUS
+# Environment variables, none needed: MINUTES (12: budget, in minutes of one core of a plain CPU or of one GPU), GPUS
 # (none: the CPU), SPLIT (the set's own lists, or 0.8), NET (own; or a name from `pyscratchdet generate --list`), SIZE,
-# WIDTH, BATCH, LR, ITERATIONS (chosen by the data), WEIGHTS (none: from scratch), PATIENCE (6 of 10 tests), KEEP (2), WORKERS.
+# WIDTH, BATCH, LR, ITERATIONS (chosen by the data), WEIGHTS (the project's own; "": from scratch), PATIENCE (6 of 10 tests), KEEP (2), WORKERS.
 set -euo pipefail
 [[ $# == [23] ]] || { sed -n '5,9s/^# //p' "$0" >&2; exit 2; }
 pictures=$1 annotations=$2 output=${3:-training/own}
@@ -22,12 +22,14 @@ pyscratchdet lmdb folder "$pictures" "$annotations" "$output/data" ${SPLIT:+--sp
 step "Net and schedule"
 pyscratchdet generate "$net" --data "$output/data" -o "$output/models" --gpus "${GPUS-}" ${MINUTES:+--minutes "$MINUTES"} \
     ${SIZE:+--size "$SIZE"} ${WIDTH:+--width "$WIDTH"} ${BATCH:+--batch-size "$BATCH"} ${LR:+--base-lr "$LR"} \
-    ${ITERATIONS:+--max-iter "$ITERATIONS"}
+    ${ITERATIONS:+--max-iter "$ITERATIONS"} ${WEIGHTS+--weights "$WEIGHTS"}
 
 step "Training"
+starting=()
+! grep -q '^weights:' "$models/solver.prototxt" || starting=(--reset-heads)
 pyscratchdet train --solver "$models/solver.prototxt" --resume auto --fast --keep "${KEEP:-2}" --keep-best \
     --patience "${PATIENCE:-6}" --log "$output/training.log" --metrics "$output/training.csv" ${GPUS:+--gpu "$GPUS"} \
-    ${WEIGHTS:+--weights "$WEIGHTS" --reset-heads} ${WORKERS:+--workers "$WORKERS"} 2>"$output/training.err" ||
+    ${WORKERS:+--workers "$WORKERS"} "${starting[@]}" 2>"$output/training.err" ||
     { tail -n 20 "$output/training.err" >&2; exit 1; }
 grep -h '^W' "$output/training.log" || true # what training warned of
 pyscratchdet plot-log "$output/training.csv" -o "$output/training.png" --title "$net"
@@ -35,7 +37,7 @@ pyscratchdet plot-log "$output/training.csv" -o "$output/training.png" --title "
 deploy="$models/deploy.prototxt" best="$models/${net}_best.caffemodel"
 step "Evaluation on the test pictures, with the weights of the best test"
 pyscratchdet evaluate folder --data "$output/data" --model "$deploy" --weights "$best" \
-    --labelmap "$output/data/labelmap.prototxt" --skip_bad -o "$output/evaluation"
+    --labelmap "$output/data/labelmap.prototxt" --skip_bad --train-log "$output/training.csv" -o "$output/evaluation"
 
 step "Detections drawn into test pictures"
 mapfile -t shown < <(head -n 24 "$output/data/test.txt")

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         recipe = _recipe(name, replace(options, folder=f"{root}/{name}"), args)
         paths, kept = prototxt.write_unless_edited(recipe, recipe.folder, args.redo)
         print(f"{recipe.name}: {', '.join(path.name for path in paths) or 'nothing written'} in {Path(recipe.folder)}")
+        _copy_start(recipe)
         for path in kept:
             warn(f"{path} was changed by hand and is left as it is; --redo writes it anew")
     return 0
@@ -94,6 +95,16 @@ def _recipe(name: str, options: Options, args: argparse.Namespace) -> Recipe:
     recipe, reasons = own.build(DataFigures.read(args.data), options, args.minutes or own.MINUTES, args.fit_priors)
     print("\n".join(reasons))
     return recipe
+
+
+def _copy_start(recipe: Recipe) -> None:
+    """Puts the weights that the recipe starts from beside it, if they are the project's own."""
+    from pyscratchdet.files import read_bytes, write_bytes
+    from pyscratchdet.prototxt import own
+
+    target = Path(recipe.folder) / own.START.name
+    if str(target) in recipe.solver.weights:
+        write_bytes(target, read_bytes(own.START))
 
 
 def _options(args: argparse.Namespace) -> Options:
