@@ -11,6 +11,7 @@ from pyscratchdet.layers.costs import net_cost
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import read
+from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.prototxt import Options, own
 
 
@@ -77,6 +78,33 @@ def test_settings_win():
     assert layers(recipe.train, "AnnotatedData")[0].data_param.batch_size == 16
     assert (recipe.solver.base_lr, recipe.solver.max_iter, recipe.weights) == (pytest.approx(0.02), 300, "a")
     assert layers(recipe.train, "MultiBoxLoss")[0].multibox_loss_param.num_classes == 5
+
+
+def test_starts_from_the_projects_weights_unless_told_otherwise(folder, tmp_path, capsys):
+    command = ["generate", "own", "--data", str(folder), "-o", str(tmp_path / "models")]
+    assert main(command) == 0
+    target = tmp_path / "models" / "own"
+    assert list(read(target / "solver.prototxt", caffe_pb2.SolverParameter).weights) == [str(target / own.START.name)]
+    assert (target / own.START.name).read_bytes() == own.START.read_bytes()
+    assert "--reset-heads" in (target / "own.sh").read_text(encoding="utf-8")
+    assert f"starts from {own.START.name}" in capsys.readouterr().out
+    for flags, weights in ((["--weights", ""], []), (["--width", "0.5"], []), (["--weights", "mine"], ["mine"])):
+        assert main([*command, *flags]) == 0
+        assert list(read(target / "solver.prototxt", caffe_pb2.SolverParameter).weights) == weights
+
+
+def test_the_projects_weights_fit_the_net_and_tell_no_paths():
+    stored = own.START.read_bytes()
+    assert len(stored) < 5_000_000
+    assert not any(word in stored for word in (b"lmdb", b"prototxt", b"/home", b"/tmp"))
+    blobs = read_weights(own.START).blobs
+    for size in (128, 160, 256):
+        layers = plan_net(own.build(figures(), Options(size=size))[0].deploy).layers
+        body = [layer for layer in layers if layer.type == "Convolution" and "mbox" not in layer.name]
+        shared = [layer for layer in body if layer.name in blobs]
+        assert len(shared) >= 27
+        for layer in shared:
+            assert blobs[layer.name][0].shape == tuple(layer.blobs[0].shape), (size, layer.name)
 
 
 def test_larger_batches_have_larger_rates_up_to_a_limit():
