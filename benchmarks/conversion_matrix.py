@@ -92,7 +92,7 @@ def row(name: str, caffemodel: Path, prototxt: Path, folder: Path) -> list[str]:
     deploy = without_losses(prototxt, folder / "deploy.prototxt")
 
     def convert(source: Path, target: str) -> Path:
-        convert_weights(source, folder / target, deploy)
+        convert_weights(source, folder / target, deploy, keep_paths=True)
         return folder / target
 
     def back(source: Path) -> str:

@@ -3,12 +3,7 @@
 # -> caffemodel, safetensors, ONNX -> proof. Usage: demo.sh [FOLDER]; FOLDER is removed first and made again.
 set -euo pipefail
 
-scripts="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-demo}"
-net=scratchdet300_rootres18_voc0712
-size=100   # side of the input; the paper has 300
-width=0.25 # a quarter of the paper's channels
-iterations=3000
 start=$SECONDS
 
 step() { printf '\n\033[1m[%3d s] %s\033[0m\n' "$((SECONDS - start))" "$1"; }
@@ -23,32 +18,28 @@ cd "$out"
 
 step "A data set: pictures of shapes with boxes, as a VOCdevkit"
 run demo-data data --images 2000 --test 100 --size 128 --seed 7
-labelmap=data/labelmap.prototxt
 
-step "AnnotatedDatum LMDBs, as convert_annoset writes them"
-for split in trainval test; do
-    run lmdb voc data/VOCdevkit "lmdb/$split" --split "$split" --label-map "$labelmap"
-done
+step "AnnotatedDatum LMDBs, as convert_annoset writes them, and a page of figures"
+run lmdb folder data/VOCdevkit data/VOCdevkit lmdb 2>data.err || { tail -n 20 data.err >&2; exit 1; }
+labelmap=lmdb/labelmap.prototxt
 
-step "Prototxts: the paper's net, and a narrow one for this data"
+step "Prototxts: the paper's net, and a narrow one for this data, from scratch"
 run generate scratchdet300_rootres34_voc0712 -o models
-run generate "$net" -o models --size "$size" --width "$width" --num-classes 7 --gpus "" \
-    --train-source lmdb/trainval --test-source lmdb/test --label-map-file "$labelmap" --num-test-image 100 \
-    --batch-size 8 --base-lr 0.005 --max-iter "$iterations" --stepvalue 2200,2800 --snapshot 1500 --test-interval 1500
-echo "Adapted to a run of a few minutes: gentler crops, faster BatchNorm averages, a fixed seed"
-python "$scripts/short_run.py" "models/$net"
-run summary "models/$net/deploy.prototxt" --total
+run generate own --data lmdb -o models --gpus "" --weights ""
+model=models/own/deploy.prototxt
+iterations="$(sed -n 's/^max_iter: //p' models/own/solver.prototxt)"
+weights="models/own/own_iter_$iterations.caffemodel"
+run summary "$model" --total
 
-step "Training from scratch with Caffe's SGD"
-run train --solver "models/$net/solver.prototxt" --fast --log training.log --metrics training.csv 2>training.err ||
+step "Training from scratch with Caffe's Adam"
+run train --solver models/own/solver.prototxt --fast --keep 3 --log training.log --metrics training.csv 2>training.err ||
     { tail -n 20 training.err >&2; exit 1; }
 grep -E 'Iteration [0-9]+, (loss|Testing)|detection_eval' training.log | sed 's/^[^]]*\] //' | tail -n 12
 run plot-log training.csv -o training.png --title "Narrow Root-ResNet-18 from scratch"
-model="models/$net/deploy.prototxt"
-weights="models/$net/${net}_iter_$iterations.caffemodel"
 
 step "Mean average precision on held-out pictures"
-run evaluate voc --data data/VOCdevkit --model "$model" --weights "$weights" --labelmap "$labelmap" -o evaluation
+run evaluate folder --data lmdb --model "$model" --weights "$weights" --labelmap "$labelmap" \
+    --train-log training.csv -o evaluation
 
 step "Detections drawn into pictures"
 head -n 24 data/VOCdevkit/VOC2007/ImageSets/Main/test.txt | sed 's|.*|data/VOCdevkit/VOC2007/JPEGImages/&.jpg|' |
@@ -69,13 +60,14 @@ run verify --model "$model" --weights "$weights" --input "data/VOCdevkit/VOC2007
 step "Done"
 cat <<EOF
 Made in $out/:
-  data/VOCdevkit/           the data set          lmdb/               its databases
+  data/VOCdevkit/           the data set          lmdb/               its databases, data.html
   models/                   prototxts, snapshots  training.png        loss, rate, mAP
   evaluation/report.html    mAP, curves, errors   detections/         pictures and json
   model.safetensors, .onnx  the trained detector  verify.html         blob by blob
 
 Try next:
-  pyscratchdet train --solver models/$net/solver.prototxt --snapshot models/$net/${net}_iter_1500.solverstate
+  pyscratchdet train --solver models/own/solver.prototxt --snapshot models/own/own_iter_$iterations.solverstate \
+      --iterations $((iterations + 1000))
   pyscratchdet detect --model $model --weights $weights --labelmap $labelmap YOUR_PICTURES
   scripts/train_own.sh YOUR_PICTURES THEIR_ANNOTATIONS
 (the first two from within $out/, with .venv/bin in PATH)

@@ -80,8 +80,9 @@ ROWS = [
     ),
     Access(
         "evaluate folder",
-        f"evaluate folder --pictures kit/VOCdevkit --annotations kit/VOCdevkit {DETECTOR_OPTIONS} -o OUT",
-        {**DETECTOR, **LABELS, **VOC, **PICTURES},
+        f"evaluate folder --pictures kit/VOCdevkit --annotations kit/VOCdevkit {DETECTOR_OPTIONS} -o OUT"
+        " --train-log kit/train.log",
+        {**DETECTOR, **LABELS, **VOC, **PICTURES, "`--train-log`": ["kit/train.log"]},
         {**REPORT},
     ),
     Access(

@@ -15,14 +15,14 @@ from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.prototxt import Options, own
 
 
-def figures(side=0.4, pictures=150, classes=("cat", "dog"), spread=1.0):
+def figures(side=0.4, pictures=150, classes=("cat", "dog"), spread=1.0, picture_size=(640, 480)):
     """Figures of square boxes whose sides spread around `side`."""
     sides = side * spread ** np.linspace(-1, 1, 2 * pictures)
     boxes = [(round(float(share), 4),) * 2 for share in sides]
     counts = [len(boxes) - 7 * (len(classes) - 1)] + [7] * (len(classes) - 1)
     train = SplitFigures(pictures, len(boxes), counts)
     return DataFigures(list(classes), train, SplitFigures(31, 40, [40 - len(classes) + 1] + [1] * (len(classes) - 1)),
-                       (640, 480), boxes)  # fmt: skip
+                       picture_size, boxes)  # fmt: skip
 
 
 def layers(net, kind):
@@ -40,6 +40,11 @@ def test_small_boxes_get_a_larger_input():
     recipes = [own.build(figures(side), Options())[0] for side in (0.5, 0.2, 0.01)]
     sides = [recipe.deploy.input_shape[0].dim[-1] for recipe in recipes]
     assert sides[0] < sides[1] < sides[2]
+
+
+def test_small_pictures_are_not_enlarged():
+    recipe, _ = own.build(figures(0.05, picture_size=(160, 120)), Options())
+    assert recipe.deploy.input_shape[0].dim[-1] == 160
 
 
 def test_the_root_has_full_resolution_where_boxes_are_small_and_the_budget_allows_it():
