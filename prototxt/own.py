@@ -102,7 +102,7 @@ def _small_side(figures: DataFigures) -> float:
 def _choose(figures: DataFigures, options: Options, minutes: float) -> Choice:
     num_gpus = len(options.gpus or ())
     small = _small_side(figures)
-    sizes = (300,) if num_gpus else _CPU_SIZES
+    sizes: tuple[int, ...] = (300,) if num_gpus else _CPU_SIZES
     sizes = tuple(size for size in sizes if size <= max(figures.picture_size)) or sizes[:1]  # enlarging adds nothing
     size = options.size or next((size for size in sizes if small * size >= _SMALL_PX), sizes[-1])
     width = options.width or (min(1.0, max(0.25, figures.train.pictures / 4000)) if num_gpus else 0.25)

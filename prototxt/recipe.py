@@ -226,7 +226,7 @@ class Options:
             DataError: Its figures are damaged.
         """
         figures, root = DataFigures.read(folder), Path(folder)
-        found = {
+        found: dict[str, Any] = {
             "num_classes": len(figures.classes) + 1,
             "train_source": f"{root / 'train_lmdb'}",
             "test_source": f"{root / 'test_lmdb'}",
