@@ -14,6 +14,16 @@ net=${NET:-own}
 models="$output/models/$net"
 start=$SECONDS
 
+# Of a log, what one wants to see while it grows: how long it takes, each test's mAP, warnings.
+show() {
+    awk '{ text = $0; sub(/^[^]]*\] /, "", text) }
+        /^[WE][0-9]/ { print "warning: " text }
+        text ~ /^(About|No better|Resuming|Restoring)/ { print text }
+        text ~ /^Iteration [0-9]+, Testing/ { iteration = $6 + 0 }
+        / detection_eval = / { printf "iteration %d: mAP %.3f\n", iteration, $NF }
+        { fflush() }'
+}
+
 step() { printf '\n[%3d min] %s\n' "$(((SECONDS - start) / 60))" "$1"; }
 
 step "Data: pairs, classes, split, databases"
@@ -25,13 +35,15 @@ pyscratchdet generate "$net" --data "$output/data" -o "$output/models" --gpus "$
     ${ITERATIONS:+--max-iter "$ITERATIONS"} ${WEIGHTS+--weights "$WEIGHTS"}
 
 step "Training"
+trap 'echo "stopped; the same line goes on from here"; exit 130' INT
 starting=()
 ! grep -q '^weights:' "$models/solver.prototxt" || starting=(--reset-heads)
 pyscratchdet train --solver "$models/solver.prototxt" --resume auto --fast --keep "${KEEP:-2}" --keep-best \
     --patience "${PATIENCE:-6}" --log "$output/training.log" --metrics "$output/training.csv" ${GPUS:+--gpu "$GPUS"} \
-    ${WORKERS:+--workers "$WORKERS"} "${starting[@]}" 2>"$output/training.err" ||
+    ${WORKERS:+--workers "$WORKERS"} "${starting[@]}" 2>&1 |
+    { trap '' INT; tee "$output/training.err" | show; } || # Ctrl-C is for training, which ends with a snapshot
     { tail -n 20 "$output/training.err" >&2; exit 1; }
-grep -h '^W' "$output/training.log" || true # what training warned of
+trap - INT
 pyscratchdet plot-log "$output/training.csv" -o "$output/training.png" --title "$net"
 
 deploy="$models/deploy.prototxt" best="$models/${net}_best.caffemodel"
