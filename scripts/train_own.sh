@@ -9,6 +9,7 @@
 # WIDTH, BATCH, LR, ITERATIONS (chosen by the data), WEIGHTS (the project's own; "": from scratch), PATIENCE (6 of 10 tests), KEEP (2), WORKERS.
 set -euo pipefail
 [[ $# == [23] ]] || { sed -n '5,9s/^# //p' "$0" >&2; exit 2; }
+command -v pyscratchdet >/dev/null || PATH="$(cd "$(dirname "$0")/.." && pwd)/.venv/bin:$PATH" # which `make demo` built
 pictures=$1 annotations=$2 output=${3:-training/own}
 net=${NET:-own}
 models="$output/models/$net"
