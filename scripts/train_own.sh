@@ -58,13 +58,14 @@ pyscratchdet detect --model "$deploy" --weights "$best" --labelmap "$output/data
     -o "$output/detections" "${shown[@]}"
 
 step "Files to deploy"
-pyscratchdet convert "$best" "$output/deploy/" --model "$deploy" --labelmap "$output/data/labelmap.prototxt"
+pyscratchdet convert "$best" "$output/deploy/" --model "$deploy" --labelmap "$output/data/labelmap.prototxt" \
+    --mean 104,117,123
 
 step "Done"
 cat <<EOF
 Made in $output/:
-  data/data.html          what the pictures and boxes are like     training.png   loss, rate, mAP
-  evaluation/report.html  mAP, curves, errors, what to try next    detections/    pictures and json
-  $net's files            ${models#"$output"/}/: prototxts, snapshots, ${net}_best.caffemodel
+  data/data.html          pictures and boxes               training.png  loss, rate, mAP
+  evaluation/report.html  mAP, errors, what to try next    detections/   pictures and json
+  models/$net/             prototxts, snapshots, and ${net}_best.caffemodel
   deploy/                 net, weights, ONNX, labels, and two programs that use them
 EOF
