@@ -15,7 +15,7 @@ import numpy as np
 
 from pyscratchdet.data.figures import DataFigures
 from pyscratchdet.data.own.findings import OVERLAP, best_overlaps
-from pyscratchdet.errors import counted
+from pyscratchdet.errors import DataError, UsageError, counted
 from pyscratchdet.layers.costs import net_cost
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.layers.prior_box import PriorBox
@@ -74,7 +74,15 @@ def build(
             chosen.
         minutes: Budget of the training, in minutes of one core of a plain CPU, or of one GPU.
         fit_priors: Take the sizes of the priors from the boxes of the data.
+
+    Raises:
+        UsageError: The budget is not above 0.
+        DataError: The training pictures have no boxes.
     """
+    if not minutes > 0:
+        raise UsageError("the budget must be above 0 minutes", code="recipe.option", found=minutes)
+    if not figures.sizes:
+        raise DataError("the training pictures have no boxes to choose a net by", code="data.figures")
     choice = _choose(figures, options, minutes)
     recipe = _net(choice, options)
     if options.weights is None and choice.downsample and choice.width == _START_WIDTH:

@@ -48,18 +48,20 @@ trap - INT
 pyscratchdet plot-log "$output/training.csv" -o "$output/training.png" --title "$net"
 
 deploy="$models/deploy.prototxt" best="$models/${net}_best.caffemodel"
+mean="$(sed -n 's/^ *mean_value: //p' "$models/train.prototxt" | paste -sd,)" # as it was trained
 step "Evaluation on the test pictures, with the weights of the best test"
 pyscratchdet evaluate folder --data "$output/data" --model "$deploy" --weights "$best" \
-    --labelmap "$output/data/labelmap.prototxt" --skip_bad --train-log "$output/training.csv" -o "$output/evaluation"
+    --labelmap "$output/data/labelmap.prototxt" --mean "$mean" --skip_bad --train-log "$output/training.csv" \
+    -o "$output/evaluation"
 
 step "Detections drawn into test pictures"
 mapfile -t shown < <(head -n 24 "$output/data/test.txt")
-pyscratchdet detect --model "$deploy" --weights "$best" --labelmap "$output/data/labelmap.prototxt" --threshold 0.3 \
-    -o "$output/detections" "${shown[@]}"
+pyscratchdet detect --model "$deploy" --weights "$best" --labelmap "$output/data/labelmap.prototxt" --mean "$mean" \
+    --threshold 0.3 -o "$output/detections" "${shown[@]}"
 
 step "Files to deploy"
 pyscratchdet convert "$best" "$output/deploy/" --model "$deploy" --labelmap "$output/data/labelmap.prototxt" \
-    --mean 104,117,123
+    --mean "$mean"
 
 step "Done"
 cat <<EOF

@@ -87,12 +87,16 @@ def _recipe(name: str, options: Options, args: argparse.Namespace) -> Recipe:
     if args.data:
         options = options.of_folder(args.data)
     if name != own.NAME:
+        if args.minutes is not None or args.fit_priors:
+            flag = "--fit-priors" if args.fit_priors else "--minutes"
+            raise UsageError(f"{name} does not read {flag}", code="generate.own", hint=f"{own.NAME} does")
         return prototxt.build(name, options)
     if not args.data:
         raise UsageError(
             "own needs figures of the pictures", code="generate.data", hint="pass --data with what `lmdb folder` made"
         )
-    recipe, reasons = own.build(DataFigures.read(args.data), options, args.minutes or own.MINUTES, args.fit_priors)
+    minutes = own.MINUTES if args.minutes is None else args.minutes
+    recipe, reasons = own.build(DataFigures.read(args.data), options, minutes, args.fit_priors)
     print("\n".join(reasons))
     return recipe
 

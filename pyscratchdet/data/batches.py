@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,14 +70,7 @@ class ReferenceBatches:
             image, plan, objects, is_encoded = self._plan(sample)
             pictures.append(self._transformer.render(image, plan, is_encoded))
             rows.append(objects.rows(item))
-            if pictures[-1].shape != pictures[0].shape:
-                raise DataError(
-                    f"{sample.name} differs in shape from the rest of its batch",
-                    code="data.shape",
-                    expected=pictures[0].shape,
-                    found=pictures[-1].shape,
-                    hint="add a resize_param or a crop_size",
-                )
+            check_same_shape(pictures, sample.name)
         self._position += 1
         return np.stack(pictures), label_blob(rows)
 
@@ -87,3 +81,21 @@ class ReferenceBatches:
         objects = objects_of([record], [sample.name])
         (plan,), objects = self._planner.draw([self._streams], objects, [image.shape[:2]])
         return image, plan, objects, record.datum.encoded
+
+
+def check_same_shape(
+    pictures: Sequence[np.ndarray], name: str, hint: str = "add a resize_param or a crop_size"
+) -> None:
+    """Checks that the last picture of a batch has the shape of the first; `name` is the last one's.
+
+    Raises:
+        DataError: It has not.
+    """
+    if pictures[-1].shape != pictures[0].shape:
+        raise DataError(
+            f"{name} differs in shape from the rest of its batch",
+            code="data.shape",
+            expected=pictures[0].shape,
+            found=pictures[-1].shape,
+            hint=hint,
+        )

@@ -60,20 +60,63 @@ class DetectionEngine(ABC):
         """Returns whether the net can take an input of this (height, width)."""
 
 
-class TorchDetection(DetectionEngine):
-    """Our own runtime in detection mode (`runtime.optimize`).
+class PictureNet:
+    """A deploy net that takes pictures, in our runtime's detection mode (`runtime.optimize`).
 
     Args:
-        model: Prototxt of the deploy net, one input (batch, channels, height, width), DetectionOutput at its end.
+        model: Prototxt of the deploy net, one input (batch, channels, height, width).
         weights: .caffemodel or .caffemodel.h5.
         size: (height, width) of the net's input if it should differ from the prototxt's.
         device: The torch device.
         precision: "float32", or "bf16" on CPUs that have it.
 
+    Attributes:
+        net: The net, on the device.
+        device: The torch device.
+        channels: Of the input, 3 or 1.
+        size: (height, width) of the input.
+        batch_size: How many pictures the net is bound to; None for any number.
+
     Raises:
         FileError, PrototxtError, NetError, LayerError, WeightsError: A file is missing or invalid.
         UsageError: The device does not have the precision.
     """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None,
+        size: tuple[int, int] | None = None,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        self.device = torch.device(device)
+        check_precision(precision, self.device)
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        net = load_net(model, weights, "TEST")
+        self.batch_size = net.plan.fixed_batch()
+        self.net: Net = OptimizedNet(net, dtype).to(self.device)
+        self._input_name, self.channels, declared = picture_input(self.net)
+        self.size = size or declared
+        self.reshape(self.size)  # refuses a size that does not fit
+
+    def __call__(self, prepared: np.ndarray) -> dict[str, torch.Tensor]:
+        """Returns the net's outputs for pictures, float32 (N, channels, height, width)."""
+        with torch.inference_mode():
+            outputs: dict[str, torch.Tensor] = self.net({self._input_name: torch.from_numpy(prepared).to(self.device)})
+        return outputs
+
+    def reshape(self, size: tuple[int, int]) -> None:
+        """Works out the shapes for another (height, width).
+
+        Raises:
+            LayerError: A layer cannot take it.
+        """
+        self.net.reshape({self._input_name: (self.batch_size or 1, self.channels, *size)})
+
+
+class TorchDetection(DetectionEngine):
+    """Our own runtime in detection mode: a `PictureNet`, whose arguments it takes, with DetectionOutput at its end."""
 
     name = "torch"
 
@@ -86,15 +129,9 @@ class TorchDetection(DetectionEngine):
         precision: str = "float32",
     ) -> None:
         self.version, self.precision = torch.__version__, precision
-        self.device = torch.device(device)
-        check_precision(precision, self.device)
-        dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        net = load_net(model, weights, "TEST")
-        self._batch_size = net.plan.fixed_batch()  # None: any
-        self.net: Net = OptimizedNet(net, dtype).to(self.device)
-        self._input_name, self.channels, declared = picture_input(self.net)
-        self.size = size or declared
-        self._reshape(self.size)  # refuses a size that does not fit
+        self._run = PictureNet(model, weights, size, device, precision)
+        self.net, self.device = self._run.net, self._run.device
+        self.channels, self.size = self._run.channels, self._run.size
         self._output_layer = output_layer(self.net)
         end = self._output_layer.layer
         self.num_classes, self.background = end.num_labels, end.background_label
@@ -109,11 +146,10 @@ class TorchDetection(DetectionEngine):
 
     def find(self, prepared: np.ndarray) -> np.ndarray:
         """See the base class."""
-        return find_in_parts(self._find, prepared, self._batch_size)
+        return find_in_parts(self._find, prepared, self._run.batch_size)
 
     def _find(self, prepared: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            outputs = self.net({self._input_name: torch.from_numpy(prepared).to(self.device)})
+        outputs = self._run(prepared)
         top = self._output_layer.layer.param.top[0]
         if top not in outputs:
             raise NetError(f'"{top}" is not an output of the net', code="detect.output")
@@ -124,13 +160,10 @@ class TorchDetection(DetectionEngine):
     def fits(self, size: tuple[int, int]) -> bool:
         """See the base class; worked out from shapes alone."""
         try:
-            self._reshape(size)
+            self._run.reshape(size)
         except LayerError:
             return False
         return True
-
-    def _reshape(self, size: tuple[int, int]) -> None:
-        self.net.reshape({self._input_name: (self._batch_size or 1, self.channels, *size)})
 
     def _before_nms(self, _: object, bottoms: Sequence[torch.Tensor]) -> None:
         """Measures the time, and refuses NaN, which DetectionOutput would silently drop: it is above no threshold."""

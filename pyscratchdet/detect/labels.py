@@ -16,17 +16,15 @@ import torch
 from pyscratchdet.data.label_map import known_label_map, label_to_name, read_label_map
 from pyscratchdet.detect.detector import Preparation
 from pyscratchdet.detect.draw import draw_classes, draw_segments, label_shares
-from pyscratchdet.detect.engine import not_numbers, picture_input
+from pyscratchdet.detect.engine import PictureNet, not_numbers
 from pyscratchdet.detect.media import Frame
 from pyscratchdet.detect.output import PictureWriter
-from pyscratchdet.devices import check_precision
 from pyscratchdet.errors import DataError, NetError, counted
 from pyscratchdet.files import read_bytes, write_bytes, write_text
 from pyscratchdet.layers.argmax import ArgMax
 from pyscratchdet.layers.base import Shape, layer_class
 from pyscratchdet.layers.plan import NetPlan, plan_net, read_net
 from pyscratchdet.proto.text import decode_text
-from pyscratchdet.runtime import OptimizedNet, load_net
 
 TASKS = ("detect", "segment", "classify")
 
@@ -93,10 +91,10 @@ def label_outputs(plan: NetPlan) -> list[LabelOutput]:
 
 
 class Labeller:
-    """A deploy net that names classes, in our runtime's detection mode (`runtime.optimize`).
+    """A deploy net that names classes: a `PictureNet`, with model, weights, size, device and precision as there.
 
     Args:
-        model: Prototxt of the deploy net, one input (batch, channels, height, width).
+        model: Prototxt of the deploy net.
         weights: .caffemodel or .caffemodel.h5.
         task: "segment" or "classify".
         names: LabelMap prototxt, or a text file with a name (or, as ImageNet's, "n01440764 tench") in each line;
@@ -126,15 +124,9 @@ class Labeller:
         device: torch.device | str = "cpu",
         precision: str = "float32",
     ) -> None:
-        self.device = torch.device(device)
-        check_precision(precision, self.device)
-        dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        self.net = OptimizedNet(load_net(model, weights, "TEST"), dtype).to(self.device)
-        self._input_name, self._channels, declared = picture_input(self.net)
-        self.size = size or declared
-        self.net.reshape({self._input_name: (1, self._channels, *self.size)})  # refuses a size that does not fit
-        self.output = _choose_output(self.net.plan, task)
-        self.preparation, self.batch_size = preparation or Preparation(), batch_size
+        self._net = PictureNet(model, weights, size, device, precision)
+        self.output = _choose_output(self._net.net.plan, task)
+        self.preparation, self.batch_size = preparation or Preparation(), self._net.batch_size or batch_size
         self.names = read_class_names(names, self.output.num_classes)
 
     def classify(self, images: Sequence[np.ndarray], most: int = 5) -> list[list[tuple[int, float]]]:
@@ -172,11 +164,13 @@ class Labeller:
 
     def _run(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         found: list[np.ndarray] = []
+        channels, size = self._net.channels, self._net.size
         for start in range(0, len(images), self.batch_size):
-            batch = [self.preparation(image, self._channels, *self.size) for image in images[start:][: self.batch_size]]
-            with torch.inference_mode():
-                outputs = self.net({self._input_name: torch.from_numpy(np.stack(batch)).to(self.device)})
-            scores = outputs[self.output.blob].float().cpu().numpy()
+            batch = [self.preparation(image, channels, *size) for image in images[start:][: self.batch_size]]
+            number = len(batch)
+            if self._net.batch_size:  # bound to it: zeros fill up the last batch
+                batch += [np.zeros_like(batch[0])] * (self.batch_size - number)
+            scores = self._net(np.stack(batch))[self.output.blob].float().cpu().numpy()[:number]
             if np.isnan(scores).any():
                 raise not_numbers()
             found += list(scores)

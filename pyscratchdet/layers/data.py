@@ -128,6 +128,8 @@ class TransformedData(Layer):
         return [(self.batch_size, *shape), (self.batch_size,)][: self.num_tops]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.data.batches import check_same_shape
+
         pictures, labels = [], []
         for _ in range(self.batch_size):
             image, label, is_encoded, name = self._next()
@@ -135,14 +137,7 @@ class TransformedData(Layer):
             (plan,), _ = self._planner.draw([self._streams], _no_objects(), [image.shape[:2]])
             pictures.append(self.transformer.render(image, plan, is_encoded))
             labels.append(label)
-            if pictures[-1].shape != pictures[0].shape:
-                raise DataError(
-                    f"{name} differs in shape from its batch",
-                    code="data.shape",
-                    expected=pictures[0].shape,
-                    found=pictures[-1].shape,
-                    hint="add a resize_param or a crop_size",
-                )
+            check_same_shape(pictures, name)
         tops = [torch.from_numpy(np.stack(pictures)), torch.tensor(labels, dtype=torch.float32)]
         return tops[: self.num_tops]
 

@@ -20,6 +20,8 @@ Size = tuple[int, int]
 class _PixelLabels(ImageData):
     """Base of both: pictures of a list, in order or shuffled again in each round, each with a picture of labels."""
 
+    _crop: tuple[int, int]  # height and width; 0 for none
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         shape = self._fixed_shape()
         if shape is None:
@@ -34,6 +36,7 @@ class _PixelLabels(ImageData):
         return [(self.batch_size, *shape), (self.batch_size, 1, *labels), (self.batch_size, 1, 1, 2)][: self.num_tops]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        from pyscratchdet.data.batches import check_same_shape
         from pyscratchdet.data.plan import Plan, Rect
 
         pictures: list[np.ndarray] = []
@@ -48,16 +51,14 @@ class _PixelLabels(ImageData):
             pictures.append(self.transformer.normalize(image, place))
             labels.append(classes[None].astype(np.float32))
             sizes.append(np.minimum(size, image.shape[:2]).astype(np.float32))
-            if pictures[-1].shape != pictures[0].shape:
-                raise DataError(
-                    f"{name} differs in shape from its batch",
-                    code="data.shape",
-                    expected=pictures[0].shape,
-                    found=pictures[-1].shape,
-                    hint="a crop gives all pictures one size",
-                )
+            check_same_shape(pictures, name, "a crop gives all pictures one size")
         tops = [np.stack(pictures), np.stack(labels), np.stack(sizes)[:, None, None]]
         return [torch.from_numpy(np.ascontiguousarray(top)) for top in tops[: self.num_tops]]
+
+    def _fixed_shape(self) -> Shape | None:
+        param = self._pictures
+        size = self._crop if all(self._crop) else (param.new_height, param.new_width)
+        return (3 if param.is_color else 1, *size) if all(size) else None
 
     def _read_labels(self, path: str, height: int, width: int, is_linear: bool) -> np.ndarray:
         """Returns a picture of labels (height, width), uint8, resized unless the size is 0."""
@@ -121,11 +122,6 @@ class ImageSegData(_PixelLabels):
             )
         self._crop = (transform.crop_height, transform.crop_width) if any(given) else (transform.crop_size,) * 2
         super()._own_setup()
-
-    def _fixed_shape(self) -> Shape | None:
-        param = self._pictures
-        size = self._crop if all(self._crop) else (param.new_height, param.new_width)
-        return (3 if param.is_color else 1, *size) if all(size) else None
 
     def _label_size(self, size: Size) -> Size:
         return size
@@ -215,11 +211,6 @@ class DenseImageData(_PixelLabels):
             expected = "at least 1, and more only with new_height and new_width and without a crop"
             raise self.fail("label_divide_factor out of range", "divisor", expected=expected, found=self._divisor)
         super()._own_setup()
-
-    def _fixed_shape(self) -> Shape | None:
-        param = self._pictures
-        size = self._crop if all(self._crop) else (param.new_height, param.new_width)
-        return (3 if param.is_color else 1, *size) if all(size) else None
 
     def _label_size(self, size: Size) -> Size:
         return size[0] // self._divisor, size[1] // self._divisor

@@ -85,6 +85,16 @@ def test_classes_of_pictures(write_net, thirds):
     np.testing.assert_allclose([score for _, score in found], powers[1:] / powers.sum(), rtol=1e-6)  # float32 softmax
 
 
+def test_a_net_bound_to_its_batch_size_takes_any_number_of_pictures(write_net, thirds):
+    flat = 'layer { name: "flat" type: "Reshape" bottom: "prob" top: "flat" reshape_param { shape { BOUND } } }'
+    pictures = [thirds, 255 - thirds, thirds[:, ::-1]]
+    wanted = Labeller(*write_net(CLASSIFY), "classify").classify(pictures)
+    for number in (1, 2):
+        text = (CLASSIFY + flat).replace("dim: 1 dim: 3", f"dim: {number} dim: 3")
+        labeller = Labeller(*write_net(text.replace("BOUND", f"dim: {number} dim: -1")), "classify")
+        assert labeller.classify(pictures) == wanted
+
+
 def test_the_command_segments(write_net, thirds, tmp_path, capsys):
     model, weights = write_net(SEGMENT)
     cv2.imwrite(str(tmp_path / "p.png"), thirds)

@@ -7,6 +7,7 @@ from pyscratchdet import prototxt
 from pyscratchdet.cli import main
 from pyscratchdet.data.figures import DataFigures, SplitFigures
 from pyscratchdet.data.own.findings import best_overlaps
+from pyscratchdet.errors import DataError
 from pyscratchdet.layers.costs import net_cost
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
@@ -169,6 +170,27 @@ def test_own_needs_data(tmp_path, capsys):
     assert main(["generate", "own", "-o", str(tmp_path)]) == 2
     assert "generate.data" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "flags", "code"),
+    [
+        (["own"], ["--minutes", "0"], "recipe.option"),
+        (["own"], ["--minutes", "-3"], "recipe.option"),
+        (["own"], ["--minutes", "nan"], "recipe.option"),
+        (["ssd300_vgg16_voc0712"], ["--minutes", "5"], "generate.own"),
+        (["own", "ssd300_vgg16_voc0712"], ["--fit-priors"], "generate.own"),
+    ],
+)
+def test_settings_that_would_be_passed_over_are_refused(folder, tmp_path, capsys, names, flags, code):
+    assert main(["generate", *names, "--data", str(folder), "-o", str(tmp_path / "models"), *flags]) == 2
+    assert f"[{code}]" in capsys.readouterr().err
+
+
+def test_pictures_without_boxes_choose_no_net():
+    empty = SplitFigures(3, 0, [0])
+    with pytest.raises(DataError, match="no boxes"):
+        own.build(DataFigures(["cat"], empty, empty, (640, 480), []), Options())
 
 
 def test_edited_files_stay(folder, tmp_path, capsys):
