@@ -22,7 +22,7 @@ pyscratchdet generate own --data "$output/data" -o "$output/models" --size 160 -
 pyscratchdet train --solver "$output/models/own/solver.prototxt" --resume auto --fast --workers 1 \
     --log "$output/training.log" --metrics "$output/training.csv" 2>"$output/training.err" ||
     { tail -n 20 "$output/training.err" >&2; exit 1; }
-# By way of safetensors, since a caffemodel tells the paths of its training.
+# By way of HDF5, which holds values alone: a caffemodel tells the paths of its training.
 deploy="$output/models/own/deploy.prototxt"
-pyscratchdet convert "$output/models/own/own_iter_2400.caffemodel" "$output/own_start.safetensors" --model "$deploy"
-pyscratchdet convert "$output/own_start.safetensors" "$output/own_start.caffemodel" --model "$deploy"
+pyscratchdet convert "$output/models/own/own_iter_2400.caffemodel" "$output/own_start.caffemodel.h5" --model "$deploy"
+pyscratchdet convert "$output/own_start.caffemodel.h5" "$output/own_start.caffemodel" --model "$deploy"
