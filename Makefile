@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test coverage fuzz lint wheel proto clean help soak
+.PHONY: demo test coverage fuzz lint wheel proto clean help soak docs
 
 help:
 	@echo "make demo    data, nets, training, evaluation, pictures, conversion and proof, into demo/"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz    damaged files against every reader; N=1000000 for more than 50,000"
 	@echo "make coverage  all tests, and how much of each file they reach"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    the documentation site, into site/"
 	@echo "make wheel   sdist and wheel into dist/, tried in an empty environment"
 	@echo "make proto   merge the Caffe schema after a change of caffe.proto or dialects/"
 	@echo "make clean   remove demo/ and the environment"
@@ -48,6 +49,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 wheel:
 	bash scripts/check_wheel.sh dist
 
@@ -56,4 +61,4 @@ proto: $(READY)
 	$(BIN)/python scripts/dialect_page.py
 
 clean:
-	rm -rf demo dist build $(VENV)
+	rm -rf demo dist build site $(VENV)

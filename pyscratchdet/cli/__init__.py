@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from pyscratchdet.cli.console import WarningFormatter, say
 from pyscratchdet.cli.flags import HelpFormatter, Parser, python_layers, schema_flags
@@ -77,16 +78,22 @@ def _dispatch(arguments: Sequence[str]) -> int:
         hint = nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
         say(f'pyscratchdet: unknown command "{command}"; {hint}', stderr=True)
         return 2
+    module, parser = command_parser(command)
+    args = parser.parse_args(arguments[1:])
+    with schema_flags(args), python_layers(args):
+        status: int = module.run(args)
+    return status
+
+
+def command_parser(command: str) -> tuple[ModuleType, Parser]:
+    """Returns a command's module and the parser of what follows the command's name."""
     name, summary = COMMANDS[command]
     module = importlib.import_module(f"{__name__}.{name}")
     description = summary[0].upper() + summary[1:] + "."
     parser = Parser(f"pyscratchdet {command}", description=description, formatter_class=HelpFormatter)
     parser.set_defaults(command=command)
     module.configure(parser)
-    args = parser.parse_args(arguments[1:])
-    with schema_flags(args), python_layers(args):
-        status: int = module.run(args)
-    return status
+    return module, parser
 
 
 def _help() -> str:
