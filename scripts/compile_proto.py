@@ -80,7 +80,6 @@ TABLE_TYPES = {
     "types": "dict[str, tuple[str, ...]]",
     "numbers": "dict[str, dict[str, dict[int, int]]]",
     "enum_numbers": "dict[str, dict[str, dict[int, int]]]",
-    "lists": "dict[str, dict[str, tuple[str, ...]]]",
 }
 
 Field = descriptor_pb2.FieldDescriptorProto

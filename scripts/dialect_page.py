@@ -35,8 +35,9 @@ Caffes add to it stands in one small file each, a dialect, in `pyscratchdet/prot
 - **A field that nobody knows** is refused; `--allow-unknown` passes over it with a warning.
 
 Where one name has two types, the wider one is read: `fl_params` and its neighbours are lists in intel/caffe and single
-numbers in Ristretto, so a list is read. Two fields of the base are lists elsewhere and stay single values here, so a
-second value is refused: `device_id` of a solver (yjxiong/caffe) and `resize_param` (eric612/MobileNet-YOLO).
+numbers in Ristretto, so a list is read. Two single values of the base are lists elsewhere: `device_id` of a solver
+(yjxiong/caffe), where `--gpu` says what counts here, and `resize_param` (eric612/MobileNet-YOLO). The second and later
+values of a text are in fields of their own, `later_values_of_...`, and are printed as they were written.
 """
 
 

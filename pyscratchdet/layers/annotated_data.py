@@ -36,7 +36,7 @@ class AnnotatedData(Layer):
     looked_at_fields: ClassVar[frozenset[str]] = frozenset(
         f"annotated_data_param.{name}"
         for name in ("yolo_data_type", "yolo_data_jitter", "train_diffcult", "difficult_label_warmup")
-    )
+    ) | {"transform_param.later_values_of_resize_param"}  # the first one gives the shapes that the net begins with
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         from pyscratchdet.data.transform import DataTransformer

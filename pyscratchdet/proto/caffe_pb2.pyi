@@ -293,6 +293,8 @@ class SolverParameter(Message):
     test_and_snapshot_last_epochs: int
     larc_turbo: bool
     max_weight_decay: float
+    @property
+    def later_values_of_device_id(self) -> RepeatedScalarFieldContainer[int]: ...
     richness: int
     @property
     def group_id(self) -> RepeatedScalarFieldContainer[int]: ...
@@ -632,6 +634,8 @@ class TransformationParameter(Message):
     forward_packing: int
     display: bool
     num_labels: int
+    @property
+    def later_values_of_resize_param(self) -> RepeatedCompositeFieldContainer[ResizeParameter]: ...
     @property
     def scale_factors(self) -> RepeatedScalarFieldContainer[float]: ...
     crop_width: int

@@ -53,6 +53,7 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'test_and_snapshot_last_epochs': (('nvidia',), False, '0'),
         'larc_turbo': (('nvidia',), False, 'false'),
         'max_weight_decay': (('nvidia',), False, '0'),
+        'later_values_of_device_id': (('tsn',), True, None),
         'richness': (('tsn',), True, '300'),
         'group_id': (('tsn',), True, None),
     },
@@ -378,6 +379,7 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'forward_packing': (('nvidia',), True, 'NCHW'),
         'display': (('nvidia',), True, 'false'),
         'num_labels': (('nvidia',), False, '0'),
+        'later_values_of_resize_param': (('yolo',), False, None),
         'scale_factors': (('pspnet', 'deeplab'), False, None),
         'crop_width': (('pspnet', 'deeplab'), False, '0'),
         'crop_height': (('pspnet', 'deeplab'), False, '0'),
@@ -1818,14 +1820,5 @@ ENUM_NUMBERS: dict[str, dict[str, dict[int, int]]] = {
         'V1LayerParameter.LayerType': {
             39: 80000039,
         },
-    },
-}
-
-LISTS: dict[str, dict[str, tuple[str, ...]]] = {
-    'SolverParameter': {
-        'device_id': ('tsn',),
-    },
-    'TransformationParameter': {
-        'resize_param': ('yolo',),
     },
 }

@@ -17,6 +17,8 @@ from google.protobuf.message import Message
 from pyscratchdet.errors import Position, PrototxtError
 from pyscratchdet.proto import dialect_table
 
+# Before the name of a field of the base: all but the first value where another Caffe has a list.
+LATER = "later_values_of_"
 # A field of another Caffe is shown with this much of its value.
 _VALUE_LENGTH = 60
 
@@ -50,7 +52,6 @@ class Dialects:
         types: {layer type: the dialects that define it}.
         numbers: {dialect: {message: {its own field number: the merged one}}}, where they differ.
         enum_numbers: {dialect: {enum: {its own value: the merged one}}}, where they differ.
-        lists: {message: {field of the base with one value: the dialects where it is a list}}.
         paths: {dialect registered at run time: its file}.
     """
 
@@ -60,7 +61,6 @@ class Dialects:
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: dict[str, dict[str, dict[int, int]]] = field(default_factory=dict)
     enum_numbers: dict[str, dict[str, dict[int, int]]] = field(default_factory=dict)
-    lists: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
 
     def add(self, others: Dialects) -> None:
@@ -69,9 +69,8 @@ class Dialects:
             getattr(self, table).update(getattr(others, table))
         for message, known in others.fields.items():
             self.fields.setdefault(message, {}).update(known)
-        for table in ("values", "lists"):
-            for owner, known in getattr(others, table).items():
-                getattr(self, table).setdefault(owner, {}).update(known)
+        for enum, known_values in others.values.items():
+            self.values.setdefault(enum, {}).update(known_values)
 
 
 DIALECTS = Dialects(
@@ -84,7 +83,6 @@ DIALECTS = Dialects(
     dialect_table.TYPES,
     dialect_table.NUMBERS,
     dialect_table.ENUM_NUMBERS,
-    dialect_table.LISTS,
 )
 
 
@@ -108,6 +106,12 @@ class ForkField(NamedTuple):
         """Its name as layers declare it: "pooling_param.torch_pooling", "loss_param.normalization=PRE_FIXED"."""
         path = ".".join(key for key in self.keys if isinstance(key, str))
         return f"{path}={self.enum_value}" if self.enum_value else path
+
+    @property
+    def title(self) -> str:
+        """Its name in messages."""
+        *outer, last = self.path.split(".")
+        return ".".join([*outer, last.removeprefix(LATER)]) + (" as a list" if last.startswith(LATER) else "")
 
     @property
     def is_harmless(self) -> bool:
@@ -199,7 +203,7 @@ def refuse_fork_fields(
             continue
         if not found.is_harmless:
             raise PrototxtError(
-                f"{found.path} changes results and is not implemented",
+                f"{found.title} changes results and is not implemented",
                 code="prototxt.fork-field",
                 position=locate(*found.keys),
                 layer=layer,
@@ -213,16 +217,16 @@ def refuse_fork_fields(
 
 
 def fork_paths(message: Message, names: Collection[str]) -> list[str]:
-    """Returns the fields of other Caffes that change results in a message, of those that `names` stands for."""
+    """Returns the titles of the fields of other Caffes that change results, of those that `names` stands for."""
     if not names:
         return []
     found = [field for field in fork_fields(message, skipped=("blobs",)) if not field.is_harmless]
-    return [field.path for field in found if _is_computed(field, names)]
+    return [field.title for field in found if _is_computed(field, names)]
 
 
 def say_harmless(path: str, names: Iterable[str]) -> None:
     """Warns, in one line a file, of fields that were passed over and change no result."""
-    last = sorted({name.rpartition(".")[2].partition("=")[0] for name in names})
+    last = sorted({name.rpartition(".")[2].partition("=")[0].removeprefix(LATER) for name in names})
     if last:
         warnings.warn(
             f"{path}: passed over fields that change no result: {', '.join(last)}", UnknownFieldWarning, stacklevel=4
@@ -246,12 +250,6 @@ def is_hint(message: str, name: str) -> bool:
 def type_origin(layer_type: str) -> str | None:
     """Returns which Caffe has a layer type, if that is known."""
     return _origins(DIALECTS.types[layer_type]) if layer_type in DIALECTS.types else None
-
-
-def list_origin(message: str, name: str) -> str | None:
-    """Returns which Caffe has a list where the base has a field with one value, if that is known."""
-    dialects = DIALECTS.lists.get(message, {}).get(name)
-    return _origins(dialects) if dialects else None
 
 
 def _origins(dialects: tuple[str, ...]) -> str:

@@ -26,7 +26,7 @@ from google.protobuf.descriptor_pb2 import (
 from pyscratchdet.errors import Position, PrototxtError, nearest
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
-from pyscratchdet.proto.forks import DIALECTS, Dialects, Known
+from pyscratchdet.proto.forks import DIALECTS, LATER, Dialects, Known
 
 # In the merged schema, a number that has another meaning elsewhere becomes `block * _BLOCK + number`: no Caffe has such
 # numbers.
@@ -340,7 +340,8 @@ def merge(base: FileDescriptorProto, schemas: Sequence[Schema]) -> tuple[FileDes
     """Returns the base with the messages, fields and enum values of other schemas, and what each of them says.
 
     A field is found by its name. It keeps its number if nothing else has that number in its message and all schemas
-    agree on it; otherwise it gets one in the block of the first schema that has it.
+    agree on it; otherwise it gets one in the block of the first schema that has it. What is a list in a schema and a
+    single value in the base gets a second field there, `later_values_of_<name>`, for all but the first value of a text.
 
     Raises:
         PrototxtError: Two schemas give one field types that exclude each other, or a type is unknown.
@@ -423,10 +424,20 @@ class _Merger:
                         own[name].ClearField("default_value")
                 else:
                     _check(own[name], message_name, found)
-                    lists = tuple(schema.name for schema, one in found if one.label == _REPEATED != own[name].label)
+                    lists = [(schema, one) for schema, one in found if one.label == _REPEATED != own[name].label]
                     if lists:
-                        self._tables.lists.setdefault(message_name, {})[name] = lists
+                        self._add_later_values(message, name, lists)
                 self._map(self._tables.numbers, message_name, numbers[name], by_number[name])
+
+    def _add_later_values(
+        self, message: DescriptorProto, name: str, found: Sequence[tuple[Schema, FieldDescriptorProto]]
+    ) -> None:
+        """Adds a field for all but the first value of what is a list in some schemas and a single value in the base."""
+        schema, declared = found[0]
+        later = message.field.add()
+        later.CopyFrom(declared)
+        later.name, later.number = LATER + name, int(schema.options["block"]) * _BLOCK + declared.number
+        self._tables.fields.setdefault(message.name, {})[later.name] = _known(message.name, name, found)
 
     def _resolved(self, declared: FieldDescriptorProto, owner: str, schema: Schema) -> FieldDescriptorProto:
         """Returns a field with the full name of its type, which is looked up from the inside outwards."""

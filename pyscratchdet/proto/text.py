@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from pyscratchdet.errors import Position, PrototxtError, counted, nearest
 from pyscratchdet.files import read_bytes, write_text
-from pyscratchdet.proto.forks import UnknownFieldWarning, is_hint, list_origin, say_harmless, shortened
+from pyscratchdet.proto.forks import LATER, UnknownFieldWarning, is_hint, say_harmless, shortened
 
 MessageType = TypeVar("MessageType", bound=Message)
 
@@ -26,6 +26,7 @@ _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]+
 _UNKNOWN_ENUM = re.compile(r'Enum type "([\w.]+)" has no value named ([^\s.]+)')
 # Strings are quoted and integers have no point, so such a line holds a float.
 _FLOAT_LINE = re.compile(r"^( *\w+: )(-?\d+\.\d+(?:e[+-]?\d+)?)$", re.MULTILINE)
+_LATER_LINE = re.compile(rf"^( *){LATER}(\w+[:\s])", re.MULTILINE)
 _TOKEN = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[][{}<>:;,]|[^][{}<>:;,\s#\"']+")
 _MAX_DEPTH = 100
 # What Python accepts as a number and the C++ parser does not: +5, 1_000, 0b11, 0o17.
@@ -110,6 +111,9 @@ def parse(
     try:
         return _parsed(text, message_class)
     except text_format.ParseError as error:
+        split = _lists_split(text, message_class.DESCRIPTOR)
+        if split != text:
+            return parse(split, message_class, path=path, passed_over=passed_over)
         strange = _strange_fields(text, message_class.DESCRIPTOR, path) if _is_unknown(error) else []
         if not strange:
             raise _explain(error, message_class(), text, path) from None
@@ -158,7 +162,12 @@ def decode_text(data: bytes, path: str) -> str:
 
 def to_text(message: Message) -> str:
     """Returns a message as Caffe prints it: one field per line, floats in their shortest form."""
-    return _FLOAT_LINE.sub(_caffe_float, text_format.MessageToString(message))
+    text = _FLOAT_LINE.sub(_caffe_float, text_format.MessageToString(message))
+    if LATER not in text:
+        return text
+    as_list = _LATER_LINE.sub(r"\1\2", text)
+    is_same = _parsed(_lists_split(as_list, message.DESCRIPTOR), type(message)) == message
+    return as_list if is_same else text  # later values without a first one are no list
 
 
 def _caffe_float(match: re.Match[str]) -> str:
@@ -338,14 +347,8 @@ def _explain(error: text_format.ParseError, message: Message, text: str, path: s
             hint=nearest(value, names),
         )
     if found := _REPEATED.search(said):
-        owner, field = found.group(1).removeprefix("caffe."), found.group(2).rpartition(".")[2]
-        origin = list_origin(owner, field)
-        return PrototxtError(
-            f'"{field}" is given twice',
-            code="prototxt.twice",
-            position=position,
-            hint=f"it is a list in {origin}, which is not implemented" if origin else None,
-        )
+        field = found.group(2).rpartition(".")[2]
+        return PrototxtError(f'"{field}" is given twice', code="prototxt.twice", position=position)
     hint = 'is there a "}" too many before it?' if said.endswith("got }.") else _open_brace(text, line)
     return PrototxtError(said.rstrip("."), code="prototxt.syntax", position=position, hint=hint)
 
@@ -402,6 +405,33 @@ def _parsed(text: str, message_class: type[MessageType]) -> MessageType:
 
 def _is_unknown(error: text_format.ParseError) -> bool:
     return bool(_UNKNOWN_FIELD.search(str(error)) or _UNKNOWN_ENUM.search(str(error)))
+
+
+def _lists_split(text: str, descriptor: Any) -> str:
+    """Returns the text with all but the first value of a list in a field of their own where the base has no list.
+
+    A dialect with such a list has that field, such as `later_values_of_resize_param`.
+    """
+    fields = _scan(text)
+    messages = {(): descriptor}
+    pieces, place = [], 0
+    for number, field in enumerate(fields):
+        owner, name, index = messages.get(field.way[:-2]), *field.way[-2:]
+        known = owner.fields_by_name.get(name) if owner is not None and name is not None else None
+        if known is not None and known.message_type is not None:
+            messages[field.way] = known.message_type
+        if known is None or known.is_repeated or f"{LATER}{name}" not in owner.fields_by_name:
+            continue
+        if text[field.value] == "[":  # of the first value of a list in brackets, which ends where the list does
+            listed = [one for one in fields[number:] if one.way[:-1] == field.way[:-1] and one.end <= field.end][1:]
+            end = listed[0].value if listed else field.end - 1
+            pieces += [text[place : field.value], text[field.value + 1 : end].rstrip(", \n\t")]
+            pieces += [f" {LATER}{name}: [", text[end : field.end]] if listed else []
+            place = field.end
+        elif index and field.start >= place:
+            pieces += [text[place : field.start], LATER]
+            place = field.start
+    return "".join([*pieces, text[place:]])
 
 
 def _strange_fields(text: str, descriptor: Any, path: str) -> list[tuple[_Field, PassedOver]]:

@@ -16,7 +16,7 @@ from pyscratchdet.layers.plan import plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.forks import DIALECTS, UnknownFieldWarning, fork_fields, type_origin
 from pyscratchdet.proto.schema import merge, parse_schema
-from pyscratchdet.proto.text import parse, unknown_fields_allowed
+from pyscratchdet.proto.text import parse, to_text, unknown_fields_allowed
 from pyscratchdet.runtime import build_net
 
 INPUT = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 7 } } }\n'
@@ -153,17 +153,35 @@ def test_origins_come_from_the_dialects():
     assert sorted(DIALECTS.origins) == sorted(path.stem for path in folder.glob("*.proto"))
 
 
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        ("layer { transform_param { resize_param { } resize_param { } } }", "it is a list in eric612/MobileNet-YOLO"),
-        ("layer { name: 'a' name: 'b' }", None),
-    ],
-)
-def test_a_second_value_names_the_caffe_that_takes_it(text, hint):
-    with pytest.raises(PrototxtError, match="is given twice") as caught:
-        parse(text, caffe_pb2.NetParameter)
-    assert caught.value.hint == (hint and f"{hint}, which is not implemented")
+LISTS = [
+    "transform_param { resize_param { height: 9 } resize_param { height: 8 }\n resize_param { width: 7 } }",
+    "transform_param { resize_param: [{ height: 9 }, { height: 8 }, { width: 7 }] }",
+    "transform_param { resize_param { height: 9 } resize_param < height: 8 >; mirror: true resize_param { width: 7 } }",
+]
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_list_where_the_base_has_one_value(text):
+    """eric612/MobileNet-YOLO: the sizes of training in turn, of which the first gives the net's first shapes."""
+    param = parse(f"layer {{ {text} }}", caffe_pb2.NetParameter)
+    transform = param.layer[0].transform_param
+    assert (transform.resize_param.height, [one.width for one in transform.later_values_of_resize_param]) == (9, [0, 7])
+    printed = to_text(param)
+    assert "later" not in printed
+    assert parse(printed, caffe_pb2.NetParameter) == param
+
+
+@pytest.mark.parametrize(("text", "later"), [("[0]", []), ("[0,1, 3]", [1, 3]), ("0 device_id: 2", [2])])
+def test_the_devices_of_a_solver_as_a_list(text, later, tmp_path):
+    """yjxiong/caffe: which GPUs train together, what `--gpu` says here."""
+    param = parse(f"base_lr: 1 device_id: {text}", caffe_pb2.SolverParameter)
+    assert (param.device_id, list(param.later_values_of_device_id)) == (0, later)
+    assert [found.is_harmless for found in fork_fields(param)] == [True] * bool(later)
+
+
+def test_a_second_value_where_no_caffe_has_a_list():
+    with pytest.raises(PrototxtError, match="is given twice"):
+        parse("layer { name: 'a' name: 'b' }", caffe_pb2.NetParameter)
 
 
 def test_the_page_is_what_its_script_writes():
@@ -337,6 +355,17 @@ def test_the_labels_of_yolo_have_room_for_300_objects_in_a_picture():
     assert plan_net(net).shapes == [(2, 3, 9, 7), (2, 1, 300, 5)]
     with pytest.raises(PrototxtError, match="yolo_data_type"):
         build_net(net)
+
+
+def test_the_first_of_several_sizes_gives_the_shapes(caplog):
+    text = """layer { name: "d" type: "AnnotatedData" top: "data" data_param { source: "gone" batch_size: 2 }
+      transform_param { resize_param { height: 9 width: 7 } resize_param { height: 5 width: 4 } } }"""
+    net = parse(text, caffe_pb2.NetParameter)
+    assert plan_net(net).shapes == [(2, 3, 9, 7)]
+    assert "only the shapes are known: transform_param.resize_param as a list is not computed" in caplog.text
+    with pytest.raises(PrototxtError, match="resize_param as a list changes results") as caught:
+        build_net(net)
+    assert caught.value.hint == "defined by eric612/MobileNet-YOLO"
 
 
 def test_pictures_of_varied_size_need_a_crop():
