@@ -28,7 +28,8 @@ from pyscratchdet import __version__
 from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.onnx_import import import_onnx
-from pyscratchdet.converters.torch_import import import_module, torchvision_model
+from pyscratchdet.converters.torch_import import import_module
+from pyscratchdet.converters.torch_models import torchvision_model
 from pyscratchdet.files import write_text
 from pyscratchdet.runtime import load_net
 

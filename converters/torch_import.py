@@ -7,7 +7,6 @@ continue from them (pyscratchdet.converters.build.SCALE_FACTOR).
 
 from __future__ import annotations
 
-import inspect
 import operator
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from pyscratchdet.converters.build import NetBuilder, Pads, Pair
-from pyscratchdet.errors import ConversionError, UsageError, counted, nearest
+from pyscratchdet.errors import ConversionError, counted
 
 
 def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "net") -> NetBuilder:
@@ -40,46 +39,6 @@ def import_module(module: torch.nn.Module, shape: Sequence[int], name: str = "ne
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConversionError(f"torch.export cannot follow the module: {reason}", code="import.export") from error
     return _TorchGraph(program, name).run(tuple(shape))
-
-
-def torchvision_model(name: str, weights: str | None = None, **options: Any) -> torch.nn.Module:
-    """Returns a torchvision model with the weights of a state_dict file or random ones; downloads nothing.
-
-    Args:
-        name: Such as `vgg16_bn`, `resnet101`.
-        weights: .pt or .pth with a state_dict; read without running code.
-        **options: Options of the model, such as `num_classes`.
-
-    Raises:
-        UsageError: There is no such model.
-        WeightsError, FileError: The weights are damaged or missing.
-        ConversionError: They do not fit, or the model is a detector.
-    """
-    from torchvision import models
-
-    if name not in models.list_models():
-        raise UsageError(
-            f'torchvision has no model "{name}"', code="import.model", hint=nearest(name, models.list_models())
-        )
-    if name in models.list_models(module=models.detection):
-        raise ConversionError(
-            f"torchvision's {name} chooses its boxes in Python code, which no layer can express",
-            code="import.detector",
-            hint="pyscratchdet generate --list shows SSD nets; classifiers become their backbones with --model",
-        )
-    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
-        options = {"weights_backbone": None, **options}  # whose default would be downloaded
-    model = models.get_model(name, weights=None, **options)
-    if weights is not None:
-        from pyscratchdet.converters.weights import read_state_dict
-
-        state = {key: torch.from_numpy(array) for key, array in read_state_dict(weights).items()}
-        try:
-            model.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ConversionError(f"{weights} does not fit {name}: {reason}", code="import.weights") from error
-    return model  # type: ignore[no-any-return]
 
 
 class _TorchGraph:

@@ -215,32 +215,44 @@ def _read_hdf5(path: str, names: Names) -> Bundle:
 
 
 def _read_safetensors(path: str, names: Names) -> Bundle:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {key: _float32(file.get_tensor(key), key, path) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: damaged safetensors file: {error}", code="weights.damaged") from error
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}", code="file.read") from error
+    tensors, metadata = _safetensors(path, "numpy")
+    arrays = {key: _float32(value, key, path) for key, value in tensors.items()}
     order = metadata.get("order", "").split("\n") if "order" in metadata else list(arrays)
     if sorted(order) != sorted(arrays):
         raise WeightsError(f"{path}: its list of keys does not fit its arrays", code="weights.damaged")
     return Bundle(names.group({key: arrays[key] for key in order}, path), _decoded(metadata.get(SKELETON), path))
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Returns the tensors of a .pt or .pth file by key: a state_dict, or a dict that holds one under `state_dict`.
+def _safetensors(path: str, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the tensors, "pt" for PyTorch's or "numpy" for arrays, and the metadata of a file.
 
-    Integers (`num_batches_tracked`) keep their type, all floats become float32. No code in the file is run.
+    Raises:
+        FileError, WeightsError: The file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework=framework) as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: damaged safetensors file: {error}", code="weights.damaged") from error
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}", code="file.read") from error
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns the tensors of a .pt, .pth or .safetensors file by key.
+
+    A .pt or .pth file is a state_dict, or a dict that holds one under `state_dict`. Integers (`num_batches_tracked`)
+    keep their type. No code in the file is run.
 
     Raises:
         FileError, WeightsError: The file is missing, damaged, or holds other things.
     """
     name = os.fspath(path)
-    return {key: _numpy(value, key, name) for key, value in _state(load_pt(name), name).items()}
+    is_plain = name.lower().endswith(".safetensors")
+    state = _safetensors(name, "pt")[0] if is_plain else _state(load_pt(name), name)
+    return {key: _numpy(value, key, name) for key, value in state.items()}
 
 
 def _read_pt(path: str, names: Names) -> Bundle:
@@ -351,9 +363,12 @@ def _decoded(skeleton: str | bytes | None, path: str) -> bytes | None:
 
 
 def _numpy(value: Any, key: str, path: str) -> np.ndarray:
-    """Returns a tensor of a file as an array."""
+    """Returns a tensor of a file as an array; float32 for bfloat16, which NumPy lacks."""
+    import torch
+
     try:
-        array: np.ndarray = value.detach().numpy()
+        value = value.detach()
+        array: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     except (AttributeError, TypeError, RuntimeError) as error:
         raise WeightsError(f'{path}: "{key}" is not a plain tensor', code="weights.pt") from error
     return array

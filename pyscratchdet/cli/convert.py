@@ -20,6 +20,7 @@ from pyscratchdet.errors import counted
 if TYPE_CHECKING:
     from pyscratchdet.converters.build import NetBuilder
     from pyscratchdet.converters.merge_bn import Blobs
+    from pyscratchdet.converters.torch_models import Shapes
     from pyscratchdet.converters.weights import Bundle
     from pyscratchdet.detect.detector import Preparation
     from pyscratchdet.solver.snapshot import SolverState
@@ -67,8 +68,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "coco_to_voc": {"action": "store_true", "help": "SRC is a COCO detector: keep VOC's classes only"},
     "mmdetection": {"action": "store_true", "help": "SRC is a ScratchDet checkpoint of mmdetection"},
-    "weights": {"metavar": "FILE", "default": None, "help": "state_dict of the model (default: random weights)"},
-    "size": {"type": int, "default": 224, "help": "height and width of the model's input (default: 224)"},
+    "weights": {
+        "metavar": "FILE",
+        "default": None,
+        "help": "values of the PyTorch model: .pth, .pt or .safetensors (default: random ones)",
+    },
+    "input": {
+        "metavar": "SHAPE[,SHAPE...]",
+        "default": None,
+        "help": "shapes of the model's inputs, such as 1x3x224x224 (default: what the model is made for)",
+    },
+    "size": {"type": int, "default": None, "help": "height and width of its only input, a picture"},
 }
 _NAMES = ("command", "source", "target")
 _SCHEMA = {"schema": "FILE", "import": "MODULE", "dialect": "NAME"}
@@ -78,7 +88,7 @@ _ONNX = ("half", "heads", "opset", "batch", "input_picture", *_FACTS)  # how ONN
 
 _CAFFE, _TORCH, _STATE = ("*.caffemodel", "*.h5"), ("*.pt", "*.pth"), ("*.solverstate", "*.solverstate.h5")
 _TENSORS = ("*.safetensors", *_TORCH)
-_MODELS = ("torchvision:*",)
+_MODELS = ("torchvision:*", "timm:*", "module:*")
 
 _WEIGHTS = (*_CAFFE, *_TENSORS, "*.onnx")
 
@@ -150,7 +160,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.usage = "pyscratchdet convert SRC DST [options of the direction]"
     parser.formatter_class = _Help
-    parser.add_argument("source", metavar="SRC", help="file to read, or torchvision:NAME such as torchvision:vgg16_bn")
+    parser.add_argument(
+        "source", metavar="SRC", help="file to read, or torchvision:NAME, timm:NAME, module:PACKAGE.MODULE:FACTORY"
+    )
     parser.add_argument("target", metavar="DST", help="file to write, or a folder to deploy: OUT/")
     for name, settings in OPTIONS.items():
         parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
@@ -313,14 +325,14 @@ def _onnx_net(args: argparse.Namespace) -> str:
     return _write_net(import_onnx(args.source), args)
 
 
-def _torchvision_net(args: argparse.Namespace) -> str:
-    return _write_net(_torchvision(args), args)
+def _torch_net(args: argparse.Namespace) -> str:
+    return _write_net(_imported(args), args)
 
 
-def _torchvision_backbone(args: argparse.Namespace) -> str:
+def _torch_backbone(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.backbone import write_backbone
 
-    result = write_backbone(_torchvision(args), args.model, args.target)
+    result = write_backbone(_imported(args), args.model, args.target)
     return "\n".join([_written(result.blobs, args), *result.lines()])
 
 
@@ -340,20 +352,20 @@ DIRECTIONS = (
     Direction("a solver state for PyTorch", _STATE, _TORCH, _state_to_torch, needs=("model",), takes=_NET),
     Direction("a solver state from PyTorch", _TORCH, _STATE, _state_from_torch),
     Direction(
-        "a torchvision model under a detector's layers",
+        "a PyTorch model under a detector's layers",
         _MODELS,
         ("*.caffemodel",),
-        _torchvision_backbone,
+        _torch_backbone,
         chosen_by=("model",),
-        takes=("weights", "size", *_NET),
+        takes=("weights", "input", "size", *_NET),
     ),
     Direction(
-        "a torchvision model as a net",
+        "a PyTorch model as a net",
         _MODELS,
         ("*.caffemodel",),
-        _torchvision_net,
+        _torch_net,
         needs=("prototxt",),
-        takes=("weights", "size"),
+        takes=("weights", "input", "size"),
     ),
     Direction(
         "a checkpoint of mmdetection",
@@ -526,11 +538,29 @@ def _labels(path: str | None) -> dict[str, str]:
     )
 
 
-def _torchvision(args: argparse.Namespace) -> NetBuilder:
-    from pyscratchdet.converters.torch_import import import_module, torchvision_model
+def _imported(args: argparse.Namespace) -> NetBuilder:
+    from pyscratchdet.converters.torch_import import import_module
+    from pyscratchdet.converters.torch_models import named_model
 
-    name = args.source.partition(":")[2]
-    return import_module(torchvision_model(name, args.weights), (1, 3, args.size, args.size), name)
+    model = named_model(args.source, args.weights)
+    (shape,) = _input_shapes(args, model.shapes)
+    return import_module(model.module, shape, model.name)
+
+
+def _input_shapes(args: argparse.Namespace, usual: Shapes) -> Shapes:
+    """Returns the shapes of --input, of --size, or those that the model is made for."""
+    from pyscratchdet.converters.torch_models import parse_shapes
+    from pyscratchdet.errors import UsageError
+
+    if args.input and args.size:
+        raise UsageError("--input and --size exclude each other", code="convert.input")
+    shapes = parse_shapes(args.input) if args.input else usual
+    if args.size:
+        shapes = ((1, 3, args.size, args.size),)
+    if len(shapes) != 1:
+        reason = "only one input is supported" if shapes else f"{args.source} does not tell the shape of its input"
+        raise UsageError(reason, code="convert.input", expected="--input 1x3x224x224")
+    return shapes
 
 
 def _write_net(net: NetBuilder, args: argparse.Namespace) -> str:

@@ -16,8 +16,8 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_
 PAIRS = {
     "a solver state for PyTorch": "a.solverstate a.pt",
     "a solver state from PyTorch": "a.pt a.solverstate.h5",
-    "a torchvision model under a detector's layers": "torchvision:vgg11 a.caffemodel",
-    "a torchvision model as a net": "torchvision:vgg11 a.caffemodel",
+    "a PyTorch model under a detector's layers": "torchvision:vgg11 a.caffemodel",
+    "a PyTorch model as a net": "timm:resnet18 a.caffemodel",
     "a checkpoint of mmdetection": "a.pth a.caffemodel",
     "a COCO detector for VOC": "a.caffemodel b.caffemodel",
     "a net for another engine's Caffe reader": "a.pt b.caffemodel",

@@ -13,7 +13,8 @@ from pyscratchdet import prototxt
 from pyscratchdet.cli import main
 from pyscratchdet.converters.backbone import convert_backbone, write_backbone
 from pyscratchdet.converters.compare import difference
-from pyscratchdet.converters.torch_import import import_module, torchvision_model
+from pyscratchdet.converters.torch_import import import_module
+from pyscratchdet.converters.torch_models import torchvision_model
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2

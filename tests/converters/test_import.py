@@ -17,7 +17,8 @@ from pyscratchdet.cli import main
 from pyscratchdet.converters.build import SCALE_FACTOR
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.onnx_import import import_onnx
-from pyscratchdet.converters.torch_import import import_module, torchvision_model
+from pyscratchdet.converters.torch_import import import_module
+from pyscratchdet.converters.torch_models import torchvision_model
 from pyscratchdet.errors import ConversionError, FileError, PyScratchDetError, UsageError
 from pyscratchdet.proto.weights import read_weights
 from pyscratchdet.runtime import load_net
@@ -470,13 +471,6 @@ def test_torch_operations(name, tmp_path):
     check(net, tmp_path, inputs, {blob: expected})
 
 
-@pytest.mark.parametrize("name", ["ssd300_vgg16", "fasterrcnn_resnet50_fpn"])
-def test_torchvision_detectors_are_refused_without_the_network(name, monkeypatch):
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was tried"))
-    with pytest.raises(ConversionError, match=f"{name} chooses its boxes in Python code"):
-        torchvision_model(name)
-
-
 def test_torchvision_backbones_are_not_fetched(monkeypatch):
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: pytest.fail("the network was tried"))
     assert torchvision_model("lraspp_mobilenet_v3_large").backbone
@@ -558,12 +552,3 @@ def test_torchvision_models(name, tmp_path):
     expected = module(torch.from_numpy(inputs)).detach().numpy()
     net = import_module(module, inputs.shape, name)
     check(net, tmp_path, inputs, {net.param.layer[-1].top[0]: expected})
-
-
-def test_weights_of_a_file_reach_the_model(tmp_path):
-    module = torchvision_model("resnet18", num_classes=3)
-    torch.save(module.state_dict(), tmp_path / "w.pth")
-    again = torchvision_model("resnet18", str(tmp_path / "w.pth"), num_classes=3)
-    torch.testing.assert_close(again.state_dict(), module.state_dict(), rtol=0, atol=0)
-    with pytest.raises(ConversionError, match="does not fit"):
-        torchvision_model("resnet34", str(tmp_path / "w.pth"), num_classes=3)
