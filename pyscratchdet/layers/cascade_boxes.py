@@ -21,7 +21,7 @@ from pyscratchdet.lazy import Tensor, torch
 _OVERLAPS = ("IOU", "IOMU", "IOFU")
 
 
-class _CodeLayer(Layer):
+class CodeLayer(Layer):
     """Base: reads the mean and the deviation that codes were normalised with."""
 
     fork_fields: ClassVar[frozenset[str]] = frozenset({"bbox_reg_param.bbox_mean", "bbox_reg_param.bbox_std"})
@@ -58,7 +58,7 @@ class _CodeLayer(Layer):
 
 
 @register("DecodeBBox")
-class DecodeBBox(_CodeLayer):
+class DecodeBBox(CodeLayer):
     """The boxes that a class-agnostic head makes of regions.
 
     Bottoms: codes (R, 8), of which the last four are those of an object, regions (R, 5) as image, xmin, ymin, xmax,
@@ -98,7 +98,7 @@ class DecodeBBox(_CodeLayer):
 
 
 @register("BoxGroupOutput")
-class BoxGroupOutput(_CodeLayer):
+class BoxGroupOutput(CodeLayer):
     """The best regions of several feature maps, each with priors of its own.
 
     Bottoms, two per map: probabilities (N * G, classes, H, W), where 1 minus the first is an object's, and codes
@@ -184,7 +184,7 @@ class BoxGroupOutput(_CodeLayer):
 
 
 @register("FrcnnOutput")
-class FrcnnOutput(_CodeLayer):
+class FrcnnOutput(CodeLayer):
     """The detections of one picture, from the classes and codes of its regions.
 
     Bottoms: probabilities (R, K), codes (R, 4 * K), or (R, 8) for all classes without `cls_aware`, of which the last

@@ -16,7 +16,7 @@ _TRUTH = 8  # image, xmin, ymin, xmax, ymax, label, ignored, difficult
 _NUM_CODES = 4
 
 
-class _Pictures(ShapedLayer):
+class ListedPictures(ShapedLayer):
     """Base of the data layers: their lists hold pictures of 3 channels, with boxes."""
 
     bottoms: ClassVar[Count] = exactly(0)
@@ -37,7 +37,7 @@ class _Pictures(ShapedLayer):
 
 
 @register("EvalData")
-class EvalData(_Pictures):
+class EvalData(ListedPictures):
     """Pictures to be judged (N, 3, H, W), true boxes (1, 8, 1, 1) and sizes (N, 2, 1, 1); the last may be left out."""
 
     only_shapes = "the reading of Cascade R-CNN's lists is not implemented"
@@ -56,7 +56,7 @@ class EvalData(_Pictures):
 
 
 @register("DetectionData")
-class DetectionData(_Pictures):
+class DetectionData(ListedPictures):
     """Pictures to train on (N, 3, H, W), a map of labels and codes (N, 6, H / s, W / s) per stride s, perhaps boxes."""
 
     only_shapes = "the reading of Cascade R-CNN's lists is not implemented"

@@ -583,6 +583,14 @@ class LayerParameter(Message):
     def flow_warp_param(self) -> FlowWarpParameter: ...
     @property
     def accum_param(self) -> AccumParameter: ...
+    @property
+    def detection_loss_param(self) -> DetectionLossParameter: ...
+    @property
+    def detection_accuracy_param(self) -> DetectionAccuracyParameter: ...
+    @property
+    def box_output_param(self) -> BoxOutputParameter: ...
+    @property
+    def image_gt_data_param(self) -> ImageGtDataParameter: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class TransformationParameter(Message):
@@ -2658,4 +2666,83 @@ class ResampleParameter(Message):
     type: int
     antialias: bool
     factor: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class BoxOutputParameter(Message):
+    fg_thr: float
+    iou_thr: float
+    nms_type: str
+    @property
+    def field_h(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def field_w(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def downsample_rate(self) -> RepeatedScalarFieldContainer[int]: ...
+    field_whr: float
+    field_xyr: float
+    max_nms_num: int
+    max_post_nms_num: int
+    min_size: float
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectionAccuracyParameter(Message):
+    cls_num: int
+    coord_num: int
+    field_h: int
+    field_w: int
+    downsample_rate: int
+    top_k: int
+    field_whr: float
+    field_xyr: float
+    bg_threshold: float
+    objectness: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class DetectionLossParameter(Message):
+    cls_num: int
+    coord_num: int
+    field_h: int
+    field_w: int
+    downsample_rate: int
+    bb_smooth: bool
+    field_whr: float
+    field_xyr: float
+    bg_threshold: float
+    bg_multiple: int
+    sample_mode: str
+    objectness: bool
+    iou_weighted: bool
+    pos_neg_weighted: bool
+    def __init__(self, **fields: Any) -> None: ...
+
+class ImageGtDataParameter(Message):
+    source: str
+    scale: float
+    mean_file: str
+    batch_size: int
+    mirror: bool
+    @property
+    def downsample_rate(self) -> RepeatedScalarFieldContainer[int]: ...
+    coord_num: int
+    @property
+    def field_h(self) -> RepeatedScalarFieldContainer[int]: ...
+    @property
+    def field_w(self) -> RepeatedScalarFieldContainer[int]: ...
+    fg_threshold: float
+    resize_width: int
+    resize_height: int
+    crop_width: int
+    crop_height: int
+    do_multiple_scale: bool
+    min_scale: int
+    max_scale: int
+    min_whaspect: float
+    max_whaspect: float
+    min_gt_width: float
+    min_gt_height: float
+    shuffle: bool
+    output_gt_boxes: bool
+    fg_img_multiple: int
+    cache_images: bool
+    root_folder: str
     def __init__(self, **fields: Any) -> None: ...

@@ -418,9 +418,11 @@ def _lists_split(text: str, descriptor: Any) -> str:
     for number, field in enumerate(fields):
         owner, name, index = messages.get(field.way[:-2]), *field.way[-2:]
         known = owner.fields_by_name.get(name) if owner is not None and name is not None else None
-        if known is not None and known.message_type is not None:
+        if owner is None or known is None:
+            continue
+        if known.message_type is not None:
             messages[field.way] = known.message_type
-        if known is None or known.is_repeated or f"{LATER}{name}" not in owner.fields_by_name:
+        if known.is_repeated or f"{LATER}{name}" not in owner.fields_by_name:
             continue
         if text[field.value] == "[":  # of the first value of a list in brackets, which ends where the list does
             listed = [one for one in fields[number:] if one.way[:-1] == field.way[:-1] and one.end <= field.end][1:]
