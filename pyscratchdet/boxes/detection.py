@@ -31,6 +31,7 @@ class DetectionRule:
         top_k: How many scores of each class go into NMS; -1 for all.
         keep_top_k: How many detections of an image are kept; -1 for all.
         objectness: Priors with a lower ARM objectness count as background.
+        clip: Whether boxes end at the picture's border before NMS compares them, as in OpenCV and torchvision.
     """
 
     num_classes: int
@@ -43,6 +44,7 @@ class DetectionRule:
     top_k: int = -1
     keep_top_k: int = -1
     objectness: float = 0.01
+    clip: bool = False
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Predictions:
         if self.arm_loc is not None:
             priors = decode_boxes(self.arm_loc[image, prior], priors, variances, rule.code_type, rule.plain)
         codes = self.loc[image, prior, label if self.loc.shape[2] > 1 else 0]
-        return decode_boxes(codes, priors, variances, rule.code_type, rule.plain)
+        boxes = decode_boxes(codes, priors, variances, rule.code_type, rule.plain)
+        return boxes.clamp(0, 1) if rule.clip else boxes
 
 
 @dataclass

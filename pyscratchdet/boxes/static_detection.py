@@ -91,7 +91,7 @@ def boxes_and_scores(
         codes = loc.reshape(number, len(variances), rule.num_classes, 4)
         priors, variances = priors.unsqueeze(-2), variances.unsqueeze(-2)
     boxes = decode_boxes(codes, priors, variances, rule.code_type, rule.plain)
-    return boxes, scores
+    return boxes.clamp(0, 1) if rule.clip else boxes, scores
 
 
 def greedy_suppression(boxes: Tensor, usable: Tensor, threshold: float) -> Tensor:

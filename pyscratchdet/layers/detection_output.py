@@ -37,7 +37,8 @@ class DetectionOutput(Layer):
 
     Bottoms: mbox_loc (N, P * L * 4), mbox_conf (N, P * C) after softmax or sigmoid, mbox_priorbox (1, 2, P * 4), and
     for RefineDet arm_conf (N, P * 2) and arm_loc (N, P * 4). Top: (1, 1, S, 7) rows image, label, score, xmin, ymin,
-    xmax, ymax, ordered by image, label, score; boxes are normalised and not clipped. Without any detection, one row
+    xmax, ymax, ordered by image, label, score; boxes are normalised and not clipped, unless OpenCV's field `clip` says
+    so (it clips decoded boxes, so that suppression sees what is inside the picture). Without any detection, one row
     (image, -1, -1, -1, -1, -1, -1) per image. Before the first forward pass S is 1.
 
     With `save_output_param` results are written to files after every `num_test_image` pictures, if the caller lets the
@@ -47,6 +48,7 @@ class DetectionOutput(Layer):
     """
 
     bottoms: ClassVar[Count] = Count(3, 5)
+    fork_fields: ClassVar[frozenset[str]] = frozenset({"detection_output_param.clip"})
     no_gradient: ClassVar[frozenset[int]] = frozenset(range(5))
     makes_detections: ClassVar[bool] = True
 
@@ -140,6 +142,7 @@ class DetectionOutput(Layer):
             top_k=param.nms_param.top_k if param.nms_param.HasField("top_k") else -1,
             keep_top_k=param.keep_top_k,
             objectness=param.objectness_score,
+            clip=param.clip,
         )
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
@@ -287,6 +290,11 @@ class _OnnxDetections:
     def boxes_and_scores(self) -> list[str]:
         return [self._boxes(), self._scores()]
 
+    def _boxes(self) -> str:
+        """(N, P, 4), or (N, P, C, 4) if each class has its own locations."""
+        boxes = self._decoded()
+        return self._add("Clip", boxes, self._float(0), self._float(1)) if self.rule.clip else boxes
+
     def fixed_rows(self) -> str:
         real, table = self._table()
         count = self._add("Gather", self._add("Shape", real), self._scalar(0))
@@ -351,8 +359,8 @@ class _OnnxDetections:
         low = self._add("Less", objects, self._float(self.layer.output_param.objectness_score))
         return self._add("Where", low, self.graph.constant(certain, "certain"), scores)
 
-    def _boxes(self) -> str:
-        """(N, P, 4), or (N, P, C, 4) if each class has its own locations."""
+    def _decoded(self) -> str:
+        """The same before clipping."""
         pair = self._reshape(self.bottoms[2], [2, self.num_priors, 4])
         priors, variances = self._split(pair, 2, axis=0)  # (1, P, 4)
         if len(self.bottoms) > 4:

@@ -703,6 +703,7 @@ _MESSAGES = [
         b'\x12\x1a\n\x0binput_width\x18\x8d\xfd\x87Q \x01(\x05:\x02-1',
         b'\x12\x18\n\x0cinput_height\x18\x0e \x01(\x05:\x02-1',
         b'\x12\x18\n\nnormalized\x18\x0f \x01(\x08:\x04true',
+        b'\x12\x14\n\x04clip\x18\xe8\x07 \x01(\x08:\x05false',
     ],
     [
         b'\n\x10DropoutParameter',

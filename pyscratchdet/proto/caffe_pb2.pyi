@@ -979,6 +979,7 @@ class DetectionOutputParameter(Message):
     input_width: int
     input_height: int
     normalized: bool
+    clip: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class DropoutParameter(Message):

@@ -22,6 +22,7 @@ ORIGINS: dict[str, str] = {
     'openvino': 'OpenVINO and FlowNet2',
     'unsourced': 'a Caffe without a public schema',
     'mscnn': 'zhaoweicai/mscnn',
+    'opencv': 'OpenCV',
 }
 
 FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
@@ -871,6 +872,7 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'input_width': (('openvino',), False, '-1'),
         'input_height': (('openvino',), False, '-1'),
         'normalized': (('openvino',), False, 'true'),
+        'clip': (('opencv',), False, 'false'),
     },
     'NormalizedPolygon': {
         'x1': (('textboxes',), False, None),

@@ -205,6 +205,7 @@ RULES = {
     "corners": {"code_type": 1, "keep_top_k": 9, "background": 2, "nms_threshold": 0.6},
     "sizes": {"code_type": 3, "plain": True, "keep_top_k": 200, "top_k": 400},
     "nothing": {"score_threshold": 1.0, "keep_top_k": 5},
+    "clipped": {"clip": True, "keep_top_k": 30, "nms_threshold": 0.5},
 }
 
 

@@ -1,6 +1,7 @@
 import json
 from dataclasses import dataclass, field
 
+import cv2
 import detection_cases as cases
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from pyscratchdet.converters.compare import match_detections
 from pyscratchdet.errors import ConversionError, DataError, FileError, LayerError
 
 CODE = "num_classes: 3 code_type: CENTER_SIZE"
@@ -60,6 +62,30 @@ def test_a_score_that_is_the_threshold_is_not_above_it():
 def test_nothing_found_gives_a_row_per_image():
     _, (top,) = cases.run(layer(f"{CODE} confidence_threshold: 1"), bottoms(SCORES))
     assert top.numpy().tolist() == [[[[0, *[-1] * 6], [1, *[-1] * 6]]]]
+
+
+@pytest.mark.parametrize(("clip", "number"), [("", 5), ("clip: true", 4)])
+def test_clipped_boxes_overlap_more_as_in_opencv(clip, number):
+    """Two boxes that differ outside the picture only are one, if they end at its border."""
+    options = f"share_location: true background_label_id: 0 confidence_threshold: 0.15 keep_top_k: 9 {clip}"
+    made = layer(f"{CODE} {options} nms_param {{ nms_threshold: 0.7 top_k: 9 }}")
+    given = bottoms(SCORES[:1])
+    given[2] = cases.prior_blob([[-0.5, 0.2, 0.5, 0.6], [-0.1, 0.2, 0.5, 0.6], [0.6, 0.6, 0.9, 1.2]])
+    _, (top,) = cases.run(made, given)
+    rows = top[0, 0].numpy()
+    assert len(rows) == number
+    assert (rows[:, 3:].min() >= 0 and rows[:, 3:].max() <= 1) == bool(clip)
+    inputs = ""
+    for name, bottom in zip("abc", given, strict=True):
+        dims = " ".join(f"dim: {size}" for size in bottom.shape)
+        inputs += f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
+    made.param.bottom[:], made.param.top[:] = "abc", "d"
+    net = cv2.dnn.readNetFromCaffe(np.frombuffer(f"{inputs} layer {{ {made.param} }}".encode(), np.uint8))
+    for name, bottom in zip("abc", given, strict=True):
+        net.setInput(bottom.numpy(), name)
+    found, expected = match_detections(net.forward(), rows)  # OpenCV orders them by score alone
+    assert len(found) == number
+    np.testing.assert_allclose(found, expected, atol=2e-7)  # exp in float32 instead of double
 
 
 def test_visualize_leaves_the_picture_alone():
@@ -296,6 +322,7 @@ ONNX = {
     "arm_conf": "objectness_score: 0.5 confidence_threshold: 0.05 keep_top_k: 15",
     "arm": "objectness_score: 0.4 confidence_threshold: 0.05 keep_top_k: 15 nms_param { top_k: 10 }",
     "nothing": "confidence_threshold: 0.9999",
+    "clipped": "clip: true confidence_threshold: 0.05 keep_top_k: 30 nms_param { nms_threshold: 0.45 }",
 }
 
 
