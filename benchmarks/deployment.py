@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -61,11 +63,15 @@ NAMES = {
     "tvm": "TVM",
     "litert": "LiteRT by onnx2tf",
     "rknn": "RKNN's simulator",
+    "tensorrt": "TensorRT",
 }
 NO_SUPPRESSION = {"ncnn", "tvm", "litert", "rknn"}
+STATIC = {"tensorrt"}  # of the forms, those with a batch size only
 REASON = 80  # characters
-LIMIT = 400  # seconds for one file in one engine
+LIMIT = 400  # seconds of CPU for one file in one engine
+PATIENCE = 6 * LIMIT  # seconds in all: others may use the machine too, and an engine may wait for ever
 RUNNER = Path(__file__).with_name("engine_runner.py")
+TENSORRT_TABLE = "table"  # what rows call the cells that TensorRT's operator table fills
 TENSORRT_TOP_K = 3840
 # Of the operators that layers write, those that the published table of TensorRT 8.4 (onnx-tensorrt, docs/operators.md)
 # lacks; later ones have more.
@@ -150,9 +156,18 @@ def run_engine(
     np.savez(source, outputs=outputs, **{f"{case}:{model.graph.input[0].name}": x for case, x in inputs.items()})
     command = [python, str(RUNNER), engine, str(path), str(source), str(target)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 1)),
+        )
     except subprocess.TimeoutExpired:
-        return {}, f"no answer in {LIMIT} s"
+        return {}, f"no answer in {PATIENCE} s"
+    if done.returncode == -signal.SIGXCPU:
+        return {}, f"no answer in {LIMIT} s of CPU"
     if done.returncode:
         return {}, reason(done.stderr, done.returncode)
     with np.load(target) as archive:
@@ -195,7 +210,7 @@ def judge(form: Form, want: dict[str, np.ndarray], got: dict[str, np.ndarray], t
     return "; ".join(faults) or f"same {rows}, {worst:.0e}"
 
 
-def tensorrt(model: onnx.ModelProto) -> str:
+def by_table(model: onnx.ModelProto) -> str:
     """Returns what TensorRT's operator table says of a file."""
     lacking = sorted({node.op_type for node in model.graph.node} & TENSORRT_LACKS)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -211,8 +226,13 @@ def tensorrt(model: onnx.ModelProto) -> str:
 
 def open_cells(name: str, form: Form, args: argparse.Namespace, done: dict[str, str]) -> list[str]:
     """Returns the engines, as the command line names them, of which a cell is not filled."""
-    fitting = [engine for engine in args.engine if form.heads == "boxes" or engine_kind(engine) not in NO_SUPPRESSION]
-    return [engine for engine in fitting if cell_key(name, form, engine) not in done]
+    return [engine for engine in fitting(args.engine, form) if cell_key(name, form, engine) not in done]
+
+
+def fitting(engines: list[str], form: Form) -> list[str]:
+    """Returns those that can take a form."""
+    unfit = (set() if form.heads == "boxes" else NO_SUPPRESSION) | (STATIC if form.batch is None else set())
+    return [engine for engine in engines if engine_kind(engine) not in unfit]
 
 
 def engine_kind(engine: str) -> str:
@@ -238,7 +258,7 @@ def measure(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "net.onnx"
             written = save_onnx(load_net(model, weights, "TEST"), path, heads=form.heads, batch=form.batch)
-            done[cell_key(name, form, "tensorrt")] = tensorrt(written)
+            done[cell_key(name, form, TENSORRT_TABLE)] = by_table(written)
             for engine in wanted:
                 label, _, python = engine.partition("=")
                 kind = engine_kind(engine)
@@ -256,12 +276,12 @@ def page(names: list[str], engines: list[str], done: dict[str, Any], is_resumed:
     runs = RUNS.format(number="several interrupted runs" if is_resumed else "one run", dates=done["dates"])
     text = [HEAD.format(date=date.today(), version=__version__, opset=OPSET, runs=runs)]
     for form in FORMS:
-        shown = [engine for engine in engines if form.heads == "boxes" or engine_kind(engine) not in NO_SUPPRESSION]
+        shown = fitting(engines, form)
         titles = [_title(engine, done) for engine in shown]
         text += ["", f"### {form.title}", "", f"| net | {' | '.join([*titles, 'TensorRT 8.4, by its table'])} |"]
         text += [f"|---|{'---|' * (len(titles) + 1)}"]
         for name in names:
-            cells = [done.get(cell_key(name, form, engine), "not run") for engine in [*shown, "tensorrt"]]
+            cells = [done.get(cell_key(name, form, engine), "not run") for engine in [*shown, TENSORRT_TABLE]]
             text.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*text, "", TAIL])
 

@@ -194,7 +194,7 @@ class FoldedEngine(Engine):
 
 
 class OnnxEngine(Engine):
-    """The net exported to ONNX, or an ONNX file of it, run by an engine of `sessions` on the CPU.
+    """The net exported to ONNX, or an ONNX file of it, run by an engine of `sessions`.
 
     Args:
         net: The net.
@@ -220,7 +220,11 @@ class OnnxEngine(Engine):
         self.name = where if path is None else f"{os.path.basename(os.fspath(path))} in {where}"
         self.keys = {name: key for key, name in onnx_names(net).items()}
         SESSIONS[engine].import_engine()  # before the work, not after
-        if path is None:
+        if path is None and SESSIONS[engine].needs_static_shapes:
+            batch = net.blob_shapes[net.input_names[0]][0]
+            heads = "fixed" if net.plan.detection_layers else "decoded"
+            model = export_onnx(net, all_blobs=True, heads=heads, batch=batch)
+        elif path is None:
             model = export_onnx(net, all_blobs=True)
         else:
             model = read_onnx(path)

@@ -46,13 +46,16 @@ class OnnxDetector:
         model: str | os.PathLike[str],
         weights: str | os.PathLike[str] | None,
         size: tuple[int, int] | None = None,
+        batch: int | None = None,
     ) -> OnnxDetector:
-        """Makes the model of a deploy net, with rows as Caffe writes them and an open batch size.
+        """Makes the model of a deploy net.
 
         Args:
             model: Prototxt of the deploy net.
             weights: .caffemodel or .caffemodel.h5.
             size: (height, width) of the input where it should differ from the prototxt's.
+            batch: Pictures at a time, with a fixed number of rows, so that all shapes are static; None for any number
+                of pictures and rows as Caffe writes them.
 
         Raises:
             FileError, PrototxtError, NetError, LayerError, WeightsError, ConversionError: A file is missing, not
@@ -62,8 +65,9 @@ class OnnxDetector:
         name, channels, declared = picture_input(net)
         net.reshape({name: (1, channels, *(size or declared))})
         output_layer(net)
-        exported = export_onnx(net)
-        describe(exported, net)
+        heads = "decoded" if batch is None else "fixed"
+        exported = export_onnx(net, heads=heads, batch=batch and (net.plan.fixed_batch() or batch))
+        describe(exported, net, heads=heads)
         return cls(exported, os.fspath(model))
 
     @classmethod
@@ -186,7 +190,8 @@ class OnnxDetection(DetectionEngine):
     Raises:
         ConversionError: The engine is not installed, does not have the precision or refuses the model.
         UsageError: The CPU does not have the precision.
-        WeightsError: The model is not a detector that takes prepared pictures and gives rows.
+        WeightsError: The model is not a detector that takes prepared pictures and gives rows, or not as the engine
+            needs it.
     """
 
     def __init__(self, engine: str, detector: OnnxDetector, threads: int = 0, precision: str = "float32") -> None:
@@ -195,6 +200,13 @@ class OnnxDetection(DetectionEngine):
         facts = detector.facts
         self._rows, predictions = facts["rows"], detector.fact("predictions").split("\n")
         self._input, self._batch_size, self.channels, *size = _input(detector)
+        if SESSIONS[engine].needs_static_shapes and (facts["heads"] != "fixed" or not self._batch_size):
+            raise WeightsError(
+                f"{detector.path}: {engine} needs static shapes",
+                code="onnx.form",
+                expected="a file converted with --heads fixed --batch N",
+                found=f"--heads {facts['heads']}, batch size {self._batch_size or 'open'}",
+            )
         self.size = (size[0], size[1])
         self.num_classes, self.background = (int(detector.number(name)) for name in ("num_classes", "background"))
         self.confidence_threshold = detector.number("confidence_threshold")

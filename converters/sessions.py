@@ -5,7 +5,9 @@ Needs NumPy and the engine itself, nothing else, so that benchmarks can use it i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ from pyscratchdet.errors import ConversionError
 
 
 class Session(ABC):
-    """An ONNX model, opened by an engine on the CPU.
+    """An ONNX model, opened by an engine: TensorRT on the first GPU, others on the CPU.
 
     Args:
         model: The file's bytes.
@@ -32,6 +34,7 @@ class Session(ABC):
         module: The Python module that it is.
         extra: The extra of pyscratchdet that installs it.
         precisions: That it can be asked for.
+        needs_static_shapes: Whether it takes only models whose shapes are all known: "fixed" heads and a batch size.
         version: The engine's version.
 
     Raises:
@@ -43,6 +46,7 @@ class Session(ABC):
     module: ClassVar[str]
     extra: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    needs_static_shapes: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -111,6 +115,8 @@ class OnnxRuntimeSession(Session):
     """onnxruntime."""
 
     name, module, extra = "onnxruntime", "onnxruntime", "onnxruntime"
+    provider: ClassVar[str] = "CPUExecutionProvider"
+    provider_options: ClassVar[Mapping[str, object]] = {}
 
     def _open(self, engine: ModuleType, model: bytes) -> None:
         options = engine.SessionOptions()
@@ -118,11 +124,56 @@ class OnnxRuntimeSession(Session):
         options.intra_op_num_threads = self._threads
         if not self._optimize:
             options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        if self.provider != "CPUExecutionProvider":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        asked = [(self.provider, dict(self.provider_options))]
+        # With its fall-back it would print an error and go on in another provider.
+        self._session = engine.InferenceSession(model, options, providers=asked, enable_fallback=0)
+        if (provider := self._session.get_providers()[0]) != self.provider:
+            raise RuntimeError(f"onnxruntime opened it in {provider}")
 
     def _run(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         values: Sequence[np.ndarray] = self._session.run(self._outputs, dict(feed))
         return values
+
+
+class TensorRTSession(OnnxRuntimeSession):
+    """TensorRT, by onnxruntime's provider for it: the whole model on the GPU in float32, or nothing.
+
+    Other threads and fused operators cannot be asked for.
+    """
+
+    name, module, extra = "tensorrt", "onnxruntime", "tensorrt"
+    needs_static_shapes = True
+    provider = "TensorrtExecutionProvider"
+    # Both are its defaults, but with no option given it takes all of them from environment variables.
+    provider_options: ClassVar[Mapping[str, object]] = {"trt_fp16_enable": False, "trt_int8_enable": False}
+
+    @classmethod
+    def import_engine(cls) -> ModuleType:
+        """See the base class; the packages `onnxruntime` and `onnxruntime-gpu` are both called onnxruntime in Python.
+
+        Raises:
+            ConversionError: onnxruntime is not installed, or was built without TensorRT.
+        """
+        engine = super().import_engine()
+        if cls.provider not in (providers := engine.get_available_providers()):
+            raise ConversionError(
+                f"onnxruntime {engine.__version__} was built without TensorRT",
+                code="engine.missing",
+                expected=cls.provider,
+                found=", ".join(providers),
+                hint=f'pip uninstall onnxruntime, then pip install "pyscratchdet[{cls.extra}]"',
+            )
+        return engine
+
+    def _open(self, engine: ModuleType, model: bytes) -> None:
+        # The provider has no option for it; NVIDIA's libraries read this when they are first used.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        engine.preload_dlls()  # CUDA's, where pip installed them
+        with contextlib.suppress(ImportError):  # it loads TensorRT's, which may also be the system's
+            self.version = f"{importlib.import_module('tensorrt').__version__} by onnxruntime {self.version}"
+        super()._open(engine, model)
 
 
 class OpenVinoSession(Session):
@@ -150,4 +201,6 @@ class OpenVinoSession(Session):
         return [results[name] for name in self._outputs]
 
 
-SESSIONS: dict[str, type[Session]] = {kind.name: kind for kind in (OnnxRuntimeSession, OpenVinoSession)}
+SESSIONS: dict[str, type[Session]] = {
+    kind.name: kind for kind in (OnnxRuntimeSession, OpenVinoSession, TensorRTSession)
+}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyscratchdet.errors import UsageError
 
 
-ENGINES = ("torch", "onnxruntime", "openvino")
+ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
 
 
 def add_detector_arguments(
@@ -54,7 +54,7 @@ def add_detector_arguments(
         "--engine",
         choices=(*ENGINES, *more_engines),
         metavar="NAME",
-        help="what runs the net: torch, onnxruntime or openvino (default: torch; onnxruntime for an ONNX file)",
+        help=f"what runs the net: {', '.join(ENGINES)} (default: torch; onnxruntime for an ONNX file)",
     )
     group.add_argument(
         "--precision",
@@ -104,13 +104,15 @@ def make_detector(args: argparse.Namespace) -> Detector:
             device=str(choose_device(args.gpu)),
             precision=args.precision,
         )
-    _check_cpu(args)
+    _check_no_gpu(args)
     from pyscratchdet.converters.onnx_detection import OnnxDetection, OnnxDetector
     from pyscratchdet.converters.sessions import SESSIONS
     from pyscratchdet.detect.detector import Detector
 
-    SESSIONS[args.engine].import_engine()  # before the work, not after
-    net = OnnxDetector.of_net(args.model, args.weights, parse_size(args.size))
+    session = SESSIONS[args.engine]
+    session.import_engine()  # before the work, not after
+    batch = batch_size if session.needs_static_shapes else None
+    net = OnnxDetector.of_net(args.model, args.weights, parse_size(args.size), batch)
     engine = OnnxDetection(args.engine, net, precision=args.precision)
     return Detector.in_engine(engine, args.labelmap, preparation=preparation, batch_size=batch_size)
 
@@ -151,8 +153,8 @@ def _of_file(args: argparse.Namespace, batch_size: int) -> Detector:
         given = "--model" if args.model else "--size"
         raise _misfit("an ONNX file has its net and its size", expected=f"no {given}")
     if args.engine == "torch":
-        raise _misfit("torch does not run ONNX files", expected="--engine onnxruntime or openvino")
-    _check_cpu(args)
+        raise _misfit("torch does not run ONNX files", expected="another --engine")
+    _check_no_gpu(args)
     detector = OnnxDetector.of_file(args.weights)
     engine = OnnxDetection(args.engine or "onnxruntime", detector, precision=args.precision)
     preparation = _preparation(args, detector)
@@ -173,9 +175,13 @@ def _preparation(args: argparse.Namespace, detector: OnnxDetector | None) -> Pre
     return detector.preparation()
 
 
-def _check_cpu(args: argparse.Namespace) -> None:
+def _check_no_gpu(args: argparse.Namespace) -> None:
     if args.gpu:
-        raise _misfit("--gpu is for torch; other engines run on the CPU", found=f"--gpu {args.gpu}")
+        raise _misfit(
+            "--gpu is for torch; onnxruntime and openvino run on the CPU, tensorrt on the first GPU",
+            found=f"--gpu {args.gpu}",
+            hint="CUDA_VISIBLE_DEVICES makes another GPU the first one" if args.engine == "tensorrt" else "",
+        )
 
 
 def _misfit(message: str, **parts: object) -> UsageError:

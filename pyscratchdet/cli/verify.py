@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pyscratchdet.cli.detector_options import ENGINES
 from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["onnxruntime", "opencv"],
         metavar="ENGINE",
-        help="onnxruntime, openvino, opencv, torch, fast, folded, cuda, an npz recorded elsewhere, or an ONNX file, "
-        "openvino:FILE.onnx for another engine than onnxruntime (default: onnxruntime opencv)",
+        help="onnxruntime, openvino, tensorrt, opencv, torch, fast, folded, cuda, an npz recorded elsewhere, or an "
+        "ONNX file, openvino:FILE.onnx for another engine than onnxruntime (default: onnxruntime opencv)",
     )
     parser.add_argument(
         "--engine",
-        choices=("torch", "onnxruntime", "openvino"),
+        choices=ENGINES,
         default="torch",
         help="whose blobs are judged (default: torch, which also tells each layer's own error)",
     )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -246,15 +247,106 @@ def test_openvino_does_not_report_its_import():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_other_engines_are_on_the_cpu(folder, flags, capsys):
-    assert main(["detect", str(folder), *flags, "--engine", "onnxruntime", "--gpu", "0"]) == 2
-    assert "--gpu is for torch" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
+def test_other_engines_do_not_choose_a_gpu(folder, flags, name, capsys):
+    assert main(["detect", str(folder), *flags, "--engine", name, "--gpu", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "--gpu is for torch" in said
+    assert ("CUDA_VISIBLE_DEVICES" in said) == (name == "tensorrt")
 
 
 def test_unknown_engines_are_refused(folder, flags, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["detect", str(folder), *flags, "--engine", "tensorrt"])
-    assert "invalid choice: 'tensorrt'" in capsys.readouterr().err
+        main(["detect", str(folder), *flags, "--engine", "ncnn"])
+    assert "invalid choice: 'ncnn'" in capsys.readouterr().err
+
+
+# --- TensorRT ---
+
+TENSORRT = "TensorrtExecutionProvider"
+
+
+@pytest.mark.parametrize("command", ["detect", "evaluate", "score", "verify"])
+def test_an_onnxruntime_without_tensorrt(folder, devkit, flags, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    arguments = {
+        "detect": [str(folder), *flags, "--engine", "tensorrt", "-o", str(tmp_path / "o")],
+        "evaluate": ["voc", "--data", str(devkit), *flags, "--engine", "tensorrt"],
+        "score": ["--data", str(devkit), *flags, "--engine", "tensorrt"],
+        "verify": [*flags[:4], "--against", "tensorrt"],
+    }
+    assert main([command, *arguments[command]]) == 2
+    said = capsys.readouterr().err
+    assert "was built without TensorRT, expected TensorrtExecutionProvider and found CPUExecutionProvider" in said
+    assert 'pip install "pyscratchdet[tensorrt]" [engine.missing]' in said
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture
+def tensorrt(monkeypatch):
+    """Makes onnxruntime say that it has TensorRT, and opens what is asked of it on the CPU; returns what was asked."""
+    runtime = pytest.importorskip("onnxruntime")
+    opened = []
+
+    class Opened(runtime.InferenceSession):
+        def __init__(self, model, options, providers, **others):
+            no_cpu = options.get_session_config_entry("session.disable_cpu_ep_fallback")
+            opened.append((onnx.load_from_string(model), no_cpu, providers, others))
+            super().__init__(model, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return [TENSORRT, "CPUExecutionProvider"]
+
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: [TENSORRT, "CPUExecutionProvider"])
+    monkeypatch.setattr(runtime, "InferenceSession", Opened)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    return opened
+
+
+def test_what_tensorrt_is_asked_for(tensorrt, folder, flags, tmp_path, capsys):
+    assert main(["detect", str(folder), *flags, "--engine", "tensorrt", "-o", str(tmp_path), "--batch-size", "5"]) == 0
+    assert "3 pictures, 3 objects (blue: 2, red: 1)" in capsys.readouterr().out
+    assert detections(tmp_path)["engine"].startswith("tensorrt ")
+    ((model, no_cpu, providers, others),) = tensorrt
+    assert no_cpu == "1"
+    assert providers == [(TENSORRT, {"trt_fp16_enable": False, "trt_int8_enable": False})]
+    assert others == {"enable_fallback": 0}
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    values = onnx.shape_inference.infer_shapes(model).graph
+    kinds = [value.type.tensor_type for value in (*values.input, *values.output)]
+    shapes = [[dim.dim_value for dim in kind.shape.dim] for kind in kinds]
+    assert shapes[0] == [5, 3, 32, 48]
+    assert all(size for shape in shapes for size in shape)
+
+
+def test_tensorrt_compares_blob_by_blob(tensorrt, flags, capsys):
+    assert main(["verify", *flags[:4], "--against", "tensorrt"]) == 0
+    ((model, *_),) = tensorrt
+    assert all(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
+
+
+def test_another_provider_than_asked_for_is_refused(tensorrt, monkeypatch, folder, flags, tmp_path, capsys):
+    runtime = sys.modules["onnxruntime"]
+    monkeypatch.setattr(runtime.InferenceSession, "get_providers", lambda self: ["CPUExecutionProvider"])
+    assert main(["detect", str(folder), *flags, "--engine", "tensorrt", "-o", str(tmp_path / "o")]) == 2
+    assert "onnxruntime opened it in CPUExecutionProvider [engine.refused]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{}, {"batch": 3}, {"heads": "fixed"}])
+def test_tensorrt_needs_static_shapes(tensorrt, file, options):
+    with pytest.raises(WeightsError, match=r"static shapes.*--heads fixed --batch N.*onnx\.form"):
+        OnnxDetection("tensorrt", OnnxDetector.of_file(file(**options)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch", [1, 4])
+def test_tensorrt_finds_the_same(detector, block_model, picture, batch):
+    runtime = pytest.importorskip("onnxruntime")
+    if TENSORRT not in runtime.get_available_providers():
+        pytest.skip("this onnxruntime was built without TensorRT")
+    other = OnnxDetection("tensorrt", OnnxDetector.of_net(*block_model[:2], batch=batch))
+    with_engine = Detector.in_engine(other, block_model[2], preparation=PREPARATION, batch_size=batch)
+    alike(with_engine.detect(pictures(picture)), detector.detect(pictures(picture)))
 
 
 def test_evaluate_names_the_engine(engine, devkit, flags, tmp_path, capsys):
