@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from small_nets import detector, write_net
+from small_nets import detector, small_net, write_net
 
 from pyscratchdet.cli import main
 from pyscratchdet.converters.onnx_detection import OnnxDetection, OnnxDetector
-from pyscratchdet.converters.quantize import last_layers
+from pyscratchdet.converters.onnx_export import export_onnx
+from pyscratchdet.converters.quantize import last_layers, quantize
+from pyscratchdet.converters.sessions import SESSIONS
 
 pytest.importorskip("onnxruntime")
 
@@ -82,6 +84,34 @@ def test_the_detections_are_nearly_the_same(tmp_path, pictures, engine, options,
                 for mine in one["detections"]
             )
     assert again >= 0.9 * number
+
+
+NORMALIZE = """
+layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 7 dim: 9 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 4 kernel_size: 1 bias_term: false weight_filler { type: "uniform" min: 0.1 } } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "norm" type: "Normalize" bottom: "conv1" top: "norm"
+  norm_param { across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false } }
+layer { name: "head" type: "Convolution" bottom: "norm" top: "head"
+  convolution_param { num_output: 5 kernel_size: 1 weight_filler { type: "gaussian" std: 0.1 } } }
+"""
+
+
+def test_what_keeps_a_divisor_above_zero_stays_in_float32():
+    """Where ReLU leaves nothing, Normalize divides 0 by the root of its eps of 1e-10."""
+    net = small_net(NORMALIZE)
+    data = np.random.default_rng(1).uniform(0.3, 1, (1, 3, 7, 9)).astype("f4")
+    data[:, :, :3] = -1
+    exported = export_onnx(net)
+    before, after = (
+        SESSIONS["onnxruntime"](model.SerializeToString(), ["head"]).run({"data": data})["head"]
+        for model in (exported, quantize(exported, [{"data": data}]))
+    )
+    assert np.ptp(before[:, :, :3], axis=(2, 3)).max() == 0
+    np.testing.assert_array_equal(after[:, :, :3], before[:, :, :3])
+    # 128 steps over the range of weights, 256 over that of values, which Normalize makes as large as 20 / 4 each.
+    np.testing.assert_allclose(after, before, atol=0.05 * np.abs(before).max())
 
 
 def test_verify_shows_the_drift(tmp_path, pictures, capsys):

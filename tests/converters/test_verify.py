@@ -264,7 +264,7 @@ def test_opencv_refusals_are_typed(tmp_path):
 
 def test_status_2_for_bad_arguments(tmp_path, capsys):
     deploy, caffemodel = write_net(tmp_path)
-    assert run_verify("--model", deploy, "--weights", caffemodel, "--against", "tensorrt") == 2
+    assert run_verify("--model", deploy, "--weights", caffemodel, "--against", "ncnn") == 2
     assert "verify.engine" in capsys.readouterr().err
 
 
