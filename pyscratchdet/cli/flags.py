@@ -126,8 +126,8 @@ def add_schema_flags(parser: argparse._ActionsContainer) -> None:
         "--dialect",
         default="",
         metavar="NAME",
-        help="the Caffe whose field numbers binary files have (docs/which_caffe.md; default: what their layer types "
-        "show, or SSD's Caffe)",
+        help="the Caffe whose field numbers binary files have, and whose priors the net means where FaceBoxes is named "
+        "(docs/which_caffe.md; default: what the layer types show, or SSD's Caffe)",
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from pyscratchdet.errors import ConversionError, FileError
 from pyscratchdet.layers.base import Count, Layer, OnnxGraph, Shape, SourceText, register
 from pyscratchdet.layers.loss import legacy_shape
+from pyscratchdet.layers.prior_box import OTHER_PRIORS
 from pyscratchdet.layers.source_text import call_text, float_text
 from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
@@ -109,6 +110,7 @@ class DetectionOutput(Layer):
                     "num-priors",
                     expected=f"{(*batch, priors * each)}, {priors} priors * {each}",
                     found=bottoms[index],
+                    hint=OTHER_PRIORS,
                 )
         return [(1, 1, 1, 7)]
 

@@ -17,26 +17,29 @@ class Dropout(Layer):
     """In TRAIN each value is 0 with probability `dropout_ratio`, else divided by 1 - ratio; in TEST nothing changes.
 
     With Fast R-CNN's `scale_train: false` values stay as they are in TRAIN, and in TEST all are multiplied by
-    1 - ratio. On the CPU the mask is the one the original draws from the net's random stream; elsewhere PyTorch draws
-    it.
+    1 - ratio. With SegNet's `sample_weights_test` TEST draws as TRAIN does. On the CPU the mask is the one the original
+    draws from the net's random stream; elsewhere PyTorch draws it.
     """
 
     coordinates: ClassVar[str] = "same"
-    fork_fields: ClassVar[frozenset[str]] = frozenset({"dropout_param.scale_train"})
+    fork_fields: ClassVar[frozenset[str]] = frozenset(
+        {"dropout_param.scale_train", "dropout_param.sample_weights_test"}
+    )
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio
         if not 0 <= self.ratio < 1:
             raise self.fail("dropout_ratio out of range", "ratio", expected="0 <= ratio < 1", found=self.ratio)
         self.scales_train = self.param.dropout_param.scale_train
-        self.copies_bottom = self.scales_train
+        self.draws = self.context.is_train or self.param.dropout_param.sample_weights_test
+        self.copies_bottom = self.scales_train and not self.param.dropout_param.sample_weights_test
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]]
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         bottom = bottoms[0]
-        if not self.context.is_train:
+        if not self.draws:
             return [bottom.view_as(bottom) if self.scales_train else bottom * (1 - self.ratio)]
         scale = 1 / (1 - self.ratio) if self.scales_train else 1.0
         return [bottom * (self._mask(bottom) * scale)]
@@ -53,12 +56,12 @@ class Dropout(Layer):
         return torch.from_numpy(mask).view(shape).to(bottom.dtype)
 
     def affine(self, bottom: Shape, blobs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-        if self.context.is_train or self.scales_train or len(bottom) < 2:
+        if self.draws or self.scales_train or len(bottom) < 2:
             return None
         return np.full(bottom[1], 1 - float(self.ratio)), np.zeros(bottom[1])
 
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
-        if self.context.is_train:
+        if self.draws:
             return super().onnx(graph, bottoms, blobs)
         if self.scales_train:
             return graph.node("Identity", bottoms)
@@ -67,7 +70,8 @@ class Dropout(Layer):
     def torch_source(self, text: SourceText, bottoms: Sequence[str]) -> list[str]:
         if not self.scales_train:
             raise self.no_torch_source("PyTorch has no dropout that scales in testing", found="scale_train: false")
-        return [f"F.dropout({bottoms[0]}, {float_text(self.ratio)}, self.training)"]
+        when = "True" if self.param.dropout_param.sample_weights_test else "self.training"
+        return [f"F.dropout({bottoms[0]}, {float_text(self.ratio)}, {when})"]
 
 
 @register("SpatialDropout")

@@ -185,7 +185,8 @@ class RoIDataLayer(_RegionLayer):
     """Pictures with their boxes, or with regions and targets: shapes before the first pass (roi_data_layer/layer.py).
 
     With a top `im_info` it feeds a region proposal network: a picture (1, 3, 600, 1000), im_info (1, 3), boxes (1, 4).
-    Otherwise 2 pictures, and what ProposalTargetLayer gives: regions, labels and, with 6 tops, targets and weights.
+    Otherwise 2 pictures, and what ProposalTargetLayer gives: regions, labels and, with 5 or 6 tops, targets with one or
+    two weights (Fast R-CNN, and its first version).
     """
 
     keys = ("num_classes",)
@@ -205,7 +206,7 @@ class RoIDataLayer(_RegionLayer):
 
 def _shape_targets(layer: _RegionLayer, top: Sequence[ArrayBlob]) -> None:
     num_classes = layer.required("num_classes")
-    if len(top) not in (2, 5):
+    if len(top) not in (2, 4, 5):
         raise layer.fail("wrong number of tops", "tops", expected="regions, labels, targets, weights", found=len(top))
     for blob, columns in zip(top, (5, 1, *[4 * num_classes] * 3), strict=False):
         blob.reshape(1, columns, 1, 1)

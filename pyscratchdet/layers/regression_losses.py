@@ -57,7 +57,8 @@ class SmoothL1Loss(Loss):
     """sum(f(a - b)) / N, f(d) = d^2 / 2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_L1_loss_layer.cpp).
 
     With Fast R-CNN's `sigma` s, f(d) = (s d)^2 / 2 where |d| < 1 / s^2 and |d| - 1 / (2 s^2) elsewhere. With Fast
-    R-CNN's inside weights v and outside weights w as bottoms 3 and 4 it is sum(w * f(v * (a - b))) / N. Differentiable
+    R-CNN's inside weights v and outside weights w as bottoms 3 and 4 it is sum(w * f(v * (a - b))) / N. Its first
+    version and R-FCN's have weights v alone, which the gradient leaves out: it is f'(v * (a - b)) / N. Differentiable
     with respect to a and b.
     """
 
@@ -68,10 +69,9 @@ class SmoothL1Loss(Loss):
         sigma = self.param.smooth_l1_loss_param.sigma
         if not 0 < sigma < math.inf:
             raise self.fail("sigma must be positive", "sigma", found=sigma)
-        if len(bottoms) == 3:
-            raise self.fail(
-                "weights are two bottoms, inside and outside weights", "bottoms", expected="2 or 4 bottoms", found=3
-            )
+        if len(bottoms) == 3 and math.prod(bottoms[0][2:]) > 1:
+            expected = "(N, C), where Fast R-CNN and R-FCN divide by the same number"
+            raise self.fail("one bottom of weights", "bottoms", expected=expected, found=bottoms[0])
         self.beta = 1 / sigma**2  # PyTorch's name for where the two parts meet; its f(d) is d^2 / (2 beta) below
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -86,10 +86,20 @@ class SmoothL1Loss(Loss):
         targets, *weights = (bottom.reshape(values.shape) for bottom in bottoms[1:])
         if not weights:
             return [F.smooth_l1_loss(values, targets, reduction="sum", beta=self.beta) / len(values)]
-        inside, outside = (weight.detach() for weight in weights)
+        inside, *outside = (weight.detach() for weight in weights)
         differences = inside * (values - targets)
         errors = F.smooth_l1_loss(differences, torch.zeros_like(differences), reduction="none", beta=self.beta)
-        return [(outside * errors).sum() / len(values)]
+        if outside:
+            return [(outside[0] * errors).sum() / len(values)]
+        from pyscratchdet.layers.autograd.given_gradient import given_gradient
+
+        given = differences.detach()
+        slopes = (given / self.beta).clamp(-1, 1)
+        return [
+            given_gradient(
+                errors.detach().sum() / len(values), lambda: slopes / len(values), values, targets, signs=(1, -1)
+            )
+        ]
 
 
 @register("ContrastiveLoss")

@@ -23,6 +23,7 @@ ORIGINS: dict[str, str] = {
     'unsourced': 'a Caffe without a public schema',
     'mscnn': 'zhaoweicai/mscnn',
     'opencv': 'OpenCV',
+    'faceboxes': 'sfzhang15/FaceBoxes',
 }
 
 FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {

@@ -5,6 +5,7 @@ import pytest
 import torch
 from harness import make_layer
 
+from pyscratchdet.errors import ConversionError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
 
@@ -69,6 +70,18 @@ def test_dropout_that_does_not_scale_in_training():
     factor, summand = layer.affine((50, 40), [])
     np.testing.assert_allclose(factor, 0.7, rtol=1e-6)  # 0.3 is a float32
     assert (factor.shape, summand.any()) == ((40,), False)
+
+
+def test_dropout_that_draws_in_testing_too():
+    """SegNet's sample_weights_test, whose mean over passes is the answer and whose spread the doubt."""
+    text = 'name: "d" type: "Dropout" top: "t" dropout_param { dropout_ratio: 0.3 sample_weights_test: true }'
+    bottom = torch.full((50, 40), 2.0)
+    layer, _ = make_layer(text, [(50, 40)], caffe_pb2.TEST, seed=9)
+    assert not layer.copies_bottom
+    mask = torch.from_numpy(CaffeRandom(9).bernoulli(1 - np.float32(0.3), 2000)).view(50, 40)
+    np.testing.assert_allclose(layer.forward([bottom], [])[0], 2 * mask / 0.7, rtol=1e-6)  # one float32 product
+    with pytest.raises(ConversionError):
+        layer.onnx(None, ["x"], [])
 
 
 def test_spatial_dropout_drops_whole_channels():

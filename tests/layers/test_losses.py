@@ -228,6 +228,20 @@ def test_smooth_l1_with_inside_and_outside_weights():
     assert found[3] is None
 
 
+def test_smooth_l1_with_one_bottom_of_weights():
+    """The first Fast R-CNN and R-FCN: f(w * d), and its slope at w * d without another w (smooth_L1_loss_layer.cu)."""
+    a, b = tensor([[0.5, 3.0, -4.0], [0, 1, 0.25]]), tensor([[0.25, 0, 0], [0, 0, 0]])
+    weights = tensor([[2, 1, 0.25], [1, 0, 3]])
+    # w * d is [0.5, 3, -1], [0, 0, 0.75]
+    assert forward("SmoothL1Loss", [a, b, weights])[0].item() == (0.125 + 2.5 + 0.5 + 0.28125) / 2
+    found = gradient("SmoothL1Loss", [a, b, weights])
+    assert found[0].tolist() == [[0.25, 0.5, -0.5], [0, 0, 0.375]]
+    assert (found[0] + found[1]).abs().max() == 0
+    assert found[2] is None
+    with pytest.raises(LayerError, match="one bottom of weights"):
+        forward("SmoothL1Loss", [torch.ones(1, 2, 3, 1)] * 3)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_contrastive(legacy):
     a, b = tensor([[0, 0], [3, 4], [0, 0.5], [5, 0]]), torch.zeros(4, 2)
@@ -331,7 +345,7 @@ def test_filter_that_keeps_nothing():
         ("EuclideanLoss", [(2, 3), (2, 4)], "", "shape"),
         ("EuclideanLoss", [(), ()], "", "batch"),
         ("SmoothL1Loss", [(2, 3), (2, 4)], "", "shape"),
-        ("SmoothL1Loss", [(2, 3), (2, 3), (2, 3)], "", "bottoms"),
+        ("SmoothL1Loss", [(2, 3, 2, 1), (2, 3, 2, 1), (2, 3, 2, 1)], "", "bottoms"),
         ("SmoothL1Loss", [(2, 3), (2, 3), (2, 3), (2, 1)], "", "shape"),
         ("SmoothL1Loss", [(2, 3, 1, 1, 4), (2, 3, 1, 1, 4)], "", "rank"),
         ("ContrastiveLoss", [(4, 3), (4, 2), (4,)], "", "shape"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pyscratchdet.errors import LayerError
+from pyscratchdet.proto.numbers import binary_dialect
 
 ROUNDING = 1e-6  # relative: float32 corners, and a difference of two of them
 MAP, IMAGE = (1, 3, 2, 5), (1, 3, 40, 100)
@@ -71,6 +72,9 @@ def test_the_top_may_be_written_to_and_shapes_may_change():
         ("min_size: 10 step: 8 step_h: 8", "step"),
         ("min_size: 10 step_w: 8", "step"),
         ("min_size: 10 step: 0", "step"),
+        ("fixed_size: 10", "density"),
+        ("fixed_size: 10 density: 2 min_size: 2", "density"),
+        ("fixed_size: 10 density: 0.5", "fixed"),
     ],
 )
 def test_rules(text, code):
@@ -115,3 +119,76 @@ def test_clustered_priors_refused(text):
     with pytest.raises(LayerError) as caught:
         cases.run(clustered(text), [torch.zeros(MAP), torch.zeros(IMAGE)])
     assert caught.value.code == "layer.size"
+
+
+def places(sizes):
+    """One prior a row as centre x, centre y, width, height in pixels, for a cell of 32 pixels and its image of 64."""
+    return [((x - w / 2) / 64, (y - h / 2) / 64, (x + w / 2) / 64, (y + h / 2) / 64) for x, y, w, h in sizes]
+
+
+def second_cell(text, image=(1, 3, 64, 64)):
+    """The priors of the cell whose centre is (48, 16), 2 x 2 cells in all."""
+    boxes, _ = priors(text, (1, 3, 2, 2), image)
+    assert len(boxes) % 4 == 0
+    return boxes.reshape(4, -1, 4)[1]
+
+
+def test_textboxes_repeats_each_prior_at_the_lower_border_of_its_cell():
+    """prior_box_layer.cpp of MhLiao/TextBoxes_plusplus: (h + 1) * step, after each prior."""
+    found = second_cell("min_size: 9 max_size: 16 aspect_ratio: 4 denser_prior_boxes: true")
+    sizes = [(9, 9), (12, 12), (18, 4.5), (4.5, 18)]
+    expected = places([(48, y, *size) for size in sizes for y in (16, 32)])
+    np.testing.assert_allclose(found, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_faceboxes_lays_its_small_priors_densely():
+    """prior_box_layer.cpp of sfzhang15/FaceBoxes: moved by -2 to 1 times 8 pixels, by -1 and 0 times 16; narrower."""
+    with binary_dialect("faceboxes"):
+        found = second_cell("min_size: 32 min_size: 64 min_size: 128")
+        large = second_cell("min_size: 256 clip: true")
+    rows = [(48 + x, 16 + y, 31, 31) for y in (-16, -8, 0, 8) for x in (-16, -8, 0, 8)]
+    rows += [(48 + x, 16 + y, 63, 63) for y in (-16, 0) for x in (-16, 0)] + [(48, 16, 127, 127)]
+    np.testing.assert_allclose(found, places(rows), rtol=ROUNDING, atol=ROUNDING)
+    assert large.tolist() == [[0, 0, 1, 1]]
+    assert len(second_cell("min_size: 32 min_size: 64 min_size: 128")) == 3  # without the dialect, SSD's
+
+
+@pytest.mark.parametrize("text", ["min_size: 32", "min_size: 32 min_size: 64 min_size: 64", "min_size: 9 max_size: 20"])
+def test_faceboxes_has_room_for_its_own_priors_only(text):
+    with binary_dialect("faceboxes"), pytest.raises(LayerError, match="no room") as caught:
+        priors(text)
+    assert caught.value.code == "layer.dialect"
+
+
+# The second cell's priors in pixels, computed by OpenVINO 2026.4's PriorBox-8.
+FIXED = {
+    "fixed_size: 20.5 density: 3": [
+        [31.0, 0.0, 51.0, 19.0],
+        [37.0, 0.0, 57.0, 19.0],
+        [43.0, 0.0, 63.0, 19.0],
+        [31.0, 5.0, 51.0, 25.0],
+        [37.0, 5.0, 57.0, 25.0],
+        [43.0, 5.0, 63.0, 25.0],
+        [31.0, 11.0, 51.0, 31.0],
+        [37.0, 11.0, 57.0, 31.0],
+        [43.0, 11.0, 63.0, 31.0],
+    ],
+    "fixed_size: 30 density: 2 offset: 0.25 step: 32": [
+        [17.5, 0.0, 47.5, 15.5],
+        [32.5, 0.0, 62.5, 15.5],
+        [17.5, 0.5, 47.5, 30.5],
+        [32.5, 0.5, 62.5, 30.5],
+    ],
+    "fixed_size: 21 fixed_size: 9 density: 2 density: 1": [
+        [32.0, 0.0, 53.0, 21.0],
+        [42.0, 0.0, 63.0, 21.0],
+        [32.0, 10.0, 53.0, 31.0],
+        [42.0, 10.0, 63.0, 31.0],
+        [43.5, 11.5, 52.5, 20.5],
+    ],
+}
+
+
+@pytest.mark.parametrize("text", FIXED)
+def test_fixed_sizes_as_openvino_computes_them(text):
+    np.testing.assert_allclose(second_cell(text) * 64, FIXED[text], atol=1e-5)  # float32 pixels up to 64

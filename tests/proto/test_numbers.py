@@ -26,7 +26,7 @@ def net_of(path):
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_every_dialect_has_a_net_with_fields_of_its_own(path):
     found = list(fork_fields(net_of(path)))
-    assert found
+    assert bool(found) == (path.stem != "faceboxes")  # whose schema is SSD's
     assert all(path.stem in one.known.dialects for one in found)
 
 
