@@ -16,8 +16,17 @@ from google.protobuf.message import DecodeError
 from pyscratchdet.errors import WeightsError
 from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.base import Count, Shape, register
-from pyscratchdet.layers.loss import Loss, class_indices, legacy_shape
-from pyscratchdet.lazy import Tensor, torch
+from pyscratchdet.layers.loss import (
+    Loss,
+    LossParameter,
+    check_one_label_each,
+    class_indices,
+    ignore_label,
+    legacy_shape,
+    normalization,
+    normalizer,
+)
+from pyscratchdet.lazy import F, Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
 # kLOG_THRESHOLD of loss_layer.hpp: smaller probabilities count as this.
@@ -72,12 +81,21 @@ class InfogainLoss(Loss):
     """-sum(H[label] * log(max(p, 1e-20))) / N with an infogain matrix H of C x C (infogain_loss_layer.cpp).
 
     H is the third bottom (1, 1, C, C) or, with two bottoms, the BlobProto in `infogain_loss_param.source`.
+
+    With the `axis` of BVLC's newer Caffe the bottom holds scores instead, whose softmax along that axis is taken, the
+    labels are one per place, H may have any shape of C * C values, and the sum is divided as `loss_param` says (by the
+    places that count, if it says nothing). That Caffe takes axis 1 where none is written, too: write it then.
     """
+
+    fork_fields: ClassVar[frozenset[str]] = frozenset({"infogain_loss_param.axis"})
 
     bottoms: ClassVar[Count] = Count(2, 3)
     no_gradient: ClassVar[frozenset[int]] = frozenset({1, 2})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.takes_scores = self.param.infogain_loss_param.HasField("axis")
+        self.ignored = ignore_label(self.param.loss_param)
+        self.mode = normalization(self.param.loss_param, LossParameter.VALID)
         if len(bottoms) == 2:
             if not self.param.infogain_loss_param.HasField("source"):
                 raise self.fail(
@@ -87,6 +105,14 @@ class InfogainLoss(Loss):
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         tops = super().reshape(bottoms)
+        if self.takes_scores:
+            axis = self.axis(self.param.infogain_loss_param.axis, len(bottoms[0]))
+            check_one_label_each(self, bottoms[0], bottoms[1], axis)
+            num_values = math.prod(bottoms[2] if len(bottoms) == 3 else self.matrix.shape)
+            if num_values != bottoms[0][axis] ** 2:
+                expected = f"{bottoms[0][axis]} x {bottoms[0][axis]} values"
+                raise self.fail("the infogain matrix does not fit", "infogain", expected=expected, found=num_values)
+            return tops
         legacy_shape(self, bottoms[1])
         self.check_one_label_each(bottoms)
         num_classes = math.prod(bottoms[0]) // bottoms[0][0]
@@ -98,10 +124,31 @@ class InfogainLoss(Loss):
         return tops
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
+        matrix = bottoms[2].detach() if len(bottoms) == 3 else torch.from_numpy(self.matrix).to(bottoms[0].device)
+        if self.takes_scores:
+            return [self._of_scores(bottoms[0], bottoms[1], matrix)]
         num_classes = bottoms[0].numel() // len(bottoms[0])
         labels = class_indices(self, bottoms[1].reshape(-1), num_classes)
-        matrix = bottoms[2].detach() if len(bottoms) == 3 else torch.from_numpy(self.matrix).to(bottoms[0].device)
         return [_weighted_log_loss(bottoms[0], matrix.reshape(num_classes, num_classes)[labels])]
+
+    def _of_scores(self, scores: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
+        from pyscratchdet.layers.autograd.given_gradient import given_gradient
+
+        axis = self.axis(self.param.infogain_loss_param.axis, scores.dim())
+        num_classes = scores.shape[axis]
+        outer, inner = math.prod(scores.shape[:axis]), math.prod(scores.shape[axis + 1 :])
+        found = class_indices(self, labels.reshape(outer, inner), num_classes, self.ignored)
+        valid = found >= 0
+        # (outer, classes, inner): the row of H of each place's label, 0 where it does not count.
+        weights = matrix.reshape(num_classes, num_classes)[found.clamp(min=0)].movedim(-1, 1) * valid[:, None]
+        probabilities = F.softmax(scores.detach(), axis).reshape(outer, num_classes, inner)
+        divisor = normalizer(self.param.loss_param, self.mode, outer, inner, valid.sum())
+        loss = -(weights * probabilities.clamp(min=SMALLEST).log()).sum() / divisor
+
+        def gradient() -> Tensor:
+            return ((probabilities * weights.sum(1, keepdim=True) - weights) / divisor).view(scores.shape)
+
+        return given_gradient(loss, gradient, scores)
 
     def _read(self, path: Path) -> np.ndarray:
         from pyscratchdet.proto.weights import blob_to_array

@@ -45,7 +45,7 @@ def shape_unknown(error: PyScratchDetError, param: caffe_pb2.LayerParameter) -> 
     return error
 
 
-# Fields of Intel's and NVIDIA's Caffe and of TSN's that vary a picture before it is cropped.
+# Fields of Intel's and NVIDIA's Caffe, of TSN's and of others that vary a picture before it is cropped.
 _VARIED = frozenset(
     f"transform_param.{name}"
     for name in (
@@ -54,7 +54,7 @@ _VARIED = frozenset(
         *("horizontal_stretch_lower", "horizontal_stretch_upper", "interpolation_algo_down", "interpolation_algo_up"),
         *("allow_upscale", "fix_crop", "more_fix_crop", "multi_scale", "scale_ratios", "max_distort"),
     )
-)
+) | {"image_data_param.new_dim"}
 
 
 class TransformedData(Layer):
@@ -67,7 +67,7 @@ class TransformedData(Layer):
     bottoms: ClassVar[Count] = exactly(0)
     tops: ClassVar[Count] = Count(1, 2)
     is_source: ClassVar[bool] = True
-    looked_at_fields: ClassVar[frozenset[str]] = _VARIED | {"data_param.shuffle"}
+    looked_at_fields: ClassVar[frozenset[str]] = _VARIED | {"data_param.shuffle", "image_data_param.bicubic"}
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         from pyscratchdet.data.plan import Planner, Streams
@@ -323,12 +323,37 @@ class ImageData(TransformedData):
         return image, label, True, path
 
 
+# The fields of TSN's VideoData, which reads a list of videos.
+_TSN = (
+    *("source", "scale", "mean_file", "batch_size", "crop_size", "mirror", "rand_skip", "shuffle", "new_height"),
+    *("new_width", "new_length", "num_segments", "modality", "name_pattern", "encoded", "grayscale"),
+)
+
+
 @register("VideoData")
 class VideoData(TransformedData):
     """Frames of a video file or a camera, with label 0; before each frame that is taken, `skip_frames` are skipped.
 
     The original transforms each frame twice and stops the process at the end of the file; here that is a DataError.
+    Of TSN's layer of this name, which stacks frames or flow fields of the videos of a list, the shapes are known.
     """
+
+    looked_at_fields: ClassVar[frozenset[str]] = frozenset(
+        {"transform_param.is_flow", *(f"video_data_param.{name}" for name in _TSN)}
+    )
+
+    @property
+    def batch_size(self) -> int:
+        """Videos or frames in a batch."""
+        return self.param.video_data_param.batch_size or self.param.data_param.batch_size
+
+    def _fixed_shape(self) -> Shape | None:
+        param, shape = self.param.video_data_param, super()._fixed_shape()
+        if not param.source:
+            return shape
+        size = shape[1:] if shape else (param.new_height, param.new_width)
+        each = 2 if param.modality == param.FLOW else 1 if param.grayscale else 3
+        return (each * param.new_length * param.num_segments, *size) if all(size) else None
 
     def _own_setup(self) -> None:
         param = self.param.video_data_param
@@ -337,7 +362,7 @@ class VideoData(TransformedData):
         self._capture: cv2.VideoCapture | None = None
 
     def _source_name(self) -> str:
-        return self.param.video_data_param.video_file or "camera"
+        return self.param.video_data_param.video_file or self.param.video_data_param.source or "camera"
 
     def _is_ready(self) -> bool:
         param = self.param.video_data_param

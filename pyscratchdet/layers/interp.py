@@ -36,7 +36,10 @@ class Interp(Layer):
         self.cut = (-param.pad_beg, -param.pad_end)
         has_shrink, has_zoom = param.HasField("shrink_factor"), param.HasField("zoom_factor")
         has_size = param.HasField("height") and param.HasField("width")
-        if (has_shrink or has_zoom or has_size) == (len(bottoms) > 1):
+        by_blob = len(bottoms) > 1
+        if param.HasField("use_blob_size") and param.use_blob_size != by_blob:
+            raise self.fail("use_blob_size does not fit the bottoms", "size", expected=by_blob, found=not by_blob)
+        if (has_shrink or has_zoom or has_size) == by_blob:
             expected = "height and width, zoom_factor, shrink_factor or a second bottom"
             is_missing = len(bottoms) == 1
             raise self.fail(f"the size of the top is {'not given' if is_missing else 'given twice'}", "size",

@@ -34,12 +34,16 @@ class SoftmaxWithLoss(Loss):
 
     With SegNet's `weight_by_label_freqs`, loss and gradient of a place are multiplied by its label's `class_weighting`;
     the normalizer stays as it is.
+
+    Intel's `label_smoothing` e leaves the loss as it is. With M scores an item and b = e / M, its gradient is
+    (1 - e + (M - 1) b) p - [1 - e at the label, b elsewhere].
     """
 
     tops: ClassVar[Count] = exactly(1)
     fork_fields: ClassVar[frozenset[str]] = PRE_FIXED_FIELDS | {
         "loss_param.weight_by_label_freqs",
         "loss_param.class_weighting",
+        "loss_param.label_smoothing",
     }
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -74,7 +78,10 @@ class SoftmaxWithLoss(Loss):
         loss = (losses * factors).sum() / divisor
 
         def gradient() -> Tensor:
-            one_hot = torch.zeros_like(log_probs).scatter_(1, index, 1)
-            return ((log_probs.exp() - one_hot) * factors / divisor).view(scores.shape)
+            smoothing, number = self.param.loss_param.label_smoothing, log_probs[0].numel()
+            rest = smoothing / number
+            wanted = torch.full_like(log_probs, rest).scatter_(1, index, 1 - smoothing)
+            total = 1 - smoothing + (number - 1) * rest
+            return ((total * log_probs.exp() - wanted) * factors / divisor).view(scores.shape)
 
         return [given_gradient(loss, gradient, scores)]

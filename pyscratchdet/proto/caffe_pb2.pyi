@@ -1098,6 +1098,8 @@ class ImageDataParameter(Message):
     label_type: int
     has_label: bool
     max_labels: int
+    new_dim: int
+    bicubic: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class InfogainLossParameter(Message):
@@ -1137,6 +1139,7 @@ class InterpParameter(Message):
     shrink_factor: int
     pad_beg: int
     pad_end: int
+    use_blob_size: bool
     def __init__(self, **fields: Any) -> None: ...
 
 class LRNParameter(Message):

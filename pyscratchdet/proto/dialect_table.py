@@ -227,6 +227,8 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'label_type': (('pspnet', 'deeplab'), False, 'IMAGE'),
         'has_label': (('deeplab',), False, 'true'),
         'max_labels': (('deeplab',), False, '1'),
+        'new_dim': (('unsourced',), False, '0'),
+        'bicubic': (('unsourced',), False, 'false'),
     },
     'InnerProductParameter': {
         'engine': (('intel',), True, 'DEFAULT'),
@@ -1032,6 +1034,9 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'type': (('openvino',), False, 'LINEAR'),
         'antialias': (('openvino',), False, 'true'),
         'factor': (('openvino',), False, '1'),
+    },
+    'InterpParameter': {
+        'use_blob_size': (('unsourced',), False, 'false'),
     },
     'BoxOutputParameter': {
         'fg_thr': (('mscnn',), False, '0'),

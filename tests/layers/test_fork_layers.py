@@ -56,6 +56,15 @@ def test_interp(params, cut, size):
     np.testing.assert_allclose(found, expected, atol=5 * TOLERANCE)  # places up to 8 are float32 too
 
 
+def test_interp_to_the_size_of_a_second_bottom():
+    x, text = bottom(2, 3, 4, 5), 'type: "Interp" interp_param { use_blob_size: true }'
+    np.testing.assert_allclose(run(text, x, bottom(2, 7, 9, 3)), bilinear(x, 9, 3), atol=5 * TOLERANCE)
+    with pytest.raises(LayerError, match="use_blob_size"):
+        run(text, x)
+    with pytest.raises(LayerError, match="use_blob_size"):
+        run(text.replace("true", "false"), x, x)
+
+
 def test_interp_of_one_pixel():
     x = bottom(2, 3, 1, 1)
     found = run('type: "Interp" interp_param { height: 4 width: 5 }', x)

@@ -189,6 +189,50 @@ def test_euclidean():
     assert found[1].tolist() == [[-1.5, 0, -3], [1.5, 0, -4.5]]
 
 
+@pytest.mark.parametrize(("more", "ignored"), [("", -1), ("loss_param { ignore_label: 1 normalization: FULL }", 1)])
+def test_infogain_of_scores(more, ignored):
+    """BVLC's newer infogain_loss_layer.cpp, number by number; the gradient is the loss's own."""
+    random = np.random.default_rng(5)
+    scores, labels = random.normal(size=(2, 3, 4)), random.integers(0, 3, (2, 4))
+    matrix, shape = random.uniform(0, 2, (3, 3)), (2, 3, 4)
+    total = count = 0.0
+    diff = np.zeros(shape)
+    for n, k in np.ndindex(2, 4):
+        row = matrix[labels[n, k]]
+        p = np.exp(scores[n, :, k]) / np.exp(scores[n, :, k]).sum()
+        if labels[n, k] != ignored:
+            total -= (row * np.log(p)).sum()
+            diff[n, :, k] = p * row.sum() - row
+            count += 1
+    divisor = 8 if more else count
+    bottoms = [tensor(scores), tensor(labels), tensor(matrix)]
+    text = f"infogain_loss_param {{ axis: 1 }} {more}"
+    # Sums of up to 24 float32 numbers below 5.
+    assert forward("InfogainLoss", bottoms, text)[0].item() == pytest.approx(total / divisor, rel=1e-6)
+    found = gradient("InfogainLoss", bottoms, text, weight=2.0)
+    np.testing.assert_allclose(found[0], 2 * diff / divisor, rtol=1e-5, atol=1e-6)
+    with pytest.raises(LayerError, match="infogain matrix does not fit"):
+        forward("InfogainLoss", [*bottoms[:2], torch.ones(1, 1, 2, 3)], text)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 4, 3)])
+def test_label_smoothing(shape):
+    """Intel's softmax_loss_layer.cpp: the loss without it; its gradient divides by the scores of an item."""
+    random = np.random.default_rng(6)
+    scores = random.normal(size=shape)
+    labels = random.integers(0, shape[1], (shape[0], *shape[2:]))
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    dim = int(np.prod(shape[1:]))
+    alpha, beta = 0.9, 0.1 / dim
+    diff = p * (alpha + (dim - 1) * beta) - beta
+    for place in np.ndindex(labels.shape):
+        diff[(place[0], labels[place], *place[1:])] += beta - alpha
+    bottoms, text = [tensor(scores), tensor(labels)], "loss_param { label_smoothing: 0.1 }"
+    assert torch.equal(forward("SoftmaxWithLoss", bottoms, text)[0], forward("SoftmaxWithLoss", bottoms)[0])
+    found = gradient("SoftmaxWithLoss", bottoms, text)
+    np.testing.assert_allclose(found[0], diff / labels.size, rtol=1e-5, atol=1e-7)  # differences of float32 shares
+
+
 def test_smooth_l1():
     a, b = tensor([[0.5, 3.0, -4.0], [0, 1, 0.25]]), tensor([[0.25, 0, 0], [0, 0, 0]])
     assert forward("SmoothL1Loss", [a, b])[0].item() == (0.03125 + 2.5 + 3.5 + 0.5 + 0.03125) / 2

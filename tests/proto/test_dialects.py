@@ -357,6 +357,34 @@ def test_the_labels_of_yolo_have_room_for_300_objects_in_a_picture():
         build_net(net)
 
 
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("new_length: 5 num_segments: 3 modality: FLOW } transform_param { crop_size: 7 is_flow: true", (2, 30, 7, 7)),
+        ("num_segments: 3 modality: RGB new_height: 9 new_width: 8", (2, 9, 9, 8)),
+        ("new_length: 2 modality: RGB grayscale: true new_height: 9 new_width: 8", (2, 2, 9, 8)),
+    ],
+)
+def test_the_videos_of_tsn_have_shapes(text, shape):
+    """video_data_layer.cpp and io.cpp of yjxiong/caffe: 3, 1 or 2 channels a frame, frames, segments."""
+    text = (
+        'layer { name: "v" type: "VideoData" top: "v" top: "l" video_data_param { source: "gone" batch_size: 2 ' + text
+    )
+    net = parse(f"{text} }} }}", caffe_pb2.NetParameter)
+    assert plan_net(net).shapes == [shape, (2,)]
+    with pytest.raises(PrototxtError, match="changes results"):
+        build_net(net)
+
+
+def test_pictures_of_any_size_whose_short_side_is_made_equal_need_a_crop():
+    text = 'layer { name: "d" type: "ImageData" top: "d" top: "l" %s image_data_param { source: "gone" new_dim: 256 } }'
+    net = parse(text.replace("new_dim", "batch_size: 4 bicubic: true new_dim") % "transform_param { crop_size: 7 }",
+                caffe_pb2.NetParameter)  # fmt: skip
+    assert plan_net(net).shapes == [(4, 3, 7, 7), (4,)]
+    with pytest.raises(LayerError, match="changes the size"):
+        plan_net(parse(text % "", caffe_pb2.NetParameter))
+
+
 def test_the_first_of_several_sizes_gives_the_shapes(caplog):
     text = """layer { name: "d" type: "AnnotatedData" top: "data" data_param { source: "gone" batch_size: 2 }
       transform_param { resize_param { height: 9 width: 7 } resize_param { height: 5 width: 4 } } }"""
