@@ -6,7 +6,7 @@ import pytest
 
 from pyscratchdet.cli import main
 from pyscratchdet.errors import UsageError, WeightsError
-from pyscratchdet.proto import caffe_pb2, text, weights
+from pyscratchdet.proto import caffe_pb2, schema, text, weights
 from pyscratchdet.proto.forks import DIALECTS, fork_fields
 from pyscratchdet.proto.numbers import binary_dialect
 
@@ -32,8 +32,14 @@ def test_every_dialect_has_a_net_with_fields_of_its_own(path):
 
 def test_no_dialect_is_left_out():
     assert {path.stem for path in TEXTS} == set(DIALECTS.origins)
-    # OpenVINO's is an importer, which wrote no files; the true numbers of the other's fields are not known.
-    assert {path.stem for path in BINARIES} == set(DIALECTS.origins) - {"openvino", "unsourced"}
+    # OpenCV's and OpenVINO's are importers, which wrote no files; the true numbers of the other's are not known.
+    assert {path.stem for path in BINARIES} == set(DIALECTS.origins) - {"opencv", "openvino", "unsourced"}
+
+
+def test_each_dialect_has_numbers_of_its_own():
+    folder = Path(schema.__file__).parent / "dialects"
+    blocks = [schema.read_schema(path).options["block"] for path in folder.glob("*.proto")]
+    assert len(set(blocks)) == len(blocks) == len(DIALECTS.origins)
 
 
 @pytest.mark.parametrize("path", BINARIES, ids=lambda path: path.stem)
