@@ -164,6 +164,7 @@ class Comparison:
             "reference": self.reference,
             "what": self.what,
             "agrees": self.agrees,
+            "culprit": self.culprit.layer if self.culprit else None,
             "failure": self.failure,
             "verdict": self.verdict(),
             "missing": self.missing,

@@ -96,7 +96,7 @@ def boxes_of(net: Any, phase: int | None = None) -> list[Box]:
         boxes.append(
             Box(
                 layer.name,
-                _describe(layer),
+                describe_layer(layer),
                 _shape_lines(layer.top, shapes),
                 _COLOURS.get(layer.type, "#eeeeee"),
                 list(sources),
@@ -127,7 +127,7 @@ def _shape_lines(tops: Sequence[str], shapes: dict[str, Shape]) -> list[str]:
     return [" x ".join(map(str, shapes[top])) for top in tops if top in shapes]
 
 
-def _describe(layer: Any) -> str:
+def describe_layer(layer: Any) -> str:
     """Returns the type and the parameters that tell one such layer from another."""
     if layer.type in ("Convolution", "Deconvolution"):
         param = layer.convolution_param

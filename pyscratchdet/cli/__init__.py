@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "draw-net": ("draw_net", "draw a net as a graph"),
     "plot-log": ("plot_log", "plot a training log"),
     "summary": ("summary", "layers, shapes, parameters and multiply-accumulates of a net"),
+    "view": ("view", "a net as one page: graph, shapes, costs, weights, feature maps, priors, drift"),
     "demo-data": ("demo_data", "make a small VOC-style data set of shapes"),
 }
 

@@ -343,6 +343,13 @@ class Layer(ABC):
             return None
         return [weight, summand + (blobs[1].astype(factor.dtype) * factor if len(blobs) > 1 else 0)]
 
+    def sliding_window(self) -> list[tuple[int, int]]:
+        """Returns how far the window reaches and its stride, per spatial axis, if `coordinates` says that one slides.
+
+        That is "window", or "transposed" for the window that slides over the top; other types have none.
+        """
+        return []
+
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Returns the multiply-accumulates of one forward pass; 0 if there are none worth counting."""
         return 0

@@ -56,6 +56,10 @@ class Window:
         """Returns how far the dilated kernel reaches along a spatial axis."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1
 
+    def steps(self) -> list[tuple[int, int]]:
+        """Returns extent and stride per spatial axis, as `Layer.sliding_window` does."""
+        return [(self.extent(axis), stride) for axis, stride in enumerate(self.stride)]
+
     def sizes(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """Returns the number of positions per spatial axis (rounded down).
 
@@ -172,6 +176,9 @@ class _Convolution(Layer):
 
     def scaled_weight(self, weight: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
         return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1)) if self.channel_axis == 1 else None
+
+    def sliding_window(self) -> list[tuple[int, int]]:
+        return self.window.steps()
 
     def _convolve_at_axis(self, bottom: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """All axes before `axis` are independent inputs; if there are no spatial axes, one of size 1 is added."""

@@ -39,6 +39,9 @@ class Im2col(Layer):
         channels = bottom[axis] * math.prod(self.window.kernel)
         return [(*bottom[:axis], channels, *sizes)]
 
+    def sliding_window(self) -> list[tuple[int, int]]:
+        return self.window.steps()
+
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
         bottom, first = bottoms[0], self.channel_axis + 1
         columns = F.pad(bottom, [pad for pad in reversed(self.window.pad) for _ in range(2)])

@@ -38,12 +38,15 @@ class NetFile:
         locate: Index of a layer in `param`, and keys of a field inside it -> its position in the file, or None.
         locate_field: Keys of a field of the net itself -> likewise.
         passed_over: The file's fields that were passed over.
+        layer_text: Index of a layer in `param` -> the number of its first line in the file and its text there; 0 and
+            no text for a layer that the file does not have.
     """
 
     param: caffe_pb2.NetParameter
     locate: Callable[..., Position | None] = lambda index, *keys: None
     locate_field: Callable[..., Position | None] = lambda *keys: None
     passed_over: list[PassedOver] = field(default_factory=list)
+    layer_text: Callable[[int], tuple[int, str]] = lambda index: (0, "")
 
 
 @dataclass
@@ -216,7 +219,10 @@ def read_net(path: str | os.PathLike[str]) -> NetFile:
     def locate(index: int, *keys: str | int) -> Position | None:
         return locator.position(key, index - inserted, *keys) if index >= inserted else locator.position("input")
 
-    return NetFile(upgrade_net(param, locator=locator), locate, locator.position, passed_over)
+    def layer_text(index: int) -> tuple[int, str]:
+        return locator.lines(key, index - inserted) if index >= inserted else (0, "")
+
+    return NetFile(upgrade_net(param, locator=locator), locate, locator.position, passed_over, layer_text)
 
 
 def plan_net(

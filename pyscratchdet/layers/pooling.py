@@ -122,6 +122,9 @@ class Pooling(Layer):
         mask = self._mask(self._cut(index)).to(top.dtype)
         return [self._fill_empty(self._cut(top), 0.0), self._fill_empty(mask, -1.0)]
 
+    def sliding_window(self) -> list[tuple[int, int]]:
+        return list(zip(self.kernel, self.stride, strict=True))
+
     def onnx(self, graph: OnnxGraph, bottoms: Sequence[str], blobs: Sequence[str]) -> list[str]:
         from onnx import TensorProto
 

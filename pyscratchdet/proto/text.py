@@ -197,22 +197,36 @@ class Locator:
     def __init__(self, text: str, path: str) -> None:
         self.path = path
         self._text = text
-        self._places: dict[tuple[Any, ...], int] | None = None
+        self._places: dict[tuple[Any, ...], _Field] = {}
 
     def position(self, *keys: str | int) -> Position:
         """Returns the position of a field such as ("layer", 3, "convolution_param", 0, "num_output", 0).
 
         If that is not in the text, returns the position of the deepest part of its path that is.
         """
-        if self._places is None:
-            self._places = {}
+        field = self._find(keys)
+        return _Lines(self._text, self.path).position(field.start) if field else Position(self.path)
+
+    def lines(self, *keys: str | int) -> tuple[int, str]:
+        """Returns the number of the first line of such a field, from 1 on, and its text from there to its end.
+
+        What is not in the text has the number 0 and no text.
+        """
+        field = self._find(keys)
+        if field is None or field.way[: len(keys)] != keys:
+            return 0, ""
+        start = self._text.rfind("\n", 0, field.start) + 1
+        if self._text[start : field.start].strip():  # another field stands before it in its line
+            start = field.start
+        return self._text.count("\n", 0, start) + 1, self._text[start : field.end]
+
+    def _find(self, keys: tuple[str | int, ...]) -> _Field | None:
+        """Returns the field, or the deepest part of its path that is in the text."""
+        if not self._places:
             for field in _scan(self._text):
-                self._places.setdefault(field.way[:-1], field.start)
-                self._places[field.way] = field.start
-        for end in range(len(keys), 0, -1):
-            if keys[:end] in self._places:
-                return _Lines(self._text, self.path).position(self._places[keys[:end]])
-        return Position(self.path)
+                self._places.setdefault(field.way[:-1], field)
+                self._places[field.way] = field
+        return next((self._places[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in self._places), None)
 
 
 # For a line longer than this, errors show only this many characters on either side of the place.

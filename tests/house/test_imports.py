@@ -26,6 +26,7 @@ ROOMS = {
     "solver": _RUNTIME | {"detect", "evaluate"},
     "caffe": _RUNTIME | {"detect", "evaluate", "solver"},
     "converters": _CAFFE,
+    "view": _CAFFE,
     "prototxt": {"proto", "net", "layers", "caffe", "data"},
 }
 TORCH_FREE = ["proto", "net", "prototxt"]
