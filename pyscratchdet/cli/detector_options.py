@@ -89,7 +89,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
         return _of_file(args, batch_size)
     if not args.model:
         raise _misfit(f"{args.weights}: weights need their net", expected="--model DEPLOY")
-    preparation = _preparation(args, None)
+    preparation = preparation_of(args)
     if args.engine in (None, "torch"):
         from pyscratchdet.detect.detector import Detector
         from pyscratchdet.devices import choose_device
@@ -136,7 +136,7 @@ def make_labeller(args: argparse.Namespace, task: str) -> Labeller:
         args.weights,
         task,
         args.labelmap,
-        preparation=_preparation(args, None),
+        preparation=preparation_of(args),
         batch_size=batch_size,
         size=parse_size(args.size),
         device=str(choose_device(args.gpu)),
@@ -165,14 +165,19 @@ def _of_file(args: argparse.Namespace, batch_size: int) -> Detector:
 
 def _preparation(args: argparse.Namespace, detector: OnnxDetector | None) -> Preparation:
     """Returns what the options say, or else the file."""
-    from pyscratchdet.detect.detector import SSD_MEAN, Preparation
-
-    mean = None if args.mean is None else parse_numbers(args.mean, "--mean")
-    if detector is None or mean is not None:
-        return Preparation(mean or SSD_MEAN, 1.0 if args.scale is None else args.scale, args.rgb)
+    if detector is None or args.mean is not None:
+        return preparation_of(args)
     if args.scale is not None or args.rgb:
         raise _misfit("an ONNX file says how pictures are prepared", expected="--mean with --scale and --rgb, or none")
     return detector.preparation()
+
+
+def preparation_of(args: argparse.Namespace) -> Preparation:
+    """Returns what `--mean`, `--scale` and `--rgb` say, and SSD's way where they say nothing."""
+    from pyscratchdet.detect.detector import SSD_MEAN, Preparation
+
+    mean = SSD_MEAN if args.mean is None else parse_numbers(args.mean, "--mean")
+    return Preparation(mean, 1.0 if args.scale is None else args.scale, args.rgb)
 
 
 def _check_no_gpu(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ def read_drift(path: str) -> list[Json]:
     content = read_json(path, "a report of verify --json", "view.report")
     try:
         found = [_comparison(entry) for entry in content if entry["what"] == "blob" and not entry["failure"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise _fault(path, f"not a report of verify --json: {type(error).__name__}: {error}") from error
     if not found:
         raise _fault(path, "the report compares no blobs")

@@ -1,4 +1,4 @@
-"""A picture through a net, as a page shows it: the picture, the detections, and the maps of every blob as thumbnails."""
+"""A picture through a net, as a page shows it: the detections on it, and the maps of every blob as thumbnails."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def _first(tops: Sequence[Shape]) -> Field | None:
     return Field((1.0, 1.0), (1.0, 1.0)) if tops and len(tops[0]) == 4 else None
 
 
-def _next(layer: Layer, fields: Sequence[Field | None], bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+def _next(
+    layer: Layer, fields: Sequence[Field | None], bottoms: Sequence[Shape], tops: Sequence[Shape]
+) -> Field | None:
     steps = layer.sliding_window()
     seen = fields[0]
     if layer.coordinates in ("window", "transposed"):
@@ -72,5 +74,8 @@ def _widest(fields: Sequence[Field | None]) -> Field | None:
     known = [field for field in fields if field is not None]
     if len(known) < len(fields):
         return None
-    sizes, steps = zip(*(field.size for field in known), strict=True), zip(*(field.step for field in known), strict=True)
+    sizes, steps = (
+        zip(*(field.size for field in known), strict=True),
+        zip(*(field.step for field in known), strict=True),
+    )
     return Field(tuple(map(max, sizes)), tuple(map(max, steps)))

@@ -60,8 +60,8 @@ def layer_facts(file: NetFile, plan: NetPlan) -> list[Json]:
 def graph_boxes(plan: NetPlan) -> tuple[list[list[int]], list[tuple[int, int]]]:
     """Returns the boxes of the graph and the lines between them.
 
-    Layers that work in place (BatchNorm, Scale, ReLU) are in the box of the layer whose output they change. A layer that
-    reads only shapes (PriorBox) has a line from its first bottom alone.
+    Layers that work in place (BatchNorm, Scale, ReLU) are in the box of the layer whose output they change. A layer
+    that reads only shapes (PriorBox) has a line from its first bottom alone.
 
     Returns:
         For each box the places of its layers among `shown_layers`; and (from, to) pairs of boxes.

@@ -31,7 +31,7 @@ function shape(name, attributes = {}, text = "") {
   return made;
 }
 
-const times = (sizes) => sizes.join(" × ");
+const times = (sizes) => sizes.join("\u00a0×\u00a0");
 const whole = (number) => number.toLocaleString("en-US");
 
 function short(number) {
@@ -334,7 +334,8 @@ function difference(index, box) {
   const key = index ? "second" : "first", other = index ? "first" : "second";
   const rows = data.difference.rows.filter((row) => box.includes(row[key]));
   if (!rows.length) return "same";
-  return rows.some((row) => row[other] === null && row[key] === box[0]) ? "only" : "changed";
+  if (rows.some((row) => row[other] === null && row[key] === box[0])) return "only";
+  return rows.every((row) => row.isShape) ? "shaped" : "changed";
 }
 
 function counterpart(net, layer) {
@@ -351,7 +352,7 @@ function legend() {
   };
   const lines = {
     type: () => Object.entries(KINDS).filter(([kind]) => data.nets.some((net) => net.boxes.some((box) => net.layers[box[0]].kind === kind))).map(([kind, text]) => swatch(`var(--${kind})`, text)),
-    difference: () => [swatch("var(--same)", "the same in both"), swatch("var(--changed)", "changed"), swatch("var(--only)", "only in this net")],
+    difference: () => [swatch("var(--same)", "the same in both"), swatch("var(--shaped)", "other shapes only"), swatch("var(--changed)", "changed"), swatch("var(--only)", "only in this net")],
     drift: () => [gradient("drift 1e-9", "1"), swatch("var(--none)", "not compared"), ...(data.drift[drift.at].parts === null ? [] : [swatch("transparent; border: 3px solid var(--red)", "the first that parts")])],
   };
   const names = { macs: "multiply-accumulates", parameters: "parameters", memory: "memory of blobs" };
@@ -391,7 +392,7 @@ function netFacts(net, index) {
     ...(index === 0 && data.heads.length ? [["priors", whole(data.heads.reduce((total, head) => total + head.map[0] * head.map[1] * head.perCell, 0))]] : []),
     ["types", Object.entries(types).sort((a, b) => b[1] - a[1]).map(([type, number]) => `${number} ${type}`).join(", ")],
   ]));
-  if (net.notes.length) made.append(element("h3", {}, "Look at this"), element("ul", {}, ...net.notes.map((note) => element("li", {}, note))));
+  if (net.notes.length) made.append(element("h3", {}, "Look at this"), element("ul", {}, ...net.notes.slice(0, 50).map((note) => element("li", {}, note))));
   const dead = net.layers.map((layer, place) => [place, (layer.weights || []).reduce((most, blob) => Math.max(most, (blob.dead || []).length), 0)]).filter(([, number]) => number);
   if (dead.length) made.append(element("h3", {}, "Layers with dead channels"), element("ul", {}, ...dead.slice(0, 30).map(([place, number]) => element("li", {}, link(index, place, net.layers[place].name), `: ${number}`))));
   return made;
@@ -416,9 +417,10 @@ function differenceSummary() {
   const made = element("section", {}, element("h2", {}, rows.length ? `${rows.length} layers differ` : "No layer differs"));
   const names = data.nets.map((net) => net.name);
   const list = (title, chosen, item) => chosen.length && made.append(element("h3", {}, `${title}: ${chosen.length}`), element("ul", {}, ...chosen.slice(0, 200).map(item)));
-  list("Changed", rows.filter((row) => row.fields.length), (row) => element("li", {}, link(0, row.first, row.name), ": ", row.fields.slice(0, 3).map(([key, ours, theirs]) => `${key.split(".").pop()} ${ours} → ${theirs}`).join("; ") + (row.fields.length > 3 ? ` and ${row.fields.length - 3} more` : "")));
+  list("Changed", rows.filter((row) => row.fields.length && !row.isShape), (row) => element("li", {}, link(0, row.first, row.name), ": ", row.fields.slice(0, 3).map(([key, ours, theirs]) => `${key.split(".").pop()} ${ours} → ${theirs}`).join("; ") + (row.fields.length > 3 ? ` and ${row.fields.length - 3} more` : "")));
   list(`Only in ${names[0]}`, rows.filter((row) => row.second === null), (row) => element("li", {}, link(0, row.first, row.name)));
   list(`Only in ${names[1]}`, rows.filter((row) => row.first === null), (row) => element("li", {}, link(1, row.second, row.name)));
+  list("Other shapes only", rows.filter((row) => row.isShape), (row) => element("li", {}, link(0, row.first, row.name), `: ${row.fields[0][1]} → ${row.fields[0][2]}`));
   return made;
 }
 
@@ -573,18 +575,15 @@ function drawScene(canvas, state) {
   if (state.image) pen.drawImage(state.image, 0, 0, width, height);
   if (!state.head) return drawDetections(pen, width, height);
   const { head } = state, boxes = corners(head), [rows, columns] = head.map;
-  const cell = (x, y) => (y * columns + x) * head.perCell * 4;
-  const centre = (at) => [(boxes[at] + boxes[at + 2]) / 2 / UNIT, (boxes[at + 1] + boxes[at + 3]) / 2 / UNIT];
-  pen.fillStyle = state.image ? "rgba(255,255,255,.85)" : getComputedStyle(canvas).color;
-  for (let y = 0; y < rows; y++) {
-    for (let x = 0; x < columns; x++) {
-      const [cx, cy] = centre(cell(x, y));
-      pen.fillRect(cx * width - 1, cy * height - 1, 2, 2);
-    }
-  }
+  pen.lineWidth = 1;
+  pen.strokeStyle = "rgba(140,150,170,.45)";
+  for (let y = 0; y <= rows; y++) pen.strokeRect(0, (y * height) / rows, width, 0);
+  for (let x = 0; x <= columns; x++) pen.strokeRect((x * width) / columns, 0, 0, height);
   const x = Math.min(columns - 1, Math.max(0, Math.floor(state.x * columns))), y = Math.min(rows - 1, Math.max(0, Math.floor(state.y * rows)));
+  pen.fillStyle = "rgba(245,200,60,.55)";
+  pen.fillRect((x * width) / columns, (y * height) / rows, width / columns, height / rows);
   for (let k = 0; k < head.perCell; k++) {
-    const at = cell(x, y) + 4 * k;
+    const at = ((y * columns + x) * head.perCell + k) * 4;
     const [left, top, right, bottom] = [0, 1, 2, 3].map((side) => (boxes[at + side] / UNIT) * (side % 2 ? height : width));
     frame(pen, left, top, right - left, bottom - top, TINTS[k % TINTS.length]);
   }
@@ -696,7 +695,7 @@ document.addEventListener("pointerdown", (event) => {
   if (!event.target.closest(".search")) found.hidden = true;
 });
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input, select") || event.ctrlKey || event.metaKey) return;
+  if (event.target.closest("input, select, #panel") || event.ctrlKey || event.metaKey) return;
   const moves = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
   if (moves) panes.forEach((pane) => pane.place(pane.x + moves[0], pane.y + moves[1], pane.zoom));
   else if (event.key === "/") field.focus();

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.errors import printable
+from pyscratchdet.errors import UsageError, printable
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.pages import fill_page
 from pyscratchdet.proto import caffe_pb2
@@ -63,6 +63,7 @@ def view_page(model: str, choices: ViewChoices) -> str:
 
     Raises:
         FileError, PrototxtError, NetError, LayerError, WeightsError, DataError: A file is missing or faulty.
+        UsageError: There are labels, but the net has no priors.
     """
     data = view_data(model, choices)
     title = " and ".join(net["name"] for net in data["nets"])
@@ -124,7 +125,10 @@ def _prior_data(side: _Side, labels: str | None) -> Json:
     size = next((list(shape[2:]) for shape in inputs if len(shape) == 4), None)
     coverage = None
     if labels:
-        truth, text = read_boxes(labels)
+        if not boxes:
+            raise UsageError("the net has no priors to cover a label set's boxes", code="view.labels", found=side.path)
+        truth, text, left_out = read_boxes(labels)
+        side.notes += [f"{labels}: {line}" for line in left_out]
         coverage = coverage_facts(truth, boxes) | {"says": f"{printable(labels)}: {text}"}
     return {"heads": heads, "input": size, "coverage": coverage}
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyscratchdet.data.objects import intersections, jaccard
+from pyscratchdet.errors import counted
 from pyscratchdet.layers.plan import NetPlan
 from pyscratchdet.layers.prior_box import PriorBox
 from pyscratchdet.view.layers import shown_layers
@@ -57,8 +58,8 @@ def prior_heads(plan: NetPlan) -> tuple[list[Json], list[np.ndarray], list[str]]
     return heads, boxes, notes
 
 
-def read_boxes(path: str) -> tuple[np.ndarray, str]:
-    """Returns the boxes of a label set, (N, 4) as parts of their pictures, and one line about it.
+def read_boxes(path: str) -> tuple[np.ndarray, str, list[str]]:
+    """Returns the boxes of a label set, (N, 4) as parts of their pictures, one line about it, and what is left out.
 
     Args:
         path: A database of AnnotatedDatum records, or pictures with annotations as `lmdb folder` takes them.
@@ -66,13 +67,16 @@ def read_boxes(path: str) -> tuple[np.ndarray, str]:
     Raises:
         FileError, DataError: It is neither, or damaged.
     """
-    boxes, pictures = _database_boxes(path) if _is_database(path) else _folder_boxes(path)
-    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+    boxes, pictures, left_out = _database_boxes(path) if _is_database(path) else _folder_boxes(path)
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    if not has_area.all():
+        left_out = [*left_out, counted(int((~has_area).sum()), "box without area", "boxes without area")]
+    boxes = boxes[has_area]
     text = f"{len(boxes):,} boxes in {pictures:,} pictures"
     if len(boxes) > MOST_BOXES:
         boxes = boxes[np.linspace(0, len(boxes) - 1, MOST_BOXES).astype(np.intp)]
         text += f", of which {MOST_BOXES:,}, evenly spread, are looked at"
-    return boxes, text
+    return boxes, text, left_out
 
 
 def coverage_facts(boxes: np.ndarray, heads: list[np.ndarray]) -> Json:
@@ -121,7 +125,7 @@ def _is_database(path: str) -> bool:
     return (Path(path) / "data.mdb").is_file() or (Path(path) / "CURRENT").is_file()
 
 
-def _database_boxes(path: str) -> tuple[np.ndarray, int]:
+def _database_boxes(path: str) -> tuple[np.ndarray, int, list[str]]:
     from pyscratchdet.data.database import Database
     from pyscratchdet.data.objects import objects_of
     from pyscratchdet.data.records import annotated_of, record_title
@@ -131,12 +135,12 @@ def _database_boxes(path: str) -> tuple[np.ndarray, int]:
         title = record_title(key, path)
         boxes.append(objects_of([annotated_of(value, title)], [title]).boxes)
         pictures += 1
-    return np.concatenate(boxes), pictures
+    return np.concatenate(boxes), pictures, []
 
 
-def _folder_boxes(path: str) -> tuple[np.ndarray, int]:
+def _folder_boxes(path: str) -> tuple[np.ndarray, int, list[str]]:
     from pyscratchdet.evaluate.sets import own_truth
 
-    truth = own_truth(path, path, skip_bad=True)[0]
+    truth, left_out = own_truth(path, path, skip_bad=True)
     sizes = np.tile(truth.sizes[truth.image], 2)
-    return (truth.boxes_px / sizes).astype(np.float32), len(truth.names)
+    return (truth.boxes_px / sizes).astype(np.float32), len(truth.names), left_out

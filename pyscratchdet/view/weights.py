@@ -84,5 +84,7 @@ def _dead(layer: Layer, spec: BlobSpec, blob: np.ndarray) -> list[int]:
     if spec.role != "weight" or blob.ndim < 1 or blob.size < 2:
         return []
     axis = 1 if layer.coordinates == "transposed" else 0  # Deconvolution has its output channels there
-    sizes = np.abs(blob).max(tuple(other for other in range(blob.ndim) if other != axis), initial=0)
-    return [int(channel) for channel in np.flatnonzero(~(sizes > DEAD * sizes.max(initial=0)))]
+    others = tuple(other for other in range(blob.ndim) if other != axis)
+    is_finite = np.isfinite(blob)
+    sizes = np.abs(blob).max(others, initial=0, where=is_finite)
+    return [int(channel) for channel in np.flatnonzero((sizes <= DEAD * sizes.max(initial=0)) & is_finite.all(others))]

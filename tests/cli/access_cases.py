@@ -205,6 +205,14 @@ ROWS = [
     Access("plot-log", "plot-log kit/train.log -o OUT/log.png", {"the logs": ["kit/train.log"]},
            {"the picture": ["OUT/log.png"]}),
     Access("summary", "summary kit/net.prototxt", NET),
+    Access(
+        "view",
+        "view kit/detector.prototxt --weights kit/detector.caffemodel --picture kit/picture.png --labels kit/db"
+        " --verify kit/verify.json --against kit/net.prototxt -o OUT/page.html",
+        {**DETECTOR, "`--picture`, `--labels`, `--verify`, `--against`":
+         ["kit/picture.png", "kit/db/data.mdb", "kit/verify.json", "kit/net.prototxt"]},
+        {"the page": ["OUT/page.html"]},
+    ),
     Access("demo-data", "demo-data OUT --images 2", {}, {"pictures and annotations": ["OUT/*"]}),
 ]  # fmt: skip
 
@@ -245,13 +253,14 @@ layer { name: "unseen" type: "Silence"
 }
 # Commands that build a net, those of them that write what it asks for, as Caffe does, and those that only read it.
 BUILDS = {"train", "test", "time", "evaluate caffe", "score", "extract-features", "detect", "convert", "verify",
-          "summary", "draw-net", "evaluate voc", "evaluate coco"}  # fmt: skip
+          "summary", "draw-net", "evaluate voc", "evaluate coco", "view"}  # fmt: skip
 WRITES = {"train", "test", "evaluate caffe", "score"}
 READS = {"upgrade-net", "lmdb show"}
 
 
 # --- the files ---
 
+VERIFIED = {"what": "blob", "failure": "", "first": "a", "reference": "b", "verdict": "c", "culprit": None, "blobs": []}
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 24 dim: 32 } } }\n'
 CONV = """layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 4 kernel_size: 8 stride: 8 weight_filler { type: "xavier" } } }
@@ -328,12 +337,14 @@ def make_files(root: Path) -> None:
         "map.txt": "cat 1 cat\n",
         "coco.json": json.dumps(coco),
         "train.log": LOG,
+        "verify.json": json.dumps([VERIFIED]),
     }
     for name, text in files.items():
         write_text(kit / name, text)
     for name in ("net", "detector"):
         save_weights(build_net(str(kit / f"{name}.prototxt")), kit / f"{name}.caffemodel")
     write_text(root / "elsewhere/stranger.py", "open('elsewhere/ran', 'w').close()\n")
+    assert cv2.imwrite(str(kit / "picture.png"), np.zeros((24, 32, 3), np.uint8))
     assert cv2.imwrite(str(root / "elsewhere/secret.png"), np.zeros((5, 5, 3), np.uint8))
     write_text(root / "elsewhere/list.txt", "elsewhere/secret.png 1\n")
     write_text(root / "elsewhere/rows.txt", "elsewhere/secret.h5\n")
