@@ -47,6 +47,15 @@ def test_locator_finds_the_nested_field_or_its_parent():
     assert text.Locator(source, "p").position("input").line == 0
 
 
+def test_locator_gives_the_lines_of_a_field():
+    source = 'name: "n"\n  layer { name: "a" } layer {\n  name: "}"  # }\n}\ntop: "t"\n'
+    locator = text.Locator(source, "p")
+    assert locator.lines("layer", 0) == (2, '  layer { name: "a" }')
+    assert locator.lines("layer", 1) == (2, 'layer {\n  name: "}"  # }\n}')
+    assert locator.lines("layer", 1, "name", 0) == (3, '  name: "}"')
+    assert locator.lines("layer", 2) == locator.lines("input", 0) == (0, "")
+
+
 def test_locator_reads_all_of_the_syntax():
     source = """name: "a" 'b' # c { "
 layer { name: "x}" "{" type: 'Input'; input_param: { shape < dim: [1,

@@ -14,7 +14,7 @@ from pyscratchdet.cli import main
 NETS = Path("prototxt/models")
 DOCS = Path("docs/pictures")
 PICTURES = {
-    "view_net.webp": (["ssd300_vgg16_voc0712"], "conv4_3_norm_mbox_priorbox", False),
+    "view_net.webp": (["ssd300_vgg16_voc0712"], "conv6_2_mbox_priorbox", False),
     "view_against.webp": (["ssd300_vgg16_voc0712", "ssd300_vgg16_coco"], "conv6_2_mbox_conf", True),
 }
 
