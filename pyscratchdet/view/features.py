@@ -81,7 +81,7 @@ def blob_maps(blob: np.ndarray) -> Json | None:
         return None
     spread = maps.std(axis=(1, 2))
     chosen = np.sort(np.argsort(-spread, kind="stable")[:MOST_MAPS])
-    height, width = _cell(maps.shape[1:])  # type: ignore[arg-type]
+    height, width = _cell(maps.shape[1:])
     columns = min(_COLUMNS, len(chosen))
     sheet = np.zeros((math.ceil(len(chosen) / columns) * height, columns * width), np.uint8)
     for number, channel in enumerate(chosen):
@@ -101,7 +101,7 @@ def blob_maps(blob: np.ndarray) -> Json | None:
     }
 
 
-def _cell(size: tuple[int, int]) -> tuple[int, int]:
+def _cell(size: tuple[int, ...]) -> tuple[int, int]:
     """Returns the size of the thumbnails of maps: as they are, if their longer side is neither small nor large."""
     longer = max(size)
     factor = min(max(longer, _CELL[0]), _CELL[1]) / longer

@@ -88,7 +88,7 @@ def coverage_facts(boxes: np.ndarray, heads: list[np.ndarray]) -> Json:
     """
     best = np.stack([best_overlap(boxes, priors) for priors in heads], 1) if heads else np.zeros((len(boxes), 0))
     top, owner = (best.max(1), best.argmax(1)) if best.size else (np.zeros(len(boxes)), np.zeros(len(boxes), int))
-    shown = np.linspace(0, len(boxes) - 1, min(len(boxes), _SHOWN_BOXES)).astype(np.intp) if len(boxes) else []
+    shown = np.linspace(0, len(boxes) - 1, min(len(boxes), _SHOWN_BOXES)).astype(np.intp)
     sides = boxes[:, 2:] - boxes[:, :2]
     return {
         "boxes": len(boxes),
