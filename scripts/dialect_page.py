@@ -30,8 +30,10 @@ Caffes add to it stands in one small file each, a dialect, in `pyscratchdet/prot
 - **A binary file** (caffemodel, solverstate) is read by the field numbers of the base, unless the types of its layers
   show that only one other Caffe can have written it (one line says so), or `--dialect NAME` names it (in Python
   `pyscratchdet.proto.numbers.binary_dialect`). With `--dialect`, they are also written by that Caffe's numbers.
-- **Where a text does not show whose it is**: FaceBoxes writes SSD's PriorBox and computes other priors;
-  `--dialect faceboxes` takes its. Where predictions and priors do not fit, the error says so.
+- **Where a text does not show whose it is**, the base's meaning is taken: FaceBoxes writes SSD's PriorBox and computes
+  other priors (`--dialect faceboxes` takes its), the first TextBoxes two of each (write `denser_prior_boxes: true`);
+  where predictions and priors do not fit, the error says so. BVLC's newer InfogainLoss takes scores, the base's their
+  softmax: write `infogain_loss_param { axis: 1 }` for the newer.
 - **A Caffe that is not listed**: `--schema caffe.proto` (in Python `pyscratchdet.register_schema`) adds its messages
   and fields, and `--import my_layers.py` the layer types that compute them; [own_layer.md](own_layer.md) shows how.
 - **A field that nobody knows** is refused; `--allow-unknown` passes over it with a warning.

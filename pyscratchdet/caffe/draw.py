@@ -204,7 +204,7 @@ def _quoted(text: str) -> str:
 def draw_net(
     caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
 ) -> bytes:
-    """Returns the picture in the named format: svg, html, dot (the graph itself), or any that Graphviz knows.
+    """Returns the picture in the named format: svg, html, dot or raw (the graph itself), or any that Graphviz knows.
 
     Args:
         caffe_net: The NetParameter.
@@ -219,7 +219,7 @@ def draw_net(
     """
     graph = get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm)
     source = graph.to_string().encode()
-    if ext == "dot":
+    if ext in ("dot", "raw"):
         return source
     dot = shutil.which("dot")
     if ext in ("svg", "html"):

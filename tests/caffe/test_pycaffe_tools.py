@@ -285,3 +285,13 @@ def test_map_looks_no_further_than_the_common_ancestor():
     axis, scale, shift = coord_map_from_to(spec.other, spec.pool)
     # z = y / 2 - 0.25: the convolution below, along other axes, plays no part.
     assert (axis, scale.tolist(), shift.tolist()) == (1, [0.5], [-0.25])
+
+
+def test_a_drawing_as_raw_text(tmp_path):
+    """BVLC 1.0's draw.py: '.raw' is the text that Graphviz reads."""
+    net = caffe.proto.caffe_pb2.NetParameter(layer=[{"name": "a", "type": "Input", "top": ["a"]}])
+    caffe.draw.draw_net_to_file(net, str(tmp_path / "net.raw"), "LR", None, True)
+    caffe.draw.draw_net_to_file(net, str(tmp_path / "net.dot"), display_lrm=True)
+    text = (tmp_path / "net.raw").read_text()
+    assert text.startswith("digraph")
+    assert text == (tmp_path / "net.dot").read_text()
