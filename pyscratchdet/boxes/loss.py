@@ -60,6 +60,21 @@ def softmax_loss(conf: Tensor, rows: Tensor, labels: Tensor, num_classes: int) -
     return _RowLoss.apply(conf, rows, gradients, value)
 
 
+def focal_loss(conf: Tensor, rows: Tensor, labels: Tensor, num_classes: int, alpha: float, gamma: float) -> Tensor:
+    """Returns the sum of -alpha (1 - p[label])^gamma log(max(p[label], FLT_MIN)) over rows of `conf`, 0 axes.
+
+    Arguments as of `softmax_loss`; its gradient is stated, too. Source: Lin et al. 2017, section 3 and appendix B;
+    chuanqi305/FocalLoss and zimenglan-sysu-512/Focal-Loss, focal_loss_layer.cpp.
+    """
+    scores = conf.detach().reshape(-1, num_classes)[rows]
+    probabilities, column = F.softmax(scores, -1), labels[:, None]
+    true = probabilities.gather(1, column)
+    log, rest = true.clamp(min=FLT_MIN).log(), alpha * (1 - true) ** gamma
+    slopes = rest - gamma * rest / (1 - true).clamp(min=1e-10) * log * true
+    gradients = slopes * probabilities.scatter_add_(1, column, torch.full_like(true, -1))
+    return _RowLoss.apply(conf, rows, gradients, -(rest * log).sum())
+
+
 def logistic_loss(conf: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
     """Returns the sum of the sigmoid cross-entropies of rows of `conf` with `targets` (R, C), 0 axes."""
     scores = conf.detach().reshape(-1, targets.shape[1])[rows]

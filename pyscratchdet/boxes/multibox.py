@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pyscratchdet.boxes.codes import decode_boxes, encode_boxes
 from pyscratchdet.boxes.ground_truth import GroundTruth
-from pyscratchdet.boxes.loss import location_errors, location_loss, logistic_loss, softmax_loss
+from pyscratchdet.boxes.loss import focal_loss, location_errors, location_loss, logistic_loss, softmax_loss
 from pyscratchdet.boxes.matching import IGNORED, NEGATIVE, match_priors
 from pyscratchdet.boxes.mining import confidence_losses, hardest, hardest_after_nms
 from pyscratchdet.proto import caffe_pb2
@@ -97,8 +98,13 @@ class MultiBox:
             predicted, target = self._location_pairs(found, self._refined(found))
         return location_loss(loc, rows, predicted, target, self.param.loc_loss_type == Param.SMOOTH_L1)
 
-    def confidence_loss(self) -> Tensor:
-        """Returns the sum over matched and mined priors, or over all without mining, 0 axes."""
+    def confidence_loss(self, focal: tuple[float, float] | None = None) -> Tensor:
+        """Returns the sum over matched and mined priors, or over all without mining, 0 axes.
+
+        Args:
+            focal: Alpha and gamma of the focal loss, which then takes the place of the softmax's.
+        """
+        class_loss = functools.partial(focal_loss, alpha=focal[0], gamma=focal[1]) if focal else softmax_loss
         conf, found = self.batch.conf, self.positives
         num_images, num_priors, num_classes = conf.shape
         logistic = self.param.conf_loss_type == Param.LOGISTIC
@@ -109,11 +115,11 @@ class MultiBox:
             rows = torch.arange(num_images * num_priors, device=conf.device)
             if logistic:
                 return logistic_loss(conf, rows, self._all_targets(labels))
-            return softmax_loss(conf, rows, self._all_labels(labels), num_classes)
+            return class_loss(conf, rows, self._all_labels(labels), num_classes)
         mined = self.negatives.flatten().nonzero()[:, 0]
         rows = torch.cat([found.image * num_priors + found.prior, mined])
         if not logistic:
-            return softmax_loss(conf, rows, torch.cat([labels, torch.full_like(mined, self.background)]), num_classes)
+            return class_loss(conf, rows, torch.cat([labels, torch.full_like(mined, self.background)]), num_classes)
         # The original fills the targets with the number of the background class.
         targets = conf.new_full((len(rows), num_classes), self.background)
         targets.scatter_(1, torch.cat([labels, torch.full_like(mined, max(self.background, 0))])[:, None], 1)

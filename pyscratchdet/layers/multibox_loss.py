@@ -35,6 +35,7 @@ class MultiBoxLoss(Loss):
     """
 
     bottoms: ClassVar[Count] = Count(4, 6)
+    focal_weights: tuple[float, float] | None = None
     no_gradient: ClassVar[frozenset[int]] = frozenset({2, 3, 4, 5})
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -90,7 +91,7 @@ class MultiBoxLoss(Loss):
         if self.with_loc:
             loss = loss + self.loss_param.loc_weight * work.location_loss()
         if self.with_conf:
-            loss = loss + work.confidence_loss()
+            loss = loss + work.confidence_loss(self.focal_weights)
         matches = torch.tensor(len(work.positives), device=loss.device)
         return [loss / normalizer(self.param.loss_param, self.mode, len(batch.loc), len(batch.priors), matches)]
 

@@ -386,6 +386,7 @@ _MESSAGES = [
         b'\x12F\n\x18detection_accuracy_param\x18\x96\xd8\xccZ \x01(\x0b2!.caffe.DetectionAccuracyParameter',
         b'\x126\n\x10box_output_param\x18\x97\xd8\xccZ \x01(\x0b2\x19.caffe.BoxOutputParameter',
         b'\x12;\n\x13image_gt_data_param\x18\x99\xd8\xccZ \x01(\x0b2\x1b.caffe.ImageGtDataParameter',
+        b'\x126\n\x10focal_loss_param\x18\x93\xdf\xf3h \x01(\x0b2\x19.caffe.FocalLossParameter',
     ],
     [
         b'\n\x17TransformationParameter',
@@ -2079,6 +2080,14 @@ _MESSAGES = [
         b'\x12\x1a\n\x0ffg_img_multiple\x18\x18 \x01(\r:\x011',
         b'\x12\x1b\n\x0ccache_images\x18\x19 \x01(\x08:\x05false',
         b'\x12\x15\n\x0broot_folder\x18\x1a \x01(\t:\x00',
+    ],
+    [
+        b'\n\x12FocalLossParameter',
+        b'\x129\n\x06engine\x18\x01 \x01(\x0e2 .caffe.FocalLossParameter.Engine:\x07DEFAULT',
+        b'\x12\x0f\n\x04axis\x18\x02 \x01(\x05:\x011',
+        b'\x12\x13\n\x05alpha\x18\x03 \x01(\x02:\x040.25',
+        b'\x12\x10\n\x05gamma\x18\x04 \x01(\x02:\x012',
+        b'"+\n\x06Engine\x12\x0b\n\x07DEFAULT\x10\x00\x12\t\n\x05CAFFE\x10\x01\x12\t\n\x05CUDNN\x10\x02',
     ],
 ]
 

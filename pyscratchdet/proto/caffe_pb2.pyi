@@ -591,6 +591,8 @@ class LayerParameter(Message):
     def box_output_param(self) -> BoxOutputParameter: ...
     @property
     def image_gt_data_param(self) -> ImageGtDataParameter: ...
+    @property
+    def focal_loss_param(self) -> FocalLossParameter: ...
     def __init__(self, **fields: Any) -> None: ...
 
 class TransformationParameter(Message):
@@ -2749,4 +2751,15 @@ class ImageGtDataParameter(Message):
     fg_img_multiple: int
     cache_images: bool
     root_folder: str
+    def __init__(self, **fields: Any) -> None: ...
+
+class FocalLossParameter(Message):
+    Engine: EnumTypeWrapper
+    DEFAULT: int
+    CAFFE: int
+    CUDNN: int
+    engine: int
+    axis: int
+    alpha: float
+    gamma: float
     def __init__(self, **fields: Any) -> None: ...

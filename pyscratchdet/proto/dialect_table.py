@@ -24,6 +24,7 @@ ORIGINS: dict[str, str] = {
     'mscnn': 'zhaoweicai/mscnn',
     'opencv': 'OpenCV',
     'faceboxes': 'sfzhang15/FaceBoxes',
+    'focal': 'chuanqi305/FocalLoss',
 }
 
 FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
@@ -138,6 +139,7 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'detection_accuracy_param': (('mscnn',), False, None),
         'box_output_param': (('mscnn',), False, None),
         'image_gt_data_param': (('mscnn',), False, None),
+        'focal_loss_param': (('focal',), False, None),
     },
     'LossParameter': {
         'pre_fixed_normalizer': (('faster_rcnn', 'intel'), False, '1'),
@@ -1108,6 +1110,12 @@ FIELDS: dict[str, dict[str, tuple[tuple[str, ...], bool, str | None]]] = {
         'cache_images': (('mscnn',), False, 'false'),
         'root_folder': (('mscnn',), False, ''),
     },
+    'FocalLossParameter': {
+        'engine': (('focal',), True, 'DEFAULT'),
+        'axis': (('focal',), False, '1'),
+        'alpha': (('focal',), False, '0.25'),
+        'gamma': (('focal',), False, '2'),
+    },
 }
 
 VALUES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -1329,6 +1337,11 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         'CUBIC': ('openvino',),
         'AREA': ('openvino',),
     },
+    'FocalLossParameter.Engine': {
+        'DEFAULT': ('focal',),
+        'CAFFE': ('focal',),
+        'CUDNN': ('focal',),
+    },
 }
 
 TYPES: dict[str, tuple[str, ...]] = {
@@ -1413,6 +1426,8 @@ TYPES: dict[str, tuple[str, ...]] = {
     'DetectionAccuracy': ('mscnn',),
     'DetectionLoss': ('mscnn',),
     'ImageGtData': ('mscnn',),
+    'FocalLoss': ('focal',),
+    'MultiBoxFocalLoss': ('focal',),
 }
 
 NUMBERS: dict[str, dict[str, dict[int, int]]] = {
@@ -1896,6 +1911,11 @@ NUMBERS: dict[str, dict[str, dict[int, int]]] = {
         },
         'V1LayerParameter': {
             42: 80000042,
+        },
+    },
+    'focal': {
+        'LayerParameter': {
+            147: 220000147,
         },
     },
     'rrc': {

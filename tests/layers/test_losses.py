@@ -215,6 +215,36 @@ def test_infogain_of_scores(more, ignored):
         forward("InfogainLoss", [*bottoms[:2], torch.ones(1, 1, 2, 3)], text)
 
 
+@pytest.mark.parametrize(("gamma", "ignored"), [(2, -1), (0.5, 1), (0, -1)])
+def test_focal_loss(gamma, ignored):
+    """focal_loss_layer.cpp: its own loss, differentiated by finite differences; at gamma 0 the softmax's."""
+    random = np.random.default_rng(7)
+    scores, labels = random.normal(size=(2, 3, 4)), random.integers(0, 3, (2, 4))
+
+    def loss_of(values):
+        p = np.exp(values) / np.exp(values).sum(1, keepdims=True)
+        true = np.take_along_axis(p, labels[:, None], 1)[:, 0]
+        return (-0.7 * (1 - true) ** gamma * np.log(true))[labels != ignored].sum() / (labels != ignored).sum()
+
+    bottoms = [tensor(scores), tensor(labels)]
+    text = f"focal_loss_param {{ alpha: 0.7 gamma: {gamma} engine: CAFFE }} loss_param {{ ignore_label: {ignored} }}"
+    assert forward("FocalLoss", bottoms, text)[0].item() == pytest.approx(loss_of(scores), rel=1e-5)  # a float32 sum
+    found = gradient("FocalLoss", bottoms, text)[0]
+    for place in np.ndindex(scores.shape):
+        step = np.zeros(scores.shape)
+        step[place] = 1e-5
+        slope = (loss_of(scores + step) - loss_of(scores - step)) / 2e-5
+        assert found[place].item() == pytest.approx(slope, rel=1e-4, abs=1e-6)  # differences of float32 shares
+    if not gamma:
+        plain = gradient("SoftmaxWithLoss", bottoms)[0]
+        np.testing.assert_allclose(found, 0.7 * plain, rtol=1e-5, atol=1e-7)  # the same shares, in another order
+
+
+def test_the_focal_loss_of_a_certain_label_passes_no_nan_back():
+    found = gradient("FocalLoss", [tensor([[99, 0.0]]), tensor([0.0])], "focal_loss_param { gamma: 0.5 }")[0]
+    assert found.tolist() == [[0, 0]]
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (2, 4, 3)])
 def test_label_smoothing(shape):
     """Intel's softmax_loss_layer.cpp: the loss without it; its gradient divides by the scores of an item."""
@@ -386,6 +416,10 @@ def test_filter_that_keeps_nothing():
         ("SoftmaxWithLoss", [(2, 3), (3,)], "", "batch"),
         ("SoftmaxWithLoss", [(2, 3), (2,)], "softmax_param { axis: 2 }", "axis"),
         ("SoftmaxWithLoss", [(2, 0), (2,)], "", "empty"),
+        ("FocalLoss", [(2, 3), (2,)], "focal_loss_param { alpha: 0 }", "focal"),
+        ("FocalLoss", [(2, 3), (2,)], "focal_loss_param { gamma: -1 }", "focal"),
+        ("FocalLoss", [(2, 3, 4), (2, 3)], "focal_loss_param { axis: 2 }", "axis"),
+        ("FocalLoss", [(2, 3), (3,)], "", "batch"),
         ("EuclideanLoss", [(2, 3), (2, 4)], "", "shape"),
         ("EuclideanLoss", [(), ()], "", "batch"),
         ("SmoothL1Loss", [(2, 3), (2, 4)], "", "shape"),

@@ -53,6 +53,42 @@ def test_no_objects_no_loss_and_no_gradient():
     assert not given[1].grad.any()
 
 
+def focal_rows(conf, labels, alpha, gamma):
+    """Values and gradients of chuanqi305/FocalLoss's focal_loss_layer.cpp, one row (C,) and label after the other."""
+    total, diff = 0.0, np.zeros(conf.shape)
+    for row, (scores, label) in enumerate(zip(conf, labels, strict=True)):
+        p = np.exp(scores) / np.exp(scores).sum()
+        true = p[label]
+        total -= alpha * (1 - true) ** gamma * np.log(true)
+        for c in range(len(p)):
+            if c == label:
+                diff[row, c] = alpha * (1 - true) ** gamma * (gamma * true * np.log(true) + true - 1)
+            else:
+                first = (1 - true) ** (gamma - 1) * (-gamma * np.log(true) * true * p[c])
+                diff[row, c] = alpha * (first + (1 - true) ** gamma * p[c])
+    return total, diff
+
+
+def test_focal_loss_of_every_prior():
+    text = f"{CENTER} mining_type: NONE loc_weight: 0"
+    focal = cases.make(f'type: "MultiBoxFocalLoss" focal_loss_param {{ gamma: 1.5 }} multibox_loss_param {{ {text} }}')
+    given, plain = bottoms(TRUTH), layer(text)
+    _, (top,) = cases.run(focal, given)
+    top.backward()
+    # Which prior has which label, the plain loss's gradient shows: it is negative at the label alone.
+    others = bottoms(TRUTH)
+    cases.run(plain, others)[1][0].backward()
+    labels = others[1].grad.reshape(-1, 3).argmin(1).numpy()
+    assert 0 < (labels > 0).sum() < len(labels)
+    conf = given[1].detach().double().reshape(-1, 3).numpy()
+    total, diff = focal_rows(conf, labels, 0.25, 1.5)
+    matches = focal.matches[1]
+    assert top.item() == pytest.approx(total / matches, rel=1e-5)  # a sum of ten float32 numbers
+    np.testing.assert_allclose(
+        given[1].grad.reshape(-1, 3), diff / matches, rtol=1e-4, atol=1e-7
+    )  # differences of shares
+
+
 @pytest.mark.parametrize("ratio", [0, -1])
 def test_no_negatives_are_mined_without_a_positive_ratio(ratio):
     mined = value(layer(f"{CENTER} neg_pos_ratio: {ratio}"), TRUTH).item()

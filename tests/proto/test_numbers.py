@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "dialects"
 TEXTS = sorted(FOLDER.glob("*.prototxt"))
 BINARIES = sorted(FOLDER.glob("*.caffemodel"))
 # Nets whose layer types show whose they are.
-SHOWN = {"cascade", "mscnn", "openpose", "pspnet", "ristretto", "sphereface", "textboxes", "yolo"}
+SHOWN = {"cascade", "focal", "mscnn", "openpose", "pspnet", "ristretto", "sphereface", "textboxes", "yolo"}
 # Nets that the base cannot read, since it has other types under their numbers.
 MEET_OTHERS = {"intel"}
 
