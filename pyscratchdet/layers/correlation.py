@@ -94,8 +94,8 @@ class Correlation(Layer):
         return math.prod(tops[0]) * bottoms[0][1] * self.kernel**2
 
     def _each(self) -> Iterator[tuple[int, int]]:
-        """Yields the displacements along y and x, in the order of the top's channels."""
-        return itertools.product(self.displacements, repeat=2)
+        """Returns the displacements along y and x, in the order of the top's channels."""
+        return itertools.product(self.displacements, self.displacements)
 
     def _window(self, padded: Tensor, row: int, column: int) -> Tensor:
         row, column = row + self.reach, column + self.reach

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pyscratchdet.layers.base import Layer, Shape, exactly, register
+from pyscratchdet.layers.base import Count, Layer, Shape, exactly, register
 from pyscratchdet.layers.loss import (
     Loss,
     LossParameter,
@@ -43,7 +43,7 @@ class FocalLoss(Loss):
     zimenglan-sysu-512/Focal-Loss defines the same.
     """
 
-    tops: ClassVar = exactly(1)
+    tops: ClassVar[Count] = exactly(1)
     fork_fields: ClassVar[frozenset[str]] = _FIELDS | {"focal_loss_param.axis"}
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
