@@ -102,12 +102,21 @@ class NCCL:
     """
 
     def __init__(self, *arguments: object) -> None:
-        raise UsageError(
-            "NCCL trains on several GPUs of one process",
-            code="caffe.nccl",
-            expected="one solver in a process",
-            hint="`pyscratchdet train --gpu 0,1` trains on several",
-        )
+        raise _no_nccl()
+
+    @staticmethod
+    def new_uid() -> str:
+        """Refuses to make the name that the solvers of several processes would share, with which scripts begin."""
+        raise _no_nccl()
+
+
+def _no_nccl() -> UsageError:
+    return UsageError(
+        "NCCL trains on several GPUs of one script",
+        code="caffe.nccl",
+        expected="one solver in a script",
+        hint="`pyscratchdet train --gpu 0,1` trains on several",
+    )
 
 
 class Timer:

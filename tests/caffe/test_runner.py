@@ -135,8 +135,9 @@ def test_model_libs_beside_the_script_are_used(tmp_path):
     assert run(tmp_path, "script.py", script=script).stdout == "own\n"
 
 
-def test_nccl_is_refused_with_what_to_do(tmp_path):
-    made = run(tmp_path, "script.py", script="import caffe\nprint(caffe.has_nccl())\ncaffe.NCCL(None, '')\n")
+@pytest.mark.parametrize("call", ["caffe.NCCL(None, '')", "caffe.NCCL.new_uid()"])
+def test_nccl_is_refused_with_what_to_do(tmp_path, call):
+    made = run(tmp_path, "script.py", script=f"import caffe\nprint(caffe.has_nccl())\n{call}\n")
     assert made.returncode == 2
     assert "pyscratchdet train --gpu 0,1" in made.stderr
 
