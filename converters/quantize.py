@@ -93,7 +93,7 @@ def convert_quantized(
             not installed, or the net cannot be folded, written or quantised.
     """
     if onnx_options.get("heads") == "fixed" and not onnx_options.get("batch"):
-        raise ConversionError(  # measured with 2026.4: it loses the biases of int8 convolutions
+        raise ConversionError(  # docs/engine_faults: it drops biases
             "OpenVINO computes int8 with fixed rows and an open batch size wrongly",
             code="convert.calibrate",
             hint="give --batch N, or --heads decoded",
