@@ -106,8 +106,9 @@ def average_include_uneven_pad() -> Case:
 def openvino_int8_bias() -> Case:
     """OpenVINO drops the bias of a Conv whose result is quantised, if the Shape of what follows is the end of a Range.
 
-    This takes an open batch size and biases that differ; with the bias in an Add of its own, it is right. MNN and OpenCV 4
-    go wrong for other reasons. `convert --calibrate` refuses `--heads fixed` without `--batch N`, which would be such a file.
+    This takes an open batch size and biases that differ; with the bias in an Add of its own, it is right. MNN and
+    OpenCV 4 go wrong for other reasons. `convert --calibrate` refuses `--heads fixed` without `--batch N`, which would
+    be such a file.
     """
     constants = {
         "wide": np.ones((2, 1, 1, 1), np.float32),
