@@ -317,9 +317,13 @@ TAIL = """\
 
 Columns of a row: image, label, score, xmin, ymin, xmax, ymax; coordinates are relative to the picture and not clipped.
 Where nothing is found, `decoded` gives Caffe's row (image, -1, ...) for each image. OpenVINO uses bfloat16 by default
-on CPUs that have it: set INFERENCE_PRECISION_HINT to f32 for these figures. ncnn is wrong on nets with Normalize, since
-pnnx drops the axes of ReduceSum, an input since opset 13, and ncnn then sums nothing. RKNN computes in half precision.
-The faults of engines that we found, each in the smallest file that shows it, are in
+on CPUs that have it: set INFERENCE_PRECISION_HINT to f32 for these figures. RKNN computes in half precision. ncnn is
+wrong on nets with Normalize, since pnnx drops the axes of ReduceSum, an input since opset 13, and ncnn then sums
+nothing. ReduceSumSquare, whose axes are an attribute at opset 17, is wrong too: pnnx counts them with the images. A
+convolution with ones in its place is right in ncnn, but not to the last bits in onnxruntime (3e-7 of the largest value
+on 512 channels), so no file has it: for ncnn, convert such a net to a caffemodel with `--for ncnn`. TensorRT was not
+run: its column compares the file's operators with a table ([engines.md](engines.md) on `--engine tensorrt`). The
+faults of engines that we found, each in the smallest file that shows it, are in
 [engine_faults](engine_faults/README.md).
 
 ## Caffe files in other engines

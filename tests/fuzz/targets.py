@@ -18,6 +18,8 @@ from harness import Target
 
 from pyscratchdet.boxes.result_files import read_name_sizes
 from pyscratchdet.converters.engines import Recording
+from pyscratchdet.converters.onnx_detection import OnnxDetection, OnnxDetector
+from pyscratchdet.converters.onnx_export import save_onnx
 from pyscratchdet.converters.onnx_import import import_onnx
 from pyscratchdet.converters.solver_state import state_from_torch, state_to_torch
 from pyscratchdet.converters.weights import Names, read_bundle, write_bundle
@@ -63,6 +65,24 @@ layer { name: "cut" type: "Slice" bottom: "flat" top: "a" top: "b" slice_param {
 layer { name: "sum" type: "Concat" bottom: "a" bottom: "b" top: "sum" include { phase: TEST stage: "x" } }
 layer { name: "drop" type: "Dropout" bottom: "a" top: "a" dropout_param { dropout_ratio: 0.4 } exclude { phase: TRAIN }
 }
+"""
+DETECTOR = """name: "detector" input: "data" input_shape { dim: 1 dim: 3 dim: 6 dim: 8 }
+layer { name: "loc" type: "Convolution" bottom: "data" top: "loc"
+  convolution_param { num_output: 4 kernel_size: 2 stride: 2 weight_filler { type: "xavier" } } }
+layer { name: "conf" type: "Convolution" bottom: "data" top: "conf"
+  convolution_param { num_output: 2 kernel_size: 2 stride: 2 weight_filler { type: "xavier" } } }
+layer { name: "loc_perm" type: "Permute" bottom: "loc" top: "loc_perm"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "loc_flat" type: "Flatten" bottom: "loc_perm" top: "loc_flat" flatten_param { axis: 1 } }
+layer { name: "conf_perm" type: "Permute" bottom: "conf" top: "conf_perm"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "rows" type: "Reshape" bottom: "conf_perm" top: "rows" reshape_param { shape { dim: 0 dim: -1 dim: 2 } } }
+layer { name: "prob" type: "Softmax" bottom: "rows" top: "prob" softmax_param { axis: 2 } }
+layer { name: "conf_flat" type: "Flatten" bottom: "prob" top: "conf_flat" flatten_param { axis: 1 } }
+layer { name: "prior" type: "PriorBox" bottom: "loc" bottom: "data" top: "prior"
+  prior_box_param { min_size: 3 variance: 0.1 step: 2 } }
+layer { name: "found" type: "DetectionOutput" bottom: "loc_flat" bottom: "conf_flat" bottom: "prior" top: "found"
+  detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.45 top_k: 9 } keep_top_k: 5 } }
 """
 V1 = """name: "old" input: "data" input_dim: 1 input_dim: 1 input_dim: 6 input_dim: 6
 layers { bottom: "data" top: "c" name: "c" type: CONVOLUTION blobs_lr: 1 blobs_lr: 2 weight_decay: 1
@@ -184,6 +204,7 @@ def make_targets(folder: Path, mark: Path) -> list[Target]:
         Target("npz", Recording, _npz(mark), archive, "r.npz", 30),
         Target("onnx weights", weights, [data["net.onnx"]], protobuf, "w.onnx", 20),
         Target("onnx", import_onnx, [data["net.onnx"]], protobuf, "g.onnx", 8),
+        Target("onnx detector", _read_detector, _detectors(folder), protobuf, "d.onnx", 4),
         Target("mean", read_mean, [data["mean.binaryproto"]], protobuf, "mean.binaryproto", 100),
         Target("lmdb", _read_database, [_lmdb(folder, records)], [mutations.lmdb], "db/data.mdb", 40),
         Target("leveldb", _read_leveldb, [_leveldb(folder, records)], [], "level.files", 2),
@@ -206,6 +227,13 @@ def make_targets(folder: Path, mark: Path) -> list[Target]:
 def _read_net(path: Path) -> None:
     with unknown_fields_allowed():
         plan_net(path)
+
+
+def _read_detector(path: Path) -> None:
+    detector = OnnxDetector.of_file(path)
+    engine = OnnxDetection("onnxruntime", detector, threads=1)
+    detector.labels()
+    engine.find(detector.preparation()(np.zeros((4, 5, 3), np.uint8), engine.channels, *engine.size)[None])
 
 
 def _read_solver(path: Path) -> None:
@@ -249,6 +277,18 @@ def _read_leveldb(path: Path) -> None:
             (folder / os.fsdecode(name)).write_bytes(content)
     for _ in Database(folder):
         pass
+
+
+def _detectors(folder: Path) -> list[bytes]:
+    """Returns a detector with rows as found, and one with a fixed number of them."""
+    (folder / "detector.prototxt").write_text(DETECTOR)
+    facts = {"mean": "1,2,3", "scale": "0.5", "channels": "bgr", "labels": '{"0": "background", "1": "cat"}'}
+    path = folder / "detector.onnx"
+    made = []
+    for options in ({"heads": "decoded"}, {"heads": "fixed", "batch": 2}):
+        save_onnx(build_net(str(folder / "detector.prototxt")), path, metadata=facts, **options)
+        made.append(path.read_bytes())
+    return made
 
 
 def _lmdb(folder: Path, records: list[bytes]) -> bytes:
