@@ -12,6 +12,7 @@ from rich.table import Table
 from pyscratchdet.converters.compare import BlobComparison, Comparison, Difference, all_agree
 from pyscratchdet.pages import fill_page
 
+_SHAPE_WIDTH = len("1x512x38x38")
 FLOOR = 1e-9  # smallest error a plot shows; float32 keeps about 7 digits
 
 
@@ -20,18 +21,22 @@ def print_table(comparison: Comparison, console: Console, *, everything: bool = 
     if comparison.failure:
         console.print(comparison.verdict(), highlight=False, style="bold yellow")
         return
-    table = Table(title=comparison.title, title_justify="left", expand=False)
+    table = Table(title=comparison.title, title_justify="left", box=None, pad_edge=False)
     for heading in (comparison.what, "layer"):
         table.add_column(heading, overflow="fold")
-    table.add_column("shape", no_wrap=True)
-    for heading in ("max abs", "rel L2", "cosine", "own rel L2"):
+    table.add_column("shape", overflow="fold", min_width=_SHAPE_WIDTH)
+    for heading in ("max abs", "rel L2", "own L2"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    table.add_column("", no_wrap=True)
+    notes = []
     for blob in comparison.blobs if everything else _worth_showing(comparison.blobs):
-        style = "" if blob.agrees else "bold red"
-        state = "PARTS" if not blob.agrees else "ok"
-        table.add_row(*_cells(blob), f"{state} {blob.note}".rstrip(), style=style)
+        name, layer, shape, largest, relative, _, own = _cells(blob)
+        state = "ok" if blob.agrees else "PARTS"
+        table.add_row(name, layer, shape, largest, relative, own, state, style="" if blob.agrees else "bold red")
+        notes += [f"  {name}: {blob.note}"] if blob.note else []
     console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
     hidden = 0 if everything else len(comparison.blobs) - len(_worth_showing(comparison.blobs))
     if hidden:
         console.print(f"  and {hidden} more {comparison.what}s within tolerance (--all shows them)")

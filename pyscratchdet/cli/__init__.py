@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from pyscratchdet.cli.console import WarningFormatter, say
-from pyscratchdet.cli.flags import HelpFormatter, Parser, python_layers, schema_flags
+from pyscratchdet.cli.flags import EXIT_STATUSES, HelpFormatter, Parser, python_layers, schema_flags
 from pyscratchdet.errors import PyScratchDetError, nearest
 from pyscratchdet.memory import keep_freed_memory
 
@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plot-log": ("plot_log", "plot a training log"),
     "summary": ("summary", "layers, shapes, parameters and multiply-accumulates of a net"),
     "view": ("view", "a net as one page: graph, shapes, costs, weights, feature maps, priors, drift"),
+    "doctor": ("doctor", "what is installed here, whether it works, and what an extra would add"),
     "demo-data": ("demo_data", "make a small VOC-style data set of shapes"),
 }
 
@@ -71,9 +72,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(_help())
         return 0
     if command == "--version":
-        from pyscratchdet import __version__
+        from pyscratchdet.cli.doctor import version_lines
 
-        print(f"pyscratchdet {__version__}")
+        print("\n".join(version_lines()))
         return 0
     if command not in COMMANDS:
         hint = nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
@@ -108,7 +109,8 @@ def _help() -> str:
             "",
             *rows,
             "",
-            "pyscratchdet COMMAND --help describes one command; --version prints the version.",
+            "pyscratchdet COMMAND --help describes one command; --version prints the versions.",
             "Flags of Caffe's tools take one dash or two, and a space or an equals sign before the value.",
+            EXIT_STATUSES,
         ]
     )

@@ -58,15 +58,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-draw", action="store_true", help="write no drawn pictures")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop a video or camera after N frames")
     parser.add_argument("--benchmark", action="store_true", help="time each stage at batch 1 and 8, and write nothing")
+    parser.add_argument("--json", action="store_true", help="with --benchmark: print the seconds as json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Detects."""
     from pyscratchdet.cli.console import warn
     from pyscratchdet.detect.media import find_media
-    from pyscratchdet.errors import counted
+    from pyscratchdet.errors import UsageError, counted
 
     formats = _parse_formats(args.format)
+    if args.json and not args.benchmark:
+        raise UsageError("--json is for the times", code="usage.option", expected="--benchmark")
     if args.max_frames is not None:
         positive(args.max_frames, "--max-frames")
     media = find_media(args.inputs)
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return _label(args, task, media.sources)
     detector = make_detector(args)
     if args.benchmark:
-        return _benchmark(detector, media.sources)
+        return _benchmark(detector, media.sources, args.json)
     return _detect(args, detector, media.sources, formats)
 
 
@@ -269,7 +272,9 @@ def _say_end(folder: str, failed: dict[str, str]) -> None:
     say(f"written to {folder}")
 
 
-def _benchmark(detector: Detector, sources: list[MediaSource]) -> int:
+def _benchmark(detector: Detector, sources: list[MediaSource], as_json: bool) -> int:
+    import json
+
     from rich.table import Table
 
     from pyscratchdet.cli.console import console
@@ -282,8 +287,12 @@ def _benchmark(detector: Detector, sources: list[MediaSource]) -> int:
     table.add_column("batch", justify="right")
     for stage in (*STAGES, "total", "pictures/s"):
         table.add_column(stage, justify="right")
-    for batch_size in (1, 8):
-        seconds = benchmark(detector, sources, batch_size)
+    figures = {batch_size: benchmark(detector, sources, batch_size) for batch_size in (1, 8)}
+    if as_json:
+        facts = {"input": detector.size, "engine": detector.engine.title}
+        print(json.dumps({**facts, "seconds_per_picture": figures}, indent=1))
+        return 0
+    for batch_size, seconds in figures.items():
         total = sum(seconds.values())
         values = [*(seconds[stage] for stage in STAGES), total]
         table.add_row(str(batch_size), *(f"{1000 * value:.2f}" for value in values), f"{1 / total:.1f}")

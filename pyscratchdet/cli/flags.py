@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 from pyscratchdet.cli.console import warn
 from pyscratchdet.errors import UsageError
 
+EXIT_STATUSES = "Exit status: 0 done, 1 a comparison or check failed, 2 the input was bad, 130 interrupted."
+
 _TRUE = ("true", "t", "1", "yes", "y")
 _FALSE = ("false", "f", "0", "no", "n")
 
@@ -42,7 +44,11 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says which values a switch takes."""
+    """A parser that says which values a switch takes, and whose help ends with the exit statuses."""
+
+    def format_help(self) -> str:
+        """Returns the help of a command."""
+        return f"{super().format_help()}\n{EXIT_STATUSES}\n"
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with a message and status 2."""

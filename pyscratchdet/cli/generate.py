@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipe; --list shows them")
     parser.add_argument("--list", action="store_true", help="show names, sizes, costs and results")
+    parser.add_argument("--json", action="store_true", help="with --list: print it as json")
     parser.add_argument("--all", action="store_true", help="write every recipe")
     parser.add_argument("-o", "--output", default="models", metavar="DIR", help="writes DIR/NAME/ (default: models)")
     parser.add_argument("--data", metavar="FOLDER", help="what `lmdb folder` made: sets sources, classes and counts")
@@ -59,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.errors import UsageError
 
     if args.list:
-        _print_list()
+        _print_list(args.json)
         return 0
+    if args.json:
+        raise UsageError("--json is for the list of recipes", code="usage.option", expected="--list")
     names = list(prototxt.entries()) if args.all else args.names
     if not names:
         raise UsageError(
@@ -131,11 +134,21 @@ def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
         ) from error
 
 
-def _print_list() -> None:
+def _print_list(as_json: bool) -> None:
+    import json
+
     from pyscratchdet import prototxt
     from pyscratchdet.cli.console import console, plain_table
 
     costs = prototxt.costs()
+    if as_json:
+        rows = [
+            {"name": entry.name, "size": entry.size, "parameters": costs[entry.name][0], "macs": costs[entry.name][1],
+             "result": entry.result, "note": entry.note}
+            for entry in prototxt.entries().values()
+        ]  # fmt: skip
+        print(json.dumps(rows, indent=1))
+        return
     table = plain_table(("name", "size>", "M params>", "GFLOPs>", "belongs to", "note"))
     for entry in prototxt.entries().values():
         parameters, macs = costs[entry.name]

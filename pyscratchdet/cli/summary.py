@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
+
+if TYPE_CHECKING:
+    from pyscratchdet.layers.costs import NetCost
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +19,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_schema_flags(parser)
     add_allow_python(parser)
     parser.add_argument("--total", action="store_true", help="print the totals only")
+    parser.add_argument("--json", action="store_true", help="print the figures as json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
+    import json
+
     from pyscratchdet.errors import counted
     from pyscratchdet.layers.costs import net_cost
     from pyscratchdet.layers.plan import plan_net, read_net
@@ -29,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
     if args.input:
         plan.reshape(_new_shape(args.input, plan))
     cost = net_cost(plan)
+    if args.json:
+        print(json.dumps(_as_dict(cost, not args.total), indent=1))
+        return 0
     if not args.total:
         _print_layers(cost)
     print(
@@ -37,6 +46,14 @@ def run(args: argparse.Namespace) -> int:
         f"{cost.memory / 2**20:.1f} MiB of blobs"
     )
     return 0
+
+
+def _as_dict(cost: NetCost, with_layers: bool) -> dict[str, Any]:
+    """Returns all figures; parameters are counted as learned values, memory in bytes."""
+    from dataclasses import asdict
+
+    totals = {"layers": len(cost.layers), "parameters": cost.num_parameters, "macs": cost.macs, "memory": cost.memory}
+    return {"totals": totals, **({"layers": [asdict(layer) for layer in cost.layers]} if with_layers else {})}
 
 
 def _scaled(number: int) -> str:
@@ -63,7 +80,7 @@ def _new_shape(text: str, plan: Any) -> dict[str, tuple[int, ...]]:
     return {plan.graph.blob_names[blob]: (*shape[: len(shape) - len(given)], *given)}
 
 
-def _print_layers(cost: Any) -> None:
+def _print_layers(cost: NetCost) -> None:
     from pyscratchdet.cli.console import console, plain_table
 
     table = plain_table(("layer", "type", "tops", "parameters>", "MMACs>", "KiB>"))

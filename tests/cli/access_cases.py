@@ -213,6 +213,7 @@ ROWS = [
          ["kit/picture.png", "kit/db/data.mdb", "kit/verify.json", "kit/net.prototxt"]},
         {"the page": ["OUT/page.html"]},
     ),
+    Access("doctor", "doctor", {}),
     Access("demo-data", "demo-data OUT --images 2", {}, {"pictures and annotations": ["OUT/*"]}),
 ]  # fmt: skip
 

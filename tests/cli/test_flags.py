@@ -1,8 +1,13 @@
 """Flags as gflags takes them: one dash or two, and switches with every spelling of true and false."""
 
+import io
+import sys
+
 import pytest
 
-from pyscratchdet.cli.flags import Parser, add_flags
+from pyscratchdet.cli import COMMANDS, command_parser, main
+from pyscratchdet.cli.console import console, plain_table
+from pyscratchdet.cli.flags import EXIT_STATUSES, Parser, add_flags
 
 
 def parse(*arguments):
@@ -32,3 +37,33 @@ def test_a_switch_says_which_values_it_takes(capsys, option):
     with pytest.raises(SystemExit):
         parse(f"{option}=maybe")
     assert f"{option}: takes one of true, t, 1, yes, y, false, f, 0, no, n, found 'maybe'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_with_the_exit_statuses(command):
+    assert command_parser(command)[1].format_help().endswith(f"\n\n{EXIT_STATUSES}\n")
+
+
+def test_help_of_all_commands_has_the_exit_statuses(capsys):
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(EXIT_STATUSES)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("stream", "no_color", "coloured"), [(Terminal, None, True), (Terminal, "1", False),
+                                                              (io.StringIO, None, False)])  # fmt: skip
+def test_colour_is_for_terminals_that_want_it(monkeypatch, stream, no_color, coloured):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys, "stdout", stream())
+    table = plain_table(("name",))
+    table.add_row("row", style="red")
+    console().print(table)
+    assert ("\x1b[31m" in sys.stdout.getvalue()) == coloured

@@ -1,10 +1,13 @@
 """`pyscratchdet generate` from its arguments to its files and messages."""
 
+import json
 import os
 
 import pytest
 
 from pyscratchdet.cli import main
+from pyscratchdet.layers.costs import net_cost
+from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import read
 
@@ -37,6 +40,17 @@ def test_relative_paths_stay_relative(tmp_path, monkeypatch):
     assert main(["generate", NAME]) == 0
     solver = read(f"models/{NAME}/solver.prototxt", caffe_pb2.SolverParameter)
     assert solver.snapshot_prefix == f"models/{NAME}/{NAME}"
+
+
+def test_list_as_json(capsys):
+    assert main(["generate", "--list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    found = {row["name"]: row for row in rows}["ssd300_vgg16_voc0712"]
+    plan = plan_net("prototxt/models/ssd300_vgg16_voc0712/deploy.prototxt")
+    cost = net_cost(plan)
+    assert (found["size"], found["parameters"], found["macs"]) == (300, cost.num_parameters, cost.macs)
+    assert main(["generate", "ssd300_vgg16_voc0712", "--json"]) == 2
+    assert "--json is for the list of recipes, expected --list" in capsys.readouterr().err
 
 
 def test_list_shows_size_cost_and_result(capsys):

@@ -1,5 +1,6 @@
 """`pyscratchdet summary` on a net whose costs are counted by hand."""
 
+import json
 import subprocess
 import sys
 
@@ -53,6 +54,17 @@ def test_table(path, capsys):
     assert lines[0].split() == ["layer", "type", "tops", "parameters", "MMACs", "KiB"]
     assert lines[2].split()[:4] == ["conv", "Convolution", "2x5x4x3", "140"]
     assert lines[-1].startswith("7 layers, 210 parameters, 0.005 M multiply-accumulates (0.010 MFLOPs)")
+
+
+def test_json_has_the_figures_of_the_table(path, capsys):
+    assert main(["summary", path, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    cost = net_cost(plan_net(path))
+    assert found["totals"] == {"layers": 7, "parameters": 210, "macs": cost.macs, "memory": cost.memory}
+    conv = found["layers"][1]
+    assert (conv["name"], conv["tops"], conv["macs"]) == ("conv", [[2, 5, 4, 3]], 2 * 5 * 4 * 3 * 3 * 9)
+    assert main(["summary", path, "--json", "--total"]) == 0
+    assert "layers" not in json.loads(capsys.readouterr().out)
 
 
 def test_another_input(path, capsys):

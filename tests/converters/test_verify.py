@@ -732,3 +732,29 @@ def test_only_torch_can_train(tmp_path, capsys):
     deploy, _ = write_net(tmp_path)
     assert run_verify("--model", deploy, "--engine", "onnxruntime", "--against", "torch", "--gradients") == 2
     assert "only torch can train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_the_table_fits_a_terminal_of_80_columns(everything):
+    """Names are folded; no figure is cut."""
+    import io
+
+    from rich.console import Console
+
+    long = "inception_4e/5x5_reduce_with_a_name_that_goes_on"
+    blobs = [
+        BlobComparison(
+            long, long + "x", "Convolution", (16, 1024, 128, 128), Difference(1.5e-4, 2.5e-7, 0.5), None, 1e-5
+        ),
+        BlobComparison(
+            "b", "b", "ReLU", (1, 2), Difference(3.5e4, 4.5e-2, 0.5), Difference(1, 5.5e-3, 1), 1e-5, note="n" * 100
+        ),
+    ]
+    stream = io.StringIO()
+    print_table(Comparison("net", "ours", "theirs", blobs), Console(file=stream, width=80), everything=everything)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = "\n".join(lines)
+    for figure in ("1.5e-04", "2.5e-07", "3.5e+04", "4.5e-02", "5.5e-03", "PARTS"):
+        assert figure in rows
+    assert "".join(rows.split()).count("n" * 20)

@@ -196,6 +196,13 @@ def test_detect_runs_a_converted_file(engine, block_model, folder, flags, tmp_pa
     assert detections(out)["classes"] == {"0": "background", "1": "blue", "2": "red"}
     assert main(["detect", str(folder / "a.png"), "--weights", str(path), "-o", str(out), "--benchmark"]) == 0
     assert "onnxruntime 1." in capsys.readouterr().out
+    options = ["--weights", str(path), "-o", str(out), "--json"]
+    assert main(["detect", str(folder / "a.png"), *options, "--benchmark"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["input"] == [32, 48]
+    assert set(found["seconds_per_picture"]) == {"1", "8"}
+    assert main(["detect", str(folder / "a.png"), *options]) == 2
+    assert "--json is for the times, expected --benchmark" in capsys.readouterr().err
 
 
 BAD = {
