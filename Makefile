@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test coverage fuzz lint wheel proto clean help soak docs
+.PHONY: demo test coverage fuzz lint wheel proto clean help soak docs docs-pictures
 
 help:
 	@echo "make demo    data, nets, training, evaluation, pictures, conversion and proof, into demo/"
@@ -14,6 +14,7 @@ help:
 	@echo "make coverage  all tests, and how much of each file they reach"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the documentation site, into site/"
+	@echo "make docs-pictures  the pictures in docs/, from demo/ (needs Chromium)"
 	@echo "make wheel   sdist and wheel into dist/, tried in an empty environment"
 	@echo "make proto   merge the Caffe schema after a change of caffe.proto or dialects/"
 	@echo "make clean   remove demo/ and the environment"
@@ -52,6 +53,9 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs-pictures: $(READY)
+	$(BIN)/python scripts/docs_pictures.py demo
 
 wheel:
 	bash scripts/check_wheel.sh dist

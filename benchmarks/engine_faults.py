@@ -182,7 +182,7 @@ def main() -> None:
             "",
             inspect.cleandoc(fault.__doc__ or ""),
             "",
-            "```",
+            "```text",
             *_shown("input", runs),
             *_shown("right", right),
         ]

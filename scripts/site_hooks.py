@@ -36,6 +36,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lets the search show the pages for readers before the dated measurements."""
+    if page.file.src_uri.startswith("benchmarks/"):
+        page.meta["search"] = {"boost": 0.1}
+    return html
+
+
 def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
     """Leaves the dated measurements out of the menu; measurements.md links to them."""
     for file in files.documentation_pages():

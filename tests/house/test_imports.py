@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,16 @@ def test_imports_point_one_way(room):
         if other not in known and other in {*ROOMS, "cli"}
     }
     assert not wrong
+
+
+def test_architecture_page_says_what_is_allowed():
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    said, above = {}, set()
+    for room, text in rows:
+        said[room] = set(re.findall(r"`(\w+)`", text)) | (above if text.startswith("the same") else set())
+        above = said[room]
+    assert said.pop("cli") == set()
+    assert said == {room: others - {room} for room, others in ROOMS.items()}
 
 
 @pytest.mark.parametrize("room", TORCH_FREE)

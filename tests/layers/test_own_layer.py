@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "own_layer.md").read_text(encoding=
 
 def block(start):
     """Returns the fenced block of the page that holds `start`."""
-    return next(text for text in re.findall(r"^```\w*\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) if start in text)
+    return next(text for text in re.findall(r"^```[^\n]*\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) if start in text)
 
 
 @pytest.fixture
