@@ -16,6 +16,7 @@ import safetensors.numpy
 import torch
 
 from pyscratchdet.converters.fold import check_folded, difference_lines
+from pyscratchdet.converters.layer_sets import LAYER_SETS
 from pyscratchdet.converters.merge_bn import Blobs, Folded, layer_arrays, merge_bn
 from pyscratchdet.converters.onnx_export import priors_path
 from pyscratchdet.converters.weights import Bundle, Names, read_bundle, write_bundle
@@ -386,17 +387,6 @@ class _Target:
     types: frozenset[str] | None = None
 
 
-# tools/converter/source/caffe and optimizer/caffeextra of MNN 3.6.1, which takes other types for outputs of the net.
-_MNN = """AbsVal ArgMax BNLL BatchNorm Bias Concat Convolution ConvolutionDepthwise Crop Deconvolution DepthwiseConv
-DetectionOutput Dropout ELU Eltwise Embed Exp Flatten InnerProduct Input Interp LRN Log MVN Normalize PReLU Permute
-Pooling Power PriorBox ROIPooling ReLU ReLU6 Reduction Reshape Scale ShuffleChannel Sigmoid Slice Softmax Split TanH
-Threshold Upsample"""
-# tools/caffe/caffe2ncnn.cpp and src/layer of ncnn 20261020; it passes over the parameters of others.
-_NCNN = """AbsVal ArgMax BN BNLL BatchNorm Bias Concat Convolution ConvolutionDepthwise Crop Deconvolution
-DepthwiseConvolution DetectionOutput Dropout ELU Eltwise Embed Flatten InnerProduct Input Interp LRN LSTM MVN MemoryData
-Normalize PReLU PSROIPooling Permute Pooling Power PriorBox ROIAlign ROIPooling ReLU ReLU6 Reorg Reshape Scale
-ShuffleChannel Sigmoid Slice Softmax Split TanH Threshold YoloDetectionOutput Yolov3DetectionOutput"""
-
 _ALL = (select_read, keep_inputs)
 TARGETS = {
     "opencv": _Target(
@@ -414,8 +404,8 @@ TARGETS = {
     "mnn": _Target(
         (*_ALL, fold_affine, convolve_affine, write_out_prelu, write_out_clip),
         "MNN's nets from Caffe take their input in its order NC4HW4; this one is right in NCHW too",
-        frozenset(_MNN.split()),
+        LAYER_SETS["mnn"].types,
     ),
-    "ncnn": _Target((*_ALL, fold_affine, write_out_clip), "for caffe2ncnn", frozenset(_NCNN.split())),
+    "ncnn": _Target((*_ALL, fold_affine, write_out_clip), "for caffe2ncnn", LAYER_SETS["ncnn"].types),
     "rknn": _Target((*_ALL, fold_affine, cut_detections), "for rknn.load_caffe, which has no DetectionOutput"),
 }

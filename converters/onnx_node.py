@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,16 +12,19 @@ import onnx
 from onnx import helper
 
 from pyscratchdet.converters.build import NetBuilder
+from pyscratchdet.converters.operations.composer import Composer, Value
 from pyscratchdet.converters.weights import onnx_array
 from pyscratchdet.errors import ConversionError, counted
 from pyscratchdet.files import check_unpacked
 
-# Operators that may be computed in advance from constants alone.
-FOLDABLE = {"Add", "Cast", "Concat", "Div", "Equal", "Gather", "Identity", "Mul", "Reciprocal", "Reshape"}
-FOLDABLE |= {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where", "ConstantOfShape", "Expand", "Range"}
-
-
-EVALUATED = FOLDABLE | {"Constant", "Shape"}
+# Operators that are computed in advance where they depend on constants alone, by how large their results can be:
+# as the first input, as all inputs broadcast together, or by a rule of their own (`_folded_size`).
+_AS_FIRST = """Abs ArgMax ArgMin Cast CastLike Ceil Clip Erf Exp Flatten Floor Identity IsNaN Log Neg Not Reciprocal
+ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round Sigmoid Sign Size Shape Slice Softmax
+Split Sqrt Squeeze Tanh Transpose Unsqueeze"""
+_BROADCAST = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Pow Sub Sum Where Xor"
+_AS_FIRST_SET, _BROADCAST_SET = frozenset(_AS_FIRST.split()), frozenset(_BROADCAST.split())
+FOLDABLE = _AS_FIRST_SET | _BROADCAST_SET | {"Concat", "ConstantOfShape", "Expand", "Gather", "Range", "Tile"}
 
 
 @dataclass
@@ -72,6 +76,11 @@ class OnnxNode:
         """Returns the error that names the node, its operator and the reason."""
         return self.net.refuse(self.node.name or self.name, self.node.op_type, reason)
 
+    @property
+    def composer(self) -> Composer:
+        """Where its layers are added: the last is named after the first output."""
+        return Composer(self.net, self.name, self.node.op_type, self.node.name)
+
     # --- reading the node ---
 
     def blob(self, index: int = 0) -> str:
@@ -87,9 +96,29 @@ class OnnxNode:
         """The number of axes of the first input."""
         return len(self.net.shapes[self.blob()])
 
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the first input."""
+        return self.net.shapes[self.blob()]
+
+    def has(self, index: int) -> bool:
+        """Whether an input is given."""
+        return index < len(self.inputs) and bool(self.inputs[index])
+
     def is_constant(self, index: int) -> bool:
         """Whether an input is known in advance."""
         return index < len(self.inputs) and self.inputs[index] in self.graph.constants
+
+    def value(self, index: int) -> Value:
+        """The blob or the constant at an input."""
+        return self.floats(index) if self.is_constant(index) else self.blob(index)
+
+    def values(self) -> list[Value]:
+        """The blobs and constants at all inputs."""
+        return [self.value(index) for index in range(len(self.inputs))]
+
+    def floats_or_none(self, index: int) -> np.ndarray | None:
+        """The constant at an input that may be left out, as float32."""
+        return self.floats(index) if self.has(index) else None
 
     def weight(self, index: int) -> np.ndarray:
         """The constant at an input, of any type."""
@@ -135,23 +164,39 @@ class OnnxNode:
             raise self.refuse(f"axis {axis} of a blob of {counted(rank, 'axis', 'axes')}")
         return axis % rank
 
-    def pair(self, name: str, default: int = 1, least: int = 1) -> tuple[int, int]:
-        """An attribute of two numbers, for height and width."""
-        values = tuple(int(value) for value in self.get(name, (default, default)))
-        if len(values) != 2:
-            raise self.refuse(f"{name} over {counted(len(values), 'axis', 'axes')}; two are supported")
-        if min(values) < least:
-            raise self.refuse(f"{name} of {list(values)}")
+    def window(self, name: str, axes: int, default: int = 1, least: int = 1) -> list[int]:
+        """An attribute with a number for each axis of a window."""
+        values = [int(value) for value in self.get(name, (default,) * axes)]
+        if len(values) != axes:
+            raise self.refuse(f"{name} over {counted(len(values), 'axis', 'axes')} instead of {axes}")
+        if min(values, default=least) < least:
+            raise self.refuse(f"{name} of {values}")
         return values
 
-    def pads(self) -> tuple[int, int, int, int]:
-        """The padding: top, left, bottom, right."""
-        auto = self.text("auto_pad", "NOTSET")
+    def pads(self, kernel: Sequence[int]) -> list[int]:
+        """The padding of a window: at the start of each axis, then at the end; `auto_pad` is worked out."""
+        auto, axes = self.text("auto_pad", "NOTSET"), len(kernel)
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            sizes, strides = self.shape()[2:], self.window("strides", axes)
+            if self.node.op_type == "ConvTranspose":  # the top is `stride` times as large
+                totals = [
+                    (size - 1) * dilation + 1 - stride
+                    for size, dilation, stride in zip(kernel, self.window("dilations", axes), strides, strict=True)
+                ]
+            else:
+                totals = [
+                    max((-(-have // stride) - 1) * stride + (size - 1) * dilation + 1 - have, 0)
+                    for have, stride, size, dilation in zip(
+                        sizes, strides, kernel, self.window("dilations", axes), strict=True
+                    )
+                ]
+            smaller, larger = [total // 2 for total in totals], [-(-total // 2) for total in totals]
+            return [*smaller, *larger] if auto == "SAME_UPPER" else [*larger, *smaller]
         if auto not in ("NOTSET", "VALID"):
-            raise self.refuse(f"auto_pad {auto}; give the padding in numbers")
-        values = tuple(int(value) for value in self.get("pads", (0, 0, 0, 0)))
-        if len(values) != 4 or min(values) < 0:
-            raise self.refuse(f"padding {values}")
+            raise self.refuse(f"auto_pad {auto}")
+        values = [int(value) for value in self.get("pads", (0,) * 2 * axes)]
+        if len(values) != 2 * axes or min(values, default=0) < 0:
+            raise self.refuse(f"padding {tuple(values)}")
         return values
 
     # --- constants ---
@@ -176,7 +221,9 @@ class OnnxNode:
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # constants of any shape and type
             raise self.refuse(f"its constants cannot be computed: {error}") from error
         self.graph.check_size(size)
-        constants[self.name] = self._evaluate(given)
+        constants.update(
+            (name, array) for name, array in zip(self.outputs, self._evaluate(given), strict=False) if name
+        )
         return True
 
     def _folded_size(self, inputs: list[np.ndarray]) -> int:
@@ -194,11 +241,13 @@ class OnnxNode:
         if kind in ("ConstantOfShape", "Expand"):
             sizes = [max(int(size), 1) for size in last.ravel()]
             return 8 * math.prod(np.broadcast_shapes(first.shape, sizes) if kind == "Expand" else sizes)
-        if kind in ("Add", "Div", "Equal", "Mul", "Sub", "Where"):
+        if kind == "Tile":
+            return first.nbytes * math.prod(max(int(number), 1) for number in last.ravel())
+        if kind in _BROADCAST_SET:
             return itemsize * math.prod(np.broadcast_shapes(*(array.shape for array in inputs)))
         return 8 * first.size  # the same values, or some of them, in another order or type
 
-    def _evaluate(self, given: list[str]) -> np.ndarray:
+    def _evaluate(self, given: list[str]) -> list[np.ndarray]:
         from onnx.reference import ReferenceEvaluator
 
         feed = {name: self.graph.constants[name] for name in given}
@@ -206,11 +255,13 @@ class OnnxNode:
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
             for name, array in feed.items()
         ]
-        body = helper.make_graph([self.node], "constant", types, [onnx.ValueInfoProto(name=self.name)])
+        body = helper.make_graph(
+            [self.node], "constant", types, [onnx.ValueInfoProto(name=name) for name in self.outputs if name]
+        )
         model = helper.make_model(body, opset_imports=[helper.make_opsetid("", self.graph.opset)])
         try:
             with np.errstate(all="ignore"):
                 results: Any = ReferenceEvaluator(model).run(None, feed)
-                return np.asarray(results[0])
+                return [np.asarray(result) for result in results]
         except Exception as error:  # the evaluator raises all kinds of exceptions for bad shapes and values
             raise self.refuse(f"its constants cannot be computed: {error}") from error
