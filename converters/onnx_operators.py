@@ -89,10 +89,8 @@ def _instance_norm(n: OnnxNode) -> str:
 
 
 def _group_norm(n: OnnxNode) -> str:
-    groups, scale, bias = int(n.attributes["num_groups"]), n.floats(1), n.floats(2)
-    if scale.size == groups != n.shape()[1]:  # before opset 21 one value for each group
-        scale, bias = (np.repeat(array, n.shape()[1] // groups) for array in (scale, bias))
-    return normalization.group_norm(n.composer, n.blob(), groups, scale, bias, float(n.get("epsilon", 1e-5)))
+    groups, eps = int(n.attributes["num_groups"]), float(n.get("epsilon", 1e-5))
+    return normalization.group_norm(n.composer, n.blob(), groups, n.floats(1), n.floats(2), eps)
 
 
 def _layer_norm(n: OnnxNode) -> str:

@@ -199,6 +199,59 @@ CASES = {
         [node("Resize", ["x", "", "", "k"], ["y"], mode="linear", coordinate_transformation_mode="align_corners")],
         {"k": np.array([1, 6, 20, 17])},
     ),
+    "conv-same-upper": (
+        [node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 3])],
+        {"w": values(4, 6, 4, 3)},
+    ),
+    "conv-same-lower": ([node("Conv", ["x", "w"], ["y"], auto_pad="SAME_LOWER")], {"w": values(4, 6, 4, 3)}),
+    "conv-transpose-same": (
+        [node("ConvTranspose", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 3])], {"w": values(6, 4, 5, 4)},
+    ),
+    "max-pool-same": (
+        [node("MaxPool", ["x"], ["y"], auto_pad="SAME_UPPER", kernel_shape=[3, 2], strides=[2, 2])], {},
+    ),
+    "average-pool-same": (
+        [node("AveragePool", ["x"], ["y"], auto_pad="SAME_LOWER", kernel_shape=[3, 2], strides=[2, 1])], {},
+    ),
+    "depth-to-space-dcr": (
+        [node("Concat", ["x", "x"], ["a"], axis=1), node("DepthToSpace", ["a"], ["y"], blocksize=2)], {},
+    ),
+    "space-to-depth": ([node("SpaceToDepth", ["x"], ["y"], blocksize=3)], {}),
+    "gather-one": ([node("Gather", ["x", "k"], ["y"], axis=2)], {"k": np.array(3)}),
+    "gather-table": ([node("Gather", ["x", "k"], ["y"], axis=1)], {"k": np.array([[0, 5], [5, 1]])}),
+    "slice-backwards": (
+        [node("Slice", ["x", "k", "l", "a", "m"], ["y"])],
+        {"k": np.array([8, -1]), "l": np.array([0, -13]), "a": np.array([2, 3]), "m": np.array([-3, -1])},
+    ),
+    "split-unequal": (
+        [node("Split", ["x"], ["a", "b", "c", "d"], axis=3, num_outputs=4),
+         node("Concat", ["b", "a", "d"], ["y"], axis=3)],
+        {},
+    ),
+    "min-of-three": ([node("Neg", ["x"], ["n"]), node("Min", ["x", "n", "k"], ["y"])], {"k": np.array(-0.2, "f4")}),
+    "expand": (
+        [node("ReduceMax", ["x", "a"], ["m"]), node("Shape", ["x"], ["s"]), node("Expand", ["m", "s"], ["y"])],
+        {"a": np.array([1])},
+    ),
+    "group-norm": (
+        [node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2, epsilon=1e-2)],
+        {"s": values(6), "b": values(6, seed=2)},
+    ),
+    "rms-norm": (
+        [node("RMSNormalization", ["x", "s"], ["y"], axis=-2, epsilon=1e-2)], {"s": values(9, 12)},
+    ),
+    "zeros-added": (
+        [node("ConstantOfShape", ["n"], ["z"]), node("Equal", ["z", "z"], ["t"]), node("Where", ["t", "k", "z"], ["c"]),
+         node("Add", ["x", "c"], ["y"])],
+        {"n": np.array([6, 1, 12]), "k": np.array(0.5, "f4")},
+    ),
+    "resize-any": (
+        [node("Resize", ["x", "", "k"], ["y"], mode="linear", coordinate_transformation_mode="asymmetric")],
+        {"k": np.array([1, 1, 1.5, 0.7], "f4")},
+    ),
+    "resize-nearest-up": (
+        [node("Resize", ["x", "", "k"], ["y"], nearest_mode="ceil")], {"k": np.array([1, 1, 1.7, 0.4], "f4")},
+    ),
     "hard-swish": ([node("HardSwish", ["x"], ["y"])], {}),
     "sqrt": ([node("Abs", ["x"], ["a"]), node("Sqrt", ["a"], ["y"])], {}),
     "pow": ([node("Abs", ["x"], ["a"]), node("Pow", ["a", "k"], ["y"])], {"k": np.array(1.5, "f4")}),
@@ -271,10 +324,13 @@ CASES = {
 }  # fmt: skip
 
 
+OPSETS = {"split-unequal": 18, "expand": 18, "group-norm": 21, "rms-norm": 23}  # which have these forms
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_onnx_operators(case, tmp_path):
     nodes, weights = CASES[case]
-    model = model_of(nodes, ["y"], weights)
+    model = model_of(nodes, ["y"], weights, opset=OPSETS.get(case, 17))
     onnx.save(model, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = values(1, 6, 9, 12, seed=9)
