@@ -68,8 +68,10 @@ def group_norm(c: Composer, x: str, groups: int, scale: np.ndarray | None, bias:
 def _standardize(c: Composer, x: str, rows: tuple[int, int, int, int], eps: float, centred: bool) -> str:
     """(x - mean) / sqrt(variance + eps) over axis 2 of a blob seen as (N, groups, values, 1)."""
     x = c.part("rows").reshape(x, rows)
-    if centred:
+    if centred and c.has("MVN"):
         x = c.part("centred").add("MVN", [x], mvn_param={"normalize_variance": False})
+    elif centred:
+        x = add(c.part("centred"), x, global_pool(c.part("mean"), x, "AVE"), -1.0)
     mean = global_pool(c.part("variance"), square(c.part("square"), x), "AVE")
     factor = c.part("factor").power(mean, shift=eps, power=-0.5)
     factor = c.part("gate").reshape(factor, rows[:2])

@@ -12,6 +12,8 @@ from pyscratchdet.converters.build import frozen, window_fields
 from pyscratchdet.converters.operations.composer import Composer, Exactness, Value, operation
 from pyscratchdet.errors import counted
 
+MAX_MIXED = 2048  # entries that a matrix of 16 MiB still moves
+
 
 @operation(Exactness.SAME)
 def identity(c: Composer, x: str) -> str:
@@ -60,7 +62,24 @@ def permute(c: Composer, x: str, order: Sequence[int]) -> str:
     long = [axis for axis in order if shape[axis] > 1 or axis == 0]
     if long == sorted(long) and order[0] == 0:
         return c.reshape(x, [shape[axis] for axis in order])
-    return c.add("Permute", [x], permute_param={"order": order})
+    return c.add("Permute", [x], permute_param={"order": order}) if c.has("Permute") else _mixed(c, x, order)
+
+
+def _mixed(c: Composer, x: str, order: Sequence[int]) -> str:
+    """Moves axes that lie together as entries of one axis, for targets without Permute: channel shuffles above all."""
+    shape = c.shape(x)
+    moved = [axis for axis, source in enumerate(order) if axis != source]
+    start, end = moved[0], moved[-1] + 1
+    size = math.prod(shape[start:end])
+    if start == 0 or size > MAX_MIXED:
+        raise c.refuse(f"the layer Permute is needed, which {c.net.layers.name} lacks")
+    entries = np.arange(size).reshape(shape[start:end]).transpose([axis - start for axis in order[start:end]])
+    rest = math.prod(shape[end:])
+    one = c.part("one").reshape(
+        x, (shape[0], math.prod(shape[1:start]), size, rest) if start > 1 else (shape[0], size, rest, 1)
+    )
+    top = take(c.part("mixed"), one, 2 if start > 1 else 1, entries.ravel())
+    return c.reshape(top, [shape[axis] for axis in order])
 
 
 @operation(Exactness.SAME)

@@ -134,6 +134,7 @@ CASES = {
     "flatten": E("flatten", lambda x: x.flatten(1)),
     "flatten-some": E("flatten", lambda x: x.flatten(1, 2)),
     "permute": E("permute", lambda x: x.permute(0, 2, 3, 1)),
+    "large-permute": E("permute", lambda x: x.permute(0, 2, 3, 1), (1, 6, 24, 17)),
     "permute-ones": E("permute", lambda x: x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1)),
     "concat": E("concat", lambda x: torch.cat([x, x.relu(), x.abs()], 2)),
     "concat-constant": E("concat", given(weight(1, 6, 9, 2), lambda x, w: torch.cat([w, x], 3)),
