@@ -130,7 +130,7 @@ def soft_shrink(c: Composer, x: str, limit: float) -> str:
 
 @operation(Exactness.APPROXIMATE)
 def error_function(c: Composer, x: str) -> str:
-    """Erf(x) = 2 Phi(sqrt(2) x) - 1, with `_phi`."""
+    """The error function, 2 * Phi(sqrt(2) * x) - 1, Phi being the sigmoid of a polynomial."""
     _approximated(c, "the error function", f"erf within {ERF_ERROR:.1e} of its value everywhere")
     inner = c.part("in").power(x, scale=float(np.sqrt(2)))
     return c.power(_phi(c.part("phi"), inner), scale=2, shift=-1)
@@ -138,7 +138,7 @@ def error_function(c: Composer, x: str) -> str:
 
 @operation(Exactness.APPROXIMATE)
 def gelu(c: Composer, x: str) -> str:
-    """X * Phi(x), with `_phi`; the form with tanh is `gelu_tanh`."""
+    """X * Phi(x), Phi being the sigmoid of a polynomial; the form with tanh is `gelu_tanh`."""
     _approximated(c, "GELU", f"GELU within {GELU_ERROR:.1e} of its value everywhere")
     return multiply(c, x, _phi(c.part("phi"), x))
 

@@ -62,7 +62,7 @@ def divide(c: Composer, a: Value, b: Value) -> str:
     return multiply(c, a, c.part("inverse").power(b, power=-1))
 
 
-@operation(Exactness.SAME)
+@operation(Exactness.ROUNDED)
 def maximum(c: Composer, values: Sequence[Value]) -> str:
     """The largest of several values at each place."""
     blobs = [value for value in values if isinstance(value, str)]
@@ -78,7 +78,7 @@ def maximum(c: Composer, values: Sequence[Value]) -> str:
     return top if low == -math.inf else clamp(c, top, low, math.inf)
 
 
-@operation(Exactness.SAME)
+@operation(Exactness.ROUNDED)
 def minimum(c: Composer, values: Sequence[Value]) -> str:
     """The smallest of several values at each place: -max(-a, -b)."""
     blobs = [value for value in values if isinstance(value, str)]
