@@ -6,7 +6,7 @@ A block's language says what is done with it:
 - `sh checked: REASON`: its commands are parsed; REASON says why they are not run.
 - `python`: run, all blocks of a page with the same names; `python checked: REASON`: compiled.
 - a `title="FILE"`: written into that file, for the commands and the Python of the page.
-- `text`, `toml`: shown only.
+- `text`, `toml` or none: shown only.
 """
 
 import os
@@ -36,7 +36,7 @@ NOT_RUN = {
     "docs/own_pictures.md": 1,
     "docs/verify.md": 1,
 }
-SHOWN = {"text", "toml"}
+SHOWN = {"", "text", "toml"}
 MAY_RUN = {"pyscratchdet", "python", "cmp"}  # nothing that could change the machine, such as pip
 
 
@@ -66,7 +66,7 @@ def blocks(page):
 
 
 def block(place, first, lines):
-    form = re.fullmatch(r'```(\w+)(?: checked: (.+)| title="(.+)")?', first)
+    form = re.fullmatch(r'```(\w*)(?: checked: (.+)| title="(.+)")?', first)
     assert form, f"{place}: {first}"
     assert form[1] in SHOWN | {"sh", "python"} or form[3], f"{place}: {first}"
     return Block(place, form[1], "\n".join(lines) + "\n", form[2] or "", form[3] or "")
