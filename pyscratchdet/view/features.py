@@ -73,10 +73,13 @@ def blob_maps(blob: np.ndarray) -> Json | None:
     Each channel has its own colours, from its least value (dark) to its largest (light).
 
     Returns:
-        `shape`, `low`, `high` and `mean` of all values, `still`: how many channels have the same value everywhere,
-        `channels`: the indices shown, `cell` and `columns` of the picture, `source`; None where there is no map.
+        `shape`, `low`, `high` and `mean` of all values, `notFinite`: how many are none, `still`: how many channels have
+        the same value everywhere, `channels`: the indices shown, `cell` and `columns` of the picture, `source`; None
+        where there is no map.
     """
-    maps = np.nan_to_num(blob[0].astype(np.float32))
+    is_finite = np.isfinite(blob[0])
+    # In float64, where sums and differences of float32 values are finite; an infinity counts as the largest float32.
+    maps = np.nan_to_num(blob[0]).astype(np.float64)
     if maps.shape[0] == 0 or maps.shape[1] * maps.shape[2] < 2:
         return None
     spread = maps.std(axis=(1, 2))
@@ -93,6 +96,7 @@ def blob_maps(blob: np.ndarray) -> Json | None:
         "low": float(maps.min()),
         "high": float(maps.max()),
         "mean": float(maps.mean()),
+        "notFinite": int((~is_finite).sum()),
         "still": int((np.ptp(maps, axis=(1, 2)) == 0).sum()),
         "channels": chosen.tolist(),
         "cell": [height, width],

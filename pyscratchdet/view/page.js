@@ -507,7 +507,7 @@ function maps(box) {
   const blobs = [...new Set(box.flatMap((place) => data.nets[0].layers[place].tops.map(([name]) => name)))];
   return blobs.filter((name) => data.features.maps[name]).map((name) => {
     const found = data.features.maps[name], [channels, height, width] = found.shape;
-    const about = `${short(found.low)} to ${short(found.high)}, mean ${short(found.mean)}. ${found.still} of ${channels} channels have one value everywhere.` + (channels > found.channels.length ? ` The ${found.channels.length} that vary most:` : "");
+    const about = `${short(found.low)} to ${short(found.high)}, mean ${short(found.mean)}. ${found.still} of ${channels} channels have one value everywhere.` + (found.notFinite ? ` ${whole(found.notFinite)} values are not finite.` : "") + (channels > found.channels.length ? ` The ${found.channels.length} that vary most:` : "");
     const made = element("div", {}, element("h3", {}, `Maps of ${name}, ${channels} of ${height} × ${width}`), element("p", {}, data.features.weights ? about : `Fillers' values, not trained weights. ${about}`));
     const grid = element("div", { class: "maps" });
     const image = new Image();

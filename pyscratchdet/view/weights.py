@@ -65,7 +65,8 @@ def _blob_facts(layer: Layer, spec: BlobSpec, blob: np.ndarray) -> Json:
     if not values.size:
         return facts
     low, high = float(values.min()), float(values.max())
-    counts = np.histogram(values, BINS, (low, high) if high > low else (low - 0.5, low + 0.5))[0]
+    margin = 0.0 if high > low else max(0.5, abs(low) / 2)  # one value alone stands in the middle
+    counts = np.histogram(values, BINS, (low - margin, high + margin))[0]
     return facts | {
         "mean": float(values.mean()),
         "deviation": float(values.std()),

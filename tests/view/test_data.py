@@ -244,6 +244,17 @@ def test_maps_of_one_value_are_left_out():
     assert blob_maps(np.full((1, 2, 3, 4), np.nan, np.float32))["still"] == 2
 
 
+def test_maps_that_overflow_have_finite_figures():
+    """An untrained deep net goes beyond float32; a page's JSON has no word for that."""
+    largest = np.finfo(np.float32).max
+    blob = np.clip(np.random.default_rng(2).normal(size=(1, 3, 5, 4)) * 3e38, -largest, largest).astype(np.float32)
+    blob[0, 0, 0, 0], blob[0, 1, 0, 0], blob[0, 2, 0, :2] = np.inf, -np.inf, np.nan
+    facts = blob_maps(blob)
+    assert facts["notFinite"] == 4
+    json.dumps(facts, allow_nan=False)
+    assert facts["high"] == float(largest)
+
+
 def test_a_picture_gives_maps_and_detections(block_model, tmp_path):
     from pyscratchdet.detect.detector import Preparation
 

@@ -275,6 +275,18 @@ def test_names_from_files_run_nothing(open_page, tmp_path):
     assert save == 3
 
 
+def test_a_net_that_overflows_is_shown(small, tmp_path, open_page):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((24, 20, 3), 90, np.uint8))
+    net = build_net(small)
+    net.params["right"][0].detach().fill_(3e38)
+    save_weights(net, tmp_path / "net.caffemodel")
+    chrome = open_page(small, "--picture", tmp_path / "grey.png", "--weights", tmp_path / "net.caffemodel")
+    click(chrome, "right")
+    assert "values are not finite" in panel(chrome)
+
+
 def test_untrained_maps_are_said_to_be_so(small, tmp_path, open_page):
     import cv2
 
