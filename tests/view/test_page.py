@@ -280,6 +280,7 @@ def test_a_net_that_overflows_is_shown(small, tmp_path, open_page):
 
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((24, 20, 3), 90, np.uint8))
     net = build_net(small)
+    net.params["conv"][1].detach().fill_(1)
     net.params["right"][0].detach().fill_(3e38)
     save_weights(net, tmp_path / "net.caffemodel")
     chrome = open_page(small, "--picture", tmp_path / "grey.png", "--weights", tmp_path / "net.caffemodel")
