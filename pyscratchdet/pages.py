@@ -24,6 +24,5 @@ def fill_page(package: str, template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.policies["json.dumps_kwargs"] = {"allow_nan": False}  # browsers read no NaN
     text = resources.files(package).joinpath(template).read_text(encoding="utf-8")
     return engine.from_string(text).render(values)
