@@ -19,9 +19,9 @@ from pyscratchdet.files import check_unpacked
 
 # Operators that are computed in advance where they depend on constants alone, by how large their results can be:
 # as the first input, as all inputs broadcast together, or by a rule of their own (`_folded_size`).
-_AS_FIRST = """Abs ArgMax ArgMin Cast CastLike Ceil Clip Erf Exp Flatten Floor Identity IsNaN Log Neg Not Reciprocal
-ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round Sigmoid Sign Size Shape Slice Softmax
-Split Sqrt Squeeze Tanh Transpose Unsqueeze"""
+_AS_FIRST = """Abs ArgMax ArgMin BatchNormalization Cast CastLike Ceil Clip Erf Exp Flatten Floor Identity
+InstanceNormalization IsNaN Log Neg Not Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
+Reshape Round Shape Sigmoid Sign Size Slice Softmax Split Sqrt Squeeze Tanh Transpose Unsqueeze"""
 _BROADCAST = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Pow Sub Sum Where Xor"
 _AS_FIRST_SET, _BROADCAST_SET = frozenset(_AS_FIRST.split()), frozenset(_BROADCAST.split())
 FOLDABLE = _AS_FIRST_SET | _BROADCAST_SET | {"Concat", "ConstantOfShape", "Expand", "Gather", "Range", "Tile"}

@@ -239,7 +239,7 @@ def _resize_linear(n: OnnxNode, place: str, size: tuple[int, int], steps: list[f
         corners = place == "align_corners"
         return pooling.resize_bilinear(n.composer, n.blob(), size, align_corners=corners)
     rows = [
-        _linear(_places(n, place, have, new, step), have)
+        _linear(n, _places(n, place, have, new, step), have)
         for have, new, step in zip(n.shape()[2:], size, steps, strict=True)
     ]
     return pooling.resize_by(n.composer, n.blob(), rows)
@@ -247,7 +247,7 @@ def _resize_linear(n: OnnxNode, place: str, size: tuple[int, int], steps: list[f
 
 def _places(n: OnnxNode, place: str, size: int, wanted: int, step: float) -> np.ndarray:
     """Where each pixel of the result lies in the source."""
-    at = np.arange(wanted, dtype=np.float64)
+    at = n.composer.entries(wanted).astype(np.float64)
     if place == "asymmetric":
         return (at.astype(np.float32) / np.float32(step)).astype(np.float64)  # rounded as engines do
     if place == "align_corners":
@@ -259,7 +259,8 @@ def _places(n: OnnxNode, place: str, size: int, wanted: int, step: float) -> np.
     raise n.refuse(f"coordinates {place}")
 
 
-def _linear(places: np.ndarray, size: int) -> np.ndarray:
+def _linear(n: OnnxNode, places: np.ndarray, size: int) -> np.ndarray:
+    n.net.check_size(8 * len(places) * size)
     places = np.clip(places, 0, size - 1)
     low = np.floor(places).astype(int)
     matrix = np.zeros((len(places), size))
@@ -408,6 +409,7 @@ def _slice(n: OnnxNode) -> str:
         if not places:
             raise n.refuse("no entries left")
         c = n.composer if index == len(cuts) - 1 else n.composer.part(f"axis_{axis}")
+        n.net.check_size(8 * len(places))
         x = shapes.take(c, x, axis, np.array(places))
     return _kept(n, x)
 

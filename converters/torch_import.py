@@ -18,8 +18,16 @@ from torch.utils import _pytree as pytree
 from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.converters.graph_import import GraphWalk, Links, known_output
 from pyscratchdet.converters.layer_sets import layer_set
-from pyscratchdet.converters.torch_operators import HANDLERS, VIEWS, TorchCall, TorchValues
-from pyscratchdet.errors import ConversionError
+from pyscratchdet.converters.torch_operators import (
+    HANDLERS,
+    OF_SHAPES,
+    TorchCall,
+    TorchValues,
+    is_in_place,
+    operator_kind,
+    shares_memory,
+)
+from pyscratchdet.errors import ConversionError, PyScratchDetError
 
 
 def import_module(
@@ -57,7 +65,30 @@ def import_module(
     except Exception as error:  # whatever the user's forward or the tracer raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConversionError(f"torch.export cannot follow the module: {reason}", code="import.export") from error
-    return _TorchGraph(program, net).run([tuple(tensor.shape) for tensor in tensors], list(outputs))
+    return _TorchGraph(_in_known_operations(program), net).run(
+        [tuple(tensor.shape) for tensor in tensors], list(outputs)
+    )
+
+
+def _in_known_operations(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Takes apart what no operation stands for and PyTorch itself can write in others, as regions under autocast."""
+    reached, unknown = set(program.graph_signature.user_inputs), set()
+    for node in program.graph.nodes:
+        if node.op != "call_function" or reached.isdisjoint(value.name for value in node.all_input_nodes):
+            continue
+        reached.add(node.name)
+        if node.target is not operator.getitem and operator_kind(node) not in HANDLERS.keys() | OF_SHAPES:
+            unknown.add(node.target)
+    if not unknown:
+        return program
+    table = torch.export.default_decompositions()
+    chosen = {target: table[target] for target in unknown if target in table}
+    if not chosen and all(isinstance(target, torch._ops.OpOverload) for target in unknown):
+        return program
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        simpler: torch.export.ExportedProgram = program.run_decompositions(chosen)
+    return simpler
 
 
 class _TorchGraph:
@@ -78,7 +109,10 @@ class _TorchGraph:
         self.nodes = {node.name: node for node in program.graph.nodes}
         self.order = {name: index for index, name in enumerate(self.nodes)}
         self.first: dict[str, str] = {}  # torch node -> the blob that it made, whatever writes over it later
-        self.roots: dict[str, str] = {}  # torch node -> the node whose memory it is
+        self.roots: dict[str, str] = {}  # torch node -> the node whose memory it shares
+        for node in program.graph.nodes:
+            base = node.all_input_nodes[0].name if node.all_input_nodes and shares_memory(node) else node.name
+            self.roots[node.name] = self.roots.get(base, base)
         self.modules = _module_results(program.graph)
 
     def run(self, shapes: Sequence[tuple[int, ...]], outputs: list[str]) -> NetBuilder:
@@ -88,14 +122,10 @@ class _TorchGraph:
         for node, name, shape in zip(self.inputs, names, shapes, strict=True):
             self.values.blobs[node] = self.net.input(name, shape)
         nodes = [node for node in self.program.graph.nodes if node.op == "call_function"]
-        steps = [(node, Links([value.name for value in node.all_input_nodes], [node.name])) for node in nodes]
+        steps = [(node, Links([value.name for value in node.all_input_nodes], self._made(node))) for node in nodes]
         paths = {node: path for path, node in self.modules.items()}
         walk = GraphWalk(self.net, steps, self.values.blobs, paths)
-        if not any(_is_in_place(node) for node in nodes):  # which nothing need depend on
-            walk.cut(returned.values())
-        elif outputs:
-            last = max(index for index, node in enumerate(nodes) if node.name in returned.values())
-            walk.steps = steps[: last + 1]
+        walk.cut(returned.values())
         walk.run(self._convert, list(returned.values()))
         blobs = {**self.values.blobs, **({} if not outputs else self.first)}
         if constant := [name for name, node in returned.items() if node not in blobs]:
@@ -109,6 +139,13 @@ class _TorchGraph:
             path: self.first[node] for path, node in self.modules.items() if self.first.get(node) in tops
         }
         return self.net
+
+    def _made(self, node: torch.fx.Node) -> list[str]:
+        """Returns the values that an operation makes or changes."""
+        if not is_in_place(node):
+            return [node.name]
+        order, root = self.order, self.roots[node.name]
+        return [name for name, other in self.roots.items() if other == root and order[name] <= order[node.name]]
 
     def _returned(self) -> dict[str, str]:
         """Returns {output: node} in order; the keys of a dict, else numbers."""
@@ -135,48 +172,47 @@ class _TorchGraph:
         if all(value.name not in values.blobs and value.name not in values.parts for value in node.all_input_nodes):
             values.fold(node)
             return
+        if node.target is not operator.getitem and operator_kind(node) in OF_SHAPES:
+            values.fold_shape(node)
+            return
         if node.target is operator.getitem:
             parts, index = node.args
-            self._set(node, values.parts[parts.name][index], parts)  # type: ignore[union-attr, index, arg-type]
+            self._set(node, values.parts[parts.name][index])  # type: ignore[union-attr, index]
             return
         call = TorchCall(values, node)
         if call.kind not in HANDLERS:
             raise call.refuse("Caffe has no layer for this operation")
-        first = node.all_input_nodes[0]
-        before = call.input() if _is_in_place(node) else ""
-        result = HANDLERS[call.kind](call)
+        before = call.input() if is_in_place(node) else ""
+        try:
+            result = HANDLERS[call.kind](call)
+        except PyScratchDetError:  # a refusal with its own reason
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # forms not thought of
+            raise call.refuse(f"arguments in a form that is not known: {error}") from error
         if isinstance(result, list):
             values.parts[node.name] = result
-            self.roots[node.name] = self.roots.get(first.name, first.name)
             return
         if before and result != before:
-            self._overwrite(call, first, before, result)
-        is_view = call.kind in VIEWS or result == self.values.blobs.get(first.name)
-        self._set(node, result, first if is_view else None)
+            self._overwrite(call, before, result)
+        self._set(node, result)
 
-    def _set(self, node: torch.fx.Node, blob: str, base: torch.fx.Node | None) -> None:
+    def _set(self, node: torch.fx.Node, blob: str) -> None:
         self.values.blobs[node.name] = self.first[node.name] = blob
-        self.roots[node.name] = node.name if base is None else self.roots.get(base.name, base.name)
 
-    def _overwrite(self, call: TorchCall, changed: torch.fx.Node, before: str, after: str) -> None:
+    def _overwrite(self, call: TorchCall, before: str, after: str) -> None:
         """Gives a tensor that PyTorch changes in place its new value under all its names.
 
         Raises:
             ConversionError: Another view of its memory is read later, which would have to change too.
         """
-        root = self.roots.get(changed.name, changed.name)
         blobs, order = self.values.blobs, self.order
         for name, blob in blobs.items():
-            if self.roots.get(name, name) != root:
+            if self.roots[name] != self.roots[call.node.name]:
                 continue
             if blob == before:
                 blobs[name] = after
             elif any(order[user.name] > order[call.node.name] for user in self.nodes[name].users):
                 raise call.refuse("an in-place operation on a view, which also changes the viewed tensor")
-
-
-def _is_in_place(node: torch.fx.Node) -> bool:
-    return node.target is not operator.getitem and str(node.target).split(".")[1].endswith("_")
 
 
 def _module_results(graph: torch.fx.Graph) -> dict[str, str]:

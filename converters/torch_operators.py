@@ -43,21 +43,50 @@ class TorchValues:
     blobs: dict[str, str] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
 
+    def fold_shape(self, node: torch.fx.Node) -> None:
+        """Computes a node that depends on a blob's shape alone, such as zeros_like."""
+        (blob,) = (value.name for value in node.all_input_nodes if value.name in self.blobs)
+        self.constants[blob] = torch.zeros(self.net.shapes[self.blobs[blob]])
+        self.fold(node)
+        del self.constants[blob]
+
     def fold(self, node: torch.fx.Node) -> None:
         """Computes a node that depends on constants alone.
 
         Raises:
             ConversionError: It cannot be computed.
         """
-        if node.target is not operator.getitem and str(node.target).split(".")[1].endswith("_"):
-            changed = node.all_input_nodes[0].name if node.all_input_nodes else ""
-            self.constants[changed] = self.constants[changed].clone()  # never the module's own
+        changed = self.constants[node.all_input_nodes[0].name] if is_in_place(node) else None
+        if isinstance(changed, torch.Tensor) and self._is_owned(changed):
+            raise self.net.refuse(node.name, str(node.target), "a weight that changes when the module runs")
         try:
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda value: self.constants[value.name])
             with torch.no_grad():
                 self.constants[node.name] = node.target(*args, **kwargs)  # type: ignore[operator]
         except Exception as error:  # whatever the operator raises
             raise self.net.refuse(node.name, str(node.target), f"its constants cannot be computed: {error}") from error
+
+    def _is_owned(self, tensor: torch.Tensor) -> bool:
+        """Returns whether a tensor lies in the memory of a weight."""
+        owned = (self.constants[node] for node in self.owners if node in self.constants)
+        place = tensor.untyped_storage().data_ptr()
+        return any(place == weight.untyped_storage().data_ptr() for weight in owned)
+
+
+def is_in_place(node: torch.fx.Node) -> bool:
+    """Returns whether an operation changes its first argument."""
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    return name.endswith("_") and not name.endswith("__")
+
+
+def shares_memory(node: torch.fx.Node) -> bool:
+    """Returns whether an operation's result may be, or be part of, its first argument."""
+    return node.target is operator.getitem or is_in_place(node) or operator_kind(node) in VIEWS
+
+
+def operator_kind(node: torch.fx.Node) -> str:
+    """Returns the operator's name, alike for all its forms and in place or not."""
+    return str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
 
 
 class TorchCall:
@@ -66,8 +95,9 @@ class TorchCall:
     def __init__(self, values: TorchValues, node: torch.fx.Node) -> None:
         self.values, self.node = values, node
         self.net = values.net
-        self.kind = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
-        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        self.kind = operator_kind(node)
+        schema = getattr(node.target, "_schema", None)
+        schema = schema.arguments if schema is not None else []  # an operator of graphs has none
         self.args = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
         self.args.update({argument.name: value for argument, value in zip(schema, node.args, strict=False)})
         self.args.update(node.kwargs)
@@ -147,6 +177,11 @@ class TorchCall:
     def number(self, argument: str, default: float = 0.0) -> float:
         """A number that may be left out."""
         value = self.args.get(argument)
+        if isinstance(value, torch.fx.Node):
+            array = self.weight(argument)
+            if array.size != 1:
+                raise self.refuse(f"{argument} of shape {array.shape} where one number is expected")
+            return float(array.ravel()[0])
         return default if value is None else float(value)
 
     def window(self, argument: str, axes: int, default: Sequence[int] = ()) -> list[int]:
@@ -209,6 +244,10 @@ def _addmm(c: TorchCall) -> str:
     return convolution.linear(c.composer, c.blob("mat1"), weight.T, np.broadcast_to(bias, weight.shape[1]))
 
 
+def _attention(c: TorchCall) -> str:
+    raise c.refuse("a product of two blobs, as in attention; Caffe has no layer for it")
+
+
 def _einsum(c: TorchCall) -> str:
     operands = [c.value(value) for value in c.args["tensors"]]
     constants = [index for index, value in enumerate(operands) if isinstance(value, np.ndarray)]
@@ -237,7 +276,7 @@ def _pad(c: TorchCall) -> str:
 
 
 def _batch_norm(c: TorchCall) -> str:
-    if c.args.get("training"):
+    if c.args.get("training") and "no_training" not in c.kind:
         raise c.refuse("normalisation in training mode")
     scale, bias, mean, variance = c.array("weight"), c.array("bias"), c.weight("running_mean"), c.weight("running_var")
     return normalization.batch_norm(c.composer, c.input(), scale, bias, mean, variance, float(c.args["eps"]))
@@ -336,6 +375,14 @@ def _add(c: TorchCall) -> str:
     if c.kind == "rsub":
         a, b = b, a
     return arithmetic.add(c.composer, a, b, factor if c.kind == "add" else -factor)
+
+
+def _add_product(c: TorchCall) -> str:
+    first, a, b = (c.value(value) for value in c.node.args[:3])
+    step = c.composer
+    product = a * b if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else None
+    value = arithmetic.multiply(step.part("product"), a, b) if product is None else product
+    return arithmetic.add(step, first, value, c.number("value", 1.0))
 
 
 def _binary(function: Callable[[Composer, Value, Value], str]) -> Handler:
@@ -548,7 +595,8 @@ def _permute(c: TorchCall) -> str:
 
 def _transpose(c: TorchCall) -> str:
     order = list(range(len(c.shape())))
-    first, second = (-2, -1) if "dim0" not in c.args else (int(c.args["dim0"]), int(c.args["dim1"]))
+    names = ("axis0", "axis1") if "axis0" in c.args else ("dim0", "dim1")
+    first, second = (int(c.args.get(name, default)) for name, default in zip(names, (-2, -1), strict=True))
     order[first], order[second] = order[second], order[first]
     return shapes.permute(c.composer, c.input(), order)
 
@@ -634,10 +682,12 @@ def _identity(c: TorchCall) -> str:
     return c.input()
 
 
-_VIEWS = """alias chunk contiguous detach dropout expand expand_as flatten mT narrow permute reshape reshape_as select
-slice split split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view view_as"""
-VIEWS = frozenset(_VIEWS.split())  # results that share their first argument's memory
+_VIEWS = """_unsafe_view alias chunk contiguous detach dropout expand expand_as feature_dropout flatten mT narrow
+permute reshape reshape_as select slice split split_with_sizes squeeze swapaxes swapdims t to transpose type_as unbind
+unflatten unsqueeze view view_as"""
+VIEWS = frozenset(_VIEWS.split())  # results may share their first argument's memory
 _COPIES = "_to_copy alias alpha_dropout clone contiguous detach dropout feature_dropout lift_fresh_copy to type_as"
+OF_SHAPES = frozenset({"full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"})
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
         ("conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "conv3d", "conv_transpose3d"), _conv
@@ -646,11 +696,13 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("matmul", "bmm", "mm"), _matmul),
     "addmm": _addmm,
     "einsum": _einsum,
+    "scaled_dot_product_attention": _attention,
     **dict.fromkeys(
         ("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
         _pad,
     ),
-    **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
+    "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": lambda c: [_batch_norm(c), "", ""],
     "instance_norm": _instance_norm,
     "group_norm": _group_norm,
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
@@ -694,6 +746,7 @@ HANDLERS: dict[str, Handler] = {
     "square": _power(2.0),
     "pow": _pow,
     **dict.fromkeys(("add", "sub", "rsub"), _add),
+    "addcmul": _add_product,
     "mul": _binary(arithmetic.multiply),
     "div": _divide,
     "maximum": _extreme(arithmetic.maximum),
@@ -724,7 +777,7 @@ HANDLERS: dict[str, Handler] = {
         ("view", "reshape", "reshape_as", "view_as", "unflatten", "squeeze", "unsqueeze", "_unsafe_view"), _view
     ),
     "permute": _permute,
-    **dict.fromkeys(("transpose", "t", "mT"), _transpose),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims", "t", "mT"), _transpose),
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "unbind"), _parts),
     "slice": _slice,
     "narrow": _narrow,

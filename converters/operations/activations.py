@@ -34,7 +34,10 @@ def prelu(c: Composer, x: str, slope: np.ndarray) -> str:
 
 @operation(Exactness.ROUNDED)
 def elu(c: Composer, x: str, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> str:
-    """Scale * ELU(x); with an input scale, scale * max(x, 0) + scale * alpha * (exp(input_scale * min(x, 0)) - 1)."""
+    """ELU times a scale.
+
+    With an input scale, scale * max(x, 0) + scale * alpha * (exp(input_scale * min(x, 0)) - 1).
+    """
     if input_scale == 1:
         if scale == 1:
             return c.add("ELU", [x], elu_param={"alpha": alpha})
@@ -52,7 +55,7 @@ def sigmoid(c: Composer, x: str) -> str:
 
 @operation(Exactness.ROUNDED)
 def tanh(c: Composer, x: str) -> str:
-    """TanH; where the target has none, 2 * sigmoid(2 x) - 1."""
+    """The hyperbolic tangent: TanH; where the target has none, 2 * sigmoid(2 x) - 1."""
     if c.has("TanH"):
         return c.add("TanH", [x])
     return c.power(sigmoid(c.part("sigmoid"), c.part("in").power(x, scale=2)), scale=2, shift=-1)
@@ -60,13 +63,13 @@ def tanh(c: Composer, x: str) -> str:
 
 @operation(Exactness.SAME)
 def absolute(c: Composer, x: str) -> str:
-    """Its absolute value; where the target has no AbsVal, a leaky ReLU of slope -1."""
+    """The absolute value; where the target has no AbsVal, a leaky ReLU of slope -1."""
     return c.add("AbsVal", [x]) if c.has("AbsVal") else relu(c, x, -1.0)
 
 
 @operation(Exactness.ROUNDED)
 def exponential(c: Composer, x: str) -> str:
-    """E to the power of x."""
+    """The exponential function."""
     return c.add("Exp", [x])
 
 
@@ -86,7 +89,7 @@ def softplus(c: Composer, x: str, beta: float = 1.0) -> str:
 
 @operation(Exactness.ROUNDED)
 def silu(c: Composer, x: str) -> str:
-    """X * sigmoid(x): Swish, or its parts."""
+    """The product x * sigmoid(x): Swish, or its parts."""
     if c.has("Swish"):
         return c.add("Swish", [x])
     return multiply(c, x, sigmoid(c.part("sigmoid"), x))
@@ -94,7 +97,7 @@ def silu(c: Composer, x: str) -> str:
 
 @operation(Exactness.ROUNDED)
 def mish(c: Composer, x: str) -> str:
-    """X * tanh(softplus(x)): Mish, or its parts."""
+    """The product x * tanh(softplus(x)): Mish, or its parts."""
     if c.has("Mish"):
         return c.add("Mish", [x])
     return multiply(c, x, tanh(c.part("tanh"), softplus(c.part("softplus"), x)))
@@ -102,7 +105,7 @@ def mish(c: Composer, x: str) -> str:
 
 @operation(Exactness.ROUNDED)
 def hard_swish(c: Composer, x: str) -> str:
-    """X * hard_sigmoid(x): HardSwish, or its parts."""
+    """The product x * hard_sigmoid(x): HardSwish, or its parts."""
     if c.has("HardSwish"):
         return c.add("HardSwish", [x])
     return multiply(c, x, hard_sigmoid(c.part("gate"), x))
@@ -110,20 +113,20 @@ def hard_swish(c: Composer, x: str) -> str:
 
 @operation(Exactness.ROUNDED)
 def softsign(c: Composer, x: str) -> str:
-    """X / (1 + abs(x))."""
+    """The quotient x / (1 + abs(x))."""
     return multiply(c, x, c.part("inverse").power(absolute(c.part("abs"), x), shift=1, power=-1))
 
 
 @operation(Exactness.ROUNDED)
 def hard_shrink(c: Composer, x: str, limit: float) -> str:
-    """X where abs(x) is greater than a limit, else 0."""
+    """Values farther from 0 than a limit; 0 for all others."""
     large = c.part("large").add("Threshold", [absolute(c.part("abs"), x)], threshold_param={"threshold": limit})
     return multiply(c, x, large)
 
 
 @operation(Exactness.ROUNDED)
 def soft_shrink(c: Composer, x: str, limit: float) -> str:
-    """X moved towards 0 by a limit: x - min(max(x, -limit), limit)."""
+    """Values moved towards 0 by a limit: x - min(max(x, -limit), limit)."""
     inner = clamp(c.part("inner"), x, -limit, limit)
     return c.add("Eltwise", [x, inner], eltwise_param={"operation": "SUM", "coeff": [1.0, -1.0]})
 
@@ -138,14 +141,14 @@ def error_function(c: Composer, x: str) -> str:
 
 @operation(Exactness.APPROXIMATE)
 def gelu(c: Composer, x: str) -> str:
-    """X * Phi(x), Phi being the sigmoid of a polynomial; the form with tanh is `gelu_tanh`."""
+    """The product x * Phi(x), Phi being the sigmoid of a polynomial; the form with tanh is `gelu_tanh`."""
     _approximated(c, "GELU", f"GELU within {GELU_ERROR:.1e} of its value everywhere")
     return multiply(c, x, _phi(c.part("phi"), x))
 
 
 @operation(Exactness.ROUNDED)
 def gelu_tanh(c: Composer, x: str) -> str:
-    """X * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2 = x * sigmoid(2 sqrt(2 / pi) * x * (1 + 0.044715 x^2))."""
+    """GELU with tanh, which is x * sigmoid(2 * sqrt(2 / pi) * x * (1 + 0.044715 * x^2))."""
     factor = float(2 * np.sqrt(2 / np.pi))
     slope = c.part("slope").power(square(c.part("square"), x), scale=0.044715 * factor, shift=factor)
     return multiply(c, x, sigmoid(c.part("sigmoid"), multiply(c.part("inner"), x, slope)))

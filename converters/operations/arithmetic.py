@@ -15,7 +15,7 @@ from pyscratchdet.layers.base import Shape
 
 @operation(Exactness.ROUNDED)
 def add(c: Composer, a: Value, b: Value, factor: float = 1.0) -> str:
-    """A + factor * b."""
+    """The sum a + factor * b."""
     if isinstance(b, np.ndarray):
         return _constant(c, "Add", _blob(c, a), np.float32(factor) * b.astype(np.float32))
     if isinstance(a, np.ndarray):
@@ -30,7 +30,7 @@ def add(c: Composer, a: Value, b: Value, factor: float = 1.0) -> str:
 
 @operation(Exactness.ROUNDED)
 def multiply(c: Composer, a: Value, b: Value) -> str:
-    """A * b: Power or Scale for constants and for gates (one value for each leading axis), else Eltwise."""
+    """The product a * b: Power or Scale for constants and for gates (one value for each leading axis), else Eltwise."""
     if isinstance(a, np.ndarray):
         a, b = b, a
     if isinstance(b, np.ndarray):
@@ -51,7 +51,7 @@ def multiply(c: Composer, a: Value, b: Value) -> str:
 
 @operation(Exactness.ROUNDED)
 def divide(c: Composer, a: Value, b: Value) -> str:
-    """A / b: a product with the reciprocal, which is rounded too."""
+    """The quotient a / b: a product with the reciprocal, which is rounded too."""
     if isinstance(b, np.ndarray):
         divisor = b.astype(np.float32)
         if np.any(divisor == 0):
@@ -106,7 +106,7 @@ def power(c: Composer, x: str, exponent: float, scale: float = 1.0) -> str:
 
 @operation(Exactness.SAME)
 def square(c: Composer, x: str) -> str:
-    """X * x."""
+    """The square of each value."""
     return c.add("Eltwise", [x, x], eltwise_param={"operation": "PROD"})
 
 
@@ -141,7 +141,7 @@ def _at_least(c: Composer, x: str, low: float) -> str:
 def hard_sigmoid(
     c: Composer, x: str, alpha: float = 1 / 6, beta: float = 0.5, height: float = 1.0, shift: float = 0.0
 ) -> str:
-    """Shift + height * min(max(alpha * x + beta, 0), 1)."""
+    """The function shift + height * min(max(alpha * x + beta, 0), 1)."""
     if not c.has("ReLU6"):
         if c.has("Clip") and (height, shift) == (1, 0):
             inner = c.part("in").power(x, scale=alpha, shift=beta)
@@ -164,12 +164,12 @@ def greater(c: Composer, x: str, threshold: float) -> str:
 
 @operation(Exactness.ROUNDED)
 def where(c: Composer, condition: np.ndarray, a: Value, b: Value) -> str:
-    """A where a constant condition holds, else b."""
+    """Values of a where a constant condition holds, of b elsewhere."""
     mask = condition.astype(np.float32)
     parts: list[Value] = []
-    for name, value, factor in (("chosen", a, mask), ("other", b, 1 - mask)):
+    for name, value, factor in (("chosen", a, mask), ("other", b, np.asarray(1 - mask))):
         if isinstance(value, np.ndarray):
-            parts.append(np.where(factor != 0, value, 0).astype(np.float32))
+            parts.append(np.asarray(np.where(factor != 0, value, 0), np.float32))
         else:
             parts.append(multiply(c.part(name), value, factor))
     return add(c, parts[0], parts[1])

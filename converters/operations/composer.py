@@ -20,7 +20,7 @@ Value = str | np.ndarray  # a blob, or a constant
 class Exactness(enum.Enum):
     """How near an operation's layers come to the source's formula."""
 
-    SAME = "the same values: none is computed, or each as in the source"
+    SAME = "the same values, as long as they are finite: none is computed, or each as in the source"
     ROUNDED = "the same formula, of which float32 rounds the steps in another order"
     APPROXIMATE = "another formula, only with approximate; its largest error is said"
 
@@ -99,6 +99,16 @@ class Composer:
     def apart(self, x: str) -> str:
         """Keeps a layer apart from the one before it, by a Reshape, where OpenCV would join them wrongly."""
         return self.net.reshape(f"{self.name}_apart", x, self.shape(x))
+
+    def entries(self, number: int) -> np.ndarray:
+        """The numbers from 0 up, unless they are out of proportion to the file that asks for them."""
+        self.net.check_size(8 * number)
+        return np.arange(number)
+
+    def identity_matrix(self, size: int) -> np.ndarray:
+        """The identity, unless it is out of proportion to the file that asks for it."""
+        self.net.check_size(4 * size**2)
+        return np.eye(size, dtype=np.float32)
 
     def axis(self, axis: int, rank: int) -> int:
         """Returns an axis counted from the front."""

@@ -175,12 +175,10 @@ def pad(c: Composer, x: str, pads: Sequence[tuple[int, int]], mode: str = "const
         return c.net.pad(c.name, x, (top, left, bottom, right), value)
     for axis in axes:
         step = c if axis == axes[-1] else c.part(f"axis_{axis}")
-        size = c.shape(x)[axis]
-        x = (
-            _extended(step, x, axis, *pads[axis], value)
-            if mode == "constant"
-            else _repeated(step, x, axis, _source_indices(c, mode, size, *pads[axis]))
-        )
+        if mode == "constant":
+            x = _extended(step, x, axis, *pads[axis], value)
+        else:
+            x = take(step, x, axis, _source_indices(c, mode, c.shape(x)[axis], *pads[axis]))
     return x
 
 
@@ -208,10 +206,6 @@ def _source_indices(c: Composer, mode: str, size: int, before: int, after: int) 
     }
     if mode not in modes or (mode == "reflect" and max(before, after) >= size):
         raise c.refuse(f"{mode} padding by {max(before, after)} of {size}")
-    padded: np.ndarray = np.pad(np.arange(size), (before, after), modes[mode])
+    c.net.check_size(8 * (before + after))
+    padded: np.ndarray = np.pad(c.entries(size), (before, after), modes[mode])
     return padded
-
-
-def _repeated(c: Composer, x: str, axis: int, indices: np.ndarray) -> str:
-    """Concatenates single entries to an axis that is shown in full in the middle."""
-    return take(c, x, axis, indices)

@@ -109,5 +109,5 @@ def softmax(c: Composer, x: str, axis: int) -> str:
 
 @operation(Exactness.ROUNDED)
 def log_softmax(c: Composer, x: str, axis: int) -> str:
-    """X - log(sum(exp(x)))."""
+    """The difference x - log(sum(exp(x)))."""
     return add(c, x, log_sum_exp(c.part("sum"), x, [axis], keep=True), -1.0)

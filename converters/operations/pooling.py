@@ -75,6 +75,7 @@ def average_pool(
         x = c.net.made(x)
         padded, size = _divisors(c, x, kernel, stride, padding, ceil)
         top = average_pool(c.part("padded"), x, kernel, stride=stride, pads=pads, ceil=ceil)
+        c.net.check_size(4 * len(padded[0]) * len(padded[1]))
         ratio = np.outer(*(all_ / inside for all_, inside in zip(padded, size, strict=True)))
         return c.add("Scale", [top], [ratio], scale_param={"axis": 2, "num_axes": 2}, param=frozen(1))
     # Rounding up, no window begins in the end padding: padding before the layer differs from the layer's own.
@@ -147,7 +148,7 @@ def _divisors(
     padded, inside = [], []
     for i in (0, 1):
         size = c.shape(x)[2 + i]
-        starts = np.arange(_pooled(size, kernel[i], stride[i], pads[i::2], ceil)) * stride[i] - pads[i]
+        starts = c.entries(_pooled(size, kernel[i], stride[i], pads[i::2], ceil)) * stride[i] - pads[i]
         ends = np.minimum(starts + kernel[i], size + pads[i + 2])
         padded.append(ends - starts)
         inside.append(np.minimum(ends, size) - np.maximum(starts, 0))
@@ -211,7 +212,8 @@ def resize_nearest(c: Composer, x: str, sources: Sequence[np.ndarray]) -> str:
     shape = c.shape(x)
     factors = [len(rows) / size for rows, size in zip(sources, shape[2:], strict=True)]
     whole = [int(factor) for factor in factors]
-    repeated = [np.repeat(np.arange(size), number) for size, number in zip(shape[2:], whole, strict=True)]
+    c.net.check_size(8 * sum(size * number for size, number in zip(shape[2:], whole, strict=True)))
+    repeated = [np.repeat(c.entries(size), number) for size, number in zip(shape[2:], whole, strict=True)]
     if factors == whole and all(np.array_equal(a, b) for a, b in zip(sources, repeated, strict=True)):
         return enlarge(c, x, whole)
     x = take(c.part("rows"), x, 2, sources[0])
@@ -233,6 +235,7 @@ def resize_bilinear(c: Composer, x: str, size: Pair, *, align_corners: bool) -> 
         return c.add("Interp", [x], interp_param={"height": size[0], "width": size[1]})
     factors = [wanted // have for wanted, have in zip(size, found, strict=True)]
     if align_corners or any(wanted % have for wanted, have in zip(size, found, strict=True)):
+        c.net.check_size(8 * sum(s * w for s, w in zip(found, size, strict=True)))
         return resize_by(c, x, [linear_rows(s, w, align_corners) for s, w in zip(found, size, strict=True)])
     channels = c.shape(x)[1]
     rows = [_bilinear(factor) for factor in factors]

@@ -135,7 +135,7 @@ def slice_(c: Composer, x: str, axis: int, start: int | None, end: int | None, s
     axis = c.axis(axis, len(shape))
     if step == 0:
         raise c.refuse("a step of 0")
-    indices = np.arange(shape[axis])[start:end:step]
+    indices = c.entries(shape[axis])[start:end:step]
     if not len(indices):
         raise c.refuse("no entries left")
     return take(c, x, axis, indices)
@@ -151,7 +151,7 @@ def take(c: Composer, x: str, axis: int, indices: np.ndarray) -> str:
     if np.any(indices < -size) or np.any(indices >= size) or not len(indices):
         raise c.refuse(f"entries {indices.tolist()[:9]} of {size}")
     indices = indices % size
-    if np.array_equal(indices, np.arange(size)):
+    if np.array_equal(indices, c.entries(size)):
         return x
     if axis == 0:
         raise c.refuse("entries of the batch")
@@ -163,7 +163,7 @@ def take(c: Composer, x: str, axis: int, indices: np.ndarray) -> str:
     runs = _runs(indices)
     if len(runs) <= 16:
         return _pieces(c, x, axis, runs)
-    return c.along(x, axis, np.eye(size, dtype=np.float32)[indices])
+    return c.along(x, axis, c.identity_matrix(size)[indices])
 
 
 def _every(c: Composer, x: str, axis: int, first: int, step: int, number: int) -> str:
@@ -211,6 +211,7 @@ def expand(c: Composer, x: str, shape: Sequence[int]) -> str:
         return enlarge(c, x, (wanted[2], wanted[3]))
     for axis in axes:
         step = c if axis == axes[-1] else c.part(f"axis_{axis}")
+        c.net.check_size(4 * wanted[axis])
         x = step.along(x, axis, np.ones((wanted[axis], 1), np.float32))
     return x
 
@@ -233,7 +234,8 @@ def tile(c: Composer, x: str, repeats: Sequence[int]) -> str:
 def _copies(c: Composer, x: str, axis: int, number: int) -> str:
     size = c.shape(x)[axis]
     if size == 1 or number > 16:
-        return c.along(x, axis, np.tile(np.eye(size, dtype=np.float32), (number, 1)))
+        c.net.check_size(4 * number * size**2)
+        return c.along(x, axis, np.tile(c.identity_matrix(size), (number, 1)))
     return c.add("Concat", [x] * number, concat_param={"axis": axis})
 
 
@@ -241,7 +243,8 @@ def _copies(c: Composer, x: str, axis: int, number: int) -> str:
 def repeat_interleave(c: Composer, x: str, number: int, axis: int) -> str:
     """Each entry of an axis repeated."""
     size = c.shape(x)[c.axis(axis, len(c.shape(x)))]
-    return take(c, x, axis, np.repeat(np.arange(size), number))
+    c.net.check_size(8 * size * number)
+    return take(c, x, axis, np.repeat(c.entries(size), number))
 
 
 @operation(Exactness.SAME)
@@ -275,10 +278,10 @@ def depth_to_space(c: Composer, x: str, factor: int, *, blocks_first: bool = Fal
     """
     channels = _channels(c, x, c.shape(x)[1], factor)
     if blocks_first:
-        order = np.arange(channels * factor**2).reshape(factor**2, channels).T.ravel()
+        order = c.entries(channels * factor**2).reshape(factor**2, channels).T.ravel()
         x = take(c.part("order"), x, 1, order)
-    weight = np.eye(factor**2, dtype=np.float32).reshape(factor**2, 1, factor, factor)
-    return _squares(c, "Deconvolution", x, np.tile(weight, (channels, 1, 1, 1)), channels, channels)
+    weight = c.identity_matrix(factor**2).reshape(factor**2, 1, factor, factor)
+    return _squares(c, "Deconvolution", x, _each(c, weight, channels), channels, channels)
 
 
 @operation(Exactness.SAME)
@@ -288,12 +291,17 @@ def space_to_depth(c: Composer, x: str, factor: int, *, blocks_first: bool = Fal
     if len(shape) != 4 or shape[2] % factor or shape[3] % factor:
         raise c.refuse(f"squares of {factor} pixels of a blob of shape {shape}")
     channels = shape[1]
-    weight = np.eye(factor**2, dtype=np.float32).reshape(factor**2, 1, factor, factor)
+    weight = c.identity_matrix(factor**2).reshape(factor**2, 1, factor, factor)
     last = c.part("squares") if blocks_first else c
-    top = _squares(last, "Convolution", x, np.tile(weight, (channels, 1, 1, 1)), channels * factor**2, channels)
+    top = _squares(last, "Convolution", x, _each(c, weight, channels), channels * factor**2, channels)
     if not blocks_first:
         return top
-    return take(c, top, 1, np.arange(channels * factor**2).reshape(channels, factor**2).T.ravel())
+    return take(c, top, 1, c.entries(channels * factor**2).reshape(channels, factor**2).T.ravel())
+
+
+def _each(c: Composer, weight: np.ndarray, channels: int) -> np.ndarray:
+    c.net.check_size(weight.nbytes * channels)
+    return np.tile(weight, (channels, 1, 1, 1))
 
 
 def _channels(c: Composer, x: str, number: int, factor: int) -> int:
@@ -304,7 +312,6 @@ def _channels(c: Composer, x: str, number: int, factor: int) -> int:
 
 def _squares(c: Composer, kind: str, x: str, weight: np.ndarray, outputs: int, group: int) -> str:
     factor = weight.shape[-1]
-    c.net.check_size(weight.nbytes)
     values = {"num_output": outputs, "group": group, "bias_term": False, "kernel_size": factor, "stride": factor}
     return c.add(kind, [x], [weight], convolution_param=values, param=frozen(1))
 
@@ -317,7 +324,7 @@ def shuffle_channels(c: Composer, x: str, group: int) -> str:
         raise c.refuse(f"channels of a blob of shape {shape} in {counted(group, 'group')}")
     if c.has("ShuffleChannel"):
         return c.add("ShuffleChannel", [x], shuffle_channel_param={"group": group})
-    return take(c, x, 1, np.arange(shape[1]).reshape(group, -1).T.ravel())
+    return take(c, x, 1, c.entries(shape[1]).reshape(group, -1).T.ravel())
 
 
 @operation(Exactness.SAME)
@@ -325,7 +332,7 @@ def flip(c: Composer, x: str, axes: Sequence[int]) -> str:
     """Axes in reverse order."""
     for index, axis in enumerate(axes):
         step = c if index == len(axes) - 1 else c.part(f"axis_{axis}")
-        x = take(step, x, axis, np.arange(c.shape(x)[axis])[::-1])
+        x = take(step, x, axis, c.entries(c.shape(x)[axis])[::-1])
     return x
 
 
@@ -334,5 +341,5 @@ def roll(c: Composer, x: str, shifts: Sequence[int], axes: Sequence[int]) -> str
     """Axes turned round: entries that leave at the end come back at the start."""
     for index, (axis, shift) in enumerate(zip(axes, shifts, strict=True)):
         step = c if index == len(axes) - 1 else c.part(f"axis_{axis}")
-        x = take(step, x, axis, np.roll(np.arange(c.shape(x)[axis]), shift))
+        x = take(step, x, axis, np.roll(c.entries(c.shape(x)[axis]), shift))
     return x

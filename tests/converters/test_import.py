@@ -588,6 +588,30 @@ def test_a_broadcast_constant_does_not_become_gigabytes(tmp_path):
         import_onnx(tmp_path / "m.onnx")
 
 
+LARGE = {
+    "Resize": ([node("Resize", ["x", "", "k"], ["y"])], {"k": np.array([1, 1, 2**30, 1], "f4")}),
+    "Resize-linear": (
+        [node("Resize", ["x", "", "k"], ["y"], mode="linear", coordinate_transformation_mode="asymmetric")],
+        {"k": np.array([1, 1, 2**20, 2**20], "f4")},
+    ),
+    "Pad": (
+        [node("Pad", ["x", "k"], ["y"], mode="edge")], {"k": np.array([0, 0, 0, 0, 0, 0, 2**33, 0])},
+    ),
+    "Expand": ([node("Expand", ["x", "k"], ["y"])], {"k": np.array([1, 2**32, 1, 1])}),
+    "Tile": ([node("Tile", ["x", "k"], ["y"])], {"k": np.array([1, 1, 1, 2**32])}),
+    "SpaceToDepth": ([node("SpaceToDepth", ["x"], ["y"], blocksize=6_000)], {}),
+    "AveragePool": ([node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", LARGE)
+def test_a_large_picture_does_not_become_gigabytes_of_weights(operator, tmp_path):
+    nodes, weights = LARGE[operator]
+    onnx.save(model_of(nodes, ["y"], weights, (1, 1, 60_000, 30_000)), tmp_path / "m.onnx")
+    with pytest.raises((FileError, ConversionError), match=r"would become|layer cannot take it"):
+        import_onnx(tmp_path / "m.onnx")
+
+
 def test_torch_refusals():
     class Odd(nn.Module):
         def forward(self, x):

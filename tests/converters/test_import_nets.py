@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from small_nets import seeded
-from test_operations import APPROXIMATE, CASES, run, write_onnx
+from test_operations import APPROXIMATE, CASES, Of, run, write_onnx
 from torch import nn
 from yolo_nets import YoloV5, YoloV8, YoloX
 
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         self.side = nn.Conv2d(6, 2, 1)
 
     def forward(self, x):
-        x = self.before(x).relu()
+        x = self.before(x).relu_()
         rows = x.flatten(2)
         return (rows @ rows.transpose(1, 2)).softmax(2), self.side(x)
 
@@ -80,6 +80,8 @@ def test_a_refusal_says_where_the_net_can_be_cut(tmp_path):
     with torch.no_grad():
         expected = module.before(inputs).relu()
         torch.testing.assert_close(outputs_of(net, inputs)["side"], module.side(expected), rtol=1e-5, atol=1e-6)
+    alone = import_module(module, inputs.shape, outputs=["side"])
+    assert [layer.name for layer in alone.param.layer][2:] == ["relu_", "side"]
     write_onnx(module, inputs, tmp_path / "m.onnx")
     with pytest.raises(ConversionError, match="attention") as caught:
         import_onnx(tmp_path / "m.onnx")
@@ -135,10 +137,59 @@ def test_a_view_of_what_is_changed_in_place_is_refused_only_if_it_is_read_later(
         def forward(self, x):
             return (x * 2).flatten(1).relu_() + 1
 
+    class Mask(nn.Module):
+        def forward(self, x):
+            mask = torch.zeros(3, 4)
+            mask[1:, :2] = 2.5  # through a view of it
+            return x * mask
+
+    class Count(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x):
+            return x * self.count.add_(1)
+
     with pytest.raises(ConversionError, match="view"):
         import_module(Later(), (1, 2, 3, 4))
+    with pytest.raises(ConversionError, match="a weight that changes"):
+        import_module(Count(), (1, 2, 3, 4))
+    inputs = picture(1, 2, 3, 4)
+    torch.testing.assert_close(run(import_module(Mask(), inputs.shape), inputs), Mask()(inputs), rtol=0, atol=1e-6)
     inputs = picture(1, 2, 3, 4)
     torch.testing.assert_close(run(import_module(Chain(), inputs.shape), inputs), Chain()(inputs), rtol=0, atol=1e-6)
+
+
+class Region(nn.Module):
+    """A region under autocast is an operator that holds a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        with torch.autocast("cpu", enabled=False):
+            x = self.bn(x).relu_()
+        return nn.functional.tanhshrink(x)
+
+
+def test_what_pytorch_writes_in_other_operations_is_taken_apart():
+    module, inputs = seeded(Region()), picture(1, 3, 5, 7)
+    net = import_module(module, inputs.shape)
+    with torch.no_grad():
+        assert difference(run(net, inputs).numpy(), module(inputs).numpy()).relative < TOLERANCE
+    assert {"conv", "bn"} <= set(net.blobs)
+
+    class Attend(nn.Module):
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    with pytest.raises(ConversionError, match="as in attention"):
+        import_module(Attend(), (1, 2, 4, 6))
+    with pytest.raises(ConversionError, match=r"trunc.*no layer"):
+        import_module(Of(nn.ReLU(), lambda m, x: torch.frac(m(x))), (1, 2, 4, 6))
 
 
 TARGETED = """silu mish hard-swish hard-sigmoid relu6 clamp tanh abs gelu gate mask layer-norm-tokens group-norm
