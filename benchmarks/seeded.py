@@ -1,4 +1,4 @@
-"""Published nets with seeded weights that keep every blob near 1: for benchmarks without trained weights."""
+"""Published nets and torchvision's SSDs with seeded weights: for benchmarks and tests without trained weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.detection.ssd import SSD
 
 from pyscratchdet.files import write_text
 from pyscratchdet.layers.plan import read_net
@@ -71,3 +72,31 @@ def _normalise(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tens
     for blob in module.blobs:
         blob.mul_(gain)
     return [top * gain for top in tops]
+
+
+def seed_ssd(module: SSD, pictures: list[Tensor], seed: int = 1) -> None:
+    """Gives a torchvision SSD random weights under which every place of a picture has scores and boxes of its own.
+
+    Args:
+        module: The detector.
+        pictures: (3, H, W) from 0 to 1, two or more; statistics of BatchNorm and the heads' scale are taken from them.
+        seed: Of the weights.
+    """
+    torch.manual_seed(seed)
+    batch = module.transform(pictures)[0].tensors
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight)
+            elif isinstance(part, nn.BatchNorm2d):
+                part.momentum = None  # the plain average
+                part.reset_running_stats()
+        features = list(module.train().backbone(batch).values())
+        module.head(features)
+        features = list(module.eval().backbone(batch).values())
+        for head, deviation in ((module.head.classification_head, 1.5), (module.head.regression_head, 0.5)):
+            for block, feature in zip(head.module_list, features, strict=True):
+                last = [part for part in block.modules() if isinstance(part, nn.Conv2d)][-1]
+                nn.init.zeros_(last.bias)
+                last.weight.mul_(deviation / block(feature).std())
+                last.bias.normal_()

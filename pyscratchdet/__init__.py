@@ -8,12 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyscratchdet.converters.imports import import_module
     from pyscratchdet.detect.detector import Detector, Preparation
     from pyscratchdet.proto.schema import register_schema
     from pyscratchdet.runtime import Net, build_net, load_net
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "Net", "Preparation", "__version__", "build_net", "load_net", "register_schema"]
+__all__ = [
+    "Detector",
+    "Net",
+    "Preparation",
+    "__version__",
+    "build_net",
+    "import_module",
+    "load_net",
+    "register_schema",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +31,10 @@ def __getattr__(name: str) -> Any:
         from pyscratchdet import runtime
 
         return getattr(runtime, name)
+    if name == "import_module":
+        from pyscratchdet.converters import imports
+
+        return imports.import_module
     if name in ("Detector", "Preparation"):
         from pyscratchdet.detect import detector
 

@@ -18,7 +18,7 @@ from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_schema_f
 from pyscratchdet.errors import counted
 
 if TYPE_CHECKING:
-    from pyscratchdet.converters.build import NetBuilder
+    from pyscratchdet.converters.imports import ImportedNet
     from pyscratchdet.converters.merge_bn import Blobs
     from pyscratchdet.converters.torch_models import Shapes
     from pyscratchdet.converters.weights import Bundle
@@ -79,6 +79,26 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "shapes of the model's inputs, such as 1x3x224x224 (default: what the model is made for)",
     },
     "size": {"type": int, "default": None, "help": "height and width of its only input, a picture"},
+    "outputs": {
+        "metavar": "NAME[,NAME...]",
+        "default": None,
+        "help": "end the net here, before what has no layer: ONNX values, or submodules of a PyTorch model",
+    },
+    "layers": {
+        "choices": ("bvlc", "ssd", "opencv", "mnn", "ncnn", "rknn"),
+        "default": None,
+        "help": "write only layers that this Caffe, or this engine's Caffe reader, has",
+    },
+    "approximate": {
+        "action": "store_true",
+        "default": False,
+        "help": "allow approximations of what has no exact layer (GELU); their errors are printed",
+    },
+    "no_check": {
+        "action": "store_true",
+        "default": False,
+        "help": "do not run the written net against its source and OpenCV 4",
+    },
 }
 _NAMES = ("command", "source", "target")
 _SCHEMA = {"schema": "FILE", "import": "MODULE", "dialect": "NAME"}
@@ -89,8 +109,22 @@ _ONNX = ("half", "heads", "opset", "batch", "input_picture", *_FACTS)  # how ONN
 _CAFFE, _TORCH, _STATE = ("*.caffemodel", "*.h5"), ("*.pt", "*.pth"), ("*.solverstate", "*.solverstate.h5")
 _TENSORS = ("*.safetensors", *_TORCH)
 _MODELS = ("torchvision:*", "timm:*", "module:*")
+_GRAPH = ("outputs", "layers", "approximate")  # how a graph becomes a net
 
 _WEIGHTS = (*_CAFFE, *_TENSORS, "*.onnx")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a direction came to where it can fail a check.
+
+    Attributes:
+        text: What is printed about the target.
+        is_sound: Whether its checks passed.
+    """
+
+    text: str
+    is_sound: bool
 
 
 @dataclass(frozen=True)
@@ -100,7 +134,7 @@ class Direction:
     Attributes:
         what: What it makes, in a line of the help.
         sources, targets: Endings, or beginnings, of the names; lower case.
-        run: Converts, and returns what is printed about the target.
+        run: Converts, and returns what is printed about the target, or that and whether it passed its checks.
         chosen_by: Options by which it is chosen where the endings allow several.
         needs: Other options that must be given.
         takes: Options that may be given.
@@ -109,7 +143,7 @@ class Direction:
     what: str
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    run: Callable[[argparse.Namespace], str]
+    run: Callable[[argparse.Namespace], str | Outcome]
     chosen_by: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
@@ -176,17 +210,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts one file."""
+    """Converts one file; 1 where what was written does not compute what its source does."""
     given = [name for name, value in vars(args).items() if name not in _NAMES and value not in (None, False, [], "")]
     direction = _choose(args, given)
     direction.check(given)
     for name in direction.takes:
         vars(args).setdefault(name, OPTIONS.get(name, {}).get("default"))
-    say(f"{args.target}: {direction.run(args)}")
+    result = direction.run(args)
+    outcome = Outcome(result, True) if isinstance(result, str) else result
+    say(f"{args.target}: {outcome.text}")
     if passed_over := _passed_over(args):
         say("results may differ from those of the net's own Caffe, since these fields were passed over:")
         say("\n".join(f"  {field}" for field in passed_over))
-    return 0
+    return 0 if outcome.is_sound else 1
 
 
 def _passed_over(args: argparse.Namespace) -> list[str]:
@@ -319,20 +355,20 @@ def _mmdetection(args: argparse.Namespace) -> str:
     return _written(convert_mmdetection(args.source, args.model, args.target), args)
 
 
-def _onnx_net(args: argparse.Namespace) -> str:
-    from pyscratchdet.converters.onnx_import import import_onnx
+def _onnx_net(args: argparse.Namespace) -> Outcome:
+    from pyscratchdet.converters.imports import import_file
 
-    return _write_net(import_onnx(args.source), args)
+    return _write_net(import_file(args.source, **_graph_choices(args)), args)
 
 
-def _torch_net(args: argparse.Namespace) -> str:
-    return _write_net(_imported(args), args)
+def _torch_net(args: argparse.Namespace) -> Outcome:
+    return _write_net(_imported(args, **_graph_choices(args)), args)
 
 
 def _torch_backbone(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.backbone import write_backbone
 
-    result = write_backbone(_imported(args), args.model, args.target)
+    result = write_backbone(_imported(args).net, args.model, args.target)
     return "\n".join([_written(result.blobs, args), *result.lines()])
 
 
@@ -365,7 +401,7 @@ DIRECTIONS = (
         ("*.caffemodel",),
         _torch_net,
         needs=("prototxt",),
-        takes=("weights", "input", "size"),
+        takes=("weights", "input", "size", *_GRAPH, "no_check"),
     ),
     Direction(
         "a checkpoint of mmdetection",
@@ -424,7 +460,14 @@ DIRECTIONS = (
         needs=("model",),
         takes=("prototxt", *_ONNX, *_NET),
     ),
-    Direction("an ONNX graph as a net", ("*.onnx",), ("*.caffemodel",), _onnx_net, chosen_by=("prototxt",)),
+    Direction(
+        "an ONNX graph as a net",
+        ("*.onnx",),
+        ("*.caffemodel",),
+        _onnx_net,
+        chosen_by=("prototxt",),
+        takes=(*_GRAPH, "no_check"),
+    ),
     Direction("a net in ONNX", _WEIGHTS, ("*.onnx",), _weights, needs=("model",), takes=(*_ONNX, "keep_paths", *_NET)),
     Direction(
         "a net for torch.export.load",
@@ -538,13 +581,17 @@ def _labels(path: str | None) -> dict[str, str]:
     )
 
 
-def _imported(args: argparse.Namespace) -> NetBuilder:
-    from pyscratchdet.converters.torch_import import import_module
+def _graph_choices(args: argparse.Namespace) -> dict[str, Any]:
+    outputs = [name.strip() for name in args.outputs.split(",")] if args.outputs else []
+    return {"layers": args.layers, "approximate": args.approximate, "outputs": outputs}
+
+
+def _imported(args: argparse.Namespace, **choices: Any) -> ImportedNet:
+    from pyscratchdet.converters.imports import import_module
     from pyscratchdet.converters.torch_models import named_model
 
     model = named_model(args.source, args.weights)
-    (shape,) = _input_shapes(args, model.shapes)
-    return import_module(model.module, shape, model.name)
+    return import_module(model.module, _input_shapes(args, model.shapes), model.name, **choices)
 
 
 def _input_shapes(args: argparse.Namespace, usual: Shapes) -> Shapes:
@@ -557,15 +604,19 @@ def _input_shapes(args: argparse.Namespace, usual: Shapes) -> Shapes:
     shapes = parse_shapes(args.input) if args.input else usual
     if args.size:
         shapes = ((1, 3, args.size, args.size),)
-    if len(shapes) != 1:
-        reason = "only one input is supported" if shapes else f"{args.source} does not tell the shape of its input"
-        raise UsageError(reason, code="convert.input", expected="--input 1x3x224x224")
+    if not shapes:
+        raise UsageError(
+            f"{args.source} does not tell the shape of its input", code="convert.input", expected="--input 1x3x224x224"
+        )
     return shapes
 
 
-def _write_net(net: NetBuilder, args: argparse.Namespace) -> str:
-    net.write(args.prototxt, args.target)
-    return _written(net.blobs, args)
+def _write_net(imported: ImportedNet, args: argparse.Namespace) -> Outcome:
+    from pyscratchdet.converters.imports import is_proved, report
+
+    comparisons = imported.write(args.prototxt, args.target, check=not args.no_check)
+    lines = [_written(imported.net.blobs, args), *report(imported, comparisons)]
+    return Outcome("\n".join(lines), is_proved(imported, comparisons))
 
 
 def _written(blobs: Blobs, args: argparse.Namespace) -> str:

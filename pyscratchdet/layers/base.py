@@ -210,7 +210,7 @@ class Layer(ABC):
     copies_bottom: bool = False
     moves_values: ClassVar[bool] = False
     reads_shapes: ClassVar[bool] = False
-    sums_many: ClassVar[bool] = False
+    sums_many: bool = False
     makes_detections: ClassVar[bool] = False
     only_silences: ClassVar[bool] = False
     coordinates: ClassVar[str] = ""

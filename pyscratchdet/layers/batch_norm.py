@@ -44,7 +44,7 @@ class BatchNorm(Layer):
 
     top_is_free: ClassVar[bool] = True
     coordinates: ClassVar[str] = "same"
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
     fork_fields: ClassVar[frozenset[str]] = frozenset(
         f"batch_norm_param.{name}" for name in (*_NVIDIA, *_INTEL, "bias_filler", "stats_batch_size")
     )

@@ -40,7 +40,7 @@ class BN(Layer):
 
     top_is_free: ClassVar[bool] = True
     coordinates: ClassVar[str] = "same"
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
     tops: ClassVar[Count] = Count(1, 3)
     fork_fields: ClassVar[frozenset[str]] = frozenset({"bn_param"})
 

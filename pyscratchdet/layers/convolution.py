@@ -119,9 +119,10 @@ class _Convolution(Layer):
             )
         if min(first[self.channel_axis :]) < 1:
             raise self.fail("the bottom is empty", "empty", expected="channels and sizes of at least 1", found=first)
+        self.map_size = first[self.channel_axis + 1 :]
         if any(bottom != first for bottom in bottoms):
             raise self.fail("all bottoms must have the same shape", "shape", expected=first, found=list(bottoms[1:]))
-        spatial = self._spatial_sizes(first[self.channel_axis + 1 :])
+        spatial = self._spatial_sizes(self.map_size)
         return [(*first[: self.channel_axis], self.num_output, *spatial)] * len(bottoms)
 
     def forward(self, bottoms: Sequence[Tensor], blobs: Sequence[Tensor]) -> list[Tensor]:
@@ -222,10 +223,16 @@ class Convolution(_Convolution):
     _onnx_type: ClassVar[str] = "Conv"
     _torch_name: ClassVar[str] = "conv"
     _module_name: ClassVar[str] = "Conv"
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(math.prod(top) for top in tops) * math.prod(self.blobs[0].shape[1:])
+
+    def opencv_difference(self) -> str:
+        is_depthwise = 1 < self.group == self.channels == self.num_output
+        if is_depthwise and self.window.kernel == (3, 3) and self.map_size == (1, 1):
+            return "OpenCV 4 gives wrong values for depthwise windows of 3x3 on a map of one pixel"
+        return ""
 
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *self.window.kernel)
@@ -246,7 +253,7 @@ class Convolution(_Convolution):
 class DepthwiseConvolution(Convolution):
     """One filter per channel, as the MobileNet forks define it; `group` is always the number of channels."""
 
-    sums_many: ClassVar[bool] = False  # a window of one channel
+    sums_many: bool = False  # a window of one channel
 
     def _group(self) -> int:
         group = self.param.convolution_param.group
@@ -263,7 +270,7 @@ class Deconvolution(_Convolution):
     _onnx_type: ClassVar[str] = "ConvTranspose"
     _torch_name: ClassVar[str] = "conv_transpose"
     _module_name: ClassVar[str] = "ConvTranspose"
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(math.prod(bottom) for bottom in bottoms) * math.prod(self.blobs[0].shape[1:])

@@ -21,7 +21,7 @@ class InnerProduct(Layer):
     """
 
     settings: ClassVar[str] = "inner_product_param"
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.inner_product_param

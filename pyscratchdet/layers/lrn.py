@@ -21,7 +21,7 @@ class LRN(Layer):
     """
 
     coordinates: ClassVar[str] = "same"
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.lrn_param

@@ -20,7 +20,7 @@ class MVN(Layer):
     """
 
     coordinates: ClassVar[str] = "same"
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.mvn_param

@@ -32,7 +32,7 @@ class Recurrent(Layer):
     """
 
     num_states: ClassVar[int]
-    sums_many: ClassVar[bool] = True
+    sums_many: bool = True
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.recurrent_param
