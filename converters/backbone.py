@@ -36,6 +36,7 @@ from pyscratchdet.layers.plan import NetPlan, plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import write_caffemodel
 
+MEAN_BGR = (103.53, 116.28, 123.675)  # of ImageNet, as torchvision's and timm's classifiers have it
 _STD_RGB = np.array([0.229, 0.224, 0.225])
 _BLOCK_CONV = re.compile(r"layer(\d)\.(\d+)\.conv(\d)")
 _SHORTCUT = re.compile(r"layer(\d)\.0\.downsample\.0")
@@ -121,8 +122,7 @@ def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPl
             result.left[mine.conv] = f"{error.message} ({theirs.conv})"
             continue
         if theirs.conv == first:
-            weight = blobs[mine.conv][0]
-            blobs[mine.conv][0] = (weight / (255 * _STD_RGB[:, None, None]))[:, ::-1].astype(np.float32)
+            blobs[mine.conv][0] = weight_for_bgr(blobs[mine.conv][0])
         result.blobs.update(blobs)
         result.sources[mine.conv] = theirs.conv
     if not result.sources:
@@ -139,6 +139,11 @@ def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPl
     result.unused = [name for unit in gone for name in (unit.conv, unit.norm) if name]
     result.other = [*converter.other, *_other_pools(given, plan, result.sources)]
     return result, plan
+
+
+def weight_for_bgr(weight: np.ndarray) -> np.ndarray:
+    """Returns a first layer's weights for BGR up to 255 less MEAN_BGR instead of RGB as classifiers prepare it."""
+    return np.ascontiguousarray((weight / (255 * _STD_RGB[:, None, None]))[:, ::-1], np.float32)
 
 
 def _names(conv: str, plan: NetPlan, has_stem: bool) -> list[str]:

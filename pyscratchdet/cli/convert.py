@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "shapes of the model's inputs, such as 1x3x224x224 (default: what the model is made for)",
     },
     "size": {"type": int, "default": None, "help": "height and width of its only input, a picture"},
+    "features": {
+        "metavar": "NAME[,NAME...]",
+        "default": None,
+        "help": "submodules that the detector reads, fine ones first (default: those at 1/16 and 1/32 of the picture)",
+    },
+    "data": {
+        "metavar": "FOLDER",
+        "default": None,
+        "help": "what `lmdb folder` made, for sources and classes (default: PASCAL VOC's)",
+    },
     "outputs": {
         "metavar": "NAME[,NAME...]",
         "default": None,
@@ -372,6 +382,34 @@ def _torch_backbone(args: argparse.Namespace) -> str:
     return "\n".join([_written(result.blobs, args), *result.lines()])
 
 
+def _torch_detector(args: argparse.Namespace) -> str:
+    from pyscratchdet import prototxt
+    from pyscratchdet.converters.classifier_detector import feature_layers, ssd_on_classifier
+    from pyscratchdet.converters.imports import import_module
+    from pyscratchdet.converters.torch_models import named_model
+    from pyscratchdet.proto.weights import write_caffemodel
+
+    model = named_model(args.source, args.weights)
+    features = args.features.split(",") if args.features else feature_layers(model.module, model.name)
+    net = import_module(model.module, (1, 3, args.size or 300, args.size or 300), model.name, outputs=features).net
+    folder = args.target.rstrip("/")
+    options = prototxt.Options(folder=folder)
+    recipe = ssd_on_classifier(net, f"ssd_{model.name}", options.of_folder(args.data) if args.data else options)
+    paths = prototxt.write(recipe, folder)
+    start = os.path.join(folder, "start.caffemodel")
+    write_caffemodel(start, net.param, net.blobs)
+    lines = [
+        f"{', '.join(path.name for path in paths)} and {os.path.basename(start)}",
+        f"feature layers: {', '.join(f'{name} {_sizes(net.shapes[blob])}' for name, blob in net.outputs.items())}",
+        f"  pyscratchdet train --solver {folder}/solver.prototxt --weights {start}",
+    ]
+    return "\n".join(lines)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape[1:]))
+
+
 def _state_to_torch(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.solver_state import state_to_torch
 
@@ -394,6 +432,13 @@ DIRECTIONS = (
         _torch_backbone,
         chosen_by=("model",),
         takes=("weights", "input", "size", *_NET),
+    ),
+    Direction(
+        "a detector on a PyTorch classifier, a folder to train, its name ending in /",
+        _MODELS,
+        ("*/",),
+        _torch_detector,
+        takes=("weights", "size", "features", "data"),
     ),
     Direction(
         "a PyTorch model as a net",
