@@ -17,6 +17,7 @@ import torch
 from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.converters.compare import Comparison, all_agree
 from pyscratchdet.converters.engines import Arrays, Engine
+from pyscratchdet.converters.given_priors import add_detection, read_priors
 from pyscratchdet.converters.import_check import ModuleEngine, OnnxSourceEngine, SsdEngine, check_import
 from pyscratchdet.converters.onnx_import import import_onnx
 from pyscratchdet.converters.torch_import import import_module as import_graph
@@ -131,15 +132,31 @@ def import_module(
 
 
 def import_file(
-    path: str | os.PathLike[str], *, layers: str | None = None, approximate: bool = False, outputs: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    layers: str | None = None,
+    approximate: bool = False,
+    outputs: Sequence[str] = (),
+    priors: str | os.PathLike[str] | None = None,
 ) -> ImportedNet:
     """Returns an ONNX file as a Caffe net; see `import_module`.
 
+    Args:
+        path: The file.
+        layers: See `import_module`, as the next two.
+        approximate: See there.
+        outputs: Names of ONNX values.
+        priors: A file of priors (`given_priors.read_priors`) for heads that give locations and scores; the net then
+            ends in a DetectionOutput.
+
     Raises:
         FileError, WeightsError, ConversionError, UsageError: See `onnx_import.import_onnx`.
+        DataError: The file of priors does not hold any.
     """
+    boxes = None if priors is None else read_priors(priors)
     net = import_onnx(path, layers=layers, approximate=approximate, outputs=outputs)
-    return ImportedNet(net, lambda: OnnxSourceEngine(path, net))
+    notes = [] if boxes is None else add_detection(net, *boxes)
+    return ImportedNet(net, lambda: OnnxSourceEngine(path, net), notes)
 
 
 def report(imported: ImportedNet, comparisons: Sequence[Comparison]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from torchvision.models.detection.ssd import SSD, SSDFeatureExtractorVGG
 
 from pyscratchdet.caffe.net_spec import assign_proto
 from pyscratchdet.converters.build import NetBuilder
+from pyscratchdet.converters.given_priors import FROZEN, add_priors
 from pyscratchdet.converters.torch_import import import_module
 from pyscratchdet.errors import ConversionError
 from pyscratchdet.layers.base import Context
@@ -33,7 +34,6 @@ from pyscratchdet.proto import caffe_pb2
 
 # In pictures' widths: torchvision computes corners in pixels, Caffe in pictures' widths, both in float32.
 _ANCHOR_ROUNDING = 5e-7
-_FROZEN = [{"lr_mult": 0, "decay_mult": 0}] * 2
 _PREPARE, _NORMALIZE = "prepare", "conv4_3_norm"
 
 
@@ -161,7 +161,7 @@ def _shrink_kernels(net: NetBuilder) -> None:
 def _freeze(net: NetBuilder, name: str) -> None:
     layer = next(layer for layer in net.param.layer if layer.name == name)
     del layer.param[:]
-    for values in _FROZEN:
+    for values in FROZEN:
         layer.param.add(**values)
 
 
@@ -208,26 +208,14 @@ def _priors(net: NetBuilder, module: SSD, maps: list[str], size: tuple[int, int]
     variances = [1 / weight for weight in module.box_coder.weights]
     tops, constants = [], []
     for k, (blob, boxes) in enumerate(zip(maps, anchors, strict=True)):
-        wanted = np.stack([boxes, np.broadcast_to(np.float32(variances), boxes.shape)]).reshape(2, -1)
-        param = {**_prior_box(module, k), "variance": variances, "offset": 0.5, "clip": False}
-        made = _values(param, [shapes[k], net.shapes[net.inputs[0]]])
-        is_exact = made.shape == wanted.shape and np.abs(made - wanted).max() <= _ANCHOR_ROUNDING
-        if not is_exact:  # any priors will do, as many as are needed
-            param = {**param, "min_size": list(range(1, 1 + len(boxes) // math.prod(shapes[k][2:])))}
-            param = {key: value for key, value in param.items() if key not in ("max_size", "aspect_ratio", "flip")}
-        (top,) = net.add("PriorBox", f"mbox_priorbox_{k}", [blob, net.inputs[0]], prior_box_param=param)
-        if not is_exact:
-            top = _constant(net, top, wanted)
-            constants.append(top)
-        tops.append(top)
+        name, param = f"mbox_priorbox_{k}", {**_prior_box(module, k), "variance": variances, "clip": False}
+        made = _boxes(param, [shapes[k], net.shapes[net.inputs[0]]])
+        if made.shape == boxes.shape and np.abs(made - boxes).max() <= _ANCHOR_ROUNDING:
+            tops += net.add("PriorBox", name, [blob, net.inputs[0]], prior_box_param=param)
+        else:
+            constants.append(add_priors(net, name, [blob], boxes, np.array(variances)))
+            tops.append(constants[-1])
     return net.add("Concat", "mbox_priorbox", tops, concat_param={"axis": 2})[0], constants
-
-
-def _constant(net: NetBuilder, bottom: str, values: np.ndarray) -> str:
-    """Replaces what is in a blob of finite values: every Caffe multiplies by 0 and adds."""
-    weights = [np.zeros_like(values), values]
-    scale = {"axis": 1, "num_axes": 2, "bias_term": True}
-    return net.add("Scale", f"{bottom}_constant", [bottom], weights, scale_param=scale, param=_FROZEN)[0]
 
 
 def _anchors(module: SSD, grids: list[tuple[int, int]], size: tuple[int, int]) -> list[np.ndarray]:
@@ -252,16 +240,17 @@ def _prior_box(module: SSD, level: int) -> dict[str, object]:
         "max_size": round(made.scales[level + 1] * side, 4),
         "aspect_ratio": list(made.aspect_ratios[level]),
         "flip": True,
+        "offset": 0.5,
     }
     if made.steps is not None:
         values["step"] = made.steps[level]
     return values
 
 
-def _values(param: dict[str, object], bottoms: list[tuple[int, ...]]) -> np.ndarray:
-    """Returns what a PriorBox gives for bottoms of these shapes, (2, values)."""
+def _boxes(param: dict[str, object], bottoms: list[tuple[int, ...]]) -> np.ndarray:
+    """Returns the boxes that a PriorBox gives for bottoms of these shapes, (P, 4)."""
     layer = caffe_pb2.LayerParameter(name="priors", type="PriorBox")
     assign_proto(layer, "prior_box_param", param)
     made = PriorBox(layer, Context())
     made.setup(bottoms)
-    return made.priors(bottoms)[0]
+    return made.priors(bottoms)[0, 0].reshape(-1, 4)

@@ -94,6 +94,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "end the net here, before what has no layer: ONNX values, or submodules of a PyTorch model",
     },
+    "priors": {
+        "metavar": "FILE",
+        "default": None,
+        "help": "priors of a detector whose ONNX file ends in locations and scores: .npz with `priors` (P, 4), or text",
+    },
     "layers": {
         "choices": ("bvlc", "ssd", "opencv", "mnn", "ncnn", "rknn"),
         "default": None,
@@ -368,7 +373,7 @@ def _mmdetection(args: argparse.Namespace) -> str:
 def _onnx_net(args: argparse.Namespace) -> Outcome:
     from pyscratchdet.converters.imports import import_file
 
-    return _write_net(import_file(args.source, **_graph_choices(args)), args)
+    return _write_net(import_file(args.source, priors=args.priors, **_graph_choices(args)), args)
 
 
 def _torch_net(args: argparse.Namespace) -> Outcome:
@@ -511,7 +516,7 @@ DIRECTIONS = (
         ("*.caffemodel",),
         _onnx_net,
         chosen_by=("prototxt",),
-        takes=(*_GRAPH, "no_check"),
+        takes=(*_GRAPH, "priors", "no_check"),
     ),
     Direction("a net in ONNX", _WEIGHTS, ("*.onnx",), _weights, needs=("model",), takes=(*_ONNX, "keep_paths", *_NET)),
     Direction(
