@@ -253,4 +253,5 @@ def _boxes(param: dict[str, object], bottoms: list[tuple[int, ...]]) -> np.ndarr
     assign_proto(layer, "prior_box_param", param)
     made = PriorBox(layer, Context())
     made.setup(bottoms)
-    return made.priors(bottoms)[0, 0].reshape(-1, 4)
+    boxes: np.ndarray = made.priors(bottoms)[0, 0].reshape(-1, 4)
+    return boxes

@@ -31,6 +31,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/convert.md": 2,
     "docs/engines.md": 4,
+    "docs/from_pytorch.md": 5,
     "docs/index.md": 1,
     "docs/machines.md": 1,
     "docs/own_pictures.md": 1,
