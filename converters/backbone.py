@@ -36,7 +36,6 @@ from pyscratchdet.layers.plan import NetPlan, plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import write_caffemodel
 
-MEAN_BGR = (103.53, 116.28, 123.675)  # of ImageNet, as torchvision's and timm's classifiers have it
 _STD_RGB = np.array([0.229, 0.224, 0.225])
 _BLOCK_CONV = re.compile(r"layer(\d)\.(\d+)\.conv(\d)")
 _SHORTCUT = re.compile(r"layer(\d)\.0\.downsample\.0")
@@ -122,7 +121,7 @@ def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPl
             result.left[mine.conv] = f"{error.message} ({theirs.conv})"
             continue
         if theirs.conv == first:
-            blobs[mine.conv][0] = weight_for_bgr(blobs[mine.conv][0])
+            blobs[mine.conv][0] = _weight_for_bgr(blobs[mine.conv][0])
         result.blobs.update(blobs)
         result.sources[mine.conv] = theirs.conv
     if not result.sources:
@@ -141,8 +140,14 @@ def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPl
     return result, plan
 
 
-def weight_for_bgr(weight: np.ndarray) -> np.ndarray:
-    """Returns a first layer's weights for BGR up to 255 less MEAN_BGR instead of RGB as classifiers prepare it."""
+def take_bgr(source: NetBuilder) -> None:
+    """Changes a classifier's first layer so that it takes BGR up to 255 less the mean, as detectors do."""
+    first = next(layer.name for layer in source.param.layer if layer.type == "Convolution")
+    weight, *bias = source.blobs[first]
+    source.blobs[first] = [_weight_for_bgr(weight), *bias]
+
+
+def _weight_for_bgr(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((weight / (255 * _STD_RGB[:, None, None]))[:, ::-1], np.float32)
 
 

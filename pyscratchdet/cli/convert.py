@@ -389,23 +389,29 @@ def _torch_backbone(args: argparse.Namespace) -> str:
 
 def _torch_detector(args: argparse.Namespace) -> str:
     from pyscratchdet import prototxt
-    from pyscratchdet.converters.classifier_detector import feature_layers, ssd_on_classifier
+    from pyscratchdet.converters.backbone import take_bgr
     from pyscratchdet.converters.imports import import_module
     from pyscratchdet.converters.torch_models import named_model
     from pyscratchdet.proto.weights import write_caffemodel
+    from pyscratchdet.prototxt.classifier import feature_layers, ssd_on_classifier
 
     model = named_model(args.source, args.weights)
+    size = args.size or 300
     features = args.features.split(",") if args.features else feature_layers(model.module, model.name)
-    net = import_module(model.module, (1, 3, args.size or 300, args.size or 300), model.name, outputs=features).net
+    net = import_module(model.module, (1, 3, size, size), model.name, outputs=features).net
+    take_bgr(net)
+    maps = {layer: (blob, net.shapes[blob]) for layer, blob in net.outputs.items()}
+    num_blobs = {layer: len(arrays) for layer, arrays in net.blobs.items()}
     folder = args.target.rstrip("/")
     options = prototxt.Options(folder=folder)
-    recipe = ssd_on_classifier(net, f"ssd_{model.name}", options.of_folder(args.data) if args.data else options)
+    options = options.of_folder(args.data) if args.data else options
+    recipe = ssd_on_classifier(net.param, num_blobs, maps, size, f"ssd_{model.name}", options)
     paths = prototxt.write(recipe, folder)
     start = os.path.join(folder, "start.caffemodel")
     write_caffemodel(start, net.param, net.blobs)
     lines = [
         f"{', '.join(path.name for path in paths)} and {os.path.basename(start)}",
-        f"feature layers: {', '.join(f'{name} {_sizes(net.shapes[blob])}' for name, blob in net.outputs.items())}",
+        f"feature layers: {', '.join(f'{layer} {_sizes(shape)}' for layer, (_, shape) in maps.items())}",
         f"  pyscratchdet train --solver {folder}/solver.prototxt --weights {start}",
     ]
     return "\n".join(lines)

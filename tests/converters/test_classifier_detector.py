@@ -7,13 +7,14 @@ from small_nets import noise, seeded
 from torch import nn
 
 from pyscratchdet.cli import main
-from pyscratchdet.converters.classifier_detector import feature_layers, ssd_on_classifier
+from pyscratchdet.converters.backbone import take_bgr
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.imports import import_module
 from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.prototxt import Options
+from pyscratchdet.prototxt.classifier import feature_layers, ssd_on_classifier
 from pyscratchdet.runtime import build_net, copy_weights
 
 MEAN_BGR = np.array([103.53, 116.28, 123.675], "f4")[:, None, None]
@@ -28,10 +29,18 @@ def small_classifier():
     return seeded(nn.Sequential(fine, coarse, head))
 
 
+def on_small_classifier(module, outputs):
+    """The cut classifier and the detector on it."""
+    net = import_module(module, (1, 3, 64, 64), "small", outputs=outputs).net
+    take_bgr(net)
+    maps = {layer: (blob, net.shapes[blob]) for layer, blob in net.outputs.items()}
+    num_blobs = {layer: len(arrays) for layer, arrays in net.blobs.items()}
+    return net, ssd_on_classifier(net.param, num_blobs, maps, 64, "ssd_small", Options(folder="out"))
+
+
 def test_the_detector_sees_what_the_classifier_saw():
     module, inputs = small_classifier(), noise((1, 3, 64, 64))
-    net = import_module(module, (1, 3, 64, 64), "small", outputs=["0", "1"]).net
-    recipe = ssd_on_classifier(net, "ssd_small", Options(folder="out"))
+    net, recipe = on_small_classifier(module, ["0", "1"])
     deploy = build_net(recipe.deploy)
     copy_weights(deploy, net.blobs)
     with torch.no_grad():
@@ -47,8 +56,7 @@ def test_the_detector_sees_what_the_classifier_saw():
 
 
 def test_rates_statistics_and_mean_are_caffes_habit():
-    net = import_module(small_classifier(), (1, 3, 64, 64), "small", outputs=["0", "1"]).net
-    recipe = ssd_on_classifier(net, "ssd_small", Options(folder="out"))
+    _, recipe = on_small_classifier(small_classifier(), ["0", "1"])
     rates = {layer.name: [(param.lr_mult, param.decay_mult) for param in layer.param] for layer in recipe.train.layer}
     assert rates["0.0"] == [(1, 1), (2, 0)]
     assert rates["1.0"] == [(1, 1)]
@@ -60,9 +68,8 @@ def test_rates_statistics_and_mean_are_caffes_habit():
 
 
 def test_features_that_are_no_pyramid_are_refused():
-    net = import_module(small_classifier(), (1, 3, 64, 64), "small", outputs=["1", "0"]).net
     with pytest.raises(UsageError, match="each smaller than the one before"):
-        ssd_on_classifier(net, "ssd_small", Options(folder="out"))
+        on_small_classifier(small_classifier(), ["1", "0"])
     with pytest.raises(UsageError, match="feature layers of small are not known"):
         feature_layers(small_classifier(), "small")
 

@@ -1,34 +1,32 @@
-"""An SSD on a PyTorch classifier: its nets, ready to train, and the caffemodel that training starts from.
+"""An SSD on a classifier that was imported from PyTorch: its nets, ready to train.
 
 The classifier is cut at the feature layers, of which the first two are usually those at 1/16 and 1/32 of the picture.
 Behind the last one come SSD's extra layers, each halving the map until one pixel is left, with BatchNorm. Every feature
 layer and every extra layer has predictors of its own (SSD, section 2.2; sizes from 20 to 90 % of the picture).
 
-The first layer's weights are changed so that it sees what the classifier saw when its input is a picture of BGR up to
-255 less the mean (103.53, 116.28, 123.675). Statistics of BatchNorm go on from the classifier's. Weights learn at the
+Pictures are BGR up to 255 less MEAN_BGR, which `converters.backbone.take_bgr` makes the classifier's weights for.
+Statistics of BatchNorm go on from the classifier's. Weights learn at the
 solver's rate with its decay, biases at twice the rate without decay, factors and biases of Scale without decay.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from pyscratchdet.caffe import model_libs
 from pyscratchdet.caffe.net_spec import NetSpec
 from pyscratchdet.caffe.net_spec import layers as L
-from pyscratchdet.converters.backbone import MEAN_BGR, weight_for_bgr
-from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.errors import UsageError
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
 from pyscratchdet.prototxt.recipe import VOC0712, Options, Recipe
 from pyscratchdet.prototxt.ssd import VOC_TRAINING
+
+MEAN_BGR = (103.53, 116.28, 123.675)  # of ImageNet, as torchvision's and timm's classifiers have it
 
 # torchvision's families: the modules that end at 1/16 and at 1/32 of the picture.
 _FEATURES = {
@@ -44,7 +42,7 @@ _FEATURES = {
 _LEARNED = {"Convolution": ((1, 1), (2, 0)), "Scale": ((1, 0), (1, 0))}  # lr_mult and decay_mult of each blob
 
 
-def feature_layers(module: torch.nn.Module, name: str) -> tuple[str, ...]:
+def feature_layers(module: Any, name: str) -> tuple[str, ...]:
     """Returns the modules of a classifier that a detector usually reads.
 
     Args:
@@ -65,25 +63,33 @@ def feature_layers(module: torch.nn.Module, name: str) -> tuple[str, ...]:
     )
 
 
-def ssd_on_classifier(net: NetBuilder, name: str, options: Options) -> Recipe:
+def ssd_on_classifier(
+    classifier: Any,
+    num_blobs: Mapping[str, int],
+    features: Mapping[str, tuple[str, tuple[int, ...]]],
+    size: int,
+    name: str,
+    options: Options,
+) -> Recipe:
     """Returns an SSD whose first layers are a classifier that was cut at its feature layers, fine ones first.
 
     Args:
-        net: The cut classifier with one input (N, 3, size, size); its first layer is changed to take BGR.
+        classifier: NetParameter of the cut classifier, which begins with its Input.
+        num_blobs: {layer: how many arrays of weights it has}.
+        features: {feature layer: its blob and that one's shape}, fine ones first.
+        size: Side of the input.
         name: The detector's name.
         options: The user's data, schedule and folder.
 
     Raises:
         UsageError: The feature layers are not maps, each coarser than the one before.
     """
-    sources = list(net.outputs.values())
-    size, sides = net.shapes[net.inputs[0]][2], [net.shapes[source][2:] for source in sources]
+    sources, sides = [blob for blob, _ in features.values()], [shape[2:] for _, shape in features.values()]
     if any(len(side) != 2 or side[0] != side[1] for side in sides) or sides != sorted(set(sides), reverse=True):
-        shown = ", ".join(f"{layer} {'x'.join(map(str, side))}" for layer, side in zip(net.outputs, sides, strict=True))
+        shown = ", ".join(f"{layer} {'x'.join(map(str, side))}" for layer, side in zip(features, sides, strict=True))
         raise UsageError(
             "feature layers must be square maps, each smaller than the one before", code="convert.features", found=shown
         )
-    _take_bgr(net)
     extra = _extra_sides(sides[-1][0])
     layers = [*sources, *(f"extra{k}_2" for k in range(1, 1 + len(extra)))]
     low, high = ratio_sizes(size, len(layers), 20, 90, (10, 20))
@@ -94,7 +100,7 @@ def ssd_on_classifier(net: NetBuilder, name: str, options: Options) -> Recipe:
         name, size, partial(_body, sources=sources, num_extra=len(extra)), head, data, training, options
     )
     for message in (recipe.train, recipe.test, recipe.deploy):
-        _splice(message, net, sources)
+        _splice(message, classifier, num_blobs, sources)
     return recipe
 
 
@@ -119,14 +125,13 @@ def _body(net: NetSpec, sources: Sequence[str], num_extra: int) -> None:
         convolve(f"extra{k}_1", top, num_output=256, kernel_size=3, pad=1, stride=2)
 
 
-def _splice(message: Any, net: NetBuilder, sources: Sequence[str]) -> None:
+def _splice(message: Any, classifier: Any, num_blobs: Mapping[str, int], sources: Sequence[str]) -> None:
     """Puts the classifier's layers where `_body` left a place for them."""
     layers = list(message.layer)
     first = next(i for i, layer in enumerate(layers) if layer.name in sources)
     rest = [layer for layer in layers[first:] if layer.name not in sources]
-    copies = [
-        _learning(layer, len(net.blobs.get(layer.name, ()))) for layer in net.param.layer if layer.type != "Input"
-    ]
+    given = [layer for layer in classifier.layer if layer.type != "Input"]
+    copies = [_learning(layer, num_blobs.get(layer.name, 0)) for layer in given]
     del message.layer[:]
     message.layer.extend([*layers[:first], *copies, *rest])
 
@@ -139,9 +144,3 @@ def _learning(layer: Any, num_blobs: int) -> Any:
         for lr_mult, decay_mult in _LEARNED.get(layer.type, ())[:num_blobs]:
             copy.param.add(lr_mult=lr_mult, decay_mult=decay_mult)
     return copy
-
-
-def _take_bgr(net: NetBuilder) -> None:
-    first = next(layer.name for layer in net.param.layer if layer.type == "Convolution")
-    weight, *bias = net.blobs[first]
-    net.blobs[first] = [weight_for_bgr(weight), *bias]
