@@ -16,6 +16,7 @@ import torch
 from pyscratchdet.cli import main
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.onnx_export import export_onnx
+from pyscratchdet.converters.torch_models import named_model
 from pyscratchdet.data.database import Database
 from pyscratchdet.data.records import annotated_of
 from pyscratchdet.errors import LayerError
@@ -508,9 +509,10 @@ def test_torchvision_never_loads_from_the_network(capsys, tmp_path, monkeypatch)
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
     paths = tmp_path / "n.caffemodel", tmp_path / "n.prototxt"
-    status, printed = run(capsys, "convert", "torchvision:ssd300_vgg16", paths[0], "--prototxt", paths[1])
+    status, printed = run(capsys, "convert", "torchvision:retinanet_resnet50_fpn", paths[0], "--prototxt", paths[1])
     assert status == 2
     assert "torchvision" in printed
+    assert named_model("torchvision:ssd300_vgg16").module.backbone  # which converts
 
 
 def test_onnx_refusals_are_not_wrapped(capsys, tmp_path):
