@@ -137,7 +137,7 @@ def _helpers(tree: ast.AST) -> Iterator[tuple[str, tuple[int, str]]]:
 
 
 def _raised(tree: ast.AST, path: Path, helpers: dict[str, tuple[int, str]]) -> Iterator[Raised]:
-    place = _text(path.relative_to(ROOT / "pyscratchdet").as_posix())
+    place = _text(path.relative_to(ROOT / "pyscratchdet").as_posix()).replace("/", "/<wbr>")
     constants = {
         target.id: node.value.value
         for node in ast.walk(tree)
