@@ -9,7 +9,7 @@ import numpy as np
 from pyscratchdet.converters.build import SCALE_FACTOR, frozen
 from pyscratchdet.converters.operations.arithmetic import add, square
 from pyscratchdet.converters.operations.composer import Composer, Exactness, operation
-from pyscratchdet.converters.operations.pooling import global_pool
+from pyscratchdet.converters.operations.pooling import pool_rows
 from pyscratchdet.converters.operations.reductions import log_sum_exp
 from pyscratchdet.layers.base import Shape
 
@@ -71,8 +71,8 @@ def _standardize(c: Composer, x: str, rows: tuple[int, int, int, int], eps: floa
     if centred and c.has("MVN"):
         x = c.part("centred").add("MVN", [x], mvn_param={"normalize_variance": False})
     elif centred:
-        x = add(c.part("centred"), x, global_pool(c.part("mean"), x, "AVE"), -1.0)
-    mean = global_pool(c.part("variance"), square(c.part("square"), x), "AVE")
+        x = add(c.part("centred"), x, pool_rows(c.part("mean"), x, "AVE"), -1.0)
+    mean = pool_rows(c.part("variance"), square(c.part("square"), x), "AVE")
     factor = c.part("factor").power(mean, shift=eps, power=-0.5)
     factor = c.part("gate").reshape(factor, rows[:2])
     return c.add("Scale", [x, factor], scale_param={"axis": 0})

@@ -155,6 +155,21 @@ def _divisors(
     return padded, inside
 
 
+LONG_SUM = 256  # values; engines add up the window of a pooling one by one
+
+
+def pool_rows(c: Composer, x: str, method: str) -> str:
+    """One value for each item and channel of a blob (N, C, values, 1); long averages in two steps, for their digits."""
+    shape = c.shape(x)
+    size = shape[2]
+    step = max(number for number in range(1, math.isqrt(size) + 1) if size % number == 0)
+    if method == "AVE" and size > LONG_SUM and step > 1:
+        table = c.part("table").reshape(x, (*shape[:2], size // step, step))
+        values = {"pool": method, **window_fields("kernel", (1, step)), **window_fields("stride", (1, step))}
+        x = c.part("lines").add("Pooling", [table], pooling_param=values)
+    return global_pool(c, x, method)
+
+
 @operation(Exactness.ROUNDED)
 def global_pool(c: Composer, x: str, method: str) -> str:
     """One value per channel, "MAX" or "AVE"; axes are kept."""
@@ -164,7 +179,7 @@ def global_pool(c: Composer, x: str, method: str) -> str:
     if len(shape) == 4:
         return c.add("Pooling", [x], pooling_param={"pool": method, "global_pooling": True})
     x = c.part("flat").reshape(x, (*shape[:2], math.prod(shape[2:]), 1))
-    x = c.part("pool").add("Pooling", [x], pooling_param={"pool": method, "global_pooling": True})
+    x = pool_rows(c.part("pool"), x, method)
     return c.reshape(x, (*shape[:2], *(1,) * (len(shape) - 2)))
 
 

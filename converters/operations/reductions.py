@@ -11,7 +11,7 @@ from pyscratchdet.converters.build import window_fields
 from pyscratchdet.converters.operations.activations import absolute, exponential, logarithm
 from pyscratchdet.converters.operations.arithmetic import add, multiply, square
 from pyscratchdet.converters.operations.composer import Composer, Exactness, operation
-from pyscratchdet.converters.operations.pooling import global_pool
+from pyscratchdet.converters.operations.pooling import global_pool, pool_rows
 from pyscratchdet.converters.operations.shapes import flip
 
 REDUCTIONS = ("AVE", "SUM", "MAX", "MIN")
@@ -50,7 +50,7 @@ def _reduce_run(c: Composer, x: str, start: int, end: int, method: str) -> str:
     rows = (shape[0], math.prod(shape[1:start]), size, math.prod(shape[end:]))
     x = c.part("rows").reshape(x, rows)
     if rows[3] == 1:
-        x = global_pool(c, x, method)
+        x = pool_rows(c, x, method)
     else:
         x = c.add("Pooling", [x], pooling_param={"pool": method, **window_fields("kernel", (size, 1))})
     return c.part("top").reshape(x, (*shape[:start], *(1,) * (end - start), *shape[end:]))

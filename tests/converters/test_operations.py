@@ -253,6 +253,7 @@ CASES = {
     ),
     "rms-norm": E("layer_norm", nn.RMSNorm(12, eps=1e-3), onnx="needs opset 23"),
     "group-norm": E("group_norm", nn.GroupNorm(3, 6, eps=1e-3)),
+    "group-norm-of-many": E("group_norm", nn.GroupNorm(1, 6), (1, 6, 120, 90)),
     "instance-norm": E("group_norm", nn.InstanceNorm2d(6, eps=1e-3, affine=True)),
     "l2-norm": E("norm divide", lambda x: F.normalize(x, dim=1)),
     "lrn": E("average_pool", nn.LocalResponseNorm(3, 0.01, 0.6, 1.5), onnx="written with a branch"),
