@@ -174,7 +174,7 @@ def measured(spelling: str, limit: float) -> Record:
         record = {"reason": "its process died", "again": True}
     process.kill()
     process.join()
-    return {"net": spelling, **record, "wall": round(time.monotonic() - started, 1), "commit": commit()}
+    return {"net": spelling, **record, "wall": round(time.monotonic() - started, 1), "date": f"{date.today()}"}
 
 
 def _child(spelling: str, connection: Connection) -> None:
@@ -185,14 +185,6 @@ def _child(spelling: str, connection: Connection) -> None:
         connection.send({"reason": short(error)})
     except Exception as error:  # a fault of ours, which the table shows
         connection.send({"reason": f"{type(error).__name__}: {str(error).splitlines()[:1]}"})
-
-
-def commit() -> str:
-    """Returns the short name of the working tree's commit."""
-    where = Path(__file__).parent
-    return subprocess.run(
-        ["git", "-C", where, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 def read_state(path: Path) -> dict[str, Record]:
@@ -209,7 +201,7 @@ def conversion_cost(spelling: str) -> Record:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return {"seconds": usage.ru_utime + usage.ru_stime, "megabytes": usage.ru_maxrss / 1e3, "commit": commit()}
+    return {"seconds": usage.ru_utime + usage.ru_stime, "megabytes": usage.ru_maxrss / 1e3, "date": f"{date.today()}"}
 
 
 # --- the page ---
@@ -217,28 +209,32 @@ def conversion_cost(spelling: str) -> Record:
 
 def page(state: dict[str, Record], tables: dict[str, list[str]], twin_rows: Sequence[str]) -> Iterator[str]:
     """Yields the page's lines."""
-    commits = sorted({record["commit"] for record in state.values()})
+    days = sorted({record["date"] for record in state.values()})
     yield from [
         "# Which nets convert from PyTorch and ONNX",
         "",
-        f"Written by `benchmarks/imported_nets.py` on {date.today()}: pyscratchdet {__version__} (commits "
-        f"{', '.join(commits)}), torch {torch.__version__}, torchvision {torchvision.__version__}, timm "
+        f"Written by `benchmarks/imported_nets.py`, measured on {', '.join(days)}: pyscratchdet {__version__}, torch "
+        f"{torch.__version__}, torchvision {torchvision.__version__}, timm "
         f"{timm.__version__}, onnxruntime {onnxruntime.__version__}, OpenCV {cv2.__version__}, CPU.",
         "",
         "Weights are seeded and drawn, statistics of BatchNorm included; inputs are noise of the size shown. *Against "
         "the source* is the largest relative L2 error of any blob that the source shows, outputs and what submodules "
         "return, in our runtime; *OpenCV 4* the largest one between our runtime and OpenCV's own Caffe importer.",
         "",
-        "| | nets | convert exactly | with `--approximate` | OpenCV 4 loads and agrees |",
-        "|---|---:|---:|---:|---:|",
+        "Nets that are listed and not measured yet are missing below; the same command goes on with them.",
+        "",
+        "| | listed | measured | convert exactly | with `--approximate` | OpenCV 4 loads and agrees |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for title, names in tables.items():
         rows = [state[name] for name in names if name in state]
         exact = [row for row in rows if row.get("source_agrees") and not row.get("approximations")]
         near = [row for row in rows if row.get("approximations")]
         opencv = [row for row in rows if row.get("opencv_agrees")]
-        yield f"| {title} | {len(rows)} | {len(exact)} | {len(near)} | {len(opencv)} |"
+        yield f"| {title} | {len(names)} | {len(rows)} | {len(exact)} | {len(near)} | {len(opencv)} |"
     for title, names in tables.items():
+        if state.keys().isdisjoint(names):
+            continue
         yield from [
             "",
             f"## {title}",
@@ -273,7 +269,8 @@ def row(record: Record) -> str:
     opencv = error(record, "opencv") if record.get("opencv_agrees") else "-"
     if "source_agrees" in record and not record.get("opencv_agrees"):
         opencv = "does not load" if record.get("opencv_failure") else f"parts, {error(record, 'opencv')}"
-    reasons = [record.get("reason"), record.get("source_verdict"), record.get("opencv_failure")]
+    apart = record.get("source_verdict") if not record.get("approximations") else None
+    reasons = [record.get("reason"), *record.get("approximations", ()), apart, record.get("opencv_failure")]
     reasons.append(record.get("opencv_verdict") if not record.get("opencv_failure") else None)
     why = cell("; ".join(reason for reason in reasons if reason))
     cells = [Path(name).parent.name + "/" + Path(name).name if kind == "onnx" else name, record.get("input", "")]

@@ -74,13 +74,14 @@ def _normalise(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tens
     return [top * gain for top in tops]
 
 
-def seed_ssd(module: SSD, pictures: list[Tensor], seed: int = 1) -> None:
+def seed_ssd(module: SSD, pictures: list[Tensor], seed: int = 1, spread: float = 1.5) -> None:
     """Gives a torchvision SSD random weights under which every place of a picture has scores and boxes of its own.
 
     Args:
         module: The detector.
         pictures: (3, H, W) from 0 to 1, two or more; statistics of BatchNorm and the heads' scale are taken from them.
         seed: Of the weights.
+        spread: Deviation of a class's logits over a map; rounding errors of all layers grow with it.
     """
     torch.manual_seed(seed)
     batch = module.transform(pictures)[0].tensors
@@ -93,8 +94,11 @@ def seed_ssd(module: SSD, pictures: list[Tensor], seed: int = 1) -> None:
                 part.reset_running_stats()
         features = list(module.train().backbone(batch).values())
         module.head(features)
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):  # those of one pixel in few pictures may be tiny and enlarge rounding
+                part.running_var.clamp_(min=part.running_var.mean() / 4)
         features = list(module.eval().backbone(batch).values())
-        for head, deviation in ((module.head.classification_head, 1.5), (module.head.regression_head, 0.5)):
+        for head, deviation in ((module.head.classification_head, spread), (module.head.regression_head, 0.5)):
             for block, feature in zip(head.module_list, features, strict=True):
                 last = [part for part in block.modules() if isinstance(part, nn.Conv2d)][-1]
                 nn.init.zeros_(last.bias)

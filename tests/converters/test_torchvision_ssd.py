@@ -115,12 +115,12 @@ def test_what_an_ssd_cannot_be(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make", "size", "constants"),
-    [(ssd300_vgg16, (300, 300), "5"), (ssdlite320_mobilenet_v3_large, (320, 320), "345")],
+    ("make", "size", "constants", "spread"),
+    [(ssd300_vgg16, (300, 300), "5", 1.5), (ssdlite320_mobilenet_v3_large, (320, 320), "345", 0.4)],
 )
-def test_torchvision_detectors(make, size, constants, tmp_path):
+def test_torchvision_detectors(make, size, constants, spread, tmp_path):
     module = make(weights=None, weights_backbone=None)
-    seed_ssd(module, list(pictures(3, size, 4) / 255))
+    seed_ssd(module, list(pictures(3, size, 4) / 255), spread=spread)
     imported, _ = check(module, tmp_path, size, [0, 1], 400)
     named = [layer.name for layer in imported.net.param.layer if layer.name.endswith("_constant")]
     assert named == [f"mbox_priorbox_{level}_constant" for level in constants]
