@@ -204,9 +204,11 @@ MESSAGES = st.one_of(
 def test_parse_is_the_inverse_of_print(message):
     written = text.to_text(message)
     assert text.parse(written, type(message)) == message
-    # The same text by protobuf's own parser, and the other way round.
-    assert text_format.Parse(written, type(message)()) == message
-    assert text.parse(text_format.MessageToString(message), type(message)) == message
+    # The same text by protobuf's own parser, which knows no list where the base has one value, and the other way round.
+    plain = text_format.MessageToString(message)
+    if text.LATER not in plain or text.LATER in written:
+        assert text_format.Parse(written, type(message)()) == message
+    assert text.parse(plain, type(message)) == message
 
 
 def test_comments_may_be_in_any_encoding(tmp_path):
