@@ -11,7 +11,8 @@ import pyscratchdet
 from pyscratchdet.cli import doctor, main
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-WORK = {"test", "dev", "docs", "verify"}  # for this project itself, and another name of onnxruntime
+# For this project itself, another name of onnxruntime, and those that gather others.
+WORK = {"test", "dev", "docs", "verify", "train", "deploy", "all"}
 
 
 @pytest.fixture(autouse=True)
