@@ -18,15 +18,8 @@ from torch.utils import _pytree as pytree
 from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.converters.graph_import import GraphWalk, Links, known_output
 from pyscratchdet.converters.layer_sets import layer_set
-from pyscratchdet.converters.torch_operators import (
-    HANDLERS,
-    OF_SHAPES,
-    TorchCall,
-    TorchValues,
-    is_in_place,
-    operator_kind,
-    shares_memory,
-)
+from pyscratchdet.converters.torch_node import TorchCall, TorchValues, is_in_place, operator_kind, shares_memory
+from pyscratchdet.converters.torch_operators import HANDLERS, OF_SHAPES
 from pyscratchdet.errors import ConversionError, PyScratchDetError
 
 

@@ -57,7 +57,6 @@ class Pooling(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         param = self.param.pooling_param
         self.method = param.pool
-        self.sums_many = param.global_pooling and self.method == AVE
         self.global_pooling = param.global_pooling
         self.rounds_up = self._rounds_up()
         if self.num_tops > 1 and self.method != MAX:
