@@ -14,7 +14,8 @@ from pyscratchdet.converters.build import NetBuilder
 from pyscratchdet.converters.operations.composer import Composer, Value
 from pyscratchdet.errors import ConversionError
 
-_VIEW_NAMES = """_unsafe_view alias chunk contiguous detach dropout expand expand_as feature_dropout flatten mT narrow permute
+_VIEW_NAMES = """_unsafe_view alias chunk contiguous detach dropout expand expand_as feature_dropout flatten mT
+narrow permute
 reshape reshape_as select slice split split_with_sizes squeeze swapaxes swapdims t to transpose type_as unbind
 unflatten unsqueeze view view_as"""
 _VIEWS = frozenset(_VIEW_NAMES.split())  # results may share their first argument's memory
