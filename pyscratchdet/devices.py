@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from pyscratchdet.errors import UsageError
+from pyscratchdet.ranks import local_rank
 
 
 def parse_gpus(text: str) -> list[int]:
@@ -36,11 +37,13 @@ def parse_gpus(text: str) -> list[int]:
 def choose_device(gpu: str) -> torch.device:
     """Returns the first device of a --gpu flag; the CPU if it is empty.
 
+    Of the processes that torchrun started on one machine, each takes the next device.
+
     Raises:
         UsageError: The flag is not a list of numbers, or names a device that does not exist.
     """
     gpus = parse_gpus(gpu)
-    return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+    return torch.device("cuda", gpus[local_rank() % len(gpus)]) if gpus else torch.device("cpu")
 
 
 PRECISIONS = ("float32", "bf16")

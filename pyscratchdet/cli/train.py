@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from pyscratchdet.cli.flags import add_flag, add_net_flags
@@ -64,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains."""
     from pyscratchdet.devices import parse_gpus
-    from pyscratchdet.solver.distributed import is_launched
+    from pyscratchdet.ranks import end_launched, is_launched
     from pyscratchdet.solver.launch import TrainSettings, spawn, train
 
     if not is_launched() and len(gpus := parse_gpus(args.gpu)) > 1:
@@ -94,10 +93,5 @@ def run(args: argparse.Namespace) -> int:
         tensorboard=args.tensorboard,
     )
     train(settings, shows_progress=sys.stderr.isatty())
-    if is_launched():
-        # Everything is written. Threads of PyTorch's process group may still run, and sometimes abort the process while
-        # Python shuts down; torchrun would then end the other processes as well.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    end_launched()
     return 0

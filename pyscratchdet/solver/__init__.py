@@ -1,6 +1,6 @@
 """Caffe's solvers: learning-rate policies, update rules, the training loop, snapshots, several processes."""
 
-from pyscratchdet.solver.distributed import ProcessGroup, World
+from pyscratchdet.ranks import ProcessGroup, World
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.meter import SolverEvent
 from pyscratchdet.solver.optimizers import OPTIMIZERS, CaffeOptimizer, make_optimizer

@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ from pyscratchdet.devices import choose_device
 from pyscratchdet.errors import SolverError, UsageError
 from pyscratchdet.progress import Progress
 from pyscratchdet.proto import caffe_pb2
+from pyscratchdet.ranks import World, is_launched, joined, local_rank
 from pyscratchdet.solver.best import BestWeights, check_best
 from pyscratchdet.solver.data_checks import check_records, check_test_size
-from pyscratchdet.solver.distributed import ProcessGroup, World, is_launched, local_rank
 from pyscratchdet.solver.estimate import TimeEstimate
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.log import logging_to
@@ -109,7 +109,7 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
         check_best(param)
     with ExitStack() as stack:
         device = _device(settings.gpu, param)
-        world = stack.enter_context(_world(device))
+        world = stack.enter_context(joined(device))
         bar = None
         if shows_progress and world.is_root:
             bar = stack.enter_context(Progress(param.max_iter, "iterations"))
@@ -170,16 +170,6 @@ def _device(gpu: str, param: caffe_pb2.SolverParameter) -> torch.device:
     if not gpu and param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available():
         gpu = str(param.device_id)
     return choose_device(gpu)
-
-
-@contextmanager
-def _world(device: torch.device) -> Iterator[World]:
-    world = ProcessGroup(device) if is_launched() else World()
-    try:
-        yield world
-        world.agree(0)  # none leaves before rank 0 has written its last file
-    finally:
-        world.close()
 
 
 def _make(

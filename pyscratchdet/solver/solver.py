@@ -22,11 +22,11 @@ from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.forks import refuse_fork_fields, say_harmless
 from pyscratchdet.proto.text import Locator, decode_text, parse, to_text
 from pyscratchdet.proto.upgrade import upgrade_solver
+from pyscratchdet.ranks import World
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import CopyReport, Net, build_net, copy_weights, share_weights
 from pyscratchdet.solver import snapshot, testing
 from pyscratchdet.solver.debug import debug_info
-from pyscratchdet.solver.distributed import World
 from pyscratchdet.solver.divergence import LossGrowth, advice, divergence, has_diverged
 from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.heads import reset_lines

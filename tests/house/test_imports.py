@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # Each room may import from itself, from the helpers every room shares, and from the rooms before it that are listed.
-HELPERS = {"devices", "errors", "files", "lazy", "memory", "pages", "progress", "rng"}
+HELPERS = {"devices", "errors", "files", "lazy", "memory", "pages", "progress", "ranks", "rng"}
 _RUNTIME = {"proto", "net", "boxes", "data", "layers", "runtime"}
 _CAFFE = _RUNTIME | {"detect", "evaluate", "solver", "caffe"}
 ROOMS = {

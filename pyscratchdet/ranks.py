@@ -1,12 +1,14 @@
-"""Training in several processes as in Caffe: each has its own batch and BatchNorm; gradients are averaged.
+"""The processes that torchrun started: which one this is, what is its share, and what they tell each other.
 
-Start them with torchrun, which sets RANK and WORLD_SIZE. Gradients are added up in one flat buffer after the backward
-pass: for SSD-sized nets that takes less than 1 % of a step. Rank 0 alone logs, tests and writes.
+torchrun sets RANK, LOCAL_RANK and WORLD_SIZE; without it there is one process, whose `World` does nothing. Rank 0 alone
+logs and writes what belongs to all. Training is as in Caffe: each process has its own batch and BatchNorm, and
+gradients are averaged, added up in one flat buffer: for SSD-sized nets that takes less than 1 % of a step.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,7 +25,7 @@ _TIMEOUT = timedelta(hours=24)
 
 
 class World:
-    """The processes that train together; by default only this one.
+    """The processes that work together; by default only this one.
 
     Attributes:
         rank: This process, 0 to size - 1.
@@ -37,6 +39,10 @@ class World:
     def is_root(self) -> bool:
         """Whether this process logs, tests and writes."""
         return self.rank == 0
+
+    def owns(self, index: int) -> bool:
+        """Returns whether item `index`, from 0 on, is in this process's share: every `size`-th item is."""
+        return index % self.size == self.rank
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Gives all processes the values of rank 0."""
@@ -136,11 +142,42 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise SolverError(
-            "another process of this training has ended",
+            "another process of this run has ended",
             code="solver.distributed",
             found=str(error).splitlines()[0],
             hint="its own message says why",
         ) from error
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Yields the processes of this run; none goes on after the block before all have come to its end.
+
+    Args:
+        device: Device of this process.
+
+    Raises:
+        UsageError: The environment is not one that torchrun set up.
+        SolverError: Another process has ended before.
+    """
+    world = ProcessGroup(device) if is_launched() else World()
+    try:
+        yield world
+        world.agree(0)
+    finally:
+        world.close()
+
+
+def end_launched() -> None:
+    """Ends a process that torchrun started and that has written everything; returns in any other.
+
+    Threads of PyTorch's process group may still run, and sometimes abort the process while Python shuts down; torchrun
+    would then end the other processes as well.
+    """
+    if is_launched():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def is_launched() -> bool:
