@@ -123,6 +123,15 @@ def test_both_fields_for_rounding():
     assert caught.value.code == "layer.round"
 
 
+def test_only_the_mean_of_a_large_window_sums_many():
+    text = 'name: "p" type: "Pooling" top: "t" pooling_param { pool: %s global_pooling: true }'
+    mean, _ = make_layer(text % "AVE", [(1, 2, 32, 32)])
+    assert mean.sums_many
+    mean.reshape([(1, 2, 31, 33)])
+    assert not mean.sums_many
+    assert not make_layer(text % "MAX", [(1, 2, 32, 32)])[0].sums_many
+
+
 def test_global_pooling_follows_the_image():
     layer, shapes = make_layer(
         'name: "p" type: "Pooling" top: "t" pooling_param { global_pooling: true }', [(2, 3, 4, 5)]
