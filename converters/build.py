@@ -49,6 +49,7 @@ class NetBuilder:
         sources: Name in the source -> blob, for comparison of what lies between. Values that no blob holds, such as
             padding that a convolution took over, are not in it.
         approximations: What was approximated, one sentence each, with its largest error.
+        approximated: A layer of each approximation.
         check_size: Called with the number of bytes of weights about to be made; may refuse a number out of proportion.
     """
 
@@ -62,6 +63,7 @@ class NetBuilder:
         self.outputs: dict[str, str] = {}
         self.sources: dict[str, str] = {}
         self.approximations: list[str] = []
+        self.approximated: set[str] = set()
         self.check_size: Callable[[int], None] = lambda num_bytes: None
         self._names: set[str] = set()  # of layers and tops
         self._padded: dict[str, tuple[str, Pads, float]] = {}  # blobs that are not made yet, and what they are made of

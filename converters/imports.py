@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pyscratchdet.converters.build import NetBuilder
-from pyscratchdet.converters.compare import Comparison, all_agree
+from pyscratchdet.converters.compare import BlobComparison, Comparison, all_agree
 from pyscratchdet.converters.engines import Arrays, Engine
 from pyscratchdet.converters.given_priors import add_detection, read_priors
 from pyscratchdet.converters.import_check import ModuleEngine, OnnxSourceEngine, SsdEngine, check_import
@@ -168,8 +168,18 @@ def report(imported: ImportedNet, comparisons: Sequence[Comparison]) -> Iterator
 
 
 def is_proved(imported: ImportedNet, comparisons: Sequence[Comparison]) -> bool:
-    """Returns whether no engine parts from the net; what was approximated may part from its source."""
-    return all_agree(comparisons[1:] if imported.net.approximations else comparisons)
+    """Returns whether no engine parts from the net; from its source, approximations may part, and what they lead to."""
+    approximated = imported.net.approximated
+    if not approximated:
+        return all_agree(comparisons)
+    return all_agree(comparisons[1:]) and all(
+        blob.agrees or _is_excused(blob, approximated) for comparison in comparisons[:1] for blob in comparison.blobs
+    )
+
+
+def _is_excused(blob: BlobComparison, approximated: set[str]) -> bool:
+    """Returns whether it drifted behind an approximation, or its own error may be one's."""
+    return blob.drift is not None and (not blob.is_culprit or not approximated.isdisjoint(blob.suspects))
 
 
 def _import_detector(module: Any, shapes: Shapes, name: str, layers: str | None, outputs: Sequence[str]) -> ImportedNet:

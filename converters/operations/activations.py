@@ -169,4 +169,6 @@ def _phi(c: Composer, x: str) -> str:
         parabola = square(c.part(f"{name}_square"), c.part(f"{name}_in").power(t, shift=shift))
         factors.append(c.part(name).power(parabola, scale=scale, shift=scale * outer))
     inner = c.part("inner").add("Eltwise", [x, *factors], eltwise_param={"operation": "PROD"})
-    return sigmoid(c, inner)
+    phi = sigmoid(c, inner)
+    c.net.approximated.add(phi)
+    return phi

@@ -84,6 +84,20 @@ def test_a_wrong_weight_is_found_and_named(tmp_path):
     assert not is_proved(imported, [source, opencv])
 
 
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.ReLU()])
+def test_an_approximation_excuses_nothing_but_itself(tmp_path, activation):
+    """What comes behind a GELU may drift; a wrong weight there is still found."""
+    files = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), activation, nn.Conv2d(4, 5, 1), nn.Conv2d(5, 6, 1))
+    imported = pyscratchdet.import_module(module, (1, 3, 6, 7), approximate=True)
+    assert bool(imported.net.approximated) == isinstance(activation, nn.GELU)
+    assert is_proved(imported, imported.write(*files))
+    blobs = dict(imported.net.blobs)
+    blobs["3"] = [blobs["3"][0], blobs["3"][1] + 1]
+    write_caffemodel(files[1], imported.net.param, blobs)
+    assert not is_proved(imported, imported.check(*files))
+
+
 def test_exit_status_is_1_where_the_written_net_parts(own, capsys):
     """A module that computes something else when it is exported."""
     line = ["convert", "module:own_nets:Other", "a.caffemodel", "--prototxt", "a.prototxt", "--input", "1x3x8x9"]
