@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +37,7 @@ from pyscratchdet.layers.plan import NetPlan, plan_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import write_caffemodel
 
-_STD_RGB = np.array([0.229, 0.224, 0.225])
+_STD_RGB = (0.229, 0.224, 0.225)
 _BLOCK_CONV = re.compile(r"layer(\d)\.(\d+)\.conv(\d)")
 _SHORTCUT = re.compile(r"layer(\d)\.0\.downsample\.0")
 _REDUCED = {"fc6", "fc7"}
@@ -140,15 +141,20 @@ def convert_backbone(source: NetBuilder, plan: NetPlan) -> tuple[Backbone, NetPl
     return result, plan
 
 
-def take_bgr(source: NetBuilder) -> None:
-    """Changes a classifier's first layer so that it takes BGR up to 255 less the mean, as detectors do."""
+def take_bgr(source: NetBuilder, std: Sequence[float] = _STD_RGB) -> None:
+    """Changes a classifier's first layer so that it takes BGR up to 255 less the mean, as detectors do.
+
+    Args:
+        source: The classifier; its first convolution gets other weights.
+        std: What it wants red, green, blue from 0 to 1, less their mean, divided by.
+    """
     first = next(layer.name for layer in source.param.layer if layer.type == "Convolution")
     weight, *bias = source.blobs[first]
-    source.blobs[first] = [_weight_for_bgr(weight), *bias]
+    source.blobs[first] = [_weight_for_bgr(weight, std), *bias]
 
 
-def _weight_for_bgr(weight: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray((weight / (255 * _STD_RGB[:, None, None]))[:, ::-1], np.float32)
+def _weight_for_bgr(weight: np.ndarray, std: Sequence[float] = _STD_RGB) -> np.ndarray:
+    return np.ascontiguousarray((weight / (255 * np.array(std)[:, None, None]))[:, ::-1], np.float32)
 
 
 def _names(conv: str, plan: NetPlan, has_stem: bool) -> list[str]:

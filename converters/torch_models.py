@@ -34,14 +34,22 @@ class NamedModel:
     """A PyTorch model that was asked for by name.
 
     Attributes:
-        name: Its name without what stands before the colon.
+        name: What stands behind the last colon.
         module: In evaluation mode.
         shapes: Shapes of the inputs that it is made for; empty where the name does not tell.
+        mean, std: Of red, green, blue from 0 to 1: how it wants pictures prepared.
     """
 
     name: str
     module: torch.nn.Module
     shapes: Shapes = ()
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's, as all of torchvision's classifiers have them
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @property
+    def mean_bgr(self) -> tuple[float, ...]:
+        """The mean of blue, green, red from 0 to 255, as Caffe subtracts it."""
+        return tuple(round(255 * value, 6) for value in reversed(self.mean))
 
 
 def named_model(spelling: str, weights: str | os.PathLike[str] | None = None) -> NamedModel:
@@ -61,12 +69,20 @@ def named_model(spelling: str, weights: str | os.PathLike[str] | None = None) ->
     if kind.lower() == "timm":
         module: torch.nn.Module = timm_model(name, weights)
         shapes: Shapes = ((1, *module.pretrained_cfg["input_size"]),)  # type: ignore[index]
+        prepared = {key: tuple(module.pretrained_cfg[key]) for key in ("mean", "std")}  # type: ignore[index]
+        return NamedModel(name, module.eval(), shapes, **prepared)
     elif kind.lower() == "module":
         module, shapes = own_model(name, weights), ()
     else:
         module = torchvision_model(name, weights)
         shapes = (_torchvision_shape(module),)
-    return NamedModel(name, module.eval(), shapes)
+    return NamedModel(name.rpartition(":")[2], module.eval(), shapes)
+
+
+def num_dropouts(module: torch.nn.Module) -> int:
+    """Returns how many of its submodules drop values in training."""
+    kinds = torch.nn.Dropout, torch.nn.Dropout2d, torch.nn.AlphaDropout
+    return sum(isinstance(part, kinds) and part.p > 0 for part in module.modules())
 
 
 def torchvision_model(name: str, weights: str | os.PathLike[str] | None = None, **options: Any) -> torch.nn.Module:

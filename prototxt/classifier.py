@@ -4,9 +4,9 @@ The classifier is cut at the feature layers, of which the first two are usually 
 Behind the last one come SSD's extra layers, each halving the map until one pixel is left, with BatchNorm. Every feature
 layer and every extra layer has predictors of its own (SSD, section 2.2; sizes from 20 to 90 % of the picture).
 
-Pictures are BGR up to 255 less MEAN_BGR, which `converters.backbone.take_bgr` makes the classifier's weights for.
-Statistics of BatchNorm go on from the classifier's. Weights learn at the
-solver's rate with its decay, biases at twice the rate without decay, factors and biases of Scale without decay.
+Pictures are BGR up to 255 less the classifier's mean; `converters.backbone.take_bgr` makes its weights for them.
+Statistics of BatchNorm go on from the classifier's. Weights learn at the solver's rate with its decay, biases at twice
+the rate without decay, factors and biases of Scale without decay.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_rat
 from pyscratchdet.prototxt.recipe import VOC0712, Options, Recipe
 from pyscratchdet.prototxt.ssd import VOC_TRAINING
 
-MEAN_BGR = (103.53, 116.28, 123.675)  # of ImageNet, as torchvision's and timm's classifiers have it
-
 # torchvision's families: the modules that end at 1/16 and at 1/32 of the picture.
 _FEATURES = {
     r"(wide_)?resne(t|xt)\d.*": ("layer3", "layer4"),
@@ -39,7 +37,11 @@ _FEATURES = {
     r"efficientnet_v2_s": ("features.5", "features.7"),
     r"regnet_.*": ("trunk_output.block3", "trunk_output.block4"),
 }
-_LEARNED = {"Convolution": ((1, 1), (2, 0)), "Scale": ((1, 0), (1, 0))}  # lr_mult and decay_mult of each blob
+_WEIGHTS = ((1, 1), (2, 0))  # lr_mult and decay_mult of weights and biases
+_LEARNED = {
+    **dict.fromkeys(("Convolution", "Deconvolution", "InnerProduct"), _WEIGHTS),
+    "Scale": ((1, 0), (1, 0)),
+}
 
 
 def feature_layers(module: Any, name: str) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ def ssd_on_classifier(
     features: Mapping[str, tuple[str, tuple[int, ...]]],
     size: int,
     name: str,
+    mean_value: tuple[float, ...],
     options: Options,
 ) -> Recipe:
     """Returns an SSD whose first layers are a classifier that was cut at its feature layers, fine ones first.
@@ -79,6 +82,7 @@ def ssd_on_classifier(
         features: {feature layer: its blob and that one's shape}, fine ones first.
         size: Side of the input.
         name: The detector's name.
+        mean_value: What is subtracted from blue, green, red.
         options: The user's data, schedule and folder.
 
     Raises:
@@ -94,7 +98,7 @@ def ssd_on_classifier(
     layers = [*sources, *(f"extra{k}_2" for k in range(1, 1 + len(extra)))]
     low, high = ratio_sizes(size, len(layers), 20, 90, (10, 20))
     head = Head(layers, low, high, usual_ratios(len(layers)))
-    data = replace(options.data(VOC0712), mean_value=MEAN_BGR)
+    data = replace(options.data(VOC0712), mean_value=mean_value)
     training = options.training(replace(VOC_TRAINING, weights=f"{options.folder}/start.caffemodel"))
     recipe = single_shot(
         name, size, partial(_body, sources=sources, num_extra=len(extra)), head, data, training, options
@@ -131,13 +135,13 @@ def _splice(message: Any, classifier: Any, num_blobs: Mapping[str, int], sources
     first = next(i for i, layer in enumerate(layers) if layer.name in sources)
     rest = [layer for layer in layers[first:] if layer.name not in sources]
     given = [layer for layer in classifier.layer if layer.type != "Input"]
-    copies = [_learning(layer, num_blobs.get(layer.name, 0)) for layer in given]
+    copies = [learning(layer, num_blobs.get(layer.name, 0)) for layer in given]
     del message.layer[:]
     message.layer.extend([*layers[:first], *copies, *rest])
 
 
-def _learning(layer: Any, num_blobs: int) -> Any:
-    """Returns a copy with Caffe's usual rates, where nothing else is said."""
+def learning(layer: Any, num_blobs: int) -> Any:
+    """Returns a copy of a layer with Caffe's usual rates for its blobs, where nothing else is said."""
     copy = caffe_pb2.LayerParameter()
     copy.CopyFrom(layer)
     if not copy.param:

@@ -89,6 +89,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "what `lmdb folder` made, for sources and classes (default: PASCAL VOC's)",
     },
+    "lists": {
+        "metavar": "TRAIN.txt,TEST.txt",
+        "default": None,
+        "help": "pictures of classes, `path label` per line; labels count from 0, paths start at the list's folder",
+    },
     "outputs": {
         "metavar": "NAME[,NAME...]",
         "default": None,
@@ -399,19 +404,58 @@ def _torch_detector(args: argparse.Namespace) -> str:
     size = args.size or 300
     features = args.features.split(",") if args.features else feature_layers(model.module, model.name)
     net = import_module(model.module, (1, 3, size, size), model.name, outputs=features).net
-    take_bgr(net)
+    take_bgr(net, model.std)
     maps = {layer: (blob, net.shapes[blob]) for layer, blob in net.outputs.items()}
     num_blobs = {layer: len(arrays) for layer, arrays in net.blobs.items()}
     folder = args.target.rstrip("/")
     options = prototxt.Options(folder=folder)
     options = options.of_folder(args.data) if args.data else options
-    recipe = ssd_on_classifier(net.param, num_blobs, maps, size, f"ssd_{model.name}", options)
+    recipe = ssd_on_classifier(net.param, num_blobs, maps, size, f"ssd_{model.name}", model.mean_bgr, options)
     paths = prototxt.write(recipe, folder)
     start = os.path.join(folder, "start.caffemodel")
     write_caffemodel(start, net.param, net.blobs)
     lines = [
         f"{', '.join(path.name for path in paths)} and {os.path.basename(start)}",
         f"feature layers: {', '.join(f'{layer} {_sizes(shape)}' for layer, (_, shape) in maps.items())}",
+        f"  pyscratchdet train --solver {folder}/solver.prototxt --weights {start}",
+    ]
+    return "\n".join(lines)
+
+
+def _torch_classifier(args: argparse.Namespace) -> str:
+    from pyscratchdet import prototxt
+    from pyscratchdet.converters.backbone import take_bgr
+    from pyscratchdet.converters.imports import import_module
+    from pyscratchdet.converters.torch_models import named_model, num_dropouts
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.proto.weights import write_caffemodel
+    from pyscratchdet.prototxt.fine_tuning import PictureLists, fine_tuning
+
+    paths = args.lists.split(",")
+    if len(paths) != 2:
+        raise UsageError("--lists: two lists are needed", code="usage.option", expected="TRAIN.txt,TEST.txt")
+    lists = PictureLists.read(*paths)
+    model = named_model(args.source, args.weights)
+    size = args.size or model.shapes[0][-1]
+    net = import_module(model.module, (1, 3, size, size), model.name).net
+    take_bgr(net, model.std)
+    num_blobs = {layer: len(arrays) for layer, arrays in net.blobs.items()}
+    (output,) = net.outputs.values()
+    folder = args.target.rstrip("/")
+    recipe, renewed = fine_tuning(
+        net.param, num_blobs, output, net.shapes[output][1], size, model.name, model.mean_bgr, folder, lists
+    )
+    paths = prototxt.write(recipe, folder)
+    start = os.path.join(folder, "start.caffemodel")
+    names = {layer.name for layer in recipe.deploy.layer}
+    write_caffemodel(start, recipe.deploy, {name: blobs for name, blobs in net.blobs.items() if name in names})
+    dropped = num_dropouts(model.module)
+    lines = [
+        f"{', '.join(path.name for path in paths)} and {os.path.basename(start)}",
+        f"{counted(lists.num_classes, 'class', 'classes')}, {counted(lists.num_train, 'picture')} to train on, "
+        f"{lists.num_test} to test on",
+        *([f"begins anew: {renewed}"] if renewed else []),
+        *([f"not in the nets: its {counted(dropped, 'Dropout layer')}"] if dropped else []),
         f"  pyscratchdet train --solver {folder}/solver.prototxt --weights {start}",
     ]
     return "\n".join(lines)
@@ -443,6 +487,14 @@ DIRECTIONS = (
         _torch_backbone,
         chosen_by=("model",),
         takes=("weights", "input", "size", *_NET),
+    ),
+    Direction(
+        "a PyTorch classifier to train on, a folder, its name ending in /",
+        _MODELS,
+        ("*/",),
+        _torch_classifier,
+        chosen_by=("lists",),
+        takes=("weights", "size"),
     ),
     Direction(
         "a detector on a PyTorch classifier, a folder to train, its name ending in /",

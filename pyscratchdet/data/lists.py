@@ -28,6 +28,32 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
+def read_labels(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
+    """Reads a list of ImageData's, `path label` per line.
+
+    Args:
+        path: The list.
+
+    Returns:
+        The paths and their labels; at least one.
+
+    Raises:
+        DataError: A line has no label, or there are no lines.
+        FileError: The list cannot be read.
+    """
+    name, lines = os.fspath(path), []
+    for number, line in enumerate(read_lines(path), 1):
+        picture, _, label = line.rpartition(" ")
+        try:
+            lines.append((picture, int(label)))
+        except ValueError:
+            position = Position(name, number, text=line)
+            raise DataError("a line must be: path label", code="data.list", position=position) from None
+    if not lines:
+        raise DataError("the list is empty", code="data.list", position=Position(name))
+    return lines
+
+
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:
     """Returns the (picture, annotation file or label) pairs of a list file, two words per pair.
 

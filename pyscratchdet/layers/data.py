@@ -277,19 +277,9 @@ class ImageData(TransformedData):
 
     def _read_list(self, source: str) -> list[tuple[str, Any]]:
         """Returns the paths and what the list says of each."""
-        from pyscratchdet.data.lists import read_lines
+        from pyscratchdet.data.lists import read_labels
 
-        lines = []
-        for number, line in enumerate(read_lines(source), 1):
-            path, _, label = line.rpartition(" ")
-            try:
-                lines.append((path, int(label)))
-            except ValueError:
-                position = Position(source, number, text=line)
-                raise DataError("a line must be: path label", code="data.list", position=position) from None
-        if not lines:
-            raise DataError("the list is empty", code="data.list", position=Position(source))
-        return lines
+        return list(read_labels(source))
 
     def _source_name(self) -> str:
         return str(self._pictures.source)

@@ -10,6 +10,7 @@ from pyscratchdet.cli import main
 from pyscratchdet.converters.backbone import take_bgr
 from pyscratchdet.converters.compare import difference
 from pyscratchdet.converters.imports import import_module
+from pyscratchdet.converters.torch_models import NamedModel
 from pyscratchdet.errors import UsageError
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.proto import caffe_pb2
@@ -17,7 +18,8 @@ from pyscratchdet.prototxt import Options
 from pyscratchdet.prototxt.classifier import feature_layers, ssd_on_classifier
 from pyscratchdet.runtime import build_net, copy_weights
 
-MEAN_BGR = np.array([103.53, 116.28, 123.675], "f4")[:, None, None]
+MEAN = NamedModel("small", nn.Identity()).mean_bgr
+MEAN_BGR = np.array(MEAN, "f4")[:, None, None]
 STD_RGB = np.array([0.229, 0.224, 0.225], "f4")[:, None, None]
 
 
@@ -35,7 +37,7 @@ def on_small_classifier(module, outputs):
     take_bgr(net)
     maps = {layer: (blob, net.shapes[blob]) for layer, blob in net.outputs.items()}
     num_blobs = {layer: len(arrays) for layer, arrays in net.blobs.items()}
-    return net, ssd_on_classifier(net.param, num_blobs, maps, 64, "ssd_small", Options(folder="out"))
+    return net, ssd_on_classifier(net.param, num_blobs, maps, 64, "ssd_small", MEAN, Options(folder="out"))
 
 
 def test_the_detector_sees_what_the_classifier_saw():

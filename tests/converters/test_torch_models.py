@@ -80,6 +80,11 @@ def test_timm_takes_its_own_names_only(name, no_network):
         timm_model(name)
 
 
+def test_timms_models_say_how_pictures_are_prepared(no_network):
+    assert named_model("timm:tf_efficientnet_lite0").mean_bgr == (127.5,) * 3
+    assert named_model("torchvision:squeezenet1_1").mean_bgr == pytest.approx((103.53, 116.28, 123.675))
+
+
 def test_a_missing_timm_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConversionError, match=r'pip install "pyscratchdet\[timm\]"'):
