@@ -54,9 +54,9 @@ class PictureLists:
         """
         paths = [os.fspath(path) for path in (train, test)]
         labels = [[label for _, label in read_labels(path)] for path in paths]
-        for path, found in zip(paths, labels, strict=True):
-            if min(found) < 0:
-                raise DataError(f"{path}: labels count from 0", code="data.list", found=min(found))
+        for path, numbers in zip(paths, labels, strict=True):
+            if min(numbers) < 0:
+                raise DataError(f"{path}: labels count from 0", code="data.list", found=min(numbers))
         num_classes = 1 + max(labels[0])
         if num_classes < 2 or max(labels[1]) >= num_classes:
             found = f"labels up to {num_classes - 1} in {paths[0]}, up to {max(labels[1])} in {paths[1]}"
