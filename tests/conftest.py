@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from together import Together
 
 DEPLOY = """
 name: "blocks"
@@ -33,6 +34,14 @@ item { name: "none_of_the_above" label: 0 display_name: "background" }
 item { name: "blue" label: 1 display_name: "blue" }
 item { name: "red" label: 2 display_name: "red" }
 """
+
+
+@pytest.fixture(scope="session")
+def together():
+    """Returns a function that runs a command in several processes; see `Together.__call__`."""
+    run = Together()
+    yield run
+    run.close()
 
 
 @pytest.fixture(scope="session")

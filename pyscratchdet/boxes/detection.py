@@ -92,6 +92,12 @@ class Detections:
         parts = [column.to(self.box.dtype)[:, None] for column in (self.image, self.label, self.score)]
         return torch.cat([*parts, self.box], 1)
 
+    @classmethod
+    def of_table(cls, rows: Tensor) -> Detections:
+        """Returns the detections of such rows; those that stand for pictures without any are left out."""
+        rows = rows[rows[:, 1] != -1]
+        return cls(rows[:, 0].long(), rows[:, 1].long(), rows[:, 2], rows[:, 3:])
+
 
 def objectness_scores(conf: Tensor, arm_conf: Tensor, threshold: float) -> Tensor:
     """Returns scores (N, P, C) in which priors with an ARM objectness below `threshold` are certain to be class 0.

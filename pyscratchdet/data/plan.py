@@ -131,6 +131,18 @@ class Planner:
         self._sample = sampler
         self._emit = param.emit_constraint if param.HasField("emit_constraint") else None
 
+    @property
+    def is_random(self) -> bool:
+        """Whether other random numbers could give other plans."""
+        param = self._param
+        return (
+            any(param.HasField(name) for name in ("distort_param", "expand_param", "noise_param"))
+            or param.mirror
+            or len(set(param.resize_param.interp_mode)) > 1
+            or (self._is_train and any(crop_size(param)))
+            or not all(_takes_whole(batch_sampler.sampler) for batch_sampler in self._samplers)
+        )
+
     def draw(
         self, streams: Sequence[Streams], objects: Objects, sizes: Sequence[tuple[int, int]]
     ) -> tuple[list[Plan], Objects]:
@@ -227,6 +239,12 @@ class Planner:
             top = random.below(rows + 1)
             return Rect(top, random.below(columns + 1), crop_height, crop_width)
         return Rect(rows // 2, columns // 2, crop_height, crop_width)
+
+
+def _takes_whole(sampler: caffe_pb2.Sampler) -> bool:
+    """Whether all windows of a sampler are the whole picture, as those of the empty one are that test nets have."""
+    bounds = (sampler.min_scale, sampler.max_scale, sampler.min_aspect_ratio, sampler.max_aspect_ratio)
+    return all(bound == 1 for bound in bounds)
 
 
 def crop_size(param: caffe_pb2.TransformationParameter) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from pyscratchdet.lazy import Tensor, torch
 if TYPE_CHECKING:
     from pyscratchdet.data.batches import ReferenceBatches
     from pyscratchdet.data.loader import BatchLoader
-    from pyscratchdet.data.plan import Rect
+    from pyscratchdet.data.plan import Planner, Rect
 
 
 @register("AnnotatedData")
@@ -106,6 +106,16 @@ class AnnotatedData(Layer):
             self.source.state = state
 
     @property
+    def carries_over(self) -> bool:
+        """Whether pictures depend on random numbers that come one after the other, as they do in the reference mode."""
+        return not self._is_fast and self._planner.is_random
+
+    def skip(self, num_batches: int) -> None:
+        """Passes over batches."""
+        state = self.source.state
+        self.source.state = {**state, "position": state["position"] + num_batches}
+
+    @property
     def _is_fast(self) -> bool:
         return bool(self.context.options.get("fast"))
 
@@ -129,15 +139,20 @@ class AnnotatedData(Layer):
 
     def _reference_source(self) -> ReferenceBatches:
         from pyscratchdet.data.batches import ReferenceBatches
-        from pyscratchdet.data.plan import Planner, Streams
+        from pyscratchdet.data.plan import Streams
         from pyscratchdet.data.records import Records
         from pyscratchdet.rng import CaffeRandom, LibcRandom
 
         streams = Streams(CaffeRandom(self._thread_seed), CaffeRandom(self._transformer_seed), LibcRandom())
-        samplers = self.param.annotated_data_param.batch_sampler
-        planner = Planner(self.param.transform_param, samplers, self.context.is_train)
         records = Records(self.param.data_param.source, self._skipped, *self.context.share)
-        return ReferenceBatches(records, self.transformer, planner, streams, self.param.data_param.batch_size)
+        return ReferenceBatches(records, self.transformer, self._planner, streams, self.param.data_param.batch_size)
+
+    @property
+    def _planner(self) -> Planner:
+        from pyscratchdet.data.plan import Planner
+
+        samplers = self.param.annotated_data_param.batch_sampler
+        return Planner(self.param.transform_param, samplers, self.context.is_train)
 
     def _fast_source(self) -> BatchLoader:
         from pyscratchdet.data.loader import BatchLoader

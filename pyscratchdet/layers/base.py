@@ -272,6 +272,14 @@ class Layer(ABC):
     def state(self, state: Any) -> None:
         pass
 
+    @property
+    def carries_over(self) -> bool:
+        """Whether a pass depends on the passes before it, or draws: then one process makes all passes of a test.
+
+        Where data layers stand does not count, if they have a method `skip(num_batches)` that passes over batches.
+        """
+        return type(self).state is not Layer.state or (self.is_source and not hasattr(self, "skip"))
+
     def write_over(self, bottom: Tensor) -> Tensor | None:
         """Computes the top in the bottom's memory and returns it; if it cannot, changes nothing and returns None."""
         return None

@@ -84,6 +84,11 @@ class BatchNorm(Layer):
     def state(self, state: bool | None) -> None:
         self._has_stored = bool(state)
 
+    @property
+    def carries_over(self) -> bool:
+        """Whether a pass stores the statistics of its batch."""
+        return not self.use_global_stats
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if self._channels(bottoms[0]) != self.channels:
             found = self._channels(bottoms[0])

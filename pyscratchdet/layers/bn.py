@@ -66,6 +66,11 @@ class BN(Layer):
             BlobSpec("variance", shape, is_statistic=True, value=float(param.frozen)),
         ]
 
+    @property
+    def carries_over(self) -> bool:
+        """Whether a pass stores the statistics of its batch."""
+        return self.uses_batch and not self.is_fixed and not self.is_segnet
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if self._channels(bottoms[0]) != self.channels:
             found = self._channels(bottoms[0])

@@ -110,6 +110,15 @@ class TransformedData(Layer):
         self._streams.state = state["streams"]
 
     @property
+    def carries_over(self) -> bool:
+        """Whether pictures depend on random numbers, which come one after the other."""
+        return self._planner.is_random
+
+    def skip(self, num_batches: int) -> None:
+        """Passes over batches."""
+        self.state = {**self.state, "position": self._position + num_batches * self.batch_size}
+
+    @property
     def batch_size(self) -> int:
         """Pictures in a batch."""
         return self.param.data_param.batch_size
@@ -331,6 +340,11 @@ class VideoData(TransformedData):
     looked_at_fields: ClassVar[frozenset[str]] = frozenset(
         {"transform_param.is_flow", *(f"video_data_param.{name}" for name in _TSN)}
     )
+
+    @property
+    def carries_over(self) -> bool:
+        """True: frames come one after the other."""
+        return True
 
     @property
     def batch_size(self) -> int:

@@ -20,7 +20,7 @@ from pyscratchdet.lazy import Tensor, torch
 from pyscratchdet.proto import caffe_pb2
 
 if TYPE_CHECKING:
-    from pyscratchdet.boxes.detection import DetectionRule, Predictions
+    from pyscratchdet.boxes.detection import DetectionRule, Detections, Predictions
     from pyscratchdet.boxes.result_files import ResultFiles
 
 CENTER_SIZE = caffe_pb2.PriorBoxParameter.CENTER_SIZE
@@ -119,13 +119,17 @@ class DetectionOutput(Layer):
 
         num_images = len(bottoms[0])
         detections = detect(self._predictions(bottoms), self.rule())
-        if self.saves and self.may_write(self.output_param.save_output_param.output_directory):
-            self._result_files().add(detections, num_images)
+        self.save(detections, num_images)
         if len(detections.label):
             return [detections.table()[None, None]]
         nothing = torch.full((1, 1, num_images, 7), -1.0, device=bottoms[0].device)
         nothing[..., 0] = torch.arange(num_images, device=nothing.device)
         return [nothing]
+
+    def save(self, detections: Detections, num_images: int) -> None:
+        """Adds the detections of the next pictures to the result files, if there are any and the net may write them."""
+        if self.saves and self.may_write(self.output_param.save_output_param.output_directory):
+            self._result_files().add(detections, num_images)
 
     def rule(self) -> DetectionRule:
         """Returns the layer's parameters in the form that `boxes.detection.detect` takes."""

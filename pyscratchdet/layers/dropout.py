@@ -34,6 +34,11 @@ class Dropout(Layer):
         self.draws = self.context.is_train or self.param.dropout_param.sample_weights_test
         self.copies_bottom = self.scales_train and not self.param.dropout_param.sample_weights_test
 
+    @property
+    def carries_over(self) -> bool:
+        """Whether it draws."""
+        return self.draws
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]]
 

@@ -31,6 +31,11 @@ class HDF5Output(Layer):
         self.path = Path(self.context.root) / self.param.hdf5_output_param.file_name
         self.is_written = False
 
+    @property
+    def carries_over(self) -> bool:
+        """True: the first pass writes the file, and a second one is refused."""
+        return True
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         data, label = (legacy_shape(self, shape) for shape in bottoms)
         if data[0] != label[0]:

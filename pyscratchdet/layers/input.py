@@ -61,6 +61,11 @@ class DummyData(Layer):
         self.shapes = self._shapes(param)
         self._constants: dict[int, Tensor] = {}
 
+    @property
+    def carries_over(self) -> bool:
+        """Whether a filler draws anew in each pass."""
+        return any(filler.type != "constant" for filler in self.fillers)
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return list(self.shapes)
 

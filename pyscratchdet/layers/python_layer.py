@@ -161,10 +161,12 @@ class StandIn(UserLayer):
         param: The layer.
         fail: Returns a LayerError about the layer (`Layer.fail`).
         random: The net's random stream.
+        draws: Whether it draws from that.
         only_shapes: As of a Layer: why only the shapes are known; empty if it computes.
     """
 
     only_shapes: ClassVar[str] = ""
+    draws: bool = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, fail: Callable[..., LayerError], random: CaffeRandom) -> None:
         super().__init__(param)
@@ -216,6 +218,11 @@ class Python(Layer):
         self.blobs = [
             BlobSpec(f"blob{k}", blob.shape, value=blob.data.copy()) for k, blob in enumerate(self.user.blobs)
         ]
+
+    @property
+    def carries_over(self) -> bool:
+        """True, since nobody knows what a user's class remembers, unless a class of our own computes the layer."""
+        return not isinstance(self.user, StandIn) or self.user.draws
 
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         for blob, shape in zip(self.bottom_blobs, bottoms, strict=True):

@@ -38,6 +38,11 @@ class SegAccuracy(Layer):
     def state(self, state: Any) -> None:
         self.confusion = np.asarray(state, np.int64)
 
+    @property
+    def carries_over(self) -> bool:
+        """Whether passes are summed up."""
+        return not self.param.seg_accuracy_param.reset
+
     def reshape(self, bottoms: Sequence[Shape]) -> list[Shape]:
         scores, labels = bottoms
         if len(scores) != 4 or scores[1] < 1 or labels != (scores[0], 1, *scores[2:]):

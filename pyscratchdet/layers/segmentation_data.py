@@ -123,6 +123,11 @@ class ImageSegData(_PixelLabels):
         self._crop = (transform.crop_height, transform.crop_width) if any(given) else (transform.crop_size,) * 2
         super()._own_setup()
 
+    @property
+    def carries_over(self) -> bool:
+        """Whether pictures depend on random numbers; in TEST crops do not."""
+        return super().carries_over or len(self.param.transform_param.scale_factors) > 1
+
     def _label_size(self, size: Size) -> Size:
         return size
 
@@ -211,6 +216,11 @@ class DenseImageData(_PixelLabels):
             expected = "at least 1, and more only with new_height and new_width and without a crop"
             raise self.fail("label_divide_factor out of range", "divisor", expected=expected, found=self._divisor)
         super()._own_setup()
+
+    @property
+    def carries_over(self) -> bool:
+        """Whether pictures depend on random numbers."""
+        return self._pictures.mirror or all(self._crop)
 
     def _label_size(self, size: Size) -> Size:
         return size[0] // self._divisor, size[1] // self._divisor

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pyscratchdet.errors import NetError, UsageError
@@ -14,10 +17,16 @@ from pyscratchdet.evaluate.average_precision import DetectionSummary
 from pyscratchdet.layers.plan import read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import read
-from pyscratchdet.runtime import load_net
+from pyscratchdet.ranks import World
+from pyscratchdet.rng import CaffeRandom
+from pyscratchdet.runtime import Net, load_net
 from pyscratchdet.solver.data_checks import check_test_size
 from pyscratchdet.solver.nets import NetChoice, first_test_net
-from pyscratchdet.solver.testing import passes, summaries
+from pyscratchdet.solver.resume import CarriedState
+from pyscratchdet.solver.shared_test import SharedTest, obstacle
+from pyscratchdet.solver.testing import Outputs, passes, summaries
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def run_detection_test(
     device: torch.device | str = "cpu",
     on_pass: Callable[[int], None] = lambda number: None,
     is_checked: bool = True,
+    world: World | None = None,
 ) -> dict[str, DetectionSummary]:
     """Runs a test net and sums up each of its outputs.
 
@@ -75,16 +85,25 @@ def run_detection_test(
         device: The torch device.
         on_pass: Called with the number of batches done.
         is_checked: Whether numbers that do not fit the database are warned of.
+        world: The processes that share the passes, if the net permits it; by default only this one.
 
     Returns:
-        {output blob: summary}.
+        {output blob: summary}; of nothing on processes other than the first.
 
     Raises:
         FileError, WeightsError, DataError, LayerError: Something is missing or invalid.
         NetError: The net is invalid or has no DetectionEvaluate layer.
     """
-    choice = test.net
-    net = load_net(choice.net, weights, choice.phase, level=choice.level, stages=choice.stages, writes=True)
+    world, choice = world or World(), test.net
+    net = load_net(
+        choice.net,
+        weights,
+        choice.phase,
+        level=choice.level,
+        stages=choice.stages,
+        random=CaffeRandom(world.share(secrets.randbits(32))) if world.size > 1 else None,
+        writes=world.is_root,
+    )
     net.to(device)
     if not any(module.layer_type == "DetectionEvaluate" for module in net.layers):
         raise NetError(
@@ -93,10 +112,21 @@ def run_detection_test(
             expected="a DetectionEvaluate layer in the TEST phase",
             hint="a deploy net is judged by `evaluate voc` or `evaluate coco`",
         )
-    if is_checked:
+    if is_checked and world.is_root:
         check_test_size(net, test.iterations)
     run = []
-    for _, outputs in passes(net, test.iterations):
+    for _, outputs in _passes(net, test.iterations, world):
         run.append(outputs)
         on_pass(len(run))
     return summaries(net, run, test.ap_version)
+
+
+def _passes(net: Net, number: int, world: World) -> Iterable[tuple[np.float32, Outputs]]:
+    """Returns the passes of a test, on process 0."""
+    if world.size == 1:
+        return passes(net, number)
+    if reason := obstacle(net):
+        if world.is_root:
+            _log.warning(f"process 0 tests alone: {reason}")
+        return passes(net, number) if world.is_root else ()
+    return SharedTest(net, CarriedState(net), world).passes(number)

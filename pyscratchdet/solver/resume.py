@@ -27,9 +27,17 @@ class CarriedState:
         self._with_state: dict[str, Any] = {m.name: m.layer for m in net.layers if _has_state(m.layer)}
         counted = [m for m in net.layers if hasattr(m.layer, "skip") and m.name not in self._with_state]
         self._counted: dict[str, Any] = {module.name: module.layer for module in counted}
+        self._sources: list[Any] = [m.layer for m in net.layers if hasattr(m.layer, "skip")]
         self._batches = dict.fromkeys(self._counted, 0)
         for module in counted:
             module.register_forward_hook(self._count)
+
+    def skip(self, num_batches: int) -> None:
+        """Makes the data layers pass over batches; nothing else of the net may carry anything over."""
+        for layer in self._sources:
+            layer.skip(num_batches)
+        for name in self._batches:
+            self._batches[name] += num_batches
 
     def collect(self) -> dict[str, Any]:
         """Returns the state."""
@@ -78,17 +86,20 @@ class RunState:
         nets: The train net and the test nets, newly built.
         random: The stream that they draw from.
         losses: The losses seen.
+
+    Attributes:
+        carried: What the layers of each net carry over.
     """
 
     def __init__(self, nets: Sequence[Net], random: CaffeRandom, losses: SmoothedLoss) -> None:
-        self._carried = [CarriedState(net) for net in nets]
+        self.carried = [CarriedState(net) for net in nets]
         self._random = random
         self._losses = losses
 
     def collect(self) -> dict[str, Any]:
         """Returns the state."""
         return {
-            "data": [carried.collect() for carried in self._carried],
+            "data": [carried.collect() for carried in self.carried],
             "random": self._random.state,
             "torch": encode_array(torch.get_rng_state().numpy()),
             "losses": self._losses.state(),
@@ -101,7 +112,7 @@ class RunState:
         Raises:
             SolverError: Other layers carry something now, or the nets are already past that state.
         """
-        for carried, state in zip(self._carried, kept["data"], strict=False):
+        for carried, state in zip(self.carried, kept["data"], strict=False):
             carried.restore(state)
         self._random.state = kept["random"]
         torch.set_rng_state(torch.from_numpy(decode_array(kept["torch"])))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,7 @@ from pyscratchdet.solver.nets import NetChoice, test_nets, train_net
 from pyscratchdet.solver.optimizers import make_optimizer
 from pyscratchdet.solver.policies import FORK_FIELDS, LearningRate
 from pyscratchdet.solver.resume import RunState
+from pyscratchdet.solver.shared_test import SharedTest, obstacle, share_statistics
 from pyscratchdet.solver.smoothing import SmoothedLoss
 from pyscratchdet.solver.testing import Pass
 
@@ -75,7 +77,8 @@ class Solver:
     Attributes:
         param: The settings, in the latest format.
         net: The train net.
-        test_nets: The test nets; they share the train net's weights from their first test on.
+        test_nets: The test nets; they share the train net's weights from their first test on. Empty in all processes
+            but the first if that one tests alone.
         iter: Number of updates made.
         seed: What the random stream was seeded with, if by this solver.
         run_state: Where data layers, random streams and losses stand, for a snapshot.
@@ -137,11 +140,8 @@ class Solver:
             "world_size": self.world.size,
             **(options or {}),
         }
-        self.net = self._build(train_net(self.param), "Creating training net from ")
-        self.test_nets = [
-            self._build(choice, f"Creating test net (#{i}) specified by ")
-            for i, choice in enumerate(test_nets(self.param) if self.world.is_root else [])
-        ]
+        self.net = self._build(train_net(self.param), "Creating training net from ", self.random, self._writes)
+        self.test_nets, self._testers = self._build_test_nets()
         self._ignored: dict[int, list[str]] = {}  # by test net: layers of the train net that it lacks
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
         self.rate = LearningRate(self.param)
@@ -149,6 +149,10 @@ class Solver:
         self.optimizer.keep_updates = self.param.snapshot_diff
         self.losses = SmoothedLoss(self.param.average_loss)
         self.run_state = RunState((self.net, *self.test_nets), self.random, self.losses)
+        self._shared_tests = [
+            SharedTest(net, carried, self._testers)
+            for net, carried in zip(self.test_nets, self.run_state.carried[1:], strict=True)
+        ]
         self._growth = LossGrowth()
         self._latest_rate = self.param.base_lr
         self._continued = False
@@ -356,6 +360,7 @@ class Solver:
         """Tests every test net with the present weights (Solver::TestAll)."""
         began = time.perf_counter()
         for index, net in enumerate(self.test_nets):
+            self.asked = Action(self._testers.agree(self.asked))
             if self.asked == Action.STOP:
                 return
             if index not in self._ignored:
@@ -363,11 +368,21 @@ class Solver:
             _log.info(f"Iteration {self.iter}, Testing net (#{index})")
             for layer in self._ignored[index]:
                 _log.info(f"Ignoring source layer {layer}")
-            values = testing.test(net, index, self.param, partial(self.forward_test, index), self._is_stopped)
-            self._report(SolverEvent("test", self.iter, values, index))
+            run = self._test_passes(index, net)
+            if self.world.is_root:
+                values = testing.test(net, index, self.param, run)
+                self._report(SolverEvent("test", self.iter, values, index))
         if self.test_nets:
             self.meter.count_test(time.perf_counter() - began)
         self.meter.start()
+
+    def _test_passes(self, index: int, net: Net) -> list[tuple[np.float32, testing.Outputs]]:
+        """Makes the passes of a test; only process 0 gets them all."""
+        number, forward = self.param.test_iter[index], partial(self.forward_test, index)
+        if self._testers.size == 1:
+            return list(testing.passes(net, number, forward, self.param.debug_info, self._is_stopped))
+        share_statistics(net, self._testers)
+        return list(self._shared_tests[index].passes(number, forward, self._is_stopped))
 
     def _is_stopped(self) -> bool:
         """Notes what is asked for during a test; returns whether that is a stop."""
@@ -441,7 +456,8 @@ class Solver:
     def _go_on(self, processes: list[dict[str, Any]]) -> None:
         """Restores this process's data layers and random streams, if there are as many processes as before."""
         if len(processes) == self.world.size:
-            self.run_state.restore(processes[self.world.rank])
+            (own, *_), (_, *tests) = processes[self.world.rank]["data"], processes[0]["data"]
+            self.run_state.restore({**processes[self.world.rank], "data": [own, *tests]})
             self._continued = True
         else:
             _log.info(
@@ -470,17 +486,33 @@ class Solver:
 
     # --- building ---
 
-    def _build(self, choice: NetChoice, what: str) -> Net:
+    def _build_test_nets(self) -> tuple[list[Net], World]:
+        """Returns the test nets and the processes that share their passes: all, or only process 0 if that cannot be."""
+        if self.world.size == 1:
+            return self._of_tests(self.random), self.world
+        start = self.world.share(self.random.state)
+        nets = self._of_tests(self.random) if self.world.is_root else []
+        obstacles = ["debug_info prints every pass"] if self.param.debug_info else [obstacle(net) for net in nets]
+        if reason := self.world.share(next(filter(None, obstacles), "")):
+            _log.info(f"Process 0 tests alone: {reason}")
+            return nets, World()
+        if not self.world.is_root:
+            # What the layers draw must be what they draw in process 0; its own stream stays where it is.
+            random = CaffeRandom()
+            random.state = start
+            nets = self._of_tests(random)
+        return nets, self.world
+
+    def _of_tests(self, random: CaffeRandom) -> list[Net]:
+        writes = self._writes and self.world.is_root
+        return [
+            self._build(choice, f"Creating test net (#{i}) specified by ", random, writes)
+            for i, choice in enumerate(test_nets(self.param))
+        ]
+
+    def _build(self, choice: NetChoice, what: str, random: CaffeRandom, writes: bool) -> Net:
         _log.info(f"{what}{choice.source}")
-        net = build_net(
-            choice.net,
-            choice.phase,
-            choice.level,
-            choice.stages,
-            self.random,
-            self._options,
-            writes=self._writes,
-        )
+        net = build_net(choice.net, choice.phase, choice.level, choice.stages, random, self._options, writes=writes)
         return self.precision.prepare(net.to(self.device), self.device)
 
 

@@ -27,20 +27,15 @@ _log = logging.getLogger(__name__)
 
 
 def test(
-    net: Net,
-    index: int,
-    param: caffe_pb2.SolverParameter,
-    forward: Callable[[], Pass],
-    is_stopped: Callable[[], bool] = lambda: False,
+    net: Net, index: int, param: caffe_pb2.SolverParameter, run: Sequence[tuple[np.float32, Outputs]]
 ) -> dict[str, float]:
-    """Runs a solver's test net for its test_iter passes, prints as the original does and returns the figures.
+    """Prints what a solver's test has found as the original does, and returns the figures.
 
     Args:
         net: The test net.
         index: Which of the solver's test nets it is.
         param: The solver's settings.
-        forward: Does one pass.
-        is_stopped: Asked before each pass; True ends the test without figures.
+        run: Loss and outputs of each pass; fewer than test_iter if the test was interrupted.
 
     Returns:
         {"test<index>/<output>": value}, with "mAP" under detection; nothing when the test was
@@ -54,7 +49,6 @@ def test(
     num_passes = param.test_iter[index]
     if num_passes <= 0:
         return {}  # a way to switch a test off
-    run = list(passes(net, num_passes, forward, param.debug_info, is_stopped))
     if len(run) < num_passes:
         _log.info("Test interrupted.")
         return {}

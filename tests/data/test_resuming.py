@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -123,9 +124,10 @@ def video(folder):
 class Run:
     """A net with what a solver keeps of it beside the weights."""
 
-    def __init__(self, source):
+    def __init__(self, source, phase="TRAIN", options=None):
         self.random = CaffeRandom(5)
-        self.net = pyscratchdet.build_net(text.parse(source, caffe_pb2.NetParameter), "TRAIN", random=self.random)
+        param = text.parse(source, caffe_pb2.NetParameter)
+        self.net = pyscratchdet.build_net(param, phase, random=self.random, options=options)
         for module in self.net.layers:
             if module.layer_type == "MemoryData":
                 module.layer.set_arrays(np.arange(60).reshape(10, 1, 2, 3), np.arange(10))
@@ -158,6 +160,39 @@ def test_resumes_bit_for_bit(name, voc, tmp_path):
     fresh.net.load_state_dict(first.net.state_dict())
     assert any((a[blob] != b[blob]).any() for a, b in zip(fresh.passes(4), expected, strict=True) for blob in a)
     assert seen
+
+
+CHANCE = re.compile(r"mirror: true|max_sample.*\n.*max_scale: 1 \}")
+SKIPPED = ["AnnotatedData", "Data", "DenseImageData", "HDF5Data", "ImageData", "ImageSegData"]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_batches_that_are_passed_over_are_missing_and_no_more(name, voc, tmp_path):
+    source = CHANCE.sub("", cases(tmp_path, voc)[name])
+    whole = Run(source, "TEST")
+    carries_over = any(module.layer.carries_over for module in whole.net.layers)
+    assert carries_over == (name not in SKIPPED)
+    if not carries_over:
+        expected, part = whole.passes(7), Run(source, "TEST")
+        seen = part.passes(1)
+        part.state.carried[0].skip(3)
+        seen += part.passes(2)
+        part.state.carried[0].skip(0)
+        seen += part.passes(1)
+        for mine, theirs in zip(seen, [expected[0], *expected[4:]], strict=True):
+            for blob in mine:
+                np.testing.assert_array_equal(mine[blob], theirs[blob])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fast_batches_are_passed_over_with_all_that_is_random(workers, voc, tmp_path):
+    source, options = cases(tmp_path, voc)["AnnotatedData"], {"fast": True, "workers": workers}
+    whole, part = Run(source, "TEST", options), Run(source, "TEST", options)
+    expected = whole.passes(6)
+    part.state.carried[0].skip(2)
+    for mine, theirs in zip(part.passes(4), expected[2:], strict=True):
+        for blob in mine:
+            np.testing.assert_array_equal(mine[blob], theirs[blob])
 
 
 def test_the_types_that_are_looked_for():

@@ -352,9 +352,12 @@ def test_batches_are_counted_for_layers_that_can_only_skip(toy, monkeypatch, tmp
 
 
 class Second(World):
-    """The second of two processes, whose first is not there."""
+    """The second of two processes, whose first is not there, and would test alone."""
 
     rank, size = 1, 2
+
+    def share(self, value):
+        return "a reason" if value == "" else value
 
     def gather(self, value):
         return []
