@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 # Control characters, lone surrogates, and characters that change the writing direction: they make a terminal show
@@ -82,6 +82,9 @@ class PyScratchDetError(ValueError):
         self.hint = hint
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Callable[..., PyScratchDetError], tuple[type[PyScratchDetError], dict[str, object]]]:
+        return _made_again, (type(self), self.__dict__)
+
     def __str__(self) -> str:
         head = f"{self.position}: " if self.position else ""
         if self.layer is not None:
@@ -97,6 +100,11 @@ class PyScratchDetError(ValueError):
         if self.position and self.position.text.strip():
             text += f"\n    {self.position.text.strip()}"
         return printable(text)
+
+
+def _made_again(kind: Callable[..., PyScratchDetError], parts: dict[str, object]) -> PyScratchDetError:
+    """Returns an error that comes from another process."""
+    return kind(**parts)
 
 
 class FileError(PyScratchDetError):

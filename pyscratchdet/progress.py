@@ -28,17 +28,18 @@ class Progress:
     Args:
         total: How many items there are; None if that is unknown.
         what: What is counted, in the plural.
+        is_shown: Whether anything is shown at all.
     """
 
     _PAUSE = 10.0  # seconds between lines without a terminal
 
-    def __init__(self, total: int | None, what: str = "pictures") -> None:
-        self._total, self._what = total, what
+    def __init__(self, total: int | None, what: str = "pictures", is_shown: bool = True) -> None:
+        self._total, self._what, self._is_shown = total, what, is_shown
         self._began = self._printed = time.monotonic()
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if self._is_shown and sys.stderr.isatty():
             self._bar = _bar()
             self._bar.add_task(self._what, total=self._total, figures="", left="")
             self._bar.start()
@@ -67,7 +68,7 @@ class Progress:
             left = "" if seconds_left is None else f"{duration_text(seconds_left)} left"
             shown = self._fitting([speed] if figures is None else figures, left)
             self._bar.update(self._bar.task_ids[0], completed=done, figures=shown, left=left)
-        elif now - self._printed >= self._PAUSE:
+        elif self._is_shown and now - self._printed >= self._PAUSE:
             self._printed = now
             text = f"{done} {self._what}, {speed}"
             if self._total:

@@ -14,11 +14,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-
 from pyscratchdet.errors import SolverError, UsageError
+from pyscratchdet.lazy import Tensor, torch
 
 # Rank 0 may test for hours while the others wait.
 _TIMEOUT = timedelta(hours=24)
@@ -79,19 +76,19 @@ class ProcessGroup(World):
     def __init__(self, device: torch.device) -> None:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
-            dist.init_process_group(backend, timeout=_TIMEOUT)
+            torch.distributed.init_process_group(backend, timeout=_TIMEOUT)
         except (ValueError, RuntimeError) as error:
             raise UsageError(
                 f"the processes cannot find each other: {error}", code="solver.distributed", hint="start with torchrun"
             ) from error
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
+        self.rank = torch.distributed.get_rank()
+        self.size = torch.distributed.get_world_size()
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Gives all processes the values of rank 0."""
         with torch.no_grad(), _together():
             for tensor in tensors:
-                dist.broadcast(tensor.detach(), src=0)
+                torch.distributed.broadcast(tensor.detach(), src=0)
 
     def average_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Averages `.grad` over all processes; a missing one counts as zeros."""
@@ -104,7 +101,7 @@ class ProcessGroup(World):
                     p.grad = torch.zeros_like(p)
             grads = [p.grad for p in wanted if p.grad is not None]
             flat = torch.cat([grad.reshape(-1) for grad in grads])
-            dist.all_reduce(flat)
+            torch.distributed.all_reduce(flat)
             flat /= self.size
             parts = flat.split([grad.numel() for grad in grads])
             torch._foreach_copy_(grads, [part.view(g.shape) for part, g in zip(parts, grads, strict=True)])
@@ -113,26 +110,26 @@ class ProcessGroup(World):
         """Returns the greatest `action` that any process asks for, so that all do the same."""
         value = torch.tensor([action])
         with _together():
-            dist.all_reduce(value, op=dist.ReduceOp.MAX)
+            torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
         return int(value)
 
     def share(self, value: Any) -> Any:
         """Returns rank 0's `value` in all processes."""
         values = [value]
         with _together():
-            dist.broadcast_object_list(values, src=0)
+            torch.distributed.broadcast_object_list(values, src=0)
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Returns the values of all processes by rank to rank 0, and an empty list to the others."""
         values: list[Any] | None = [None] * self.size if self.is_root else None
         with _together():
-            dist.gather_object(value, values, dst=0)
+            torch.distributed.gather_object(value, values, dst=0)
         return values or []
 
     def close(self) -> None:
         """Leaves the group."""
-        dist.destroy_process_group()
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from pyscratchdet.detect.detector import Detector, Preparation
     from pyscratchdet.detect.labels import Labeller
     from pyscratchdet.errors import UsageError
+    from pyscratchdet.ranks import World
 
 
 ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
@@ -71,6 +75,25 @@ def add_detector_arguments(
 def add_gpu_argument(parser: argparse._ActionsContainer) -> None:
     """Adds `--gpu`, of which `choose_device` makes a device."""
     parser.add_argument("--gpu", default="", metavar="ID", help="run on this GPU (default: the CPU)")
+
+
+@contextmanager
+def sharing(gpu: str = "") -> Iterator[World]:
+    """Yields the processes that torchrun started, each on a GPU of its own if `--gpu` says so; or this one alone.
+
+    Warnings come from the first process only: the others would repeat them.
+    """
+    from pyscratchdet.ranks import World, is_launched, joined
+
+    if not is_launched():
+        yield World()
+        return
+    from pyscratchdet.devices import choose_device
+
+    with joined(choose_device(gpu)) as world:
+        if not world.is_root:
+            logging.disable(logging.WARNING)
+        yield world
 
 
 def is_onnx(weights: str | None) -> bool:

@@ -13,6 +13,7 @@ from pyscratchdet.cli.detector_options import (
     is_onnx,
     make_detector,
     positive,
+    sharing,
 )
 from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 from pyscratchdet.errors import counted
@@ -112,9 +113,14 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates."""
+    """Evaluates; where torchrun started several processes, they share the pictures, and the first one judges."""
+    from pyscratchdet.ranks import end_launched
+
     kinds = {"voc": _run_voc, "coco": _run_coco, "folder": _run_folder, "caffe": _run_caffe}
-    return kinds[args.kind](args)
+    with sharing(args.gpu) as args.world:
+        kinds[args.kind](args)
+    end_launched()
+    return 0
 
 
 def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None, skip_bad: bool = False) -> GroundTruthTable:
@@ -122,7 +128,7 @@ def voc_truth(args: argparse.Namespace, classes: tuple[str, ...] | None, skip_ba
     from pyscratchdet.cli.console import warn
     from pyscratchdet.evaluate.sets import find_voc, read_voc_truth
 
-    on_bad = (lambda error: warn(f"left out: {error}")) if skip_bad else None
+    on_bad = (lambda error: warn(f"left out: {error}") if args.world.is_root else None) if skip_bad else None
     return read_voc_truth(find_voc(args.data, args.year), args.set, classes, on_bad)
 
 
@@ -153,12 +159,12 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
     return tuple(name for label, name in sorted(names.items()) if label != 0)
 
 
-def _run_voc(args: argparse.Namespace) -> int:
+def _run_voc(args: argparse.Namespace) -> None:
     default_label_map(args)
-    return _judge_voc(args, voc_truth(args, class_names(args), args.skip_bad), args.set)
+    _judge_voc(args, voc_truth(args, class_names(args), args.skip_bad), args.set)
 
 
-def _run_folder(args: argparse.Namespace) -> int:
+def _run_folder(args: argparse.Namespace) -> None:
     from pyscratchdet.cli.console import warn
     from pyscratchdet.errors import UsageError
     from pyscratchdet.evaluate.sets import folder_truth, own_truth
@@ -167,20 +173,23 @@ def _run_folder(args: argparse.Namespace) -> int:
         raise UsageError("choose the pictures", code="usage.option", expected="--data, or --pictures and --annotations")
     if args.data:
         default_label_map(args)
-        return _judge_voc(args, folder_truth(args.data, args.set), args.set)
+        _judge_voc(args, folder_truth(args.data, args.set), args.set)
+        return
     args.data = args.pictures
     truth, left_out = own_truth(args.pictures, args.annotations, class_names(args), args.skip_bad)
-    for line in left_out:
+    for line in left_out if args.world.is_root else ():
         warn(f"left out: {line}")
-    return _judge_voc(args, truth, "all")
+    _judge_voc(args, truth, "all")
 
 
-def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> int:
+def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> None:
     """Evaluates as VOC does on a set of some name."""
     from pyscratchdet.evaluate.results import read_voc_results, write_voc_results
     from pyscratchdet.evaluate.voc import evaluate_voc
 
     detections, engine = _detections(args, truth, read_voc_results)
+    if not args.world.is_root:
+        return
     result = evaluate_voc(truth, detections, args.metric, args.overlap)
     advice = _advice(args, truth, detections, result)
     if args.json:
@@ -193,10 +202,9 @@ def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> 
         if not args.results:
             write_voc_results(args.output, detections, truth)
         _write_report(args, truth, detections, result, engine, advice)
-    return 0
 
 
-def _run_coco(args: argparse.Namespace) -> int:
+def _run_coco(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from pyscratchdet.data.coco import read_coco
@@ -209,6 +217,8 @@ def _run_coco(args: argparse.Namespace) -> int:
     coco = read_coco(args.data)
     truth = coco_truth(coco, args.images, class_names(args))
     detections, engine = _detections(args, truth, read_coco_results)
+    if not args.world.is_root:
+        return
     result = evaluate_coco(truth, detections, coco.content, judge)
     areas = evaluate_voc(truth, detections, "area")
     advice = _advice(args, truth, detections, areas)
@@ -223,7 +233,6 @@ def _run_coco(args: argparse.Namespace) -> int:
         if not args.results:
             write_coco_results(Path(args.output) / "detections.json", detections, truth)
         _write_report(args, truth, detections, areas, engine, advice, result.figures)
-    return 0
 
 
 def _judge(args: argparse.Namespace) -> str:
@@ -269,7 +278,8 @@ def detect_set(
 ) -> tuple[DetectionTable, str]:
     """Runs the net of the arguments over a set; returns what it finds, and what ran it.
 
-    With `skip_bad`, pictures that are missing or damaged are removed from `truth`, and named.
+    All processes of `args.world` take part, and only the first gets what they find. With `skip_bad`, pictures that are
+    missing or damaged are removed from `truth`, and named.
     """
     import numpy as np
 
@@ -296,13 +306,16 @@ def detect_set(
         from pyscratchdet.evaluate.multiscale import MultiScaleDetector
 
         many = MultiScaleDetector(detector, coco)
-        inputs = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
-        print(f"multi-scale, each also mirrored: {inputs}", file=sys.stderr)
+        if args.world.is_root:
+            inputs = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
+            print(f"multi-scale, each also mirrored: {inputs}", file=sys.stderr)
         detect = many.detect
-    with Progress(len(truth.names)) as progress:
+    with Progress(len(truth.names), is_shown=args.world.is_root) as progress:
         settings = {**_run_settings(args, multi_scale, resume is not None), **({"skip_bad": True} if skip_bad else {})}
         name_bad = (lambda index, error: warn(f"{truth.paths[index]}: {error.message}")) if skip_bad else None
-        found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress, name_bad)
+        found, sizes = run_set(truth.names, truth.paths, detect, resume, settings, progress, name_bad, args.world)
+    if not args.world.is_root:
+        return found, detector.engine.title
     truth.sizes = np.where(sizes > 0, sizes, truth.sizes)  # what annotations leave out or get wrong
     bad = (sizes == 0).any(1)
     if bad.all():
@@ -333,22 +346,23 @@ def _run_settings(args: argparse.Namespace, multi_scale: bool, is_kept: bool) ->
     return settings
 
 
-def _run_caffe(args: argparse.Namespace) -> int:
+def _run_caffe(args: argparse.Namespace) -> None:
     from pyscratchdet.cli.console import say
     from pyscratchdet.devices import choose_device
     from pyscratchdet.progress import Progress
     from pyscratchdet.solver.detection_test import run_detection_test
 
     test = caffe_test(args)
-    with Progress(test.iterations, "batches") as progress:
-        summaries = run_detection_test(test, args.weights, choose_device(args.gpu), progress)
+    with Progress(test.iterations, "batches", is_shown=args.world.is_root) as progress:
+        summaries = run_detection_test(test, args.weights, choose_device(args.gpu), progress, world=args.world)
+    if not args.world.is_root:
+        return
     if args.json:
         _print_json({name: {"mAP": one.mean_ap, "classes": one.aps} for name, one in summaries.items()})
-        return 0
+        return
     for index, (name, summary) in enumerate(summaries.items()):
         for line in summary.lines(name, index) or [f"{name}: no detections"]:
             say(line)
-    return 0
 
 
 def caffe_test(args: argparse.Namespace) -> DetectionTest:

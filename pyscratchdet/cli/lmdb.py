@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.cli.console import say, warn
 from pyscratchdet.errors import counted
+
+if TYPE_CHECKING:
+    pass
 
 _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
@@ -42,6 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--years", default="", help="voc: years to take them from (default: all)")
     parser.add_argument("--without", default="", metavar="JSON", help="coco: leave out the images of this json")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="threads that read pictures (default: one per core)"
+    )
     parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
     parser.add_argument("--count", type=int, default=16, help="show: how many records")
     parser.add_argument("--model", default="", metavar="PROTOTXT", help="show: draw samples as this net's data layer")
@@ -49,8 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the first word says."""
+    """Does what the first word says; where torchrun started several processes, the first one has the others help."""
+    from pyscratchdet.cli.detector_options import sharing
+    from pyscratchdet.data.team import Team
     from pyscratchdet.errors import UsageError
+    from pyscratchdet.ranks import end_launched
 
     forms = {"voc": (_voc, 3), "coco": (_coco, 4), "folder": (_folder, 4), "to-coco": (_to_coco, 3), "show": (_show, 2)}
     form, words = forms.get(args.words[0], (_list, 3))
@@ -58,14 +67,25 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("wrong number of arguments", code="usage.arguments", hint=f"usage: {_USAGE}")
     if args.backend != "lmdb":
         raise UsageError("only LMDB is written", code="usage.backend", expected="lmdb", found=args.backend)
-    return form(args)
+    if args.workers < 0:
+        raise UsageError("--workers must not be negative", code="usage.option", found=args.workers)
+    status = 0
+    with sharing() as world:
+        args.team = Team(args.workers, world)
+        if world.is_root:
+            status = form(args)
+            args.team.end()
+        else:
+            args.team.help()
+    end_launched()
+    return status
 
 
 def _list(args: argparse.Namespace) -> int:
     from pyscratchdet.data.lists import read_list
 
     root, list_file, database = args.words
-    _write(root, read_list(list_file), database, _options(args), list_file)
+    _write(args, root, read_list(list_file), database, _options(args), list_file)
     return 0
 
 
@@ -110,7 +130,7 @@ def _folder(args: argparse.Namespace) -> int:
     _refuse_other_flags(args)
     _, pictures, annotations, output = args.words
     options = FolderOptions(_share(args.split), args.seed or 0, args.label_map_file, args.redo)
-    maker = FolderMaker(pictures, annotations, output, options)
+    maker = FolderMaker(pictures, annotations, output, options, args.team)
     if maker.is_done:
         say(f"{output} is complete: nothing to do (--redo makes it anew)")
         return 0
@@ -180,7 +200,7 @@ def _write_set(root: str, entries: list[tuple[str, str]], database: str, options
 
     shuffle = not _is_test(args) if args.shuffle is None else args.shuffle
     options = replace(options, shuffle=shuffle, seed=0 if args.seed is None else args.seed)
-    written = _write(os.path.join(root, ""), entries, database, options)
+    written = _write(args, os.path.join(root, ""), entries, database, options)
     _write_list(f"{database}_list.txt", [entry for entry, _, _ in written])
     write_text(f"{database}_name_size.txt", "".join(size_line(entry[0], *size) for entry, *size in written))
     return 0
@@ -203,13 +223,20 @@ def _is_test(args: argparse.Namespace) -> bool:
     return args.words[0] == "voc" and names <= {"test", "val", "minival"}
 
 
-def _write(root: str, entries: list[tuple[str, str]], database: str, options: Any, list_file: str = "") -> list[Any]:
+def _write(
+    args: argparse.Namespace,
+    root: str,
+    entries: list[tuple[str, str]],
+    database: str,
+    options: Any,
+    list_file: str = "",
+) -> list[Any]:
     """Writes a database, says what was skipped, and returns what was written."""
     from pyscratchdet.data.annoset import write_annoset
     from pyscratchdet.progress import Progress
 
     with Progress(len(entries)) as progress:
-        summary = write_annoset(root, entries, database, options, progress, list_file)
+        summary = write_annoset(root, entries, database, options, progress, list_file, args.team)
     say(f"{database}: " + "\n".join(summary.lines()))
     return summary.written
 

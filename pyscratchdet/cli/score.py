@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyscratchdet.cli.detector_options import add_detector_arguments
+from pyscratchdet.cli.detector_options import add_detector_arguments, sharing
 from pyscratchdet.cli.evaluate import (
     add_caffe_arguments,
     add_voc_arguments,
@@ -30,37 +30,55 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scores."""
-    import json
+    """Scores; where torchrun started several processes, they share each test."""
+    from pyscratchdet.ranks import end_launched
 
-    from rich.table import Table
+    with sharing(args.gpu) as args.world:
+        scores = _scores(args)
+        if args.world.is_root:
+            _print(scores, args.json)
+    end_launched()
+    return 0
 
-    from pyscratchdet.cli.console import console, say
+
+def _scores(args: argparse.Namespace) -> dict[str, float | None]:
+    """Returns the mAP of each snapshot; None where nothing was detected."""
+    from pyscratchdet.cli.console import say
     from pyscratchdet.errors import UsageError
 
-    paths = find_snapshots([*args.snapshots, *([args.weights] if args.weights else [])])
+    paths = args.world.share(find_snapshots([*args.snapshots, *([args.weights] if args.weights else [])]))
     if args.data:
         default_label_map(args)
     elif args.engine:
         raise UsageError("--engine needs a deploy net and --data", code="usage.option", found=f"--engine {args.engine}")
     scores: dict[str, float | None] = {}
     for number, path in enumerate(paths, start=1):
-        say(f"{number}/{len(paths)} {path}", stderr=True)
+        if args.world.is_root:
+            say(f"{number}/{len(paths)} {path}", stderr=True)
         scores[path] = _score(args, path, is_first=number == 1)
+    return scores
+
+
+def _print(scores: dict[str, float | None], as_json: bool) -> None:
+    import json
+
+    from rich.table import Table
+
+    from pyscratchdet.cli.console import console
+
     known = {path: score for path, score in scores.items() if score is not None}
     best = max(known, key=lambda path: known[path], default=None)
-    if args.json:
+    if as_json:
         print(json.dumps({"scores": scores, "best": best}, indent=1))
-        return 0
+        return
     table = Table()
     for name in ("iteration", "mAP"):
         table.add_column(name, justify="right")
     table.add_column("snapshot", overflow="fold")
     for path, score in scores.items():
-        mark = " (best)" if path == best and len(paths) > 1 else ""
+        mark = " (best)" if path == best and len(scores) > 1 else ""
         table.add_row(str(iteration_of(path) or "-"), "none" if score is None else f"{score:.6f}{mark}", path)
     console().print(table)
-    return 0
 
 
 def find_snapshots(inputs: list[str]) -> list[str]:
@@ -97,15 +115,18 @@ def iteration_of(path: str) -> int | None:
 
 
 def _score(args: argparse.Namespace, path: str, is_first: bool) -> float | None:
-    """Returns the mAP of one snapshot; None where nothing was detected."""
+    """Returns the mAP of one snapshot; None where nothing was detected, and on processes other than the first."""
     if not args.data:
         from pyscratchdet.devices import choose_device
         from pyscratchdet.solver.detection_test import run_detection_test
 
-        summaries = run_detection_test(caffe_test(args), path, choose_device(args.gpu), is_checked=is_first)
+        summaries = run_detection_test(
+            caffe_test(args), path, choose_device(args.gpu), is_checked=is_first, world=args.world
+        )
         return next(iter(summaries.values())).mean_ap
     from pyscratchdet.evaluate.voc import evaluate_voc
 
     args.weights = path
     truth = voc_truth(args, class_names(args))
-    return evaluate_voc(truth, detect_set(args, truth)[0], args.metric, args.overlap).mean_ap
+    found, _ = detect_set(args, truth)
+    return evaluate_voc(truth, found, args.metric, args.overlap).mean_ap if args.world.is_root else None

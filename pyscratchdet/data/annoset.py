@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,7 +22,8 @@ from pyscratchdet.data.annotations import AnnotationReader
 from pyscratchdet.data.database import DatabaseWriter, resumable_database
 from pyscratchdet.data.label_map import name_to_label, read_label_map
 from pyscratchdet.data.lists import Entry, list_position
-from pyscratchdet.errors import DataError, FileError, UsageError, counted
+from pyscratchdet.data.team import Team
+from pyscratchdet.errors import DataError, FileError, PyScratchDetError, UsageError, counted
 from pyscratchdet.files import read_bytes
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.rng import CaffeRandom
@@ -111,6 +113,7 @@ def write_annoset(
     options: AnnosetOptions,
     progress: Callable[[int], object] | None = None,
     list_file: str = "",
+    team: Team | None = None,
 ) -> Summary:
     """Writes one record per entry, keyed `%08d_<picture>` in the order of the (shuffled) list.
 
@@ -124,6 +127,7 @@ def write_annoset(
         options: What to write.
         progress: Called with the number of entries done.
         list_file: The file that lists the entries, for messages.
+        team: What makes the records; by default a thread per core. The bytes are the same, whoever makes them.
 
     Raises:
         FileError: The database already exists or cannot be written.
@@ -137,19 +141,21 @@ def write_annoset(
     if options.shuffle:
         CaffeRandom(options.seed).shuffle(entries)
     with resumable_database(database, _job(root, entries, options), options.redo) as (writer, journal):
-        summary = Summary(list_file=list_file)
+        summary, data_size = Summary(list_file=list_file), None
         try:
             for part in journal.parts:
                 summary.extend(part, entries)
-                maker.data_size, summary.num_kept = part["data_size"], int(part["done"])
+                data_size, summary.num_kept = part["data_size"], int(part["done"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             hint = f"remove {journal.folder} to start over"
             raise DataError("the journal of an interrupted run is damaged", code="data.journal", hint=hint) from error
-        for start in range(summary.num_kept, len(entries), _PART):
-            indices = range(start, min(start + _PART, len(entries)))
-            part = _write_part(maker, writer, entries, indices, progress, list_file)
-            journal.add(writer, part)
-            summary.extend(part, entries)
+        rest = range(summary.num_kept, len(entries))
+        with closing((team or Team()).map(maker.make, entries[rest.start :])) as made:
+            writing = _Writing(maker, writer, entries, made, progress, list_file, data_size)
+            for start in rest[::_PART]:
+                part = writing.part(rest[start - rest.start :][:_PART])
+                journal.add(writer, part)
+                summary.extend(part, entries)
         if problem := _problem(summary, options):
             journal.parts.clear()
             raise problem
@@ -166,35 +172,67 @@ def _problem(summary: Summary, options: AnnosetOptions) -> DataError | None:
     return None
 
 
-def _write_part(
-    maker: RecordMaker,
-    writer: DatabaseWriter,
-    entries: Sequence[Entry],
-    indices: range,
-    progress: Callable[[int], object] | None,
-    list_file: str,
-) -> dict[str, Any]:
-    """Writes the records of some entries and returns their outcome in the journal's form."""
-    part: dict[str, Any] = {"done": indices.stop, "written": [], "skipped": [], "num_objects": 0}
-    maker.remarks.clear()
-    for index in indices:
-        picture, partner = entries[index]
-        try:
-            record = maker.record(picture, partner)
-        except (DataError, FileError) as error:
-            if not maker.options.skip_bad and error.code not in ("data.image", "file.read"):
-                if list_file:
-                    place = list_position(list_file, picture, partner)
-                    error.hint = "; ".join(filter(None, (error.hint, f"listed at {place}")))
-                raise
-            part["skipped"].append((picture, error.message.replace(f"{maker.root}{picture}", "the picture")))
-        else:
-            writer.put(f"{index:08d}_{picture}", record.SerializeToString())
-            part["written"].append((index, *maker.size))
-            part["num_objects"] += sum(len(group.annotation) for group in record.annotation_group)
-        if progress is not None:
-            progress(index + 1)
-    return {**part, "remarks": list(maker.remarks), "data_size": maker.data_size}
+@dataclass
+class _Writing:
+    """Writes the records of a list, part by part.
+
+    Attributes:
+        maker: Makes them.
+        writer: Takes them.
+        entries: The list.
+        made: What becomes of the entries that are not done yet.
+        progress: Called with the number of entries done.
+        list_file: The file that lists the entries.
+        data_size: Size of the first picture's data, which `check_size` compares with; None before the first picture.
+    """
+
+    maker: RecordMaker
+    writer: DatabaseWriter
+    entries: Sequence[Entry]
+    made: Iterator[Made]
+    progress: Callable[[int], object] | None
+    list_file: str
+    data_size: int | None
+
+    def part(self, indices: range) -> dict[str, Any]:
+        """Writes the next records and returns their outcome in the journal's form."""
+        part: dict[str, Any] = {"done": indices.stop, "written": [], "skipped": [], "num_objects": 0, "remarks": []}
+        for index, made in zip(indices, self.made, strict=False):
+            picture, _ = self.entries[index]
+            part["remarks"] += made.remarks
+            error = made.error or self._size_error(picture, made)
+            if error is None:
+                self.writer.put(f"{index:08d}_{picture}", made.record)
+                part["written"].append((index, *made.size))
+                part["num_objects"] += made.num_objects
+            elif self.maker.options.skip_bad or error.code in ("data.image", "file.read"):
+                shown = error.message.replace(f"{self.maker.root}{picture}", "the picture")
+                part["skipped"].append((picture, shown))
+            else:
+                raise self._listed(error, *self.entries[index])
+            if self.progress is not None:
+                self.progress(index + 1)
+        return {**part, "data_size": self.data_size}
+
+    def _size_error(self, picture: str, made: Made) -> DataError | None:
+        """Returns what is wrong if `check_size` finds data of another size than the first picture's."""
+        if not self.maker.options.check_size:
+            return None
+        if self.data_size is None:
+            self.data_size = made.num_values
+        elif made.num_bytes != self.data_size:
+            return DataError(
+                f"{picture} differs in size from the first picture", code="data.size", expected=self.data_size,
+                found=made.num_bytes, hint="pass --resize_height and --resize_width, without --encoded",
+            )  # fmt: skip
+        return None
+
+    def _listed(self, error: PyScratchDetError, picture: str, partner: str) -> PyScratchDetError:
+        """Adds to an error where its entry is listed."""
+        if self.list_file:
+            place = f"listed at {list_position(self.list_file, picture, partner)}"
+            error.hint = "; ".join(filter(None, (error.hint, place)))
+        return error
 
 
 def _job(root: str, entries: Sequence[Entry], options: AnnosetOptions) -> str:
@@ -205,55 +243,81 @@ def _job(root: str, entries: Sequence[Entry], options: AnnosetOptions) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-class RecordMaker:
-    """Makes the AnnotatedDatum of each list entry in turn.
+@dataclass
+class Made:
+    """What becomes of an entry.
 
     Attributes:
-        options: What to make.
-        size: Height and width of the last picture in its file.
-        data_size: Size of the first picture's data, which `check_size` compares with; None before the first picture.
+        record: The AnnotatedDatum's bytes.
+        size: Height and width of the picture in its file.
+        num_objects: How many objects it has.
+        num_values: Values of the picture as it is stored: channels * height * width.
+        num_bytes: Bytes of its data.
+        remarks: (annotation file, oddity) pairs.
+        error: Why there is no record.
     """
 
+    record: bytes = b""
     size: tuple[int, int] = (0, 0)
+    num_objects: int = 0
+    num_values: int = 0
+    num_bytes: int = 0
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    error: DataError | FileError | None = None
+
+
+class RecordMaker:
+    """Makes the AnnotatedDatum of any list entry; several threads may share it.
+
+    Attributes:
+        root: Prefix of each path.
+        options: What to make.
+    """
 
     def __init__(self, root: str, options: AnnosetOptions) -> None:
         self.root = root
         self.options = options
-        self.data_size: int | None = None
         _check(options)
-        labels = {}
+        self._labels = {}
         if options.anno_type == "detection" and not (options.label_type == "txt" and not options.label_map_file):
-            labels = name_to_label(read_label_map(options.label_map_file), options.check_label, options.label_map_file)
-        self._annotations = AnnotationReader(labels, options.skip_bad)
+            label_map = read_label_map(options.label_map_file)
+            self._labels = name_to_label(label_map, options.check_label, options.label_map_file)
 
-    @property
-    def remarks(self) -> list[tuple[str, str]]:
-        """(annotation file, oddity) pairs seen so far."""
-        return self._annotations.remarks
+    def make(self, entry: Entry) -> Made:
+        """Returns the record of a picture and its annotation file or label, or what is wrong with them.
 
-    def record(self, picture: str, partner: str) -> caffe_pb2.AnnotatedDatum:
-        """Returns the record of a picture and its annotation file or label.
-
-        Raises:
-            FileError: The picture cannot be read.
-            DataError: The picture cannot be decoded or encoded, sizes differ, or the annotation is damaged.
+        `Made.error` is a FileError if the picture cannot be read, or a DataError if it cannot be decoded or encoded or
+        the annotation is damaged.
         """
+        made = Made()
+        try:
+            record = self._record(*entry, made)
+        except (DataError, FileError) as error:
+            made.error = error
+            return made
+        made.record = record.SerializeToString()
+        made.num_objects = sum(len(group.annotation) for group in record.annotation_group)
+        made.num_values = record.datum.channels * record.datum.height * record.datum.width
+        made.num_bytes = len(record.datum.data)
+        return made
+
+    def _record(self, picture: str, partner: str, made: Made) -> caffe_pb2.AnnotatedDatum:
         options = self.options
         record = caffe_pb2.AnnotatedDatum()
         is_detection = options.anno_type == "detection"
-        self._fill(record.datum, picture, -1 if is_detection else _class_label(picture, partner))
+        made.size = self._fill(record.datum, picture, -1 if is_detection else _class_label(picture, partner))
         if is_detection:
             record.type = caffe_pb2.AnnotatedDatum.BBOX
             path = self.root + partner
             if os.path.exists(path):
-                record.annotation_group.extend(self._annotations.read(path, options.label_type, *self.size))
+                reader = AnnotationReader(self._labels, options.skip_bad, made.remarks)
+                record.annotation_group.extend(reader.read(path, options.label_type, *made.size))
             else:
-                self.remarks.append((path, "no annotation file"))
-        if options.check_size:
-            self._check_size(record.datum, picture)
+                made.remarks.append((path, "no annotation file"))
         return record
 
-    def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> None:
+    def _fill(self, datum: caffe_pb2.Datum, picture: str, label: int) -> tuple[int, int]:
+        """Fills in a picture and its label; returns height and width of the picture in its file."""
         data = read_bytes(self.root + picture)
         original = images.decode_image(data, color=not self.options.gray, name=picture)
         image = self._resized(original)
@@ -266,7 +330,8 @@ class RecordMaker:
         else:
             datum.data, datum.encoded = images.encode(image, kind), True
         datum.label = label
-        self.size = original.shape[:2]
+        height, width = original.shape[:2]
+        return height, width
 
     def _wants_resize(self) -> bool:
         options = self.options
@@ -294,15 +359,6 @@ class RecordMaker:
         if "." not in picture:
             raise DataError(f"cannot guess the encoding of {picture}", code="data.encode", hint="pass --encode_type")
         return picture[picture.rindex(".") :].lower()
-
-    def _check_size(self, datum: caffe_pb2.Datum, picture: str) -> None:
-        if self.data_size is None:
-            self.data_size = datum.channels * datum.height * datum.width
-        elif len(datum.data) != self.data_size:
-            raise DataError(
-                f"{picture} differs in size from the first picture", code="data.size", expected=self.data_size,
-                found=len(datum.data), hint="pass --resize_height and --resize_width, without --encoded",
-            )  # fmt: skip
 
 
 def size_line(picture: str, height: int, width: int, name: str | int | None = None) -> str:

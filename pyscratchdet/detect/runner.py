@@ -14,6 +14,7 @@ from pyscratchdet.detect.media import read_picture
 from pyscratchdet.detect.tables import DetectionTable, ImageDetections
 from pyscratchdet.errors import DataError, FileError, PyScratchDetError
 from pyscratchdet.files import atomic_path, check_zip, is_unfinished, open_bytes, read_bytes, write_text
+from pyscratchdet.ranks import World
 
 Detect = Callable[[Sequence[np.ndarray]], Sequence[ImageDetections]]
 _CHUNK = 32
@@ -28,6 +29,7 @@ def run_set(
     settings: Mapping[str, object] | None = None,
     on_done: Callable[[int], None] | None = None,
     on_bad: Callable[[int, PyScratchDetError], None] | None = None,
+    world: World | None = None,
 ) -> tuple[DetectionTable, np.ndarray]:
     """Detects on every picture of a set.
 
@@ -39,35 +41,42 @@ def run_set(
         settings: What the results depend on; a folder with other settings is refused.
         on_done: Called with the number of pictures done.
         on_bad: Called with the index of each picture that is missing or damaged, and the error: it is left out then.
+        world: The processes that share the pictures; by default this one takes all.
 
     Returns:
-        The detections, and the pictures' (num_images, 2) width and height in pixels; 0 for those left out.
+        The detections, and the pictures' (num_images, 2) width and height in pixels, 0 for those left out; nothing of
+        both on processes other than the first.
 
     Raises:
         FileError, DataError: A picture is missing or damaged, and there is no `on_bad`.
         DataError: The folder to resume from holds parts of another run, or damaged ones.
     """
+    world = world or World()
     store = Path(resume) if resume is not None else None
-    if store is not None:
+    if store is not None and world.is_root:
         _check_store(store, {**(settings or {}), "images": list(names)})
-    parts, sizes = [], np.zeros((len(names), 2), np.int64)
+    world.agree(0)  # the others go on once the folder is ready
+    chunks = [range(start, min(start + _CHUNK, len(names))) for start in range(0, len(names), _CHUNK)]
+    done = []
     with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(names), _CHUNK):
-            rows = range(start, min(start + _CHUNK, len(names)))
-            part = store / f"part_{start:07d}.npz" if store is not None else None
+        for rows in (rows for number, rows in enumerate(chunks) if world.owns(number)):
+            part = store / f"part_{rows.start:07d}.npz" if store is not None else None
             if part is not None and part.is_file():
-                table, sizes[start : rows.stop] = _load_part(part, rows)
+                table, sizes = _load_part(part, rows)
             else:
-                images = _readable(list(pool.map(_picture_or_error, [paths[row] for row in rows])), start, on_bad)
-                sizes[list(images)] = [image.shape[1::-1] for image in images.values()] or np.zeros((0, 2))
-                table = to_table(detect(list(images.values())) if images else [])
-                table.image = np.array(list(images), np.int64)[table.image]
+                images = _readable(list(pool.map(_picture_or_error, [paths[row] for row in rows])), rows.start, on_bad)
+                table, sizes = _detect_part(detect, images, rows)
                 if part is not None:
-                    _save_part(part, table, sizes[start : rows.stop])
-            parts.append(table)
+                    _save_part(part, table, sizes)
+            done.append((table, sizes))
             if on_done:
                 on_done(rows.stop)
-    return DetectionTable.join(parts), sizes
+    shares = [iter(share) for share in world.gather(done)]
+    whole = [next(shares[number % world.size]) for number in range(len(chunks) if shares else 0)]
+    return (
+        DetectionTable.join([table for table, _ in whole]),
+        np.concatenate([np.zeros((0, 2), np.int64), *(sizes for _, sizes in whole)]),
+    )
 
 
 def _picture_or_error(path: Path) -> np.ndarray | PyScratchDetError:
@@ -92,6 +101,16 @@ def _readable(
         else:
             on_bad(index, image)
     return whole
+
+
+def _detect_part(detect: Detect, images: dict[int, np.ndarray], rows: range) -> tuple[DetectionTable, np.ndarray]:
+    """Returns detections and sizes of the pictures `rows`, of which `images` has those that could be read."""
+    sizes = np.zeros((len(rows), 2), np.int64)
+    for row, image in images.items():
+        sizes[row - rows.start] = image.shape[1::-1]
+    table = to_table(detect(list(images.values())) if images else [])
+    table.image = np.array(list(images), np.int64)[table.image]
+    return table, sizes
 
 
 def to_table(found: Sequence[ImageDetections]) -> DetectionTable:

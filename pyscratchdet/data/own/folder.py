@@ -37,6 +37,7 @@ from pyscratchdet.data.own.pictures import OwnSplit, find_pictures
 from pyscratchdet.data.own.sheets import Annotations, Sheet
 from pyscratchdet.data.own.split import split_pictures
 from pyscratchdet.data.own.survey import Survey, survey
+from pyscratchdet.data.team import Team
 from pyscratchdet.data.voc_xml import VocObject, voc_xml
 from pyscratchdet.errors import DataError, FileError, UsageError
 from pyscratchdet.files import read_bytes, read_json, write_text
@@ -75,6 +76,7 @@ class FolderMaker:
         annotations: As `read_annotations` takes them.
         output: The folder to make.
         options: How.
+        team: What reads the pictures and makes the records; by default a thread per core.
 
     Raises:
         FileError: Pictures or annotations are not there; or the folder was made from others, and `redo` is off.
@@ -88,8 +90,10 @@ class FolderMaker:
         annotations: str | os.PathLike[str],
         output: str | os.PathLike[str],
         options: FolderOptions | None = None,
+        team: Team | None = None,
     ) -> None:
         self.options = options or FolderOptions()
+        self._team = team or Team()
         self.output = Path(output)
         if self.options.split is not None and not 0 < self.options.split < 1:
             raise UsageError("the training pictures' share", code="usage.split", expected="a number between 0 and 1",
@@ -123,7 +127,7 @@ class FolderMaker:
         found, alone = pair(self._pictures.names, self._annotations.sheets)
         listed, unlisted = self._listed(found)
         classes = _classes(self.options.label_map_file, self._annotations)
-        content = survey(self._pictures.root, listed, classes, progress)
+        content = survey(self._pictures.root, listed, classes, progress, self._team)
         groups, pairs = find_twins(content.looks, content.digests)
         is_train, how = self._split(content, groups)
         if is_train.all() or not is_train.any():
@@ -196,7 +200,7 @@ class FolderMaker:
             encode_type="jpg", shuffle=part == "train", seed=self.options.seed, redo=True, without_objects=True,
         )  # fmt: skip
         report = None if progress is None else lambda count: progress(done + count)
-        summary = write_annoset(root, entries, database, options, report)
+        summary = write_annoset(root, entries, database, options, report, team=self._team)
         if summary.skipped:  # a picture has changed since it was read
             raise DataError("a picture could not be written", code="data.image", found=": ".join(summary.skipped[0]))
         names = short_names(data.content.names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pyscratchdet.data.images import decode_image
 from pyscratchdet.data.own.alike import look_of
 from pyscratchdet.data.own.pairs import Skipped
 from pyscratchdet.data.own.sheets import Mark, Sheet
+from pyscratchdet.data.team import Team
 from pyscratchdet.errors import DataError, FileError
 from pyscratchdet.files import read_bytes
 
@@ -65,8 +67,23 @@ class Survey:
         return self.label[mine].tolist(), self.boxes_px[mine].tolist(), self.difficult[mine].tolist()
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What a picture has shown: its size, digest and look, its boxes in pixels, and what is to be said about them."""
+
+    size: tuple[int, int]
+    digest: str
+    look: np.ndarray
+    boxes: np.ndarray
+    remark: str
+
+
 def survey(
-    root: Path, pairs: Mapping[str, Sheet], classes: Sequence[str], progress: Callable[[int], object] | None = None
+    root: Path,
+    pairs: Mapping[str, Sheet],
+    classes: Sequence[str],
+    progress: Callable[[int], object] | None = None,
+    team: Team | None = None,
 ) -> Survey:
     """Reads all pictures and compares their annotations with them.
 
@@ -75,6 +92,7 @@ def survey(
         pairs: What the annotations say about each picture.
         classes: Names in label order; objects of others are skipped.
         progress: Called with the number of pictures done.
+        team: What reads them; by default a thread per core.
 
     Raises:
         DataError: No picture can be used, or no box.
@@ -85,22 +103,17 @@ def survey(
     rows: list[tuple[int, Mark, tuple[float, ...]]] = []
     skipped: Skipped = []
     remarks: dict[str, list[str]] = {}
-    for number, (name, sheet) in enumerate(pairs.items(), 1):
-        try:
-            if sheet.fault:
-                raise DataError(f"its annotation is damaged: {sheet.fault}", code="data.annotation")
-            data = read_bytes(root / name)
-            image = decode_image(data, name="the picture")
-        except (DataError, FileError) as error:
-            skipped.append((name, error.message))
+    found = (team or Team()).map(partial(_look_at, root), list(pairs.items()))
+    for number, ((name, sheet), seen) in enumerate(zip(pairs.items(), found, strict=True), 1):
+        if isinstance(seen, str):
+            skipped.append((name, seen))
         else:
-            boxes, remark = _in_pixels(sheet, image, data)
-            remarks.setdefault(remark, []).append(name)
-            rows += [(len(names), mark, tuple(box)) for mark, box in zip(sheet.marks, boxes, strict=True)]
+            remarks.setdefault(seen.remark, []).append(name)
+            rows += [(len(names), mark, tuple(box)) for mark, box in zip(sheet.marks, seen.boxes, strict=True)]
             names.append(name)
-            sizes.append(image.shape[1::-1])
-            digests.append(hashlib.sha256(data).hexdigest())
-            looks.append(look_of(image))
+            sizes.append(seen.size)
+            digests.append(seen.digest)
+            looks.append(seen.look)
         if progress is not None:
             progress(number)
     if not names:
@@ -113,6 +126,20 @@ def survey(
         np.array([mark.difficult for _, mark, _ in rows], bool), skipped, [], _notes(remarks),
     )  # fmt: skip
     return _checked(result, [mark for _, mark, _ in rows])
+
+
+def _look_at(root: Path, pair: tuple[str, Sheet]) -> _Seen | str:
+    """Reads a picture; returns why not, if it cannot be used."""
+    name, sheet = pair
+    try:
+        if sheet.fault:
+            raise DataError(f"its annotation is damaged: {sheet.fault}", code="data.annotation")
+        data = read_bytes(root / name)
+        image = decode_image(data, name="the picture")
+    except (DataError, FileError) as error:
+        return error.message
+    height, width = image.shape[:2]
+    return _Seen((width, height), hashlib.sha256(data).hexdigest(), look_of(image), *_in_pixels(sheet, image, data))
 
 
 def _notes(remarks: Mapping[str, Sequence[str]]) -> list[str]:
