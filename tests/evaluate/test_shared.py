@@ -86,7 +86,7 @@ def test_files_and_figures_are_those_of_one_process(together, kit, flags, tmp_pa
     found = {}
     for count in (1, 2, 3):
         output = tmp_path / f"out{count}"
-        (out, err), *others = together(count, tmp_path / f"log{count}", *commands(kit, flags, output)[name])
+        (out, _), *others = together(count, tmp_path / f"log{count}", *commands(kit, flags, output)[name])
         found[count] = out.replace(str(output), "OUT"), contents(output) if output.exists() else {}
         assert all(other == ["", ""] for other in others)
     assert found[1] == found[2] == found[3]

@@ -1,13 +1,15 @@
 """Several processes share the passes of a test: figures, log, files and snapshots are those of one."""
 
 import re
+import shutil
 
 import pytest
 from toydetector import HEADS, write_detector
 
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import parse
-from pyscratchdet.runtime import build_net
+from pyscratchdet.rng import CaffeRandom
+from pyscratchdet.runtime import build_net, save_weights
 from pyscratchdet.solver.shared_test import obstacle
 
 NORMALIZED = """
@@ -133,3 +135,22 @@ def test_debug_info_keeps_tests_in_one_process(together, detector, tmp_path):
     printed = together(2, tmp_path, "train", f"--solver={detector}")
     assert "Process 0 tests alone: debug_info prints every pass" in printed[0][1]
     assert "[Forward] Layer data" in printed[0][1]
+
+
+@pytest.mark.slow
+def test_evaluate_and_score_share_the_solvers_test(together, detector, tmp_path):
+    snapshots = [tmp_path / f"x_iter_{n}.caffemodel" for n in (1, 2)]
+    for n, path in enumerate(snapshots):
+        save_weights(build_net(str(tmp_path / "train.prototxt"), "TRAIN", random=CaffeRandom(n)), path)
+    for command in (
+        ["evaluate", "caffe", f"--solver={detector}", "--weights", snapshots[0], "--json"],
+        ["score", f"--solver={detector}", *snapshots],
+    ):
+        found = []
+        for count in (1, 2, 3):
+            (out, _), *others = together(count, tmp_path / f"{command[0]}{count}", *command)
+            assert all(other == ["", ""] for other in others)
+            found.append([out, {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}])
+            shutil.rmtree(tmp_path / "results")
+        assert found[0] == found[1] == found[2]
+        assert "mAP" in found[0][0]
