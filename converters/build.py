@@ -42,7 +42,7 @@ class NetBuilder:
 
     Attributes:
         param: Its layers.
-        blobs: Their weights by layer.
+        blobs: Their weights by layer; they may share memory with the source's.
         shapes: The shape of each blob.
         inputs: Its input blobs, in the source's order.
         outputs: Output of the source -> blob, in the source's order.
@@ -109,7 +109,7 @@ class NetBuilder:
         if expected != found:
             raise self.refuse(name, kind, f"weights of shapes {found} where Caffe has {expected}")
         if weights:
-            self.blobs[name] = [np.array(array, np.float32) for array in weights]
+            self.blobs[name] = [np.asarray(array, np.float32) for array in weights]
         self.param.layer.append(layer)
         self.shapes.update(zip(tops, shapes, strict=True))
         self._names.update((name, *tops))
