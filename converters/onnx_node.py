@@ -174,8 +174,12 @@ class OnnxNode:
         return values
 
     def pads(self, kernel: Sequence[int]) -> list[int]:
-        """The padding of a window: at the start of each axis, then at the end; `auto_pad` is worked out."""
+        """The padding of a window: at the start of each axis, then at the end; worked out where only a size is given."""
         auto, axes = self.text("auto_pad", "NOTSET"), len(kernel)
+        if "output_shape" in self.attributes:
+            totals = self._padding_to(kernel, [int(size) for size in self.get("output_shape", ())][-axes:])
+            smaller, larger = [total // 2 for total in totals], [-(-total // 2) for total in totals]
+            return [*smaller, *larger] if auto == "SAME_UPPER" else [*larger, *smaller]
         if auto in ("SAME_UPPER", "SAME_LOWER"):
             sizes, strides = self.shape()[2:], self.window("strides", axes)
             if self.node.op_type == "ConvTranspose":  # the top is `stride` times as large
@@ -198,6 +202,27 @@ class OnnxNode:
         if len(values) != 2 * axes or min(values, default=0) < 0:
             raise self.refuse(f"padding {tuple(values)}")
         return values
+
+    def _padding_to(self, kernel: Sequence[int], wanted: Sequence[int]) -> list[int]:
+        """The padding of a ConvTranspose, both ends of each axis together, that makes its output of this shape."""
+        axes = len(kernel)
+        if len(wanted) != axes:
+            raise self.refuse(f"output_shape {tuple(wanted)} for {counted(axes, 'axis', 'axes')}")
+        totals = [
+            (have - 1) * stride + more + (size - 1) * dilation + 1 - want
+            for have, stride, more, size, dilation, want in zip(
+                self.shape()[2:],
+                self.window("strides", axes),
+                self.window("output_padding", axes, 0, least=0),
+                kernel,
+                self.window("dilations", axes),
+                wanted,
+                strict=True,
+            )
+        ]
+        if min(totals) < 0:
+            raise self.refuse(f"output_shape {tuple(wanted)}, which is larger than what the kernel reaches")
+        return totals
 
     # --- constants ---
 

@@ -35,8 +35,6 @@ def _conv(n: OnnxNode) -> str:
     if n.node.op_type == "Conv":
         return convolution.convolution(n.composer, n.blob(), weight, bias, **window)
     more = n.window("output_padding", axes, 0, least=0)
-    if "output_shape" in n.attributes:
-        raise n.refuse("output_shape; give the padding in numbers")
     return convolution.deconvolution(n.composer, n.blob(), weight, bias, **window, more=more)
 
 

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _DIALECT: ContextVar[str] = ContextVar("dialect", default="")
 # NetParameter.layer and LayerParameter.type, the same in all Caffes.
 _LAYER, _TYPE = 100, 2
+# A type that many Caffes beside those of the schema have, and nets from PyTorch: it shows nobody's numbers.
+_OF_MANY = "ReLU6"
 Numbers = Mapping[str, Mapping[int, int]]
 
 
@@ -56,7 +58,7 @@ def dialect_of_net(data: memoryview) -> str:
         for field in read_fields(data, layer.payload, layer.end):
             if (field.number, field.kind) == (_TYPE, BYTES):
                 layer_type = bytes(data[field.payload : field.end]).decode("utf-8", "replace")
-                own = set(DIALECTS.types.get(layer_type, ()))
+                own = set() if layer_type == _OF_MANY else set(DIALECTS.types.get(layer_type, ()))
                 if own:
                     candidates = own if candidates is None else candidates & own
     return candidates.pop() if candidates and len(candidates) == 1 else ""

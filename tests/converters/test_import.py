@@ -207,6 +207,14 @@ CASES = {
     "conv-transpose-same": (
         [node("ConvTranspose", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 3])], {"w": values(6, 4, 5, 4)},
     ),
+    "conv-transpose-to-a-shape": (
+        [node("ConvTranspose", ["x", "w"], ["y"], output_shape=[12, 19], strides=[2, 3], output_padding=[1, 0])],
+        {"w": values(6, 4, 5, 4)},
+    ),
+    "conv-transpose-to-a-shape-upper": (
+        [node("ConvTranspose", ["x", "w"], ["y"], output_shape=[12, 19], strides=[2, 3], auto_pad="SAME_UPPER")],
+        {"w": values(6, 4, 5, 4)},
+    ),
     "max-pool-same": (
         [node("MaxPool", ["x"], ["y"], auto_pad="SAME_UPPER", kernel_shape=[3, 2], strides=[2, 2])], {},
     ),
@@ -348,7 +356,7 @@ REFUSED = {
     "Resize": ([node("Resize", ["x", "", "k"], ["y"], mode="cubic")], {"k": np.array([1, 1, 2, 2], "f4")}, "cubic"),
     "Conv": ([node("Conv", ["x", "w"], ["y"], pads=[0, 0, -1, 1])], {"w": values(4, 6, 3, 3)}, "padding"),
     "ConvTranspose": (
-        [node("ConvTranspose", ["x", "w"], ["y"], output_shape=[12, 15])], {"w": values(6, 4, 3, 3)}, "output_shape",
+        [node("ConvTranspose", ["x", "w"], ["y"], output_shape=[40, 15])], {"w": values(6, 4, 3, 3)}, "output_shape",
     ),
     "Pad": ([node("Pad", ["x", "k"], ["y"], mode="reflect")], {"k": np.array([0, 0, 9, 1] * 2)}, "reflect"),
     "Erf": ([node("Div", ["x", "k"], ["a"]), node("Erf", ["a"], ["y"])], {"k": np.array(1.414, "f4")}, "--approximate"),

@@ -65,6 +65,14 @@ def test_without_a_name_the_layer_types_decide(path, caplog):
         assert net == net_of(path)
 
 
+def test_a_type_that_many_caffes_have_shows_none_of_them(tmp_path, caplog):
+    net = caffe_pb2.NetParameter(layer=[{"name": "r", "type": "ReLU6"}, {"name": "i", "type": "Interp"}])
+    net.layer[1].interp_param.height = 7
+    weights.write_message(tmp_path / "net", net)
+    assert weights.read_message(tmp_path / "net", caffe_pb2.NetParameter) == net
+    assert not caplog.text
+
+
 def test_weights_of_another_caffe_are_read(tmp_path):
     net = caffe_pb2.NetParameter(layer=[{"name": "conv", "type": "Convolution", "engine": "MKLDNN"}])
     path = tmp_path / "net.caffemodel"
