@@ -174,7 +174,7 @@ class OnnxNode:
         return values
 
     def pads(self, kernel: Sequence[int]) -> list[int]:
-        """The padding of a window: at the start of each axis, then at the end; worked out where only a size is given."""
+        """The padding of a window: at the start of each axis, then at the end; worked out where it is not given."""
         auto, axes = self.text("auto_pad", "NOTSET"), len(kernel)
         if "output_shape" in self.attributes:
             totals = self._padding_to(kernel, [int(size) for size in self.get("output_shape", ())][-axes:])

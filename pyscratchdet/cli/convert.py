@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from pyscratchdet.cli import convert_imports
 from pyscratchdet.cli.console import say
+from pyscratchdet.cli.convert_output import Outcome, notes, written
 from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_schema_flags
 from pyscratchdet.errors import counted
 
 if TYPE_CHECKING:
-    from pyscratchdet.converters.imports import ImportedNet
-    from pyscratchdet.converters.merge_bn import Blobs
-    from pyscratchdet.converters.torch_models import Shapes
     from pyscratchdet.converters.weights import Bundle
     from pyscratchdet.detect.detector import Preparation
     from pyscratchdet.solver.snapshot import SolverState
@@ -132,19 +131,6 @@ _MODELS = ("torchvision:*", "timm:*", "module:*")
 _GRAPH = ("outputs", "layers", "approximate")  # how a graph becomes a net
 
 _WEIGHTS = (*_CAFFE, *_TENSORS, "*.onnx")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a direction came to where it can fail a check.
-
-    Attributes:
-        text: What is printed about the target.
-        is_sound: Whether its checks passed.
-    """
-
-    text: str
-    is_sound: bool
 
 
 @dataclass(frozen=True)
@@ -295,7 +281,7 @@ def _weights(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.weights import convert_weights
 
     bundle = convert_weights(args.source, args.target, args.model, **_choices(args))
-    lines = [_written(bundle.blobs, args)]
+    lines = [written(bundle.blobs, args)]
     if bundle.unknown:
         lines.append(f"kept, though the net has no such layers: {', '.join(bundle.unknown)}")
     lines += _drawn(bundle, args)
@@ -317,7 +303,7 @@ def _int8(args: argparse.Namespace) -> str:
     facts = {**_labels(args.labelmap), **_preparation_facts(args)}
     options = _graph_options(args)
     result = convert_quantized(args.source, args.target, args.model, args.calibrate, preparation, facts, options)
-    return "\n".join([*result.lines(), *_notes(args.target)])
+    return "\n".join([*result.lines(), *notes(args.target)])
 
 
 def _deploy_folder(args: argparse.Namespace) -> str:
@@ -336,7 +322,7 @@ def _deploy_folder(args: argparse.Namespace) -> str:
         *_drawn(bundle, args),
         *([f"left out, since the net has no such layers: {', '.join(bundle.unknown)}"] if bundle.unknown else []),
         f"{os.path.join(args.target, ONNX)}:",
-        *_notes(os.path.join(args.target, ONNX)),
+        *notes(os.path.join(args.target, ONNX)),
     ]
     return "\n".join(lines)
 
@@ -352,117 +338,27 @@ def _fold(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.fold import convert_folded
 
     result = convert_folded(args.source, args.target, args.model, args.prototxt, **_choices(args))
-    return "\n".join([_written(result.folded.blobs, args), *result.lines()])
+    return "\n".join([written(result.folded.blobs, args), *result.lines()])
 
 
 def _for_reader(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.caffe_readers import convert_for
 
     blobs, lines = convert_for(args.source, args.target, args.model, args.prototxt, vars(args)["for"])
-    return "\n".join([_written(blobs, args), *lines])
+    return "\n".join([written(blobs, args), *lines])
 
 
 def _coco_to_voc(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.coco_voc import COCO_OF_VOC, convert_coco_to_voc
 
     blobs = convert_coco_to_voc(args.source, args.target)
-    return f"{len(COCO_OF_VOC)} classes in {', '.join(blobs)}; {_written(blobs, args)}"
+    return f"{len(COCO_OF_VOC)} classes in {', '.join(blobs)}; {written(blobs, args)}"
 
 
 def _mmdetection(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.mmdetection import convert_mmdetection
 
-    return _written(convert_mmdetection(args.source, args.model, args.target), args)
-
-
-def _onnx_net(args: argparse.Namespace) -> Outcome:
-    from pyscratchdet.converters.imports import import_file
-
-    return _write_net(import_file(args.source, priors=args.priors, **_graph_choices(args)), args)
-
-
-def _torch_net(args: argparse.Namespace) -> Outcome:
-    return _write_net(_imported(args, **_graph_choices(args)), args)
-
-
-def _torch_backbone(args: argparse.Namespace) -> str:
-    from pyscratchdet.converters.backbone import write_backbone
-
-    result = write_backbone(_imported(args).net, args.model, args.target)
-    return "\n".join([_written(result.blobs, args), *result.lines()])
-
-
-def _torch_detector(args: argparse.Namespace) -> str:
-    from pyscratchdet import prototxt
-    from pyscratchdet.converters.backbone import take_bgr
-    from pyscratchdet.converters.imports import import_module
-    from pyscratchdet.converters.torch_models import named_model
-    from pyscratchdet.proto.weights import write_caffemodel
-    from pyscratchdet.prototxt.classifier import feature_layers, ssd_on_classifier
-
-    model = named_model(args.source, args.weights)
-    size = args.size or 300
-    features = args.features.split(",") if args.features else feature_layers(model.module, model.name)
-    net = import_module(model.module, (1, 3, size, size), model.name, outputs=features).net
-    take_bgr(net, model.std)
-    maps = {layer: (blob, net.shapes[blob]) for layer, blob in net.outputs.items()}
-    num_blobs = {layer: len(arrays) for layer, arrays in net.blobs.items()}
-    folder = args.target.rstrip("/")
-    options = prototxt.Options(folder=folder)
-    options = options.of_folder(args.data) if args.data else options
-    recipe = ssd_on_classifier(net.param, num_blobs, maps, size, f"ssd_{model.name}", model.mean_bgr, options)
-    paths = prototxt.write(recipe, folder)
-    start = os.path.join(folder, "start.caffemodel")
-    write_caffemodel(start, net.param, net.blobs)
-    lines = [
-        f"{', '.join(path.name for path in paths)} and {os.path.basename(start)}",
-        f"feature layers: {', '.join(f'{layer} {_sizes(shape)}' for layer, (_, shape) in maps.items())}",
-        f"  pyscratchdet train --solver {folder}/solver.prototxt --weights {start}",
-    ]
-    return "\n".join(lines)
-
-
-def _torch_classifier(args: argparse.Namespace) -> str:
-    from pyscratchdet import prototxt
-    from pyscratchdet.converters.backbone import take_bgr
-    from pyscratchdet.converters.imports import import_module
-    from pyscratchdet.converters.torch_models import named_model, num_dropouts
-    from pyscratchdet.errors import UsageError
-    from pyscratchdet.proto.weights import write_caffemodel
-    from pyscratchdet.prototxt.fine_tuning import PictureLists, fine_tuning
-
-    paths = args.lists.split(",")
-    if len(paths) != 2:
-        raise UsageError("--lists: two lists are needed", code="usage.option", expected="TRAIN.txt,TEST.txt")
-    lists = PictureLists.read(*paths)
-    model = named_model(args.source, args.weights)
-    size = args.size or model.shapes[0][-1]
-    net = import_module(model.module, (1, 3, size, size), model.name).net
-    take_bgr(net, model.std)
-    num_blobs = {layer: len(arrays) for layer, arrays in net.blobs.items()}
-    (output,) = net.outputs.values()
-    folder = args.target.rstrip("/")
-    recipe, renewed = fine_tuning(
-        net.param, num_blobs, output, net.shapes[output][1], size, model.name, model.mean_bgr, folder, lists
-    )
-    paths = prototxt.write(recipe, folder)
-    start = os.path.join(folder, "start.caffemodel")
-    names = {layer.name for layer in recipe.deploy.layer}
-    write_caffemodel(start, recipe.deploy, {name: blobs for name, blobs in net.blobs.items() if name in names})
-    dropped = num_dropouts(model.module)
-    lines = [
-        f"{', '.join(path.name for path in paths)} and {os.path.basename(start)}",
-        f"{counted(lists.num_classes, 'class', 'classes')}, {counted(lists.num_train, 'picture')} to train on, "
-        f"{lists.num_test} to test on",
-        *([f"begins anew: {renewed}"] if renewed else []),
-        *([f"not in the nets: its {counted(dropped, 'Dropout layer')}"] if dropped else []),
-        f"  pyscratchdet train --solver {folder}/solver.prototxt --weights {start}",
-    ]
-    return "\n".join(lines)
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape[1:]))
+    return written(convert_mmdetection(args.source, args.model, args.target), args)
 
 
 def _state_to_torch(args: argparse.Namespace) -> str:
@@ -484,7 +380,7 @@ DIRECTIONS = (
         "a PyTorch model under a detector's layers",
         _MODELS,
         ("*.caffemodel",),
-        _torch_backbone,
+        convert_imports.torch_backbone,
         chosen_by=("model",),
         takes=("weights", "input", "size", *_NET),
     ),
@@ -492,7 +388,7 @@ DIRECTIONS = (
         "a PyTorch classifier to train on, a folder, its name ending in /",
         _MODELS,
         ("*/",),
-        _torch_classifier,
+        convert_imports.torch_classifier,
         chosen_by=("lists",),
         takes=("weights", "size"),
     ),
@@ -500,14 +396,14 @@ DIRECTIONS = (
         "a detector on a PyTorch classifier, a folder to train, its name ending in /",
         _MODELS,
         ("*/",),
-        _torch_detector,
+        convert_imports.torch_detector,
         takes=("weights", "size", "features", "data"),
     ),
     Direction(
         "a PyTorch model as a net",
         _MODELS,
         ("*.caffemodel",),
-        _torch_net,
+        convert_imports.torch_net,
         needs=("prototxt",),
         takes=("weights", "input", "size", *_GRAPH, "no_check"),
     ),
@@ -572,7 +468,7 @@ DIRECTIONS = (
         "an ONNX graph as a net",
         ("*.onnx",),
         ("*.caffemodel",),
-        _onnx_net,
+        convert_imports.onnx_net,
         chosen_by=("prototxt",),
         takes=(*_GRAPH, "priors", "no_check"),
     ),
@@ -687,72 +583,6 @@ def _labels(path: str | None) -> dict[str, str]:
         if path is None
         else {"labels": json.dumps(label_to_name(read_label_map(path), strict=True, display=True, path=path))}
     )
-
-
-def _graph_choices(args: argparse.Namespace) -> dict[str, Any]:
-    outputs = [name.strip() for name in args.outputs.split(",")] if args.outputs else []
-    return {"layers": args.layers, "approximate": args.approximate, "outputs": outputs}
-
-
-def _imported(args: argparse.Namespace, **choices: Any) -> ImportedNet:
-    from pyscratchdet.converters.imports import import_module
-    from pyscratchdet.converters.torch_models import named_model
-
-    model = named_model(args.source, args.weights)
-    return import_module(model.module, _input_shapes(args, model.shapes), model.name, **choices)
-
-
-def _input_shapes(args: argparse.Namespace, usual: Shapes) -> Shapes:
-    """Returns the shapes of --input, of --size, or those that the model is made for."""
-    from pyscratchdet.converters.torch_models import parse_shapes
-    from pyscratchdet.errors import UsageError
-
-    if args.input and args.size:
-        raise UsageError("--input and --size exclude each other", code="convert.input")
-    shapes = parse_shapes(args.input) if args.input else usual
-    if args.size:
-        shapes = ((1, 3, args.size, args.size),)
-    if not shapes:
-        raise UsageError(
-            f"{args.source} does not tell the shape of its input", code="convert.input", expected="--input 1x3x224x224"
-        )
-    return shapes
-
-
-def _write_net(imported: ImportedNet, args: argparse.Namespace) -> Outcome:
-    from pyscratchdet.converters.imports import is_proved, report
-
-    comparisons = imported.write(args.prototxt, args.target, check=not args.no_check)
-    lines = [_written(imported.net.blobs, args), *report(imported, comparisons)]
-    return Outcome("\n".join(lines), is_proved(imported, comparisons))
-
-
-def _written(blobs: Blobs, args: argparse.Namespace) -> str:
-    number = sum(array.size for arrays in blobs.values() for array in arrays)
-    size = f"{os.path.getsize(args.target) / 1e6:.1f} MB"
-    lines = [f"{counted(len(blobs), 'layer')}, {counted(number, 'value', spec=',')}, {size}"]
-    return "\n".join([*lines, *_notes(args.target)])
-
-
-def _notes(path: str) -> list[str]:
-    """Returns what a user of a file that is a whole net must know; nothing for other files."""
-    ending = os.path.splitext(path)[1].lower()
-    if ending == ".onnx":
-        import onnx
-
-        from pyscratchdet.converters.onnx_export import notes
-
-        return notes(onnx.load(path))
-    if ending == ".pt2":
-        from pyscratchdet.converters.torch_program import program_notes
-
-        return program_notes(path)
-    if ending == ".py":
-        from pyscratchdet.converters.torch_source import source_notes, weights_path
-
-        weights = weights_path(path)
-        return [f"  its weights: {weights}, {os.path.getsize(weights) / 1e6:.1f} MB", *source_notes(path)]
-    return []
 
 
 def _described(state: SolverState) -> str:
