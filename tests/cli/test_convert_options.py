@@ -17,6 +17,7 @@ PAIRS = {
     "a solver state for PyTorch": "a.solverstate a.pt",
     "a solver state from PyTorch": "a.pt a.solverstate.h5",
     "a PyTorch model under a detector's layers": "torchvision:vgg11 a.caffemodel",
+    "a PyTorch classifier to train on, a folder, its name ending in /": "torchvision:resnet18 a/",
     "a detector on a PyTorch classifier, a folder to train, its name ending in /": "torchvision:resnet18 a/",
     "a PyTorch model as a net": "timm:resnet18 a.caffemodel",
     "a checkpoint of mmdetection": "a.pth a.caffemodel",
