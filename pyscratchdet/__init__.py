@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyscratchdet.proto.schema import register_schema
     from pyscratchdet.runtime import Net, build_net, load_net
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Detector",
     "Net",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds sdist and wheel into FOLDER, installs the wheel into a new environment there, and runs ten commands from it
-# outside the checkout, to show that nothing depends on the checkout.
+# Builds sdist and wheel into FOLDER, checks both with twine, installs the wheel into a new environment there, and runs
+# ten commands from it outside the checkout, to show that nothing depends on the checkout.
 #
 # usage: scripts/check_wheel.sh FOLDER [SITE_PACKAGES]
 #        SITE_PACKAGES: an environment's site-packages with the dependencies, instead of downloading them.
@@ -14,10 +14,11 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
 python3 -m venv "$work/build"
-"$work/build/bin/python" -m pip install --quiet build
+"$work/build/bin/python" -m pip install --quiet build twine
 rm -f "$folder"/pyscratchdet-*
 "$work/build/bin/python" -m build --outdir "$folder" "$checkout" >"$folder/build.log" 2>&1 ||
     { tail -n 20 "$folder/build.log" >&2; exit 1; }
+"$work/build/bin/twine" check --strict "$folder"/pyscratchdet-*
 wheel="$(echo "$folder"/pyscratchdet-*.whl)"
 tops="$(python3 -c 'import sys, zipfile
 print(*sorted({name.split("/")[0] for name in zipfile.ZipFile(sys.argv[1]).namelist() if ".dist-info/" not in name}))' "$wheel")"
