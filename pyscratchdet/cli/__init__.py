@@ -6,13 +6,15 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from pyscratchdet.cli.console import WarningFormatter, say
+from pyscratchdet.cli.console import WarningFormatter, show
 from pyscratchdet.cli.flags import EXIT_STATUSES, HelpFormatter, Parser, python_layers, schema_flags
 from pyscratchdet.errors import PyScratchDetError, nearest
 from pyscratchdet.memory import keep_freed_memory
+from pyscratchdet.progress import Manners, mannered
 
 # command: (module beside this file, what it does). A module defines configure(parser) and run(args) -> exit status,
 # and imports heavy packages inside run.
@@ -38,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "summary": ("summary", "layers, shapes, parameters and multiply-accumulates of a net"),
     "view": ("view", "a net as one page: graph, shapes, costs, weights, feature maps, priors, drift"),
     "doctor": ("doctor", "what is installed here, whether it works, and what an extra would add"),
+    "completion": ("completion", "write a script that completes commands, flags and files in a shell"),
     "demo-data": ("demo_data", "make a small VOC-style data set of shapes"),
 }
 
@@ -61,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("pyscratchdet: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(": ".join(filter(None, ("pyscratchdet", "interrupted", str(error)))), file=sys.stderr)
         return 130
 
 
@@ -78,21 +81,25 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     if command not in COMMANDS:
         hint = nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
-        say(f'pyscratchdet: unknown command "{command}"; {hint}', stderr=True)
+        show(f'pyscratchdet: unknown command "{command}"; {hint}', stderr=True)
         return 2
     module, parser = command_parser(command)
     args = parser.parse_args(arguments[1:])
-    with schema_flags(args), python_layers(args):
-        status: int = module.run(args)
+    manners = Manners(getattr(args, "quiet", False), getattr(args, "interruption", ""))
+    with mannered(manners), schema_flags(args), python_layers(args):
+        try:
+            status: int = module.run(args)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(manners.interruption) from None
     return status
 
 
-def command_parser(command: str) -> tuple[ModuleType, Parser]:
-    """Returns a command's module and the parser of what follows the command's name."""
+def command_parser(command: str, create: Callable[..., Parser] = Parser) -> tuple[ModuleType, Parser]:
+    """Returns a command's module and the parser of what follows the command's name, which `create` makes."""
     name, summary = COMMANDS[command]
     module = importlib.import_module(f"{__name__}.{name}")
     description = summary[0].upper() + summary[1:] + "."
-    parser = Parser(f"pyscratchdet {command}", description=description, formatter_class=HelpFormatter)
+    parser = create(prog=f"pyscratchdet {command}", description=description, formatter_class=HelpFormatter)
     parser.set_defaults(command=command)
     module.configure(parser)
     return module, parser
@@ -110,7 +117,8 @@ def _help() -> str:
             *rows,
             "",
             "pyscratchdet COMMAND --help describes one command; --version prints the versions.",
-            "Flags of Caffe's tools take one dash or two, and a space or an equals sign before the value.",
-            EXIT_STATUSES,
+            "Flags of Caffe's tools take one dash or two, and a space or an equals sign",
+            "before the value.",
+            textwrap.fill(EXIT_STATUSES, 78),
         ]
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.errors import printable
+from pyscratchdet.progress import is_quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,13 +20,32 @@ _WIDE = 10_000
 
 
 def say(text: object, *, stderr: bool = False) -> None:
-    """Prints a line that may contain text from files: names, paths, messages."""
+    """Tells what a command does or has done, which `--quiet` leaves out."""
+    if not is_quiet():
+        show(text, stderr=stderr)
+
+
+def show(text: object, *, stderr: bool = False) -> None:
+    """Prints a result, or what went wrong; it may contain text from files: names, paths, messages."""
     print(printable(text), file=sys.stderr if stderr else sys.stdout)
 
 
 def warn(text: object) -> None:
     """Prints a warning on stderr."""
-    say(f"pyscratchdet: warning: {text}", stderr=True)
+    show(f"pyscratchdet: warning: {text}", stderr=True)
+
+
+def show_json(content: object) -> None:
+    """Prints what `--json` asks for; NaN, such as the precision of a class without objects, becomes null."""
+    print(json.dumps(_without_nan(content), indent=1))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 class WarningFormatter(logging.Formatter):
@@ -37,7 +59,7 @@ class WarningFormatter(logging.Formatter):
 def console(*, stderr: bool = False) -> Console:
     """Returns a console that prints text as it is, brackets too.
 
-    Where the output is not a terminal, lines are as long as they need to be, so tables stay whole.
+    Where the output is not a terminal, lines are as long as they need to be, so tables stay whole, but not longer.
     """
     from rich.console import Console
     from rich.text import Text
@@ -47,6 +69,14 @@ def console(*, stderr: bool = False) -> Console:
 
         def render_str(self, text: str, **style: Any) -> Text:
             return super().render_str(printable(text), **style)
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            if self.is_terminal:
+                super().print(*objects, **options)
+                return
+            with self.capture() as shown:
+                super().print(*objects, **options)
+            stream.writelines(f"{line.rstrip()}\n" for line in shown.get().splitlines())
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _WIDE

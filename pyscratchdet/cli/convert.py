@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.cli import convert_imports
-from pyscratchdet.cli.console import say
+from pyscratchdet.cli.console import say, show
 from pyscratchdet.cli.convert_output import Outcome, notes, written
 from pyscratchdet.cli.flags import HelpFormatter, add_allow_python, add_schema_flags
 from pyscratchdet.errors import counted
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Option: settings of argparse. A default here holds in the directions that read the option.
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {
-        "metavar": "NET",
+        "metavar": "PROTOTXT",
         "help": "prototxt that the weights belong to; names the blobs, gives ONNX, .pt2 and .py their graph",
     },
     "prototxt": {"metavar": "FILE", "help": "write the net to this prototxt"},
@@ -48,7 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "(default for .pt2); decoded boxes and scores before suppression; what DetectionOutput reads (for ONNX, the "
         "priors are in a file beside it)",
     },
-    "opset": {"type": int, "default": None, "help": "version of ONNX's operators (default: 17)"},
+    "opset": {"type": int, "metavar": "N", "default": None, "help": "version of ONNX's operators (default: 17)"},
     "batch": {"metavar": "N|dynamic", "default": "dynamic", "help": "batch size that the file declares"},
     "input_picture": {
         "choices": ("bgr", "rgb"),
@@ -57,7 +57,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "labelmap": {"metavar": "PROTOTXT", "default": None, "help": "label map to keep in the file"},
     "mean": {"metavar": "B,G,R", "default": None, "help": "mean to keep in the file (for pictures: SSD's by default)"},
-    "scale": {"type": float, "default": 1.0, "help": "scale to keep in the file (default: 1)"},
+    "scale": {"type": float, "metavar": "X", "default": 1.0, "help": "scale to keep in the file (default: 1)"},
     "rgb": {"action": "store_true", "default": False, "help": "the net takes red first"},
     "keep_paths": {
         "action": "store_true",
@@ -77,14 +77,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "shapes of the model's inputs, such as 1x3x224x224 (default: what the model is made for)",
     },
-    "size": {"type": int, "default": None, "help": "height and width of its only input, a picture"},
+    "size": {"type": int, "metavar": "N", "default": None, "help": "height and width of its only input, a picture"},
     "features": {
         "metavar": "NAME[,NAME...]",
         "default": None,
         "help": "submodules that the detector reads, fine ones first (default: those at 1/16 and 1/32 of the picture)",
     },
     "data": {
-        "metavar": "FOLDER",
+        "metavar": "DIR",
         "default": None,
         "help": "what `lmdb folder` made, for sources and classes (default: PASCAL VOC's)",
     },
@@ -119,7 +119,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "do not run the written net against its source and OpenCV 4",
     },
 }
-_NAMES = ("command", "source", "target")
+_NAMES = ("command", "source", "target", "quiet", "interruption")
 _SCHEMA = {"schema": "FILE", "import": "MODULE", "dialect": "NAME"}
 _NET = ("model", "allow_unknown", "allow_python", *_SCHEMA)  # where a net is read
 _FACTS = ("labelmap", "mean", "scale", "rgb")  # what a file says about itself
@@ -208,7 +208,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
     add_schema_flags(parser)
     add_allow_python(parser)
-    parser.set_defaults(allow_unknown=False, allow_python=False)
+    parser.set_defaults(allow_unknown=False, allow_python=False, interruption="stops; DST stays as it was")
     parser.epilog = "\n".join(
         ["directions, and the options that each reads:"]
         + [line for direction in DIRECTIONS for line in ("", *direction.lines())]
@@ -224,10 +224,10 @@ def run(args: argparse.Namespace) -> int:
         vars(args).setdefault(name, OPTIONS.get(name, {}).get("default"))
     result = direction.run(args)
     outcome = Outcome(result, True) if isinstance(result, str) else result
-    say(f"{args.target}: {outcome.text}")
+    (say if outcome.is_sound else show)(f"{args.target}: {outcome.text}")
     if passed_over := _passed_over(args):
-        say("results may differ from those of the net's own Caffe, since these fields were passed over:")
-        say("\n".join(f"  {field}" for field in passed_over))
+        show("results may differ from those of the net's own Caffe, since these fields were passed over:")
+        show("\n".join(f"  {field}" for field in passed_over))
     return 0 if outcome.is_sound else 1
 
 

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the label map."""
-    from pyscratchdet.cli.console import warn
+    from pyscratchdet.cli.console import say, warn
     from pyscratchdet.data.label_map import BACKGROUND_NAMES, known_label_map, label_map_from_lines, write_label_map
     from pyscratchdet.errors import counted
     from pyscratchdet.files import read_bytes
@@ -33,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
     if first := [item.name for item in label_map.item if item.label == 0 and item.name not in BACKGROUND_NAMES]:
         warn(f'"{first[0]}" has label 0, which detection nets take for the background; --include_background adds that')
     write_label_map(args.output, label_map)
-    print(f"{args.output}: {counted(len(label_map.item), 'item')}")
+    say(f"{args.output}: {counted(len(label_map.item), 'item')}")
     return 0

@@ -13,6 +13,7 @@ from pyscratchdet.cli.detector_options import (
     make_labeller,
     positive,
 )
+from pyscratchdet.cli.flags import add_json_flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-draw", action="store_true", help="write no drawn pictures")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop a video or camera after N frames")
     parser.add_argument("--benchmark", action="store_true", help="time each stage at batch 1 and 8, and write nothing")
-    parser.add_argument("--json", action="store_true", help="with --benchmark: print the seconds as json")
+    add_json_flag(parser, "with --benchmark")
+    parser.set_defaults(interruption="stops without results; ends a camera, of which all is written")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -264,20 +266,18 @@ def _check_read(number: int, failed: dict[str, str]) -> None:
 
 
 def _say_end(folder: str, failed: dict[str, str]) -> None:
-    from pyscratchdet.cli.console import say
+    from pyscratchdet.cli.console import say, show
     from pyscratchdet.errors import counted
 
     if failed:
-        say(f"{counted(len(failed), 'input')} could not be read: {', '.join(failed)}", stderr=True)
+        show(f"{counted(len(failed), 'input')} could not be read: {', '.join(failed)}", stderr=True)
     say(f"written to {folder}")
 
 
 def _benchmark(detector: Detector, sources: list[MediaSource], as_json: bool) -> int:
-    import json
-
     from rich.table import Table
 
-    from pyscratchdet.cli.console import console
+    from pyscratchdet.cli.console import console, show_json
     from pyscratchdet.detect.benchmark import STAGES, benchmark
 
     table = Table(
@@ -290,7 +290,7 @@ def _benchmark(detector: Detector, sources: list[MediaSource], as_json: bool) ->
     figures = {batch_size: benchmark(detector, sources, batch_size) for batch_size in (1, 8)}
     if as_json:
         facts = {"input": detector.size, "engine": detector.engine.title}
-        print(json.dumps({**facts, "seconds_per_picture": figures}, indent=1))
+        show_json({**facts, "seconds_per_picture": figures})
         return 0
     for batch_size, seconds in figures.items():
         total = sum(seconds.values())

@@ -33,7 +33,7 @@ def add_detector_arguments(
         more_engines: What else `--engine` may name in this command, which then deals with it.
     """
     group = parser.add_argument_group("the detector")
-    group.add_argument("--model", metavar="DEPLOY", help="prototxt of the deploy net; an ONNX file needs none")
+    group.add_argument("--model", metavar="PROTOTXT", help="the deploy net; an ONNX file needs none")
     group.add_argument(
         "--weights",
         required=required,
@@ -48,7 +48,9 @@ def add_detector_arguments(
     group.add_argument(
         "--mean", metavar="B,G,R", help="subtracted from the picture (default: the ONNX file's, or SSD's 104,117,123)"
     )
-    group.add_argument("--scale", type=finite, help="factor after the mean (default: the ONNX file's, or 1)")
+    group.add_argument(
+        "--scale", type=finite, metavar="X", help="factor after the mean (default: the ONNX file's, or 1)"
+    )
     group.add_argument("--rgb", action="store_true", help="the net takes red first")
     group.add_argument("--size", metavar="HxW", help="input size in place of the prototxt's")
     group.add_argument(

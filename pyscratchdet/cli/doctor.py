@@ -47,20 +47,19 @@ class Absent(Exception):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    from pyscratchdet.cli.flags import add_json_flag
+
+    add_json_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints what was found; 1 where something that is needed does not work."""
-    import json
-
     from pyscratchdet import __version__
-    from pyscratchdet.cli.console import console, plain_table
+    from pyscratchdet.cli.console import console, plain_table, show_json
 
     checks = list(examine())
     if args.json:
-        content = {"pyscratchdet": __version__, "checks": [asdict(check) for check in checks]}
-        print(json.dumps(content, indent=1))
+        show_json({"pyscratchdet": __version__, "checks": [asdict(check) for check in checks]})
     else:
         table = plain_table(("what", "state", "detail"))
         for check in checks:

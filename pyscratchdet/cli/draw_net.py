@@ -20,11 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draws the net."""
     from pyscratchdet.caffe.draw import draw_net_to_file
+    from pyscratchdet.cli.console import say
     from pyscratchdet.layers.plan import read_net
     from pyscratchdet.proto import caffe_pb2
 
     net = read_net(args.input_net_proto_file).param
     phase = None if args.phase == "ALL" else caffe_pb2.Phase.Value(args.phase)
     draw_net_to_file(net, args.output_image_file, args.rankdir, phase)
-    print(args.output_image_file)
+    say(args.output_image_file)
     return 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.detector_options import (
     add_detector_arguments,
@@ -15,7 +14,7 @@ from pyscratchdet.cli.detector_options import (
     positive,
     sharing,
 )
-from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
+from pyscratchdet.cli.flags import add_allow_python, add_json_flag, add_schema_flags
 from pyscratchdet.errors import counted
 
 if TYPE_CHECKING:
@@ -66,11 +65,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     caffe = add("caffe", "the solver's test: a test net with DetectionEvaluate on its own data")
     add_caffe_arguments(caffe)
     caffe.add_argument("--model", metavar="PROTOTXT", help="the test net, without a solver")
-    caffe.add_argument("--weights", metavar="CAFFEMODEL", help="snapshot to evaluate")
+    caffe.add_argument("--weights", metavar="FILE", help="snapshot to evaluate")
     add_gpu_argument(caffe)
     add_schema_flags(caffe)
     add_allow_python(caffe)
-    caffe.add_argument("--json", action="store_true", help="print the figures as json")
+    add_json_flag(caffe)
+    caffe.set_defaults(interruption="stops without a result")
 
 
 def add_voc_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -103,13 +103,14 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", metavar="DIR", help="keep finished parts in this folder and continue from those already there"
     )
     parser.add_argument(
-        "--skip_bad", "--skip-bad", action="store_true", help="leave out and name what is damaged, instead of stopping"
+        "--skip_bad", action="store_true", help="leave out and name what is damaged, instead of stopping"
     )
     parser.add_argument(
         "--train-log", metavar="FILE", help="what train wrote to --log or --metrics, for what to try next"
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="write result files, charts and report.html")
-    parser.add_argument("--json", action="store_true", help="print the figures as json")
+    add_json_flag(parser)
+    parser.set_defaults(interruption="stops; with --resume DIR the same line goes on from the parts that are done")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -184,6 +185,7 @@ def _run_folder(args: argparse.Namespace) -> None:
 
 def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> None:
     """Evaluates as VOC does on a set of some name."""
+    from pyscratchdet.cli.console import show_json
     from pyscratchdet.evaluate.results import read_voc_results, write_voc_results
     from pyscratchdet.evaluate.voc import evaluate_voc
 
@@ -193,7 +195,7 @@ def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> 
     result = evaluate_voc(truth, detections, args.metric, args.overlap)
     advice = _advice(args, truth, detections, result)
     if args.json:
-        _print_json({**voc_figures(result), **_made_by(engine), "advice": advice})
+        show_json({**voc_figures(result), **_made_by(engine), "advice": advice})
     else:
         pictures = f"{name}: {counted(len(truth.names), 'picture')}"
         print_voc(result, ", ".join(filter(None, (pictures, engine))))
@@ -207,6 +209,7 @@ def _judge_voc(args: argparse.Namespace, truth: GroundTruthTable, name: str) -> 
 def _run_coco(args: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from pyscratchdet.cli.console import show_json
     from pyscratchdet.data.coco import read_coco
     from pyscratchdet.evaluate.coco import evaluate_coco
     from pyscratchdet.evaluate.results import read_coco_results, write_coco_results
@@ -224,7 +227,7 @@ def _run_coco(args: argparse.Namespace) -> None:
     advice = _advice(args, truth, detections, areas)
     if args.json:
         figures = {**result.figures, "classes": result.class_ap, "classes50": result.class_ap50}
-        _print_json({**figures, **_made_by(engine), "advice": advice})
+        show_json({**figures, **_made_by(engine), "advice": advice})
     else:
         title = ", ".join(filter(None, (counted(len(truth.names), "picture"), engine)))
         _print_coco(result.figures, result.class_ap, result.class_ap50, title)
@@ -283,7 +286,7 @@ def detect_set(
     """
     import numpy as np
 
-    from pyscratchdet.cli.console import warn
+    from pyscratchdet.cli.console import say, warn
     from pyscratchdet.detect.runner import Detect, run_set
     from pyscratchdet.errors import DataError, UsageError
     from pyscratchdet.progress import Progress
@@ -308,7 +311,7 @@ def detect_set(
         many = MultiScaleDetector(detector, coco)
         if args.world.is_root:
             inputs = ", ".join(f"{height}x{width}" for height, width in many.sizes(wide=True))
-            print(f"multi-scale, each also mirrored: {inputs}", file=sys.stderr)
+            say(f"multi-scale, each also mirrored: {inputs}", stderr=True)
         detect = many.detect
     with Progress(len(truth.names), is_shown=args.world.is_root) as progress:
         settings = {**_run_settings(args, multi_scale, resume is not None), **({"skip_bad": True} if skip_bad else {})}
@@ -347,7 +350,7 @@ def _run_settings(args: argparse.Namespace, multi_scale: bool, is_kept: bool) ->
 
 
 def _run_caffe(args: argparse.Namespace) -> None:
-    from pyscratchdet.cli.console import say
+    from pyscratchdet.cli.console import show, show_json
     from pyscratchdet.devices import choose_device
     from pyscratchdet.progress import Progress
     from pyscratchdet.solver.detection_test import run_detection_test
@@ -358,11 +361,11 @@ def _run_caffe(args: argparse.Namespace) -> None:
     if not args.world.is_root:
         return
     if args.json:
-        _print_json({name: {"mAP": one.mean_ap, "classes": one.aps} for name, one in summaries.items()})
+        show_json({name: {"mAP": one.mean_ap, "classes": one.aps} for name, one in summaries.items()})
         return
     for index, (name, summary) in enumerate(summaries.items()):
         for line in summary.lines(name, index) or [f"{name}: no detections"]:
-            say(line)
+            show(line)
 
 
 def caffe_test(args: argparse.Namespace) -> DetectionTest:
@@ -426,18 +429,6 @@ def _print_coco(figures: dict[str, float], ap: dict[str, float], ap50: dict[str,
     console().print(table)
     for name, value in figures.items():
         print(f"{name:6}= {value:.6f}")
-
-
-def _print_json(figures: dict[str, Any]) -> None:
-    import json
-    import math
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): plain(inner) for key, inner in value.items()}
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    print(json.dumps(plain(figures), indent=1))
 
 
 def _advice(

@@ -19,15 +19,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "mode", metavar="CPU|GPU", nargs="?", default="CPU", choices=["CPU", "GPU"], help="where to run (default: CPU)"
     )
     parser.add_argument("device", metavar="DEVICE_ID", nargs="?", default="0", help="number of the GPU (default: 0)")
+    parser.set_defaults(interruption="stops; nothing is written")
     add_schema_flags(parser)
     add_allow_python(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Extracts features."""
+    from pyscratchdet.cli.console import say
     from pyscratchdet.cli.detector_options import positive
     from pyscratchdet.devices import choose_device
     from pyscratchdet.errors import UsageError, counted
+    from pyscratchdet.progress import Progress
     from pyscratchdet.runtime.features import extract_features
 
     blobs, databases = args.blobs.split(","), args.databases.split(",")
@@ -38,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     batches = positive(args.batches, "BATCHES")
     device = choose_device(args.device.removeprefix("DEVICE_ID=") if args.mode == "GPU" else "")
     targets = list(zip(blobs, databases, strict=True))
-    for (blob, path), number in zip(
-        targets, extract_features(args.model, args.weights, targets, batches, device), strict=True
-    ):
-        print(f"{path}: {blob} of {counted(number, 'picture')}")
+    with Progress(batches, "batches") as progress:
+        numbers = extract_features(args.model, args.weights, targets, batches, device, progress)
+    for (blob, path), number in zip(targets, numbers, strict=True):
+        say(f"{path}: {blob} of {counted(number, 'picture')}")
     return 0

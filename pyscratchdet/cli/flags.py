@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 from pyscratchdet.cli.console import warn
 from pyscratchdet.errors import UsageError
 
+QUIET = "print results, warnings and errors only"
 EXIT_STATUSES = "Exit status: 0 done, 1 a comparison or check failed, 2 the input was bad, 130 interrupted."
 
 _TRUE = ("true", "t", "1", "yes", "y")
@@ -36,19 +38,51 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         shown = copy.copy(action)
-        shown.option_strings = [name for name in action.option_strings if name.startswith("--") or len(name) == 2]
+        shown.option_strings = shown_names(action)
         return super()._format_action_invocation(shown)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return "N" if action.type is int else "X" if action.type is float else "TEXT"
 
 
+def shown_names(action: argparse.Action) -> list[str]:
+    """Returns the spellings of a flag that are shown: two dashes, or one before a letter."""
+    return [name for name in action.option_strings if name.startswith("--") or len(name) == 2]
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser that says which values a switch takes, and whose help ends with the exit statuses."""
+    """A parser for one command.
+
+    It has `--quiet`, takes `-` for `_` in a flag's name and the reverse, says which values a switch takes, and its help
+    ends with what Ctrl-C does, where the default `interruption` tells, and with the exit statuses.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        # Not False: a subcommand's default would overwrite what was given before its name.
+        self.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help=QUIET)
 
     def format_help(self) -> str:
         """Returns the help of a command."""
-        return f"{super().format_help()}\n{EXIT_STATUSES}\n"
+        interruption = self.get_default("interruption")
+        stop = [f"Ctrl-C: {interruption}."] if interruption else []
+        lines = [textwrap.fill(line, 78) for line in (*stop, EXIT_STATUSES)]
+        return "\n".join([super().format_help(), *lines, ""])
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses as argparse does, with `-` and `_` in a flag's name alike."""
+        return super().parse_known_args([self._declared(word) for word in args], namespace)
+
+    def _declared(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        known = self._option_string_actions
+        if not name.startswith("-") or name in known or word in known:
+            return word
+        dashes = name[: len(name) - len(name.lstrip("-"))]
+        for one, other in ("-_", "_-"):
+            if (spelled := dashes + name[len(dashes) :].replace(one, other)) in known:
+                return spelled + equals + value
+        return word
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with a message and status 2."""
@@ -135,6 +169,12 @@ def add_schema_flags(parser: argparse._ActionsContainer) -> None:
         help="the Caffe whose field numbers binary files have, and whose priors the net means where FaceBoxes is named "
         "(docs/which_caffe.md; default: what the layer types show, or SSD's Caffe)",
     )
+
+
+def add_json_flag(parser: argparse._ActionsContainer, condition: str = "") -> None:
+    """Adds `--json`, which every command that prints figures has; `condition` says with which other flag."""
+    with_what = f" ({condition})" if condition else ""
+    parser.add_argument("--json", action="store_true", help=f"print the figures as JSON{with_what}")
 
 
 def add_allow_python(parser: argparse._ActionsContainer) -> None:

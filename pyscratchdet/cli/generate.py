@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.console import warn
+from pyscratchdet.cli.console import say, warn
+from pyscratchdet.cli.flags import add_json_flag
 
 if TYPE_CHECKING:
     from pyscratchdet.prototxt import Options, Recipe
@@ -41,17 +42,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipe; --list shows them")
     parser.add_argument("--list", action="store_true", help="show names, sizes, costs and results")
-    parser.add_argument("--json", action="store_true", help="with --list: print it as json")
+    add_json_flag(parser, "with --list")
     parser.add_argument("--all", action="store_true", help="write every recipe")
     parser.add_argument("-o", "--output", default="models", metavar="DIR", help="writes DIR/NAME/ (default: models)")
-    parser.add_argument("--data", metavar="FOLDER", help="what `lmdb folder` made: sets sources, classes and counts")
-    parser.add_argument("--minutes", type=float, help="own: budget of the training, in minutes of one CPU core or GPU")
+    parser.add_argument("--data", metavar="DIR", help="what `lmdb folder` made: sets sources, classes and counts")
+    parser.add_argument(
+        "--minutes", type=float, metavar="X", help="own: budget of the training, in minutes of one CPU core or GPU"
+    )
     parser.add_argument("--fit-priors", action="store_true", help="own: sizes of priors from the boxes of the data")
     parser.add_argument("--redo", action="store_true", help="write files anew that were changed by hand")
     parser.add_argument("--gpus", metavar="N,...", help='device numbers such as 0,1; "" for the CPU')
     parser.add_argument("--stepvalue", metavar="N,...", help="iterations at which the learning rate falls")
     for flag, kind, text in _OPTIONS:
-        parser.add_argument(f"--{flag}", type=kind, help=text, metavar="PATH" if kind is str else None)
+        metavar = {"output-directory": "DIR", "label-map-file": "PROTOTXT"}.get(flag, "FILE" if kind is str else None)
+        parser.add_argument(f"--{flag}", type=kind, help=text, metavar=metavar)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         recipe = _recipe(name, replace(options, folder=f"{root}/{name}"), args)
         paths, kept = prototxt.write_unless_edited(recipe, recipe.folder, args.redo)
-        print(f"{recipe.name}: {', '.join(path.name for path in paths) or 'nothing written'} in {Path(recipe.folder)}")
+        say(f"{recipe.name}: {', '.join(path.name for path in paths) or 'nothing written'} in {Path(recipe.folder)}")
         _copy_start(recipe)
         for path in kept:
             warn(f"{path} was changed by hand and is left as it is; --redo writes it anew")
@@ -100,7 +104,7 @@ def _recipe(name: str, options: Options, args: argparse.Namespace) -> Recipe:
         )
     minutes = own.MINUTES if args.minutes is None else args.minutes
     recipe, reasons = own.build(DataFigures.read(args.data), options, minutes, args.fit_priors)
-    print("\n".join(reasons))
+    say("\n".join(reasons))
     return recipe
 
 
@@ -135,10 +139,8 @@ def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:
 
 
 def _print_list(as_json: bool) -> None:
-    import json
-
     from pyscratchdet import prototxt
-    from pyscratchdet.cli.console import console, plain_table
+    from pyscratchdet.cli.console import console, plain_table, show_json
 
     costs = prototxt.costs()
     if as_json:
@@ -147,7 +149,7 @@ def _print_list(as_json: bool) -> None:
              "result": entry.result, "note": entry.note}
             for entry in prototxt.entries().values()
         ]  # fmt: skip
-        print(json.dumps(rows, indent=1))
+        show_json(rows)
         return
     table = plain_table(("name", "size>", "M params>", "GFLOPs>", "belongs to", "note"))
     for entry in prototxt.entries().values():

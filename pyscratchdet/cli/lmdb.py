@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pyscratchdet.cli.console import say, warn
+from pyscratchdet.cli.console import say, show, show_json, warn
 from pyscratchdet.errors import counted
-
-if TYPE_CHECKING:
-    pass
 
 _USAGE = """pyscratchdet lmdb [flags] ROOTFOLDER/ LISTFILE DB
        pyscratchdet lmdb voc VOCDEVKIT DB --split trainval [--years 2007,2012] [flags]
@@ -31,26 +28,30 @@ samples as the model's AnnotatedData layer augments them."""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; flags take gflags' forms: --flag=value, --flag value, -flag, --noflag."""
-    from pyscratchdet.cli.flags import add_flags, add_schema_flags
+    from pyscratchdet.cli.flags import add_flags, add_json_flag, add_schema_flags
 
     parser.usage, parser.epilog = _USAGE, _EPILOG
     parser.add_argument("words", nargs="+", metavar="ARGUMENT", help="as above")
     add_flags(parser, _FLAGS)
     parser.set_defaults(shuffle=None)
-    parser.add_argument("--label-map", dest="label_map_file", help="the same as --label_map_file")
+    parser.add_argument("--labelmap", "--label-map", dest="label_map_file", metavar="PROTOTXT",
+                        help="the same as --label_map_file")  # fmt: skip
     parser.add_argument(
         "--split",
+        metavar="LIST,...",
         help="voc: lists, such as trainval (the default) or 2007_test,2012_trainval; folder: share of the training "
         "pictures (default: the set's own lists or, if it has none, 0.8)",
     )
-    parser.add_argument("--years", default="", help="voc: years to take them from (default: all)")
+    parser.add_argument("--years", default="", metavar="YEAR,...", help="voc: years to take them from (default: all)")
     parser.add_argument("--without", default="", metavar="JSON", help="coco: leave out the images of this json")
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="threads that read pictures (default: one per core)"
     )
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="show: folder for the drawn records")
-    parser.add_argument("--count", type=int, default=16, help="show: how many records")
+    parser.add_argument("-o", "--output", metavar="DIR", help="show: folder for the drawn records")
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="show: how many records")
+    add_json_flag(parser, "show")
     parser.add_argument("--model", default="", metavar="PROTOTXT", help="show: draw samples as this net's data layer")
+    parser.set_defaults(interruption="stops; the same line goes on from what is stored")
     add_schema_flags(parser)
 
 
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     form, words = forms.get(args.words[0], (_list, 3))
     if len(args.words) != words:
         raise UsageError("wrong number of arguments", code="usage.arguments", hint=f"usage: {_USAGE}")
+    if args.json and (form is not _show or args.model):
+        raise UsageError("--json is for the list of records", code="usage.option", expected="show without --model")
     if args.backend != "lmdb":
         raise UsageError("only LMDB is written", code="usage.backend", expected="lmdb", found=args.backend)
     if args.workers < 0:
@@ -248,16 +251,32 @@ def _show(args: argparse.Namespace) -> int:
     from pyscratchdet.data.records import record_title
 
     database = Database(args.words[1])
-    say(f"{database.path}: {counted(len(database), 'record')}")
     names = _names(args.label_map_file)
+    if not args.json:
+        show(f"{database.path}: {counted(len(database), 'record')}")
     if args.model:
         return _show_samples(args, names)
+    shown = []
     for key, value in islice(database, args.count):
-        _show_record(key.decode(errors="replace"), value, record_title(key, database.path), names, args.output)
+        record = _record(key.decode(errors="replace"), value, record_title(key, database.path), names, args.output)
+        if not args.json:
+            _show_record(record)
+        shown.append(record)
+    if args.json:
+        show_json({"database": str(database.path), "records": len(database), "shown": shown})
     return 0
 
 
-def _show_record(key: str, value: bytes, title: str, names: dict[int, str], folder: str | None) -> None:
+def _show_record(record: dict[str, Any]) -> None:
+    raw = "" if record["encoded"] else ", raw"
+    show(f"{record['key']}  {record['width']} x {record['height']}, {record['bytes']} bytes{raw}")
+    for one in record["objects"]:
+        corners = " ".join(f"{value:.1f}" for value in one["box_px"])
+        show(f"    {one['class']} {corners}" + (" difficult" if one["difficult"] else ""))
+
+
+def _record(key: str, value: bytes, title: str, names: dict[int, str], folder: str | None) -> dict[str, Any]:
+    """Returns what a record holds; draws it into a folder."""
     import cv2
     import numpy as np
 
@@ -272,16 +291,19 @@ def _show_record(key: str, value: bytes, title: str, names: dict[int, str], fold
     record = annotated_of(value, title)
     objects = objects_of([record], [title])
     datum = record.datum
-    say(f"{key}  {datum.width} x {datum.height}, {len(datum.data)} bytes" + ("" if datum.encoded else ", raw"))
     scale = np.array([datum.width, datum.height] * 2, np.float32)
-    for label, box, difficult in zip(objects.labels, objects.boxes * scale, objects.difficult, strict=True):
-        corners = " ".join(f"{value:.1f}" for value in box)
-        say(f"    {names.get(int(label), label)} {corners}" + (" difficult" if difficult else ""))
     if folder is not None:
         image = DataTransformer(caffe_pb2.TransformationParameter()).decode_datum(datum, title)
         found = ImageDetections(objects.labels, np.ones(len(objects), np.float32), objects.boxes * scale)
         data = cv2.imencode(".png", draw_detections(image, found, names))[1]
         write_bytes(os.path.join(folder, f"{safe_file_name(key)}.png"), bytes(data))
+    boxes = (objects.boxes * scale).tolist()
+    found_ones = [
+        {"class": str(names.get(int(label), label)), "box_px": box, "difficult": bool(difficult)}
+        for label, box, difficult in zip(objects.labels, boxes, objects.difficult, strict=True)
+    ]
+    size = {"width": datum.width, "height": datum.height, "bytes": len(datum.data), "encoded": datum.encoded}
+    return {"key": key, **size, "objects": found_ones}
 
 
 def _show_samples(args: argparse.Namespace, names: dict[int, str]) -> int:

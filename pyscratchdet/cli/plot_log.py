@@ -18,9 +18,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plots."""
+    from pyscratchdet.cli.console import say
     from pyscratchdet.solver.curves import plot, read_curves
 
     runs = [read_curves(path) for path in args.logs]
     plot(runs, args.output, title=args.title, log_scale=args.log_scale)
-    print(args.output)
+    say(args.output)
     return 0

@@ -14,6 +14,7 @@ from pyscratchdet.cli.evaluate import (
     detect_set,
     voc_truth,
 )
+from pyscratchdet.cli.flags import add_json_flag
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_caffe_arguments(parser)
     add_voc_arguments(parser, required=False)
     add_detector_arguments(parser, required=False)
-    parser.add_argument("--json", action="store_true", help="print the figures as json")
+    add_json_flag(parser)
+    parser.set_defaults(interruption="stops without a result")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,16 +62,14 @@ def _scores(args: argparse.Namespace) -> dict[str, float | None]:
 
 
 def _print(scores: dict[str, float | None], as_json: bool) -> None:
-    import json
-
     from rich.table import Table
 
-    from pyscratchdet.cli.console import console
+    from pyscratchdet.cli.console import console, show_json
 
     known = {path: score for path, score in scores.items() if score is not None}
     best = max(known, key=lambda path: known[path], default=None)
     if as_json:
-        print(json.dumps({"scores": scores, "best": best}, indent=1))
+        show_json({"scores": scores, "best": best})
         return
     table = Table()
     for name in ("iteration", "mAP"):
@@ -118,11 +118,14 @@ def _score(args: argparse.Namespace, path: str, is_first: bool) -> float | None:
     """Returns the mAP of one snapshot; None where nothing was detected, and on processes other than the first."""
     if not args.data:
         from pyscratchdet.devices import choose_device
+        from pyscratchdet.progress import Progress
         from pyscratchdet.solver.detection_test import run_detection_test
 
-        summaries = run_detection_test(
-            caffe_test(args), path, choose_device(args.gpu), is_checked=is_first, world=args.world
-        )
+        test = caffe_test(args)
+        with Progress(test.iterations, "batches", is_shown=args.world.is_root) as progress:
+            summaries = run_detection_test(
+                test, path, choose_device(args.gpu), progress, is_checked=is_first, world=args.world
+            )
         return next(iter(summaries.values())).mean_ap
     from pyscratchdet.evaluate.voc import evaluate_voc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
+from pyscratchdet.cli.flags import add_allow_python, add_json_flag, add_schema_flags
 
 if TYPE_CHECKING:
     from pyscratchdet.layers.costs import NetCost
@@ -14,18 +14,17 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("model", help="net prototxt")
-    parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase (default: TEST)")
+    parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase of the net (default: TEST)")
     parser.add_argument("--input", metavar="SIZE", help="input as N,C,H,W or H,W in place of the file's")
     add_schema_flags(parser)
     add_allow_python(parser)
     parser.add_argument("--total", action="store_true", help="print the totals only")
-    parser.add_argument("--json", action="store_true", help="print the figures as json")
+    add_json_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
-    import json
-
+    from pyscratchdet.cli.console import show_json
     from pyscratchdet.errors import counted
     from pyscratchdet.layers.costs import net_cost
     from pyscratchdet.layers.plan import plan_net, read_net
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         plan.reshape(_new_shape(args.input, plan))
     cost = net_cost(plan)
     if args.json:
-        print(json.dumps(_as_dict(cost, not args.total), indent=1))
+        show_json(_as_dict(cost, not args.total))
         return 0
     if not args.total:
         _print_layers(cost)

@@ -8,9 +8,9 @@ import sys
 from pyscratchdet.cli.flags import add_flag, add_net_flags
 
 _EPILOG = """\
-Ctrl-C writes a snapshot after the current iteration and stops, as in Caffe; --resume auto continues from there. Several
-GPUs: --gpu 0,1 or torchrun -m pyscratchdet train ...; each takes a batch of its own, as in Caffe. Exit status: 0 done
-or stopped on request, 2 bad input or a loss that diverged."""
+Ctrl-C takes effect after the current iteration, as in Caffe; --sigint_effect changes what it does. Several GPUs: --gpu
+0,1 or torchrun -m pyscratchdet train ...; each takes a batch of its own, as in Caffe. Exit status: 0 also where it
+stopped on request, 2 also where the loss diverged."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "log_dir", default="", metavar="DIR", help="write a separate log into DIR, as glog does")
     parser.add_argument("--metrics", default="", metavar="FILE", help="figures as .csv or .jsonl")
     parser.add_argument("--tensorboard", default="", metavar="DIR", help="figures for TensorBoard")
-    parser.set_defaults(arguments=sys.argv[2:])
+    parser.set_defaults(
+        arguments=sys.argv[2:], interruption="writes a snapshot and stops; --resume auto goes on from there"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

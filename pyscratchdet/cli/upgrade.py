@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Upgrades; 1 where something could not be carried over, as the original tools exit."""
-    from pyscratchdet.cli.console import say
+    from pyscratchdet.cli.console import say, show
     from pyscratchdet.proto.upgrade import net_needs_upgrade, upgrade_net, upgrade_solver
 
     problems: list[str] = []
@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
         old, write, locator = _read(args, "NetParameter")
         needed, new = net_needs_upgrade(old), upgrade_net(old, problems, locator)
     for problem in problems:
-        say(f"pyscratchdet: {args.input}: {problem}", stderr=True)
+        show(f"pyscratchdet: {args.input}: {problem}", stderr=True)
     write(args.output, new)
-    print(f"{args.output}: {'upgraded' if needed else 'was already in the current format'}")
+    say(f"{args.output}: {'upgraded' if needed else 'was already in the current format'}")
     return 1 if problems else 0
 
 

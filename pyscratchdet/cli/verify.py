@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--model", required=True, help="deploy prototxt")
-    parser.add_argument("--weights", help="caffemodel (default: the fillers' values, by --seed)")
+    parser.add_argument("--model", required=True, metavar="PROTOTXT", help="deploy net")
+    parser.add_argument("--weights", metavar="FILE", help="caffemodel (default: the fillers' values, by --seed)")
     parser.add_argument(
         "--against",
         nargs="+",
@@ -45,15 +45,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phase", choices=("TEST", "TRAIN"), default="TEST", help="phase of the net (default: TEST)")
     parser.add_argument("--gradients", action="store_true", help="compare a backward pass too: fast, cuda, recordings")
     parser.add_argument("--step", metavar="SOLVER", help="compare a solver's first update too: fast, cuda, recordings")
-    parser.add_argument("--input", help="picture or npz with one array per input (default: seeded noise)")
     parser.add_argument(
-        "--mean", default="104,117,123", help="subtracted from a picture, in BGR (default: %(default)s)"
+        "--input", metavar="FILE", help="picture or npz with one array per input (default: seeded noise)"
+    )
+    parser.add_argument(
+        "--mean",
+        default="104,117,123",
+        metavar="B,G,R",
+        help="subtracted from a picture, in BGR (default: %(default)s)",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="factor after the mean (default: 1)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of noise and fillers (default: 1)")
-    parser.add_argument("--report", metavar="HTML", help="write an HTML report")
-    parser.add_argument("--json", metavar="FILE", help="write all figures")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of noise and fillers (default: 1)")
+    parser.add_argument("--report", metavar="FILE", help="write an HTML report")
+    parser.add_argument(
+        "--json", nargs="?", const="", metavar="FILE", help="print the figures as JSON, or write them to a file"
+    )
     parser.add_argument("--all", action="store_true", help="show every blob in the terminal")
+    parser.set_defaults(interruption="stops without a report")
     add_schema_flags(parser)
     add_allow_python(parser)
 
@@ -63,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     import json
     from pathlib import Path
 
-    from pyscratchdet.cli.console import console
+    from pyscratchdet.cli.console import console, say, show_json
     from pyscratchdet.converters.compare import all_agree
     from pyscratchdet.converters.engines import Recording
     from pyscratchdet.converters.report import html_report, print_table
@@ -84,15 +92,18 @@ def run(args: argparse.Namespace) -> int:
     passed_over = [str(entry) for entry in trainee.file.passed_over if not entry.is_harmless]
     for comparison in comparisons:
         comparison.passed_over = passed_over
-    out = console()
-    for comparison in comparisons:
-        print_table(comparison, out, everything=args.all)
+    figures = [comparison.as_dict() for comparison in comparisons]
+    if args.json == "":
+        show_json(figures)
+    else:
+        for comparison in comparisons:
+            print_table(comparison, console(), everything=args.all)
     if args.report:
         title = f"{net.name or Path(args.model).stem}: blob by blob"
         write_text(args.report, html_report(comparisons, title, _facts(args, programs)))
-        out.print(f"report: {args.report}", highlight=False)
+        say(f"report: {args.report}", stderr=args.json == "")
     if args.json:
-        write_text(args.json, json.dumps([comparison.as_dict() for comparison in comparisons], indent=1))
+        write_text(args.json, json.dumps(figures, indent=1))
     return 0 if all_agree(comparisons) else 1
 
 

@@ -11,11 +11,11 @@ from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("model", metavar="NET", help="net prototxt")
-    parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase (default: TEST)")
+    parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase of the net (default: TEST)")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel: histograms, statistics, dead channels")
     parser.add_argument("--picture", metavar="FILE", help="run the net on it: detections, and the maps of every blob")
     parser.add_argument("--mean", metavar="B,G,R", help="subtracted from the picture (default: SSD's 104,117,123)")
-    parser.add_argument("--scale", type=finite, help="factor after the mean (default: 1)")
+    parser.add_argument("--scale", type=finite, metavar="X", help="factor after the mean (default: 1)")
     parser.add_argument("--rgb", action="store_true", help="the net takes red first")
     parser.add_argument(
         "--verify",
@@ -28,7 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a database, or pictures with annotations, whose boxes the priors are to cover",
     )
     parser.add_argument("--against", metavar="NET2", help="another net, shown beside it with what differs")
-    parser.add_argument("-o", "--output", metavar="HTML", help="the page (default: the net's name with .html, here)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the page (default: the net's name with .html, here)")
+    parser.set_defaults(interruption="stops; nothing is written")
     add_schema_flags(parser)
     add_allow_python(parser)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -21,6 +21,7 @@ def extract_features(
     targets: Sequence[tuple[str, str | os.PathLike[str]]],
     batches: int,
     device: torch.device | str = "cpu",
+    progress: Callable[[int], object] = lambda done: None,
 ) -> list[int]:
     """Writes one float Datum per picture and blob, under keys `%010d` counting from 0.
 
@@ -30,6 +31,7 @@ def extract_features(
         targets: (blob, path of a new LMDB) pairs.
         batches: Forward passes.
         device: torch device.
+        progress: Called with the number of passes done.
 
     Returns:
         The number of records of each target.
@@ -50,10 +52,11 @@ def extract_features(
         )  # fmt: skip
     with ExitStack() as stack, torch.inference_mode():
         writers = [stack.enter_context(new_database(path)) for _, path in targets]
-        for _ in range(batches):
+        for done in range(1, batches + 1):
             blobs = net.forward_blobs()
             for writer, (name, _) in zip(writers, targets, strict=True):
                 _write(writer, name, blobs[name].cpu().numpy())
+            progress(done)
         return [writer.count for writer in writers]
 
 

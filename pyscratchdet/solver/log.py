@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from pyscratchdet.errors import FileError, printable
+from pyscratchdet.progress import is_quiet
 
 ROOT = "pyscratchdet.solver"
 _log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ def logging_to(
 ) -> Iterator[None]:
     """Sends the solver's lines to stderr and appends them to files, line by line, while the block runs.
 
+    Of a quiet command, only warnings go to stderr.
+
     Args:
         paths: Log files.
         stderr: Handler used in place of a plain one on stderr.
@@ -57,6 +60,8 @@ def logging_to(
         FileError: A log file cannot be opened.
     """
     handlers: list[logging.Handler] = [stderr or logging.StreamHandler(sys.stderr)]
+    if is_quiet():
+        handlers[0].setLevel(logging.WARNING)
     root = logging.getLogger(ROOT)
     before = root.level, root.propagate
     try:

@@ -59,12 +59,13 @@ def test(
     return (_detection if param.eval_type == "detection" else _classification)(net, index, param, outputs)
 
 
-def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
+def score(net: Net, iterations: int, progress: Callable[[int], object] = lambda done: None) -> dict[str, np.ndarray]:
     """Runs a test net on its own data, prints every output and finally their means, as `caffe test` does.
 
     Args:
         net: A net with data layers.
         iterations: Number of batches.
+        progress: Called with the number of batches done.
 
     Returns:
         {output: mean over the batches}.
@@ -84,6 +85,7 @@ def score(net: Net, iterations: int) -> dict[str, np.ndarray]:
         run.append(outputs)
         total += loss
         _check_shapes(run[0], outputs)
+        progress(i + 1)
     _log.info(f"Loss: {number(float(total / np.float32(iterations)))}")
     means = dict(zip(net.output_names, _means(run), strict=True))
     for name, mean in means.items():

@@ -35,12 +35,18 @@ class Timing:
     backward: float = 0.0
 
 
-def time_net(net: Net, iterations: int, inputs: Mapping[str, Tensor] | None = None) -> Timing:
+def time_net(
+    net: Net,
+    iterations: int,
+    progress: Callable[[int], object] = lambda done: None,
+    inputs: Mapping[str, Tensor] | None = None,
+) -> Timing:
     """Times every layer forward and backward, and prints as `caffe time` does.
 
     Args:
         net: The net, on the device to be timed.
         iterations: Number of passes, after one that does not count.
+        progress: Called with the number of passes done.
         inputs: Arrays for Input layers; None for random numbers between 0 and 1.
 
     Raises:
@@ -63,6 +69,7 @@ def time_net(net: Net, iterations: int, inputs: Mapping[str, Tensor] | None = No
         timer.run_backward(timer.run_forward()[0])
         milliseconds = (time.perf_counter() - begin) * 1e3
         _log.info(f"Iteration: {i + 1} forward-backward time: {number(milliseconds)} ms.")
+        progress(i + 1)
     total = (time.perf_counter() - start) * 1e3
     timing = timer.timing(iterations)
     _print_timing(timing, total, iterations)

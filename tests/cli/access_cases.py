@@ -214,6 +214,7 @@ ROWS = [
         {"the page": ["OUT/page.html"]},
     ),
     Access("doctor", "doctor", {}),
+    Access("completion", "completion bash", {}),
     Access("demo-data", "demo-data OUT --images 2", {}, {"pictures and annotations": ["OUT/*"]}),
 ]  # fmt: skip
 

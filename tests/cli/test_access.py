@@ -138,3 +138,9 @@ def test_the_page_has_the_table():
     text = PAGE.read_text(encoding="utf-8")
     assert page_with_table(text) == text, "run python tests/cli/access_cases.py"
     assert ROWS[0].row() in text
+
+
+def test_the_page_names_the_commands_that_write_what_a_net_asks_for():
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    named = re.search(r"`file_name`, is written by ([^;]*?) alone", text)[1]
+    assert set(re.findall(r"`([^`]+)`", named)) == WRITES

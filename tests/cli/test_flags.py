@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pyscratchdet.cli import COMMANDS, command_parser, main
+from pyscratchdet.cli import main
 from pyscratchdet.cli.console import console, plain_table
 from pyscratchdet.cli.flags import EXIT_STATUSES, Parser, add_flags
 
@@ -39,14 +39,9 @@ def test_a_switch_says_which_values_it_takes(capsys, option):
     assert f"{option}: takes one of true, t, 1, yes, y, false, f, 0, no, n, found 'maybe'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_ends_with_the_exit_statuses(command):
-    assert command_parser(command)[1].format_help().endswith(f"\n\n{EXIT_STATUSES}\n")
-
-
 def test_help_of_all_commands_has_the_exit_statuses(capsys):
     assert main(["--help"]) == 0
-    assert capsys.readouterr().out.rstrip().endswith(EXIT_STATUSES)
+    assert " ".join(capsys.readouterr().out.split()).endswith(EXIT_STATUSES)
 
 
 class Terminal(io.StringIO):
