@@ -217,18 +217,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts one file; 1 where what was written does not compute what its source does."""
+    outcome = convert_by(args)
+    (say if outcome.is_sound else show)(f"{args.target}: {outcome.text}")
+    if passed_over := _passed_over(args):
+        show("results may differ from those of the net's own Caffe, since these fields were passed over:")
+        show("\n".join(f"  {field}" for field in passed_over))
+    return 0 if outcome.is_sound else 1
+
+
+def convert_by(args: argparse.Namespace) -> Outcome:
+    """Converts as the arguments say.
+
+    Raises:
+        UsageError: An option that the direction does not read, or lacks.
+    """
     given = [name for name, value in vars(args).items() if name not in _NAMES and value not in (None, False, [], "")]
     direction = _choose(args, given)
     direction.check(given)
     for name in direction.takes:
         vars(args).setdefault(name, OPTIONS.get(name, {}).get("default"))
     result = direction.run(args)
-    outcome = Outcome(result, True) if isinstance(result, str) else result
-    (say if outcome.is_sound else show)(f"{args.target}: {outcome.text}")
-    if passed_over := _passed_over(args):
-        show("results may differ from those of the net's own Caffe, since these fields were passed over:")
-        show("\n".join(f"  {field}" for field in passed_over))
-    return 0 if outcome.is_sound else 1
+    return Outcome(result, True) if isinstance(result, str) else result
 
 
 def _passed_over(args: argparse.Namespace) -> list[str]:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a direction came to where it can fail a check.
+    """What a conversion came to.
 
     Attributes:
-        text: What is printed about the target.
+        text: What is to be said about the target.
         is_sound: Whether its checks passed.
     """
 

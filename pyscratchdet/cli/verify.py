@@ -73,10 +73,34 @@ def run(args: argparse.Namespace) -> int:
 
     from pyscratchdet.cli.console import console, say, show_json
     from pyscratchdet.converters.compare import all_agree
-    from pyscratchdet.converters.engines import Recording
     from pyscratchdet.converters.report import html_report, print_table
-    from pyscratchdet.converters.training import Trainee
     from pyscratchdet.files import write_text
+
+    comparisons, programs = compare_by(args)
+    figures = [comparison.as_dict() for comparison in comparisons]
+    if args.json == "":
+        show_json(figures)
+    else:
+        for comparison in comparisons:
+            print_table(comparison, console(), everything=args.all)
+    if args.report:
+        title = f"{comparisons[0].net or Path(args.model).stem}: blob by blob"
+        write_text(args.report, html_report(comparisons, title, _facts(args, programs)))
+        say(f"report: {args.report}", stderr=args.json == "")
+    if args.json:
+        write_text(args.json, json.dumps(figures, indent=1))
+    return 0 if all_agree(comparisons) else 1
+
+
+def compare_by(args: argparse.Namespace) -> tuple[list[Comparison], list[str]]:
+    """Returns the comparisons that the arguments ask for, and the programs that ran.
+
+    Raises:
+        UsageError: The arguments do not go together.
+        ConversionError: No engine ran.
+    """
+    from pyscratchdet.converters.engines import Recording
+    from pyscratchdet.converters.training import Trainee
     from pyscratchdet.layers.plan import read_net
 
     trainee = Trainee(read_net(args.model), args.weights, args.phase, args.seed)
@@ -92,19 +116,7 @@ def run(args: argparse.Namespace) -> int:
     passed_over = [str(entry) for entry in trainee.file.passed_over if not entry.is_harmless]
     for comparison in comparisons:
         comparison.passed_over = passed_over
-    figures = [comparison.as_dict() for comparison in comparisons]
-    if args.json == "":
-        show_json(figures)
-    else:
-        for comparison in comparisons:
-            print_table(comparison, console(), everything=args.all)
-    if args.report:
-        title = f"{net.name or Path(args.model).stem}: blob by blob"
-        write_text(args.report, html_report(comparisons, title, _facts(args, programs)))
-        say(f"report: {args.report}", stderr=args.json == "")
-    if args.json:
-        write_text(args.json, json.dumps(figures, indent=1))
-    return 0 if all_agree(comparisons) else 1
+    return comparisons, programs
 
 
 def _compare_all(

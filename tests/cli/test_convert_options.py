@@ -99,7 +99,7 @@ def test_help_shows_the_options_of_each_direction(capsys):
     with pytest.raises(SystemExit):
         main(["convert", "--help"])
     text = capsys.readouterr().out
-    assert "a net in ONNX: --model NET [--half]" in text
+    assert "a net in ONNX: --model PROTOTXT [--half]" in text
     assert "a COCO detector for VOC: --coco-to-voc\n  from .caffemodel\n  to .caffemodel\n" in text
 
 
