@@ -86,7 +86,7 @@ def _arguments(
         if isinstance(value, bool):
             words += [flag] if value else []
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            words += [flag, *map(os.fspath, value)]
+            words += [flag, *(os.fspath(one) for one in value)]
         else:
             words.append(f"{flag}={os.fspath(value) if isinstance(value, os.PathLike) else value}")
     args = command_parser(command, _CallParser)[1].parse_args(words)
