@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD
 
+from pyscratchdet import prototxt
 from pyscratchdet.files import write_text
-from pyscratchdet.layers.plan import read_net
 from pyscratchdet.proto.text import to_text
+from pyscratchdet.prototxt.recipe import Options
 from pyscratchdet.runtime import LayerModule, Net, build_net, save_weights
 
 # Added to the background's confidence, which is highest nearly everywhere in a trained net.
 BACKGROUND = 6.0
 
 
-def seeded_files(name: str, folder: Path, seed: int = 1) -> tuple[Path, Path]:
-    """Writes the deploy prototxt of a published net, without result files, and a caffemodel; returns their paths."""
-    param = read_net(f"prototxt/models/{name}/deploy.prototxt").param
+def seeded_files(name: str, folder: Path, seed: int = 1, options: Options | None = None) -> tuple[Path, Path]:
+    """Writes the deploy prototxt of a recipe, without result files, and a caffemodel; returns their paths."""
+    param = prototxt.build(name, options).deploy
     for layer in param.layer:
         layer.detection_output_param.ClearField("save_output_param")
         if layer.type != "DetectionOutput":

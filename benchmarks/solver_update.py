@@ -37,9 +37,8 @@ PEERS: dict[str, Callable[[list[torch.Tensor]], torch.optim.Optimizer]] = {
 }
 
 
-def with_inputs(model: str, batch: int) -> caffe_pb2.NetParameter:
-    """Returns the train net with Input layers in place of its AnnotatedData layer."""
-    net = read_net(model).param
+def with_inputs(net: caffe_pb2.NetParameter, batch: int) -> caffe_pb2.NetParameter:
+    """Puts Input layers in place of a train net's AnnotatedData layer and returns the net."""
     kept = [layer for layer in net.layer if layer.type != "AnnotatedData"]
     resize = next(layer for layer in net.layer if layer.type == "AnnotatedData").transform_param.resize_param
     del net.layer[:]
@@ -124,7 +123,7 @@ def main() -> None:
     parser.add_argument("--output", default="benchmarks/results")
     args = parser.parse_args()
     device = torch.device(args.device)
-    net = with_inputs(args.model, args.batch)
+    net = with_inputs(read_net(args.model).param, args.batch)
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     lines = [
         f"# The update, {date.today()}",

@@ -1,4 +1,4 @@
-"""A detector whose answers are known: it sees blue and red blocks of an 8 x 8 grid cell."""
+"""A detector whose answers are known, which sees blue and red blocks of an 8 x 8 grid cell; and devices to test on."""
 
 import numpy as np
 import pytest
@@ -85,3 +85,18 @@ def _paint(*blocks, height=64, width=144):
             255
         )
     return image
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """Returns a torch device other than the CPU."""
+    import torch
+    from emulated import emulated
+
+    if request.param == "emulated":
+        with emulated() as device:
+            yield device
+    elif torch.cuda.is_available():
+        yield torch.device("cuda")
+    else:
+        pytest.skip("no CUDA device")

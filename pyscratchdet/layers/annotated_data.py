@@ -127,9 +127,8 @@ class AnnotatedData(Layer):
         """
         device = torch.device(self.context.options.get("device", "cpu"))
         if device.type == "cuda":
-            # A copy in pinned memory, which PyTorch keeps until the transfer is done.
-            pictures = pictures.pin_memory().to(device, non_blocking=True)
-        data = pictures.permute(0, 3, 1, 2).float()
+            pictures = pictures.pin_memory()  # a copy, which PyTorch keeps until the transfer is done
+        data = pictures.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
         means = self.transformer.mean_planes(places, *data.shape[1:])
         if means is not None:
             data -= torch.from_numpy(means).to(device)

@@ -43,7 +43,7 @@ def build_layer(
     return layer, layer.reshape(bottoms)
 
 
-def run(prototxt: str, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+def run(prototxt: str, arrays: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> dict[str, float]:
     """Returns the error of each recorded result by its key; infinite where the shape differs."""
     net = text_format.Parse(prototxt, caffe_pb2.NetParameter())
     blobs: dict[str, torch.Tensor] = {}
@@ -51,11 +51,13 @@ def run(prototxt: str, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
     for param in net.layer:
         if param.type == "Input":
             for top in param.top:
-                blobs[top] = torch.tensor(arrays[f"in:{top}"], requires_grad=True)
+                blobs[top] = torch.tensor(arrays[f"in:{top}"]).to(device).requires_grad_()
             continue
         layer, _ = build_layer(param, [tuple(blobs[name].shape) for name in param.bottom], net.state.phase)
         is_tested = param.name == "layer"
-        values = [_blob(spec, arrays[f"param:{i}"] if is_tested else None) for i, spec in enumerate(layer.blobs)]
+        values = [
+            _blob(spec, arrays[f"param:{i}"] if is_tested else None, device) for i, spec in enumerate(layer.blobs)
+        ]
         if is_tested:
             params = values
         detached = layer.no_gradient | {j for j, flag in enumerate(param.propagate_down) if not flag}
@@ -72,7 +74,7 @@ def run(prototxt: str, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
     results |= {f"diff:{name}": _gradient(value) for name, value in blobs.items()}
     results |= {f"pdiff:{i}": _gradient(value) for i, value in enumerate(params)}
     recorded = [key for key in arrays if key.split(":")[0] in ("out", "param_after", "diff", "pdiff")]
-    return {key: relative_error(results[key].detach().numpy(), arrays[key]) for key in recorded}
+    return {key: relative_error(results[key].detach().cpu().numpy(), arrays[key]) for key in recorded}
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -92,23 +94,23 @@ def recorded_cases(*types: str) -> list[str]:
     return [f"{path.parent.name}/{path.stem}" for path in paths if not types or path.parent.name in types]
 
 
-def errors(case: str, folder: Path = RECORDED) -> dict[str, float]:
+def errors(case: str, folder: Path = RECORDED, device: torch.device | str = "cpu") -> dict[str, float]:
     """Returns the errors of a recorded case."""
     with np.load(folder / f"{case}.npz") as arrays:
-        return run((folder / f"{case}.prototxt").read_text(), dict(arrays))
+        return run((folder / f"{case}.prototxt").read_text(), dict(arrays), device)
 
 
-def _blob(spec: BlobSpec, recorded: np.ndarray | None) -> torch.Tensor:
+def _blob(spec: BlobSpec, recorded: np.ndarray | None, device: torch.device | str) -> torch.Tensor:
     if recorded is None:
         value = spec.filler.value if spec.filler is not None else spec.value
         recorded = np.full(spec.shape, value, np.float32)
     assert recorded.shape == spec.shape
-    return torch.tensor(recorded, requires_grad=not spec.is_statistic)
+    return torch.tensor(recorded).to(device).requires_grad_(not spec.is_statistic)
 
 
 def _backward(blobs: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray]) -> None:
     fed = [(blobs[key[8:]], torch.tensor(value)) for key, value in arrays.items() if key.startswith("topdiff:")]
-    fed = [(top, gradient.view(top.shape)) for top, gradient in fed if top.requires_grad]
+    fed = [(top, gradient.view(top.shape).to(top.device)) for top, gradient in fed if top.requires_grad]
     if fed:
         torch.autograd.backward(*zip(*fed, strict=True))
 
