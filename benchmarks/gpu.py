@@ -150,7 +150,7 @@ def world_of_one(run: Run) -> str:
     """Runs the operations of several processes in a group of one: NCCL on a GPU, which refuses two on one device."""
     import torch
 
-    from pyscratchdet.solver.distributed import ProcessGroup
+    from pyscratchdet.ranks import ProcessGroup
 
     port = str(20000 + os.getpid() % 10000)
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -21,7 +21,7 @@ from pyscratchdet.converters.merge_bn import merge_bn
 from pyscratchdet.converters.onnx_export import export_onnx, onnx_names, value_keys
 from pyscratchdet.converters.onnx_file import read_onnx, with_outputs
 from pyscratchdet.converters.sessions import SESSIONS
-from pyscratchdet.devices import check_precision
+from pyscratchdet.devices import check_precision, use_tf32
 from pyscratchdet.errors import ConversionError, NetError, UsageError, WeightsError
 from pyscratchdet.files import check_zip, open_bytes, read_bytes
 from pyscratchdet.layers.base import Layer, Shape
@@ -86,6 +86,7 @@ class PyTorchEngine(Engine):
             raise ConversionError("PyTorch finds no CUDA device", code="engine.missing")
         self.name = "pyscratchdet" if device == "cpu" else device
         self.device = device
+        use_tf32(torch.device(device), False)
         self.net = net.to(device)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import time
 
 import torch
 
+from pyscratchdet.devices import use_tf32
 from pyscratchdet.errors import UsageError
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.solver.log import ROOT, GlogFormatter
@@ -33,6 +34,7 @@ def set_mode_gpu() -> None:
     if not torch.cuda.is_available():
         raise UsageError("set_mode_gpu: no CUDA device is available", code="caffe.device", hint="use set_mode_cpu()")
     _device = torch.device("cuda", _gpu)
+    use_tf32(_device, False)
 
 
 def set_device(index: int) -> None:

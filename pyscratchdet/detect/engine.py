@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyscratchdet.devices import check_precision
+from pyscratchdet.devices import check_precision, use_tf32
 from pyscratchdet.errors import DataError, LayerError, NetError
 from pyscratchdet.runtime import Net, OptimizedNet, load_net
 
@@ -68,7 +68,7 @@ class PictureNet:
         weights: .caffemodel or .caffemodel.h5.
         size: (height, width) of the net's input if it should differ from the prototxt's.
         device: The torch device.
-        precision: "float32", or "bf16" on CPUs that have it.
+        precision: "float32", or "bf16" on devices that have it.
 
     Attributes:
         net: The net, on the device.
@@ -92,6 +92,7 @@ class PictureNet:
     ) -> None:
         self.device = torch.device(device)
         check_precision(precision, self.device)
+        use_tf32(self.device, False)
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
         net = load_net(model, weights, "TEST")
         self.batch_size = net.plan.fixed_batch()
@@ -168,7 +169,7 @@ class TorchDetection(DetectionEngine):
     def _before_nms(self, _: object, bottoms: Sequence[torch.Tensor]) -> None:
         """Measures the time, and refuses NaN, which DetectionOutput would silently drop: it is above no threshold."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         self._nms_started = time.perf_counter()
         if any(bool(torch.isnan(blob).any()) for blob in bottoms):
             raise not_numbers()

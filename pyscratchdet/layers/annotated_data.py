@@ -131,7 +131,7 @@ class AnnotatedData(Layer):
         data = pictures.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
         means = self.transformer.mean_planes(places, *data.shape[1:])
         if means is not None:
-            data -= torch.from_numpy(means).to(device)
+            data -= torch.from_numpy(means).to(device, non_blocking=True)  # or it would wait for the last step's end
         if self.param.transform_param.scale != 1:
             data *= self.param.transform_param.scale
         return data

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pyscratchdet.data.database import DatabaseWriter, new_database
+from pyscratchdet.devices import use_tf32
 from pyscratchdet.errors import NetError, nearest
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.runtime import load_net
@@ -40,7 +41,10 @@ def extract_features(
         FileError, PrototxtError, NetError, LayerError, WeightsError, DataError: Something is missing or faulty.
         NetError: The net has no such blob, or it has more than 4 axes.
     """
-    net = load_net(model, weights, phase="TEST").to(device)
+    place = torch.device(device)
+    use_tf32(place, False)
+    net = load_net(model, weights, phase="TEST").to(place)
+    net.deliver(place)
     for name, _ in targets:
         if name not in net.blob_names:
             hint = nearest(name, net.blob_names) or "pyscratchdet summary lists the blobs"

@@ -183,6 +183,19 @@ class Net(nn.Module):
                     module.adopt(shared_role, entry.parameter)
         return self
 
+    def deliver(self, device: torch.device, layout: torch.memory_format = torch.contiguous_format) -> None:
+        """Makes data layers deliver their batches on the net's device, and pictures in its memory layout."""
+
+        def send(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> list[Tensor]:
+            return [
+                top.to(device, non_blocking=True, memory_format=layout if top.dim() == 4 else torch.preserve_format)
+                for top in tops
+            ]
+
+        for module in self.layers:
+            if module.layer.is_source:
+                module.register_forward_hook(send)
+
     def work_in_place(self) -> None:
         """Lets layers that the net file has in place (ReLU) overwrite their bottom, which saves a copy each.
 

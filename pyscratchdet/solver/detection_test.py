@@ -21,6 +21,7 @@ from pyscratchdet.ranks import World
 from pyscratchdet.rng import CaffeRandom
 from pyscratchdet.runtime import Net, load_net
 from pyscratchdet.solver.data_checks import check_test_size
+from pyscratchdet.solver.fast import Precision
 from pyscratchdet.solver.nets import NetChoice, first_test_net
 from pyscratchdet.solver.resume import CarriedState
 from pyscratchdet.solver.shared_test import SharedTest, obstacle
@@ -104,7 +105,7 @@ def run_detection_test(
         random=CaffeRandom(world.share(secrets.randbits(32))) if world.size > 1 else None,
         writes=world.is_root,
     )
-    net.to(device)
+    net = Precision().prepare(net.to(device), torch.device(device))
     if not any(module.layer_type == "DetectionEvaluate" for module in net.layers):
         raise NetError(
             f"{choice.source}: not a detection test net",

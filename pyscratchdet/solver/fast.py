@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyscratchdet.devices import use_tf32
 from pyscratchdet.runtime import LayerModule, Net
 
 
@@ -31,10 +32,9 @@ class Precision:
 
     def prepare(self, net: Net, device: torch.device) -> Net:
         """Makes a net ready for `device` and returns it."""
-        _send_batches(net, device, torch.channels_last if self.is_fast else torch.contiguous_format)
+        net.deliver(device, torch.channels_last if self.is_fast else torch.contiguous_format)
+        use_tf32(device, self.is_fast)
         if device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = self.is_fast
-            torch.backends.cudnn.allow_tf32 = self.is_fast
             torch.backends.cudnn.benchmark = self.is_fast
         if self.is_fast:
             net = net.to(memory_format=torch.channels_last)
@@ -50,20 +50,6 @@ class Precision:
         if self.is_fast and autocast:
             return torch.autocast(device.type, torch.bfloat16)
         return nullcontext()
-
-
-def _send_batches(net: Net, device: torch.device, layout: torch.memory_format) -> None:
-    """Makes data layers deliver their batches on the net's device, and pictures in its memory layout."""
-
-    def send(module: LayerModule, bottoms: tuple[Tensor, ...], tops: list[Tensor]) -> list[Tensor]:
-        return [
-            top.to(device, non_blocking=True, memory_format=layout if top.dim() == 4 else torch.preserve_format)
-            for top in tops
-        ]
-
-    for module in net.layers:
-        if module.layer.is_source:
-            module.register_forward_hook(send)
 
 
 def _in_float32(module: LayerModule, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

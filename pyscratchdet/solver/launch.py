@@ -143,7 +143,9 @@ def spawn(gpus: Sequence[int], arguments: Sequence[str]) -> int:
         arguments: The command's own arguments.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    chosen = [visible[gpu] for gpu in gpus] if visible else map(str, gpus)  # the numbers count those visible here
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes receive the signal too and stop on their own
     try:
         return subprocess.run([*command, "-m", "pyscratchdet", "train", *arguments], env=environment).returncode

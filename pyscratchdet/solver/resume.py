@@ -86,15 +86,19 @@ class RunState:
         nets: The train net and the test nets, newly built.
         random: The stream that they draw from.
         losses: The losses seen.
+        device: Where the nets run; on a GPU, dropout draws from its own generator.
 
     Attributes:
         carried: What the layers of each net carry over.
     """
 
-    def __init__(self, nets: Sequence[Net], random: CaffeRandom, losses: SmoothedLoss) -> None:
+    def __init__(
+        self, nets: Sequence[Net], random: CaffeRandom, losses: SmoothedLoss, device: torch.device | None = None
+    ) -> None:
         self.carried = [CarriedState(net) for net in nets]
         self._random = random
         self._losses = losses
+        self._gpu = device if device is not None and device.type == "cuda" else None
 
     def collect(self) -> dict[str, Any]:
         """Returns the state."""
@@ -102,6 +106,7 @@ class RunState:
             "data": [carried.collect() for carried in self.carried],
             "random": self._random.state,
             "torch": encode_array(torch.get_rng_state().numpy()),
+            **({"cuda": encode_array(torch.cuda.get_rng_state(self._gpu).numpy())} if self._gpu else {}),
             "losses": self._losses.state(),
             "first_loss": self._losses.first,
         }
@@ -116,6 +121,8 @@ class RunState:
             carried.restore(state)
         self._random.state = kept["random"]
         torch.set_rng_state(torch.from_numpy(decode_array(kept["torch"])))
+        if self._gpu and "cuda" in kept:
+            torch.cuda.set_rng_state(torch.from_numpy(decode_array(kept["cuda"])), self._gpu)
         self._losses.restore(kept["losses"])
         self._losses.first = kept["first_loss"]
 

@@ -148,7 +148,7 @@ class Solver:
         self.optimizer = make_optimizer(self.param, _learnable(self.net))
         self.optimizer.keep_updates = self.param.snapshot_diff
         self.losses = SmoothedLoss(self.param.average_loss)
-        self.run_state = RunState((self.net, *self.test_nets), self.random, self.losses)
+        self.run_state = RunState((self.net, *self.test_nets), self.random, self.losses, self.device)
         self._shared_tests = [
             SharedTest(net, carried, self._testers)
             for net, carried in zip(self.test_nets, self.run_state.carried[1:], strict=True)
