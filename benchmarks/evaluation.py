@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from pyscratchdet.detect.tables import DetectionTable
-from pyscratchdet.evaluate.coco import evaluate_coco
+from pyscratchdet.evaluate.coco import ENGINES, evaluate_coco
 from pyscratchdet.evaluate.tables import GroundTruthTable
 from pyscratchdet.evaluate.voc import evaluate_voc
 
@@ -70,12 +70,14 @@ def main() -> None:
     print(f"{args.images} pictures, {len(truth.image)} objects, {len(detections)} detections, {args.classes} classes")
     timed("VOC 11point mAP", lambda: f"{evaluate_voc(truth, detections).mean_ap:.6f}")
     timed("VOC area mAP", lambda: f"{evaluate_voc(truth, detections, 'area').mean_ap:.6f}")
-    slow = timed("COCO, pycocotools", lambda: evaluate_coco(truth, detections).figures)
-    if importlib.util.find_spec("faster_coco_eval"):
-        fast = timed(
-            "COCO, faster-coco-eval", lambda: evaluate_coco(truth, detections, engine="faster-coco-eval").figures
-        )
-        print(f"largest difference {max(abs(fast[name] - slow[name]) for name in slow):.1g}")
+    found = {
+        engine: timed(f"COCO, {engine}", lambda engine=engine: evaluate_coco(truth, detections, engine=engine).figures)
+        for engine in ENGINES
+        if importlib.util.find_spec(engine.replace("-", "_"))
+    }
+    for engine, figures in found.items():
+        largest = max(abs(figures[name] - value) for name, value in found["pycocotools"].items())
+        print(f"{engine}: largest difference to pycocotools {largest:.1g}")
 
 
 if __name__ == "__main__":

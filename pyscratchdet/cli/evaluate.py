@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyscratchdet.evaluate.voc import VocResult
     from pyscratchdet.solver.detection_test import DetectionTest
 
-_JUDGES = ("pycocotools", "faster-coco-eval")
+_JUDGES = ("hotcoco", "faster-coco-eval", "pycocotools")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--judge",
         choices=_JUDGES,
         metavar="NAME",
-        help="what computes the figures: pycocotools (default) or faster-coco-eval; --engine may name it too",
+        help="what computes the figures: hotcoco (default if installed), faster-coco-eval or pycocotools, all with the "
+        "same result; --engine may name it too",
     )
     folder = add("folder", "VOC devkit AP of a deploy net or of result files on pictures of your own")
     folder.add_argument("--data", metavar="DIR", help="data folder, as `lmdb folder` writes it")
@@ -238,15 +239,15 @@ def _run_coco(args: argparse.Namespace) -> None:
         _write_report(args, truth, detections, areas, engine, advice, result.figures)
 
 
-def _judge(args: argparse.Namespace) -> str:
-    """Returns what computes COCO's figures; `--engine` may name it, which is then not what runs the net."""
+def _judge(args: argparse.Namespace) -> str | None:
+    """Returns what is to compute COCO's figures; `--engine` may name it, which is then not what runs the net."""
     from pyscratchdet.errors import UsageError
 
     named = args.engine if args.engine in _JUDGES else None
     if named and args.judge not in (None, named):
         raise UsageError("--engine and --judge differ", code="usage.option", expected=args.judge, found=named)
     args.engine = None if named else args.engine
-    return named or args.judge or _JUDGES[0]
+    return named or args.judge
 
 
 def _made_by(engine: str) -> dict[str, str]:
