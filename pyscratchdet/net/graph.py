@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from pyscratchdet.errors import NetError, Position
@@ -130,7 +131,7 @@ def build_graph(
         NetError: Unknown types or bottoms, tops made twice, wrong numbers of bottoms, tops or loss weights.
     """
     state = net_state(net, phase, level, stages)
-    selected = [i for i, layer in enumerate(net.layer) if is_included(state, layer, locate(i))]
+    selected = [i for i, layer in enumerate(net.layer) if is_included(state, layer, partial(locate, i))]
     split = insert_splits([net.layer[i] for i in selected], lambda i: locate(selected[i]))
     rest = caffe_pb2.NetParameter()
     rest.CopyFrom(net)

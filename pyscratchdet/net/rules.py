@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pyscratchdet.errors import NetError, Position
 from pyscratchdet.proto import caffe_pb2
@@ -32,8 +32,10 @@ def meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
     )
 
 
-def is_included(state: caffe_pb2.NetState, layer: caffe_pb2.LayerParameter, position: Position | None = None) -> bool:
-    """Returns whether a layer, written at `position`, is part of the net in `state`.
+def is_included(
+    state: caffe_pb2.NetState, layer: caffe_pb2.LayerParameter, locate: Callable[[], Position | None] = lambda: None
+) -> bool:
+    """Returns whether a layer, whose position `locate` finds for an error, is part of the net in `state`.
 
     Raises:
         NetError: The layer has both include and exclude rules.
@@ -42,7 +44,7 @@ def is_included(state: caffe_pb2.NetState, layer: caffe_pb2.LayerParameter, posi
         raise NetError(
             "include rules and exclude rules cannot be mixed",
             code="net.include-exclude",
-            position=position,
+            position=locate(),
             layer=layer.name,
             layer_type=layer.type,
             hint="keep one kind",

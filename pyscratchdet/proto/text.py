@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import os
 import re
 import warnings
@@ -199,13 +200,17 @@ class Locator:
         self._text = text
         self._places: dict[tuple[Any, ...], _Field] = {}
 
+    @functools.cached_property
+    def _lines(self) -> _Lines:
+        return _Lines(self._text, self.path)
+
     def position(self, *keys: str | int) -> Position:
         """Returns the position of a field such as ("layer", 3, "convolution_param", 0, "num_output", 0).
 
         If that is not in the text, returns the position of the deepest part of its path that is.
         """
-        field = self._find(keys)
-        return _Lines(self._text, self.path).position(field.start) if field else Position(self.path)
+        field = self._find(keys) if keys else None
+        return self._lines.position(field.start) if field else Position(self.path)
 
     def lines(self, *keys: str | int) -> tuple[int, str]:
         """Returns the number of the first line of such a field, from 1 on, and its text from there to its end.

@@ -324,12 +324,12 @@ def build_net(
     phase_number = caffe_pb2.Phase.Value(phase) if isinstance(phase, str) else phase
     context = Context(phase=phase_number, random=random or CaffeRandom(), options=dict(options or {}), writes=writes)
     modules: list[LayerModule] = []
-    made: list[Layer] = []
+    made: set[str] = set()
 
     def add(layer: Layer) -> None:
-        first = all(layer.name != other.name for other in made)  # the one of its name that receives weights
-        made.append(layer)
-        random = Undrawn() if first and layer.name in given else context.random
+        # The first one of a name receives weights.
+        random = Undrawn() if layer.name in given and layer.name not in made else context.random
+        made.add(layer.name)
         modules.append(LayerModule(layer, Node(layer.param, -1), random))
 
     plan = plan_net(net, phase_number, level, stages, context, on_layer=add, runs=True)
