@@ -103,7 +103,7 @@ class ProcessGroup(World):
             flat = torch.cat([grad.reshape(-1) for grad in grads])
             torch.distributed.all_reduce(flat)
             flat /= self.size
-            parts = flat.split([grad.numel() for grad in grads])
+            parts = torch.split(flat, [grad.numel() for grad in grads])
             torch._foreach_copy_(grads, [part.view(g.shape) for part, g in zip(parts, grads, strict=True)])
 
     def agree(self, action: int) -> int:

@@ -247,7 +247,8 @@ def _judge(args: argparse.Namespace) -> str | None:
     if named and args.judge not in (None, named):
         raise UsageError("--engine and --judge differ", code="usage.option", expected=args.judge, found=named)
     args.engine = None if named else args.engine
-    return named or args.judge
+    judge: str | None = named or args.judge
+    return judge
 
 
 def _made_by(engine: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar
@@ -32,7 +32,7 @@ class Team:
         self._workers = workers or len(os.sched_getaffinity(0))
         self._world = world or World()
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
         """Yields the function of each item. With several processes, all three must be picklable."""
         if self._world.size == 1:
             yield from self._computed(function, items)
