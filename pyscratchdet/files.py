@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -50,6 +51,35 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def is_unfinished(path: Path) -> bool:
     """Whether a file is what `atomic_path` leaves behind when the process is killed."""
     return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Creates a folder and keeps other processes out of it while the block runs.
+
+    Raises:
+        FileError: It cannot be made, another process is writing there, or it has links to other places.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FileError(f"cannot write {folder}: {error.strerror or error}", code="file.write") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait until it has finished"
+            raise FileError(f"another process is writing {folder}", code="file.busy", hint=hint) from error
+        links = [entry.name for entry in (folder, *folder.iterdir()) if entry.is_symlink()]
+        if links:
+            raise FileError(
+                f"{folder} contains links to other places, and nothing is written through a link", code="file.link",
+                found=links[0], hint="remove it",
+            )  # fmt: skip
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -20,6 +20,8 @@ EXTRAS = {
     "leveldb": "LevelDB databases",
     "tensorboard": "train --tensorboard",
     "supervision": "detections for supervision",
+    "webdataset": "detect on tar shards",
+    "parquet": "detect --format parquet",
 }
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 # What results depend on, in the order of `--version`.

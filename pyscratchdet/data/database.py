@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import lmdb
 from pyscratchdet.data.leveldb import LevelStore
 from pyscratchdet.data.lmdb_file import LmdbFile
 from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.files import write_text
+from pyscratchdet.files import locked_folder, write_text
 
 _BATCH = 1000
 _JOURNAL = "journal"
@@ -63,8 +62,12 @@ class Database:
         return item
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        for index, key in enumerate(self.keys):
-            yield key, self.value(index)
+        for key, read in self.readers():
+            yield key, read()
+
+    def readers(self) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
+        """Yields each key in order with a function that reads its record, in any thread, without listing them all."""
+        return self._store.readers()
 
     def __reduce__(self) -> tuple[type[Database], tuple[str]]:
         return Database, (self.path,)
@@ -208,7 +211,7 @@ def resumable_database(
     """
     target = Path(path)
     folder = target.parent / f".{target.name}.unfinished"
-    with _writing(target, redo), _locked(folder):
+    with _writing(target, redo), locked_folder(folder):
         journal = Journal(folder, job)
         try:
             with _writer(folder) as writer:
@@ -241,28 +244,6 @@ def _writer(folder: Path) -> Iterator[DatabaseWriter]:
         writer.sync()
     finally:
         writer.close()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Creates a folder and keeps other processes out of it."""
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            hint = "wait until it has finished"
-            raise FileError(f"another process is writing {folder}", code="file.busy", hint=hint) from error
-        links = [entry.name for entry in (folder, *folder.iterdir()) if entry.is_symlink()]
-        if links:
-            raise FileError(
-                f"{folder} contains links to other places, and nothing is written through a link", code="file.link",
-                found=links[0], hint="remove it",
-            )  # fmt: skip
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _publish(folder: Path, target: Path) -> None:

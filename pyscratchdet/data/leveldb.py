@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class LevelStore:
         if value is None:
             raise DataError(f"damaged LevelDB {self._path}: a record is missing", code="data.database")
         return value
+
+    def readers(self) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
+        """Yields each key in order with what reads its record."""
+        for index, key in enumerate(self.keys):
+            yield key, partial(self.value, index)
 
     def first(self) -> tuple[bytes, bytes] | None:
         """Returns the first key and its record; None if there are no records."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from pyscratchdet.errors import DataError, counted
@@ -103,6 +104,15 @@ class LmdbFile:
         """Returns the first key and its record, without reading the others; None if there are no records."""
         record = next(self._all(self._meta.main), None)
         return None if record is None else (record.key, self._value(record))
+
+    def readers(self) -> Iterator[tuple[bytes, Callable[[], bytes]]]:
+        """Yields each key in order with what reads its value; pages of the tree are read as they are needed.
+
+        Raises:
+            DataError: A page of the tree is damaged, or a record lies beyond the end of the file.
+        """
+        for record in self._all(self._meta.main):
+            yield record.key, partial(self._value, record)
 
     def check(self) -> None:
         """Checks all pages of both trees, which a writer will follow.

@@ -228,23 +228,57 @@ class Detector:
                 read_picture(one) if isinstance(one, (str, os.PathLike)) else one
                 for one in pictures[start : start + self.batch_size]
             ]
-            began, in_nms = time.perf_counter(), self.engine.nms_seconds
-            prepared = np.stack([self.preparation(image, self.engine.channels, *size, resize_first) for image in batch])
-            ready = time.perf_counter()
-            rows = self.engine.find(prepared)
-            done = time.perf_counter()
-            found += [self._of_image(rows[rows[:, 0] == k], image, threshold) for k, image in enumerate(batch)]
-            self._clock(began, ready, done, self.engine.nms_seconds - in_nms, len(batch))
+            began = time.perf_counter()
+            prepared = np.stack([self.prepare(image, size, resize_first) for image in batch])
+            self.seconds.pre += time.perf_counter() - began
+            found += self.find(prepared, [image.shape[:2] for image in batch], threshold)
+        return found
+
+    def prepare(self, image: np.ndarray, size: tuple[int, int] | None = None, resize_first: bool = True) -> np.ndarray:
+        """Returns the net's input for a picture, float32 (channels, height, width); safe in several threads.
+
+        Args:
+            image: A uint8 array, as `detect` takes it.
+            size: (height, width) of the input, by default the net's.
+            resize_first: See `Preparation`.
+
+        Raises:
+            DataError: Not a picture.
+        """
+        return self.preparation(image, self.engine.channels, *(size or self.size), resize_first)
+
+    def find(
+        self, prepared: np.ndarray, sizes: Sequence[tuple[int, ...]], threshold: float = 0.0
+    ) -> list[ImageDetections]:
+        """Finds objects in prepared pictures.
+
+        Args:
+            prepared: (N, channels, height, width), each as `prepare` returns it.
+            sizes: (height, width) of each picture, in whose pixels the boxes are to be.
+            threshold: The lowest score to return.
+
+        Raises:
+            DataError: The net's boxes or scores are not numbers.
+        """
+        began, in_nms = time.perf_counter(), self.engine.nms_seconds
+        rows = self.engine.find(prepared)
+        done, in_nms = time.perf_counter(), self.engine.nms_seconds - in_nms
+        found = [self._of_image(rows[rows[:, 0] == k], size, threshold) for k, size in enumerate(sizes)]
+        total = self.seconds
+        total.forward += done - began - in_nms
+        total.nms += in_nms
+        total.post += time.perf_counter() - done
+        total.images += len(sizes)
         return found
 
     def fits(self, size: tuple[int, int]) -> bool:
         """Returns whether the net can take an input of another (height, width)."""
         return self.engine.fits(size)
 
-    def _of_image(self, rows: np.ndarray, image: np.ndarray, threshold: float) -> ImageDetections:
+    def _of_image(self, rows: np.ndarray, size: tuple[int, ...], threshold: float) -> ImageDetections:
         rows = rows[(rows[:, 1] != self.engine.background) & (rows[:, 1] >= 0) & (rows[:, 2] >= threshold)]
         rows = rows[np.argsort(-rows[:, 2], kind="stable")]
-        height, width = image.shape[:2]
+        height, width = size
         scale = np.array([width, height, width, height], np.float32)
         return ImageDetections(rows[:, 1].astype(np.int64), rows[:, 2].copy(), np.clip(rows[:, 3:7] * scale, 0, scale))
 
@@ -265,14 +299,6 @@ class Detector:
                 hint="is this the label map that the net was trained with?",
             )
         return names
-
-    def _clock(self, began: float, ready: float, done: float, in_nms: float, images: int) -> None:
-        total = self.seconds
-        total.pre += ready - began
-        total.forward += done - ready - in_nms
-        total.nms += in_nms
-        total.post += time.perf_counter() - done
-        total.images += images
 
 
 def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,17 +13,15 @@ import torch
 
 from pyscratchdet.data.label_map import known_label_map, label_to_name, read_label_map
 from pyscratchdet.detect.detector import Preparation
-from pyscratchdet.detect.draw import draw_classes, draw_segments, label_shares
 from pyscratchdet.detect.engine import PictureNet, not_numbers
-from pyscratchdet.detect.media import Frame
-from pyscratchdet.detect.output import PictureWriter
 from pyscratchdet.errors import DataError, NetError, counted
-from pyscratchdet.files import read_bytes, write_bytes, write_text
+from pyscratchdet.files import read_bytes
 from pyscratchdet.layers.argmax import ArgMax
 from pyscratchdet.layers.base import Shape, layer_class
 from pyscratchdet.layers.plan import NetPlan, plan_net, read_net
 from pyscratchdet.proto.text import decode_text
 
+Prepared = Sequence[np.ndarray] | np.ndarray
 TASKS = ("detect", "segment", "classify")
 
 _SYNSET = re.compile(r"n\d{8}\s+(.+)")  # a line of ImageNet's synset_words.txt
@@ -139,12 +135,7 @@ class Labeller:
         Raises:
             DataError: Something that is not a picture, or scores that are not numbers.
         """
-        found = []
-        for scores in self._run(images):
-            values = scores.reshape(-1)
-            order = np.argsort(-values, kind="stable")[:most]
-            found.append([(int(label), float(values[label])) for label in order])
-        return found
+        return self.find_classes(self._prepared(images), most)
 
     def segment(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the label of every pixel, int64 (h, w): that of the nearest place of the net's output.
@@ -155,18 +146,40 @@ class Labeller:
         Raises:
             DataError: Something that is not a picture, or scores that are not numbers.
         """
+        return self.find_labels(self._prepared(images), [image.shape[:2] for image in images])
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Returns the net's input for a picture, float32 (channels, height, width); safe in several threads.
+
+        Raises:
+            DataError: Not a picture.
+        """
+        return self.preparation(image, self._net.channels, *self._net.size)
+
+    def find_classes(self, prepared: Prepared, most: int = 5) -> list[list[tuple[int, float]]]:
+        """Returns what `classify` does, for pictures that `prepare` has made the net's input of."""
         found = []
-        for image, scores in zip(images, self._run(images), strict=True):
-            labels = scores[0] if self.output.holds_labels else scores.argmax(0)
-            size = image.shape[1::-1]
-            found.append(cv2.resize(labels.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int64))
+        for scores in self._run(prepared):
+            values = scores.reshape(-1)
+            order = np.argsort(-values, kind="stable")[:most]
+            found.append([(int(label), float(values[label])) for label in order])
         return found
 
-    def _run(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def find_labels(self, prepared: Prepared, sizes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """Returns what `segment` does, for prepared pictures of these (height, width)."""
+        found = []
+        for size, scores in zip(sizes, self._run(prepared), strict=True):
+            labels = (scores[0] if self.output.holds_labels else scores.argmax(0)).astype(np.float32)
+            found.append(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.int64))
+        return found
+
+    def _prepared(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self.prepare(image) for image in images]
+
+    def _run(self, prepared: Prepared) -> list[np.ndarray]:
         found: list[np.ndarray] = []
-        channels, size = self._net.channels, self._net.size
-        for start in range(0, len(images), self.batch_size):
-            batch = [self.preparation(image, channels, *size) for image in images[start:][: self.batch_size]]
+        for start in range(0, len(prepared), self.batch_size):
+            batch = list(prepared[start:][: self.batch_size])
             number = len(batch)
             if self._net.batch_size:  # bound to it: zeros fill up the last batch
                 batch += [np.zeros_like(batch[0])] * (self.batch_size - number)
@@ -223,114 +236,3 @@ def read_class_names(path: str | os.PathLike[str] | None, number: int) -> dict[i
 def _name_of_line(line: str) -> str:
     found = _SYNSET.fullmatch(line)
     return found[1] if found else line
-
-
-@dataclass
-class LabelRecord:
-    """What was seen in one picture or frame.
-
-    Attributes:
-        frame: The picture's place among the inputs; without the picture.
-        size: (height, width) in pixels.
-        found: Labels with their scores, or with their share of the pixels, from the highest on.
-    """
-
-    frame: Frame
-    size: tuple[int, ...]
-    found: list[tuple[int, float]]
-
-    @classmethod
-    def of(cls, frame: Frame, found: list[tuple[int, float]]) -> LabelRecord:
-        """Returns the record of a frame that has a picture."""
-        assert frame.image is not None
-        return cls(replace(frame, image=None), frame.image.shape[:2], found)
-
-
-@dataclass
-class LabelRun:
-    """Looks at frames with a `Labeller` and writes what it sees.
-
-    Pictures go to the folder as `<name>.jpg`, labels of pixels as `<name>_labels.png`, and everything else into
-    `labels.json`.
-
-    Attributes:
-        labeller: The net.
-        pictures: Draws; None for no drawn pictures.
-        folder: Where files go.
-        most: How many classes of a picture are named.
-        records: What was seen.
-    """
-
-    labeller: Labeller
-    pictures: PictureWriter | None
-    folder: Path
-    most: int = 5
-    records: list[LabelRecord] = field(default_factory=list)
-
-    def add(self, frames: Sequence[Frame]) -> None:
-        """Looks at frames that have pictures.
-
-        Raises:
-            DataError: The net's scores are not numbers.
-            FileError: Something cannot be written.
-        """
-        images = [frame.image for frame in frames if frame.image is not None]
-        if self.labeller.output.task == "classify":
-            for frame, image, found in zip(frames, images, self.labeller.classify(images, self.most), strict=True):
-                self.records.append(LabelRecord.of(frame, found))
-                if self.pictures is not None:
-                    self.pictures.write(frame, draw_classes(image, found, self.labeller.names))
-            return
-        depth = np.uint8 if self.labeller.output.num_classes <= 256 else np.uint16
-        for frame, image, labels in zip(frames, images, self.labeller.segment(images), strict=True):
-            self.records.append(LabelRecord.of(frame, label_shares(labels)))
-            write_bytes(self.folder / _label_file(frame), cv2.imencode(".png", labels.astype(depth))[1].tobytes())
-            if self.pictures is not None:
-                self.pictures.write(frame, draw_segments(image, labels, self.labeller.names))
-
-    def seen(self) -> list[str]:
-        """Returns a line for each picture or frame: its name and what was seen in it."""
-        lines = []
-        for record in self.records:
-            each = (f"{self.labeller.names[label]} {value:.3f}" for label, value in record.found[: self.most])
-            lines.append(f"{record.frame.name}: {', '.join(each)}")
-        return lines
-
-    def write(self, settings: Mapping[str, object], failed: Mapping[str, str]) -> None:
-        """Writes `labels.json`.
-
-        Args:
-            settings: What produced it.
-            failed: {path: why}.
-
-        Raises:
-            FileError: It cannot be written.
-        """
-        content = {
-            **settings,
-            "task": self.labeller.output.task,
-            "output": self.labeller.output.blob,
-            "classes": {str(label): name for label, name in self.labeller.names.items()},
-            "images": [self._entry(record) for record in self.records],
-            "failed": [{"path": path, "error": error} for path, error in failed.items()],
-        }
-        write_text(self.folder / "labels.json", json.dumps(content, indent=1) + "\n")
-
-    def _entry(self, record: LabelRecord) -> dict[str, object]:
-        frame, is_segmented = record.frame, self.labeller.output.task == "segment"
-        entry: dict[str, object] = {"name": frame.source.name, "path": frame.source.path}
-        if frame.index >= 0:
-            entry["frame"] = frame.index
-        entry.update(width=record.size[1], height=record.size[0])
-        if is_segmented:
-            entry["labels"] = _label_file(frame)
-        value_name = "share" if is_segmented else "score"
-        rows = [
-            {"label": label, "class": self.labeller.names[label], value_name: round(value, 6)}
-            for label, value in record.found
-        ]
-        return {**entry, "found": rows}
-
-
-def _label_file(frame: Frame) -> str:
-    return f"{frame.name}_labels.png"

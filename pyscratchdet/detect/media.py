@@ -1,24 +1,28 @@
-"""Pictures from files, folders, videos and cameras, one after another; what cannot be read is reported, not fatal."""
+"""What there is to look at: pictures, folders, lists, databases, shards, videos, cameras; and reading one picture."""
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
 
+from pyscratchdet.data.database import Database
 from pyscratchdet.data.images import PICTURE_SUFFIXES, decode_image
-from pyscratchdet.errors import DataError, FileError, PyScratchDetError
+from pyscratchdet.data.picture_size import picture_size
+from pyscratchdet.errors import DataError, FileError, Position, PyScratchDetError
 from pyscratchdet.files import read_bytes
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mjpg"})
+LISTS = frozenset({".txt", ".lst", ".list"})
 _MOST_CAMERAS = 1000
+_DATABASES = ("data.mdb", "CURRENT")  # what an LMDB and a LevelDB have
+_NOT_UTF8 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,16 @@ class MediaSource:
     """One input.
 
     Attributes:
-        path: The file, or the camera's number.
+        path: The file or folder, or the camera's number; of a picture inside a database or a shard, its key there.
         name: Unique name for outputs, without suffix; a folder's pictures keep their relative folders.
-        kind: "picture", "video" or "camera".
+        kind: "picture", "video", "camera", "database" or "shard".
+        read: Reads the picture, where it is not a file of its own: (height, width, channels) uint8, blue first.
     """
 
     path: str
     name: str
     kind: str
+    read: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -46,6 +52,8 @@ class Frame:
         image: uint8 (h, w, 3) BGR.
         error: Why there is no image.
         fps: The video's frames per second; 0 for pictures.
+        size: (height, width) of the picture in pixels, which `image` may have in a reduced size.
+        prepared: The net's input, (channels, height, width) float32, once it is made.
     """
 
     source: MediaSource
@@ -53,6 +61,12 @@ class Frame:
     image: np.ndarray | None = None
     error: PyScratchDetError | None = None
     fps: float = 0.0
+    size: tuple[int, int] = (0, 0)
+    prepared: np.ndarray | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.image is not None and self.size == (0, 0):
+            self.size = self.image.shape[0], self.image.shape[1]
 
     @property
     def name(self) -> str:
@@ -70,6 +84,36 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     return decode_image(read_bytes(path), name=os.fspath(path))
 
 
+def read_still(source: MediaSource, least: tuple[int, int] | None = None) -> Frame:
+    """Returns a picture, or why it cannot be read.
+
+    Args:
+        source: A picture.
+        least: A (height, width): a picture file that is at least twice as large in both is decoded at a half, a quarter
+            or an eighth of its size, but no smaller than this.
+    """
+    try:
+        if source.read is not None:
+            return Frame(source, image=source.read())
+        if least is None:
+            return Frame(source, image=read_picture(source.path))
+        return _read_reduced(source, least)
+    except PyScratchDetError as error:
+        return Frame(source, error=error)
+
+
+def _read_reduced(source: MediaSource, least: tuple[int, int]) -> Frame:
+    data = read_bytes(source.path)
+    sides = picture_size(data)
+    reduction = next((k for k in (8, 4, 2) if min(sides) >= k * max(least)), 1)
+    image = decode_image(data, name=source.path, reduction=reduction)
+    if reduction == 1:
+        return Frame(source, image=image)
+    # The header's width is the picture's height where its EXIF orientation turns it.
+    height, width = sides if (image.shape[0] < image.shape[1]) == (sides[0] < sides[1]) else sides[::-1]
+    return Frame(source, image=image, size=(height, width))
+
+
 @dataclass
 class FoundMedia:
     """The inputs of a command.
@@ -84,73 +128,172 @@ class FoundMedia:
 
     def describe_left_out(self) -> str:
         """Returns text such as "2 .gif, 1 .txt"."""
-        return ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in self.left_out.most_common())
+        return describe_endings(self.left_out)
+
+
+def describe_endings(left_out: Counter[str]) -> str:
+    """Returns text such as "2 .gif, 1 .txt"."""
+    return ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in left_out.most_common())
 
 
 def find_media(inputs: Sequence[str]) -> FoundMedia:
-    """Sorts command-line inputs into pictures, videos and cameras; folders give the pictures and videos in them.
+    """Lists what `walk_media` finds.
 
     Raises:
-        FileError: An input does not exist.
-        DataError: A folder has neither pictures nor videos.
+        FileError, DataError: As there.
     """
     found = FoundMedia()
-    taken: set[str] = set()
-
-    def add(path: Path | str, name: str, kind: str) -> None:
-        unique, number = name, 2
-        while unique in taken:
-            unique, number = f"{name}_{number}", number + 1
-        taken.add(unique)
-        found.sources.append(MediaSource(str(path), unique, kind))
-
-    for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-            known = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES | VIDEOS]
-            found.left_out.update(file.suffix.lower() for file in set(files) - set(known))
-            if not known:
-                raise DataError(
-                    f"{path}: no pictures or videos in this folder",
-                    code="detect.empty-folder",
-                    expected=", ".join(sorted(PICTURE_SUFFIXES | VIDEOS)),
-                    found=found.describe_left_out() or "nothing",
-                )
-            for file in known:
-                add(file, str(file.relative_to(path).with_suffix("")), _kind(file))
-        elif path.is_file():
-            add(path, path.stem, _kind(path))
-        elif text.isdecimal() and int(text) < _MOST_CAMERAS:
-            add(text, f"camera{text}", "camera")
-        else:
-            raise FileError(f"no file or folder {path}", code="file.read", hint="a number means a camera")
+    found.sources += walk_media(inputs, found.left_out)
     return found
 
 
-def _kind(path: Path) -> str:
-    return "video" if path.suffix.lower() in VIDEOS else "picture"
+def walk_media(inputs: Sequence[str], left_out: Counter[str]) -> Iterator[MediaSource]:
+    """Yields what command-line inputs name, one after the other: folders give the pictures and videos in them.
+
+    Nothing is kept in memory beyond one folder's names, except with several inputs: then the names of their pictures,
+    lists and shards are, so that each is unique.
+
+    Args:
+        inputs: Pictures, folders, lists (text, a path in each line), databases, tar shards, videos, camera numbers.
+        left_out: Gets {ending: how many} of the other files in folders.
+
+    Raises:
+        FileError: An input does not exist, or cannot be read.
+        DataError: A folder has neither pictures nor videos, or a list is empty.
+    """
+    taken = _Names()
+    for text in inputs:
+        path, kind = Path(text), input_kind(text)
+        if kind == "folder":
+            for name, file in _walk_folder(path, left_out):
+                yield MediaSource(file, name if len(inputs) == 1 else taken.unique(name), _file_kind(file))
+        elif kind == "list":
+            yield from _walk_list(path, taken.unique(path.stem))
+        elif kind == "camera":
+            yield MediaSource(text, taken.unique(f"camera{text}"), kind)
+        else:
+            yield MediaSource(str(path), taken.unique(path.name if kind == "database" else path.stem), kind)
 
 
-def count_frames(sources: Sequence[MediaSource], max_frames: int | None = None) -> int | None:
-    """Returns how many frames `read_frames` will give, as far as the videos say; None where a camera is among them."""
+def input_kind(text: str) -> str:
+    """Returns what a command-line input is: "folder", "list", or a source's kind.
+
+    Raises:
+        FileError: It does not exist.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return "database" if any((path / name).is_file() for name in _DATABASES) else "folder"
+    if path.is_file():
+        return "list" if path.suffix.lower() in LISTS else _file_kind(text)
+    if text.isdecimal() and int(text) < _MOST_CAMERAS:
+        return "camera"
+    raise FileError(f"no file or folder {path}", code="file.read", hint="a number means a camera")
+
+
+class _Names:
+    """Names given so far."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def unique(self, name: str) -> str:
+        """Returns the name, with a number where it is taken."""
+        unique, number = name, 2
+        while unique in self._taken:
+            unique, number = f"{name}_{number}", number + 1
+        self._taken.add(unique)
+        return unique
+
+
+def _walk_folder(folder: Path, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
+    """Yields (name without suffix, path) of the pictures and videos below a folder, in the order of their paths."""
+    is_empty = True
+    for item in _known_files("" if folder == Path() else str(folder), "", left_out):
+        is_empty = False
+        yield item
+    if is_empty:
+        raise DataError(
+            f"{folder}: no pictures or videos in this folder",
+            code="detect.empty-folder",
+            expected=", ".join(sorted(PICTURE_SUFFIXES | VIDEOS)),
+            found=describe_endings(left_out) or "nothing",
+        )
+
+
+def _known_files(folder: str, prefix: str, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
+    names = _Names()
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError as error:
+        raise FileError(f"cannot read {folder}: {error.strerror or error}", code="file.read") from error
+    for entry in entries:
+        path = os.path.join(folder, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _known_files(path, f"{prefix}{entry.name}/", left_out)
+        elif entry.is_file():
+            file = PurePath(entry.name)
+            if file.suffix.lower() in PICTURE_SUFFIXES | VIDEOS:
+                yield names.unique(prefix + file.stem), path
+            else:
+                left_out[file.suffix.lower()] += 1
+
+
+def _walk_list(path: Path, name: str) -> Iterator[MediaSource]:
+    """Yields what the lines of a list name, each called after the list, its line and its file: they are unique so."""
+    base: Path | None = None
+    for number, line in enumerate(_lines(path)):
+        if base is None:
+            # Lists are relative to the folder in which they were made: their own, one above it, or the current one.
+            folders = (*path.absolute().parents[:3], Path())
+            base = next((folder for folder in folders if (folder / line).exists()), Path())
+        yield MediaSource(str(base / line), f"{name}/{number:08d}_{PurePath(line).stem}", _file_kind(line))
+    if base is None:
+        raise DataError("the list is empty", code="data.list", position=Position(str(path)))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yields the lines of a list that are not blank, one at a time; file names need not be UTF-8."""
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                if not number and line.startswith(_NOT_UTF8):
+                    raise DataError("the list is in UTF-16", code="data.list", position=Position(str(path), 1),
+                                    hint="save it as UTF-8")  # fmt: skip
+                text = line.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape").strip()
+                if text:
+                    yield text
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}", code="file.read") from error
+
+
+def _file_kind(path: str) -> str:
+    suffix = PurePath(path).suffix.lower()
+    return "video" if suffix in VIDEOS else "shard" if suffix == ".tar" else "picture"
+
+
+def count_frames(sources: Iterable[MediaSource], max_frames: int | None = None) -> int | None:
+    """Returns how many frames there will be, as far as videos say; None where a camera or a shard is among them."""
     total = 0
     for source in sources:
         if source.kind == "picture":
             total += 1
-        elif source.kind == "camera":
-            if max_frames is None:
-                return None
-            total += max_frames
-        else:
-            length = _video_length(source)
+        elif source.kind == "database":
+            total += sum(1 for _ in Database(source.path).readers())
+        elif source.kind == "video":
+            length = video_length(source)
             total += length if max_frames is None else min(length, max_frames)
+        elif source.kind == "shard" or max_frames is None:
+            return None
+        else:
+            total += max_frames
     return total
 
 
-def _video_length(source: MediaSource) -> int:
+def video_length(source: MediaSource) -> int:
+    """Returns the number of frames that a video says it has; 0 if it cannot be opened."""
     try:
-        capture = _open_capture(source)
+        capture = open_capture(source)
     except DataError:
         return 0
     try:
@@ -159,7 +302,12 @@ def _video_length(source: MediaSource) -> int:
         capture.release()
 
 
-def _open_capture(source: MediaSource) -> cv2.VideoCapture:
+def open_capture(source: MediaSource) -> cv2.VideoCapture:
+    """Opens a video or a camera.
+
+    Raises:
+        DataError: A video whose path OpenCV may not be given.
+    """
     if source.kind == "camera":
         return cv2.VideoCapture(int(source.path))
     if not has_utf8_path(source.path):
@@ -176,65 +324,3 @@ def has_utf8_path(path: str | os.PathLike[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def read_frames(sources: Sequence[MediaSource], max_frames: int | None = None, workers: int = 2) -> Iterator[Frame]:
-    """Yields every picture and frame in order, decoding pictures ahead in threads.
-
-    Args:
-        sources: As `find_media` returns them.
-        max_frames: How many frames of each video and camera to read at most.
-        workers: Number of threads that decode.
-    """
-    with ThreadPoolExecutor(workers) as pool:
-        remaining = iter(sources)
-        waiting: deque[MediaSource | Future[Frame]] = deque()
-
-        def refill() -> None:
-            for source in islice(remaining, max(0, 4 * workers - len(waiting))):
-                waiting.append(pool.submit(_read_still, source) if source.kind == "picture" else source)
-
-        refill()
-        while waiting:
-            head = waiting.popleft()
-            if isinstance(head, Future):
-                yield head.result()
-            else:
-                yield from _read_video(head, max_frames)
-            refill()
-
-
-def _read_still(source: MediaSource) -> Frame:
-    try:
-        return Frame(source, image=read_picture(source.path))
-    except PyScratchDetError as error:
-        return Frame(source, error=error)
-
-
-def _read_video(source: MediaSource, max_frames: int | None) -> Iterator[Frame]:
-    try:
-        capture = _open_capture(source)
-    except DataError as error:
-        yield Frame(source, error=error)
-        return
-    try:
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        number = 0
-        while max_frames is None or number < max_frames:
-            good, image = capture.read()
-            if not good:
-                break
-            yield Frame(source, number, image, fps=fps if 1 <= fps <= 1000 else 25.0)
-            number += 1
-        if not number:
-            what = f"camera {source.path}" if source.kind == "camera" else source.path
-            yield Frame(
-                source,
-                error=DataError(
-                    f"{what}: no frames",
-                    code="data.video",
-                    hint="OpenCV cannot open it: is it there, and does this OpenCV have a decoder for it?",
-                ),
-            )
-    finally:
-        capture.release()

@@ -23,13 +23,17 @@ _LONGEST_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
 class PictureWriter:
     """Writes `<name>.jpg` per picture, `<name>.mp4` per video or camera, and `crops/<class>/<name>_<k>.jpg`.
 
-    A context manager: a video gets its final name once all of its frames are written.
+    Pictures may be written in several threads, the frames of videos in one, in order. A context manager: a video gets
+    its final name once all of its frames are written, and none where the block fails.
 
     Args:
         folder: Created when something is written.
         names: {label: class name}.
         draw: Write drawn pictures and videos.
         crops: Write crops.
+
+    Attributes:
+        draws: Whether pictures and videos are drawn.
 
     Raises:
         FileError: Something cannot be written.
@@ -40,7 +44,7 @@ class PictureWriter:
     ) -> None:
         self._folder = Path(folder)
         self._names = names
-        self._draw = draw
+        self.draws = draw
         self._crops = crops
         self._stack = ExitStack()
         self._video: cv2.VideoWriter | None = None
@@ -55,16 +59,27 @@ class PictureWriter:
     ) -> None:
         self._close_video(kind, error, trace)
 
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether anything is written at all."""
+        return self.draws or self._crops
+
     def add(self, frame: Frame, found: ImageDetections) -> None:
         """Writes the outputs of one frame."""
-        assert frame.image is not None
         if self._crops:
             self._write_crops(frame, found)
-        if self._draw:
+        if self.draws:
+            assert frame.image is not None
             self.write(frame, draw_detections(frame.image, found, self._names))
 
+    def finish_video(self) -> None:
+        """Gives the video that is being written its final name; does nothing where none is."""
+        self._close_video(None, None, None)
+
     def write(self, frame: Frame, drawn: np.ndarray) -> None:
-        """Writes one frame as drawn, uint8 (h, w, 3) BGR."""
+        """Writes one frame as drawn, uint8 (h, w, 3) BGR, where pictures are drawn."""
+        if not self.draws:
+            return
         if frame.index < 0:
             write_bytes(self._folder / f"{frame.source.name}.jpg", encode_jpeg(drawn))
         else:
@@ -82,7 +97,7 @@ class PictureWriter:
 
     def _write_frame(self, frame: Frame, drawn: np.ndarray) -> None:
         if self._video is None or frame.source.name != self._video_name:
-            self._close_video(None, None, None)
+            self.finish_video()
             self._open_video(frame, drawn)
         assert self._video is not None
         self._video.write(cv2.resize(drawn, self._video_size) if drawn.shape[1::-1] != self._video_size else drawn)

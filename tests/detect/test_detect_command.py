@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pyscratchdet.cli import main
-from pyscratchdet.detect.export import DetectionRun, FrameDetections, write_run
+from pyscratchdet.detect.export import ResultWriter, detection_rows, entry_xml, frame_entry
+from pyscratchdet.detect.media import Frame, MediaSource
 from pyscratchdet.detect.output import encode_jpeg
 from pyscratchdet.detect.tables import ImageDetections
 
@@ -57,10 +58,10 @@ def test_xml_coordinates_are_rounded_and_names_are_text(tmp_path):
     name = "<b>&amp;\x1b\udc80"
     box = np.array([[10.4, 10.6, 20.51, 30.49]], np.float32)
     found = ImageDetections(np.array([1]), np.array([0.5], np.float32), box)
-    run = DetectionRun({1: name}, [FrameDetections("sub/a", f"in/{name}.png", -1, 60, 40, found)])
-    (path,) = write_run(run, tmp_path, ["voc"])
-    assert path == tmp_path / "Annotations" / "sub" / "a.xml"
-    root = ElementTree.parse(path).getroot()
+    frame = Frame(MediaSource(f"in/{name}.png", "sub/a", "picture"), size=(40, 60))
+    entry = {**frame_entry(frame), "detections": detection_rows(found, {1: name})}
+    text = entry_xml(entry)
+    root = ElementTree.fromstring(text)
     assert [root.findtext(f"object/bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")] == [
         "10",
         "11",
@@ -70,8 +71,12 @@ def test_xml_coordinates_are_rounded_and_names_are_text(tmp_path):
     assert root.findtext("object/name") == "<b>&amp;\ufffd\ufffd"
     assert root.findtext("filename") == f"{root.findtext('object/name')}.png"
     assert [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")] == ["60", "40", "3"]
-    assert path.read_text().startswith("<annotation>\n\t<filename>")
-    assert len(write_run(run, tmp_path, ["json", "csv", "coco"])) == 3
+    assert text.startswith("<annotation>\n\t<filename>")
+    results = ResultWriter(tmp_path, {"box": "pixels"}, {1: name}, lambda: [json.dumps(entry).encode()], tuple)
+    assert len(results.write(["json", "jsonl", "csv", "coco"])) == 4
+    content = json.loads((tmp_path / "detections.json").read_text())
+    assert content == {"box": "pixels", "images": [entry], "failed": []}
+    assert (tmp_path / "detections.json").read_text() == json.dumps(content, indent=1) + "\n"
 
 
 @pytest.mark.parametrize("arguments", [["--threshold", "nan"], ["--scale", "inf"]])
@@ -128,7 +133,7 @@ def test_names_reach_the_terminal_as_text(folder, flags, tmp_path, capsys, monke
 def test_filters(folder, flags, tmp_path, capsys):
     assert main(["detect", str(folder), *flags, "-o", str(tmp_path / "o"), "--classes", "red", "--no-draw"]) == 0
     assert "1 object (red: 1)" in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "o").iterdir()] == ["detections.json"]
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"detections.json", "detections.jsonl", "failed.jsonl"}
     assert main(["detect", str(folder), *flags, "-o", str(tmp_path / "o"), "--classes", "rad"]) == 2
     assert 'did you mean "red"?' in capsys.readouterr().err
 
@@ -148,7 +153,11 @@ def test_a_video(flags, tmp_path, capsys):
     drawn = cv2.VideoCapture(str(tmp_path / "o" / "clip.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 9
     assert drawn.get(cv2.CAP_PROP_FPS) == 12
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["clip.mp4", "detections.json"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
+        "clip.mp4",
+        "detections.json",
+        "detections.jsonl",
+    ]
 
 
 @pytest.mark.parametrize(

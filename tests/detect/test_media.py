@@ -4,14 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
 from pyscratchdet.data.shapes import make_shapes
-from pyscratchdet.detect.media import Frame, MediaSource, count_frames, find_media, read_frames
+from pyscratchdet.detect.media import Frame, MediaSource, count_frames, find_media
 from pyscratchdet.detect.output import PictureWriter
+from pyscratchdet.detect.reading import ReadOptions, cut_units, read_frames
 from pyscratchdet.detect.runner import run_set
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import DataError, FileError
@@ -23,6 +25,12 @@ def write_video(path, number, width=64, height=48):
     for k in range(number):
         writer.write(np.full((height, width, 3), 20 * k, np.uint8))
     writer.release()
+
+
+def frames_of(sources, **options):
+    with ThreadPoolExecutor(2) as pool:
+        units = ((unit, 0) for unit in cut_units(sources, 3))
+        return [frame for _, frame in read_frames(units, ReadOptions(**options), pool, 5) if frame is not None]
 
 
 def test_sources_have_unique_names_and_kinds(tmp_path):
@@ -54,7 +62,7 @@ def test_frames_come_in_order_and_bad_ones_carry_their_error(tmp_path):
     (tmp_path / "p04.png").write_bytes(b"no picture")
     write_video(tmp_path / "p055.mp4", 4)
     (tmp_path / "p06.mp4").write_bytes(b"no video")
-    frames = list(read_frames(find_media([str(tmp_path)]).sources, max_frames=3))
+    frames = frames_of(find_media([str(tmp_path)]).sources, max_frames=3)
     assert [(f.source.name, f.index) for f in frames] == [
         *((f"p{k:02d}", -1) for k in range(6)),
         ("p055", 0),
@@ -79,7 +87,7 @@ def test_a_video_whose_path_is_not_utf8(tmp_path):
         (tmp_path / name).rename(tmp_path / f"\udcff{name}")
     sources = find_media([str(tmp_path)]).sources
     assert count_frames(sources) == 1
-    picture, video = read_frames(sources)
+    picture, video = frames_of(sources)
     assert picture.image.shape == (4, 5, 3)
     assert video.error.code == "data.video"
     assert r"\udcffclip.mp4: a video whose path is not UTF-8" in str(video.error)
@@ -243,6 +251,7 @@ def test_other_files_of_a_folder_are_counted(tmp_path):
 _RUN = """
 import sys, time
 import numpy as np
+from pyscratchdet.detect.reading import ReadOptions, cut_units, read_frames
 from pyscratchdet.detect.runner import run_set
 from pyscratchdet.detect.tables import ImageDetections
 
