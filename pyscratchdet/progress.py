@@ -110,7 +110,7 @@ class Progress:
             left = "" if seconds_left is None else f"{duration_text(seconds_left)} left"
             shown = self._fitting([speed] if figures is None else figures, left)
             self._bar.update(self._bar.task_ids[0], completed=done, figures=shown, left=left)
-        elif self._is_shown and now - self._printed >= self._PAUSE:
+        elif now - self._printed >= self._PAUSE:
             self._printed = now
             text = f"{done} {self._what}, {speed}"
             if self._total:
