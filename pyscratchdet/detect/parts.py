@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import zlib
 from collections import Counter
@@ -19,6 +21,7 @@ from pyscratchdet.files import is_unfinished, locked_folder, read_bytes, read_js
 
 _FAILED = b'{"error"'
 _PER_FOLDER = 1000
+_WRITTEN = re.compile(r"\..+\.\w{8}\.tmp")  # what `atomic_path` calls a file that it writes; others' are left alone
 _STATE, _INPUTS, _PARTS = "run.json", "inputs.jsonl", "parts"
 
 
@@ -98,6 +101,8 @@ class PartStore:
             try:
                 if state in ("new", "discarded"):
                     self._begin(sources(), settings)
+                elif state == "resumed":
+                    self._sweep()
                 yield state
             except BaseException:
                 if not self._can_resume():
@@ -127,6 +132,13 @@ class PartStore:
                 entry.unlink()
             elif entry.name not in (_STATE, _INPUTS, _PARTS):
                 raise FileError(f"{self.folder} is not the folder of a run", code="file.exists", found=entry.name)
+
+    def _sweep(self) -> None:
+        """Removes what a kill left of result files that were being written."""
+        for folder, _, names in os.walk(self.output):
+            for path in (Path(folder, name) for name in names):
+                if _WRITTEN.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def _is_there(self, files: Sequence[str], sources: Iterable[MediaSource]) -> bool:
         """Whether a finished run's results exist, and its inputs are these."""

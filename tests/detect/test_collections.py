@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -419,6 +420,7 @@ import torch._dynamo
 for line in sys.stdin:
     child = os.fork()
     if not child:
+        sys.stdout = open(os.devnull, "w")
         os._exit(main(sys.argv[1:]))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -440,7 +442,8 @@ def test_killed_runs_go_on(pictures, flags, tmp_path):
             child = int(process.stdout.readline())
             if delay is not None:
                 subprocess.run(["sleep", f"{delay:.3f}"], check=True)
-                os.kill(child, 9)
+                with suppress(ProcessLookupError):  # it may have come to its end
+                    os.kill(child, 9)
             return int(process.stdout.readline())
 
         longest = 0.4
