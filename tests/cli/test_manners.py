@@ -159,9 +159,9 @@ def test_long_work_says_how_long_and_how_to_stop(row, run, monkeypatch):
     totals, plain = [], progress.Progress
 
     class Counted(plain):
-        def __init__(self, total, *rest):
+        def __init__(self, total, *rest, **more):
             totals.append(total)
-            super().__init__(total, *rest)
+            super().__init__(total, *rest, **more)
 
     for module in [module for name, module in sys.modules.items() if name.startswith("pyscratchdet")]:
         if getattr(module, "Progress", None) is plain:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,16 @@ def test_without_arguments_a_script_says_what_is_missing(script, tmp_path):
     assert done.returncode != 0
     assert done.stderr.strip()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_dockerfile_copies_what_is_there():
+    """No Docker builds it here: that its sources exist and are all of the package is what can be known."""
+    root = Path(__file__).parents[2]
+    lines = (root / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    assert all((root / name).exists() for name in copied)
+    linked = {path.name for path in (root / "pyscratchdet").iterdir() if path.is_symlink()}
+    assert linked | {"pyscratchdet", "pyproject.toml", "README.md", "LICENSE"} == set(copied)
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    (installed,) = (line for line in lines if "/source[" in line)
+    assert installed.split("[")[1].split("]")[0] in extras
