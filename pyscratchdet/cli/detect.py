@@ -74,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--benchmark", action="store_true", help="time each stage at batch 1 and 8, and write nothing")
     add_json_flag(parser, "with --benchmark")
-    parser.set_defaults(interruption="stops; --resume goes on. Ends a camera, of which all is written")
+    parser.set_defaults(interruption="stops, and --resume goes on; ends a camera, of which all is written")
 
 
 def run(args: argparse.Namespace) -> int:

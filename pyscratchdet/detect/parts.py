@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -149,7 +148,7 @@ class PartStore:
     def _begin(self, sources: Iterable[MediaSource], settings: Mapping[str, object] | None) -> None:
         for name in (_STATE, _INPUTS):
             (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
+        _remove(self.folder / _PARTS)
         lines = (json.dumps([source.path, source.name, source.kind]) for source in sources)
         write_pieces(self.folder / _INPUTS, (f"{line}\n".encode() for line in lines))
         self._write_state({"settings": settings})
@@ -278,14 +277,26 @@ class PartStore:
             self.discard()
             return
         self._write_state({**state, "files": files})
-        shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
+        _remove(self.folder / _PARTS)
 
     def discard(self, with_output: bool = False) -> None:
         """Removes the folder, and the output folder too if that is empty then."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
         if with_output:
             with suppress(OSError):
                 self.output.rmdir()
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder and all that is in it, as far as that is possible."""
+    for parent, folders, names in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            for name in names:
+                Path(parent, name).unlink()
+            for name in folders:
+                Path(parent, name).rmdir()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def entry_line(entry: Mapping[str, object]) -> bytes:

@@ -39,6 +39,7 @@ DIFFERENT = {
     "--output": "a folder where several files are written",
     "-o": "as --output",
     "--results": "a folder, but COCO's results are one json",
+    "--resume": "detect keeps what it needs in its output folder, others are told where it is",
     "--size": "an input has a height and a width, what is square a side",
     "--snapshot": "Caffe's names: a solver's interval and a file to go on from",
     "--weights": "train starts from several",
