@@ -3,8 +3,8 @@
     python benchmarks/detect_collections.py [--pictures 100000] [--photographs FOLDER] [--output FILE.md]
 
 Small pictures are made, and the command looks at them with a small net; its resident memory is read from /proc all the
-while. Then, on --photographs, what a run reaches whose net is a stub is compared with decoding alone on as many
-threads, in turn.
+while. Then, on --photographs, what a run reaches whose net is a stub is compared with decoding, and with
+decoding and preparing, on as many threads, in turn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -93,11 +93,11 @@ class StubTask(DetectTask):
         return [ImageDetections(np.empty(0, np.int64), np.empty(0, "f4"), np.empty((0, 4), "f4")) for _ in sizes]
 
 
-def decoding_rate(paths: Sequence[Path]) -> float:
-    """Returns pictures a second that are read and decoded on all cores."""
+def decoding_rate(paths: Sequence[Path], prepare: Callable[[np.ndarray], object] = np.shape) -> float:
+    """Returns pictures a second that are read, decoded and perhaps prepared on all cores."""
     began = time.perf_counter()
     with ThreadPoolExecutor(num_workers()) as pool:
-        for _ in pool.map(lambda path: decode_image(path.read_bytes(), name=str(path)) is None, paths):
+        for _ in pool.map(lambda path: prepare(decode_image(path.read_bytes(), name=str(path))) is None, paths):
             pass
     return len(paths) / (time.perf_counter() - began)
 
@@ -141,12 +141,14 @@ def main() -> None:
             paths = [path for path in sorted(args.photographs.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")]
             detector = Detector(*seeded_files(RECIPE, folder, options=Options(size=300, width=WIDTH)))
             lines += ["", f"{len(paths)} photographs, a stub for the net, in turn:", ""]
-            lines += ["| decoding alone, a second | the pipeline | share |", "|---:|---:|---:|"]
+            lines += ["| decoding, a second | decoding and preparing | the pipeline | of decoding | of both |"]
+            lines += ["|---:|---:|---:|---:|---:|"]
             for number in range(ROUNDS + 1):
-                alone = decoding_rate(paths)
+                alone, both = decoding_rate(paths), decoding_rate(paths, detector.prepare)
                 whole = pipeline_rate(detector, args.photographs, folder / f"stub{number}", len(paths))
                 if number:  # the first fills the cache
-                    lines.append(f"| {alone:,.0f} | {whole:,.0f} | {whole / alone:.2f} |")
+                    shares = f"{whole / alone:.2f} | {whole / both:.2f}"
+                    lines.append(f"| {alone:,.0f} | {both:,.0f} | {whole:,.0f} | {shares} |")
     text = "\n".join(lines) + "\n"
     print(text)
     if args.output:

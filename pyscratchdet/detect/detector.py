@@ -69,12 +69,18 @@ class Preparation:
         image = _as_channels(image, channels, self.rgb)
         if resize_first:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        values = image.reshape(*image.shape[:2], channels).astype(np.float32) - self.mean_of(channels)
+        mean = self.mean_of(channels)
         if not resize_first:
-            values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
-                height, width, channels
-            )
-        return np.ascontiguousarray(values.transpose(2, 0, 1)) * np.float32(self.scale)
+            values = image.reshape(*image.shape[:2], channels).astype(np.float32) - mean
+            image = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+            mean = np.zeros_like(mean)
+        planes = np.empty((channels, height, width), np.float32)
+        for plane, channel, offset in zip(planes, cv2.split(image), mean, strict=True):  # twice as fast as all at once
+            plane[...] = channel
+            plane -= offset
+        if self.scale != 1:
+            planes *= np.float32(self.scale)
+        return planes
 
     def mean_of(self, channels: int) -> np.ndarray:
         """Returns what is subtracted from each of this many channels, float32.
