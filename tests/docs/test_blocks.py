@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/ does what it says.
+"""Every code block of README, CONTRIBUTING and docs/ does what it says.
 
 A block's language says what is done with it:
 
@@ -25,10 +25,11 @@ from pyscratchdet.cli import COMMANDS, command_parser, main
 from pyscratchdet.layers import base
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
 # {page: blocks of code that are not run}. A page that is not here has none.
 NOT_RUN = {
     "README.md": 2,
+    "CONTRIBUTING.md": 2,
     "docs/convert.md": 2,
     "docs/engines.md": 4,
     "docs/collections.md": 2,

@@ -42,6 +42,7 @@ from pyscratchdet.runtime import build_net, save_weights
 from pyscratchdet.solver.curves import read_curves
 from pyscratchdet.solver.snapshot import SolverState, read_resume, read_state, state_bytes, write_snapshot
 from pyscratchdet.solver.solver import check_settings, read_solver
+from pyscratchdet.view.drift import read_drift
 
 NET = """name: "small"
 layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 7 dim: 5 } } }
@@ -54,6 +55,12 @@ layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { 
 layer { name: "fc" type: "InnerProduct" bottom: "pool" top: "fc" inner_product_param { num_output: 4 } }
 layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 """
+REPORT = """[{"net": "n", "first": "pyscratchdet", "reference": "opencv", "what": "blob", "agrees": false,
+  "culprit": "conv", "failure": "", "verdict": "They part.", "missing": [], "passed_over": [],
+  "blobs": [{"blob": "conv", "layer": "conv", "layer_type": "Convolution", "shape": [1, 3], "drift": {"max_abs": 1.0, "relative": 0.5, "cosine": 0.9},
+  "own": {"max_abs": 1.0, "relative": 0.5, "cosine": 0.9}, "tolerance": 1e-5, "suspects": ["conv"], "note": "",
+  "agrees": false}, {"blob": "prob", "layer": "prob", "layer_type": "Softmax", "shape": [1, 4], "drift": null,
+  "own": null, "tolerance": 1e-5, "suspects": [], "note": "", "agrees": true}]}]"""
 HEADS = """name: "heads" input: "data" input_shape { dim: 1 dim: 3 dim: 6 dim: 8 } # one head
 layer { name: "loc" type: "Convolution" bottom: "data" top: "loc" convolution_param { num_output: 16 kernel_size: 1 } }
 layer { name: "perm" type: "Permute" bottom: "loc" top: "perm" permute_param { order: 0 order: 2 order: 3 order: 1 } }
@@ -220,6 +227,8 @@ def make_targets(folder: Path, mark: Path) -> list[Target]:
         Target("name sizes", read_name_sizes, [SIZES.encode()], text, "sizes.txt", 60),
         Target("log", read_curves, [LOG.encode()], text, "train.log", 60),
         Target("csv", read_curves, [CSV.encode()], text, "train.csv", 60),
+        Target("verify report", lambda path: read_drift(str(path)), [REPORT.encode()], [mutations.json_value, *text],
+               "report.json", 60),
         Target("jsonl", read_curves, [JSONL.encode()], text, "train.jsonl", 60),
     ]  # fmt: skip
 
