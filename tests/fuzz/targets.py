@@ -57,10 +57,11 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 """
 REPORT = """[{"net": "n", "first": "pyscratchdet", "reference": "opencv", "what": "blob", "agrees": false,
   "culprit": "conv", "failure": "", "verdict": "They part.", "missing": [], "passed_over": [],
-  "blobs": [{"blob": "conv", "layer": "conv", "layer_type": "Convolution", "shape": [1, 3], "drift": {"max_abs": 1.0, "relative": 0.5, "cosine": 0.9},
-  "own": {"max_abs": 1.0, "relative": 0.5, "cosine": 0.9}, "tolerance": 1e-5, "suspects": ["conv"], "note": "",
-  "agrees": false}, {"blob": "prob", "layer": "prob", "layer_type": "Softmax", "shape": [1, 4], "drift": null,
-  "own": null, "tolerance": 1e-5, "suspects": [], "note": "", "agrees": true}]}]"""
+  "blobs": [{"blob": "conv", "layer": "conv", "layer_type": "Convolution", "shape": [1, 3],
+  "drift": {"max_abs": 1.0, "relative": 0.5, "cosine": 0.9}, "own": {"max_abs": 1.0, "relative": 0.5, "cosine": 0.9},
+  "tolerance": 1e-5, "suspects": ["conv"], "note": "", "agrees": false}, {"blob": "prob", "layer": "prob",
+  "layer_type": "Softmax", "shape": [1, 4], "drift": null, "own": null, "tolerance": 1e-5, "suspects": [], "note": "",
+  "agrees": true}]}]"""
 HEADS = """name: "heads" input: "data" input_shape { dim: 1 dim: 3 dim: 6 dim: 8 } # one head
 layer { name: "loc" type: "Convolution" bottom: "data" top: "loc" convolution_param { num_output: 16 kernel_size: 1 } }
 layer { name: "perm" type: "Permute" bottom: "loc" top: "perm" permute_param { order: 0 order: 2 order: 3 order: 1 } }
