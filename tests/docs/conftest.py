@@ -44,6 +44,8 @@ def write_net(kind, folder, recipe="ssd300_vgg16_voc0712"):
             layer.data_param.source = "trainval_lmdb" if kind == "train" else "test_lmdb"
             layer.data_param.batch_size = 2
             layer.annotated_data_param.label_map_file = "labelmap.prototxt"
+            # On a flat canvas all values under a maximum are equal but for rounding, which then decides the gradient.
+            layer.transform_param.ClearField("expand_param")
         if layer.type == "DetectionOutput":
             layer.detection_output_param.ClearField("save_output_param")
         if layer.type == "DetectionEvaluate":
