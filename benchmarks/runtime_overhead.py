@@ -1,20 +1,29 @@
-"""What the runtime costs over the same net written by hand in PyTorch: Root-ResNet-34's backbone and heads.
+"""What the runtime costs: from a cold start to one picture's boxes, and over the same net written by hand in PyTorch.
 
     python benchmarks/runtime_overhead.py [--repeat 10] [--output FOLDER]
 
-Both have the same weights and give the same mbox_loc and mbox_conf (checked); priors and detections are left out. They
-take turns on one thread, measured in CPU time, which other programs hardly disturb, with freed memory kept as
-in the commands: a forward pass of the TEST net, and forward and backward of the TRAIN net. Prints a table and writes it
-to FOLDER/<date>-runtime-overhead-cpu.md.
+A start is measured by programs of which each does one thing more than the one before, down to `import torch` and up to
+the command `pyscratchdet detect`; they take turns.
+
+The net by hand is Root-ResNet-34's backbone and heads. Both have the same weights and give the same mbox_loc and
+mbox_conf (checked); priors and detections are left out. They take turns, with freed memory kept as in the commands: a
+forward pass of the TEST net, and forward and backward of the TRAIN net.
+
+All is CPU time on one thread, which other programs hardly disturb. Prints the tables and writes them to
+FOLDER/<date>-runtime-overhead-cpu.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -24,9 +33,11 @@ from seeded import picture, seeded_files
 from torch import Tensor, nn
 
 from pyscratchdet import __version__
-from pyscratchdet.files import write_text
+from pyscratchdet.data.images import encode
+from pyscratchdet.files import write_bytes, write_text
 from pyscratchdet.layers.plan import read_net
 from pyscratchdet.memory import keep_freed_memory
+from pyscratchdet.prototxt import own
 from pyscratchdet.runtime import Net, load_net
 
 MODEL = "scratchdet300_rootres34_voc0712"
@@ -35,6 +46,17 @@ DETECTION_NAMES = ("mbox_priorbox", "mbox_conf_reshape", "mbox_conf_flatten")
 SOURCES = ("conv4_12", "conv5_6", "conv6_2", "conv7_2", "conv8_2", "conv9_2")
 # Of each stage: number of residual blocks, and the convolution on the first one's shortcut.
 STAGES = ((2, 3, None), (3, 4, "Convolution1"), (4, 6, "Convolution2"), (5, 3, "Convolution3"))
+STARTED = (own.NAME, "ssd300_vgg16_voc0712", MODEL)
+_DETECT = "import sys, torch, pyscratchdet; pictures = sys.argv[3:]; d = pyscratchdet.Detector(*sys.argv[1:3])"
+# What a program does: its code, which gets a net, its weights and a picture, and the one it is compared with.
+STARTS = {
+    "python": ("pass", None),
+    "import torch": ("import torch", "python"),
+    "and load_net": ("import sys, torch, pyscratchdet; pyscratchdet.load_net(*sys.argv[1:3])", "import torch"),
+    "and detect in a picture": (f"{_DETECT}; d.detect(pictures)", "and load_net"),
+    "and in a second one": (f"{_DETECT}; d.detect(pictures); d.detect(pictures)", "and detect in a picture"),
+    "`pyscratchdet detect`, drawing and files": (None, "and detect in a picture"),
+}
 EXTRAS = ((6, "Convolution4"), (7, "Convolution5"), (8, None))
 
 
@@ -114,6 +136,76 @@ def pair(model: Path, weights: Path, phase: str, data: Tensor) -> tuple[Callable
     return step(lambda: list(ours(data).values())), step(lambda: list(hand(data)))
 
 
+def cpu_seconds(command: Sequence[str]) -> float:
+    """Returns the CPU time of a program."""
+    # Compiled modules are kept, as an installed package has them.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, env={**kept, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def start_commands(model: Path, weights: Path, photo: Path) -> dict[str, list[str]]:
+    """Returns the programs of STARTS."""
+    detect = ["-m", "pyscratchdet", "detect", "--model", str(model), "--weights", str(weights), str(photo)]
+    detect += ["-o", str(photo.with_suffix(""))]
+    return {
+        name: [sys.executable, *(["-c", code, str(model), str(weights), str(photo)] if code else detect)]
+        for name, (code, _) in STARTS.items()
+    }
+
+
+def start_rows(times: Mapping[str, Sequence[float]]) -> list[str]:
+    """Returns a table's lines for one net."""
+    rows = []
+    for name, (_, before) in STARTS.items():
+        more = statistics.median(a - b for a, b in zip(times[name], times[before], strict=True)) if before else None
+        ratio = statistics.median(a / b for a, b in zip(times[name], times["import torch"], strict=True))
+        cells = f"{min(times[name]):.2f} / {statistics.median(times[name]):.2f}"
+        rows.append(f"| {name} | {cells} | {'' if more is None else f'{more:+.2f}'} | {ratio:.2f} |")
+    return rows
+
+
+def start_tables(folder: Path, repeat: int) -> list[str]:
+    """Returns the tables of a start, one for each net."""
+    photo, lines = folder / "photo.jpg", list[str]()
+    image = picture(size=640)[0].permute(1, 2, 0).add(110).clamp(0, 255).byte().numpy()
+    write_bytes(photo, encode(image[:480], "jpg"))
+    for name in STARTED:
+        commands = start_commands(*seeded_files(name, folder), photo)
+        turns = [{key: cpu_seconds(command) for key, command in commands.items()} for _ in range(repeat + 1)][1:]
+        lines += [f"### {name}", "", "| program | seconds | more | times `import torch` |", "|---|---:|---:|---:|"]
+        lines += [*start_rows({key: [turn[key] for turn in turns] for key in commands}), ""]
+    return lines
+
+
+def hand_rows(folder: Path, repeat: int) -> list[str]:
+    """Returns the lines of the table against a net by hand."""
+    model, weights = seeded_files(MODEL, folder)
+    param = read_net(model).param
+    kept = [la for la in param.layer if la.type not in DETECTION_TYPES and la.name not in DETECTION_NAMES]
+    del param.layer[:]
+    param.layer.extend(kept)
+    write_text(model, str(param))
+    rows = []
+    for phase, what, batch in (("TEST", "forward", 1), ("TRAIN", "forward and backward", 1)):
+        runs = pair(model, weights, phase, picture().repeat(batch, 1, 1, 1))
+        times: tuple[list[float], list[float]] = ([], [])
+        for turn in range(repeat + 1):
+            both = list(zip(runs, times, strict=True))
+            for run, mine in both if turn % 2 else both[::-1]:
+                start = time.process_time()
+                run()
+                if turn:
+                    mine.append(1e3 * (time.process_time() - start))
+        ours, hand = (f"{min(mine):.0f} / {statistics.median(mine):.0f}" for mine in times)
+        fastest = min(times[0]) / min(times[1]) - 1
+        middle = statistics.median(a / b for a, b in zip(*times, strict=True)) - 1
+        rows.append(f"| {phase} | {what} | {batch} | {ours} | {hand} | {fastest:+.1%} | {middle:+.1%} |")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=10)
@@ -121,34 +213,23 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        model, weights = seeded_files(MODEL, Path(folder))
-        param = read_net(model).param
-        kept = [la for la in param.layer if la.type not in DETECTION_TYPES and la.name not in DETECTION_NAMES]
-        del param.layer[:]
-        param.layer.extend(kept)
-        write_text(model, str(param))
-        for phase, what, batch in (("TEST", "forward", 1), ("TRAIN", "forward and backward", 1)):
-            runs = pair(model, weights, phase, picture().repeat(batch, 1, 1, 1))
-            times: tuple[list[float], list[float]] = ([], [])
-            for turn in range(args.repeat + 1):
-                both = list(zip(runs, times, strict=True))
-                for run, mine in both if turn % 2 else both[::-1]:
-                    start = time.process_time()
-                    run()
-                    if turn:
-                        mine.append(1e3 * (time.process_time() - start))
-            ours, hand = (f"{min(mine):.0f} / {statistics.median(mine):.0f}" for mine in times)
-            fastest = min(times[0]) / min(times[1]) - 1
-            middle = statistics.median(a / b for a, b in zip(*times, strict=True)) - 1
-            rows.append(f"| {phase} | {what} | {batch} | {ours} | {hand} | {fastest:+.1%} | {middle:+.1%} |")
+        starts, rows = start_tables(Path(folder), args.repeat), hand_rows(Path(folder), args.repeat)
     lines = [
-        f"# The runtime against a net by hand, {date.today()}",
+        f"# A cold start, and the runtime against a net by hand, {date.today()}",
         "",
-        f"pyscratchdet {__version__}, torch {torch.__version__}, x86_64 CPU, 1 thread, CPU time; backbone and heads of "
-        f"{MODEL}; {args.repeat} turns each, fastest / median in milliseconds. Overhead: of the fastest, and the "
+        f"pyscratchdet {__version__}, torch {torch.__version__}, x86_64 CPU, 1 thread, CPU time; {args.repeat} turns "
+        "each, fastest / median.",
+        "",
+        "## From a cold start to one picture's boxes",
+        "",
+        "A picture of 640 x 480. More: than the line above, for `pyscratchdet detect` than one picture in Python; the "
         "median over turns.",
+        "",
+        *starts,
+        "## Against a net by hand",
+        "",
+        f"Backbone and heads of {MODEL}, milliseconds. Overhead: of the fastest, and the median over turns.",
         "",
         "| phase | pass | batch | pyscratchdet | by hand | overhead, fastest | overhead, median |",
         "|---|---|---:|---:|---:|---:|---:|",

@@ -10,18 +10,27 @@ from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD
 
 from pyscratchdet import prototxt
+from pyscratchdet.data.figures import DataFigures, SplitFigures
 from pyscratchdet.files import write_text
 from pyscratchdet.proto.text import to_text
-from pyscratchdet.prototxt.recipe import Options
+from pyscratchdet.prototxt import own
+from pyscratchdet.prototxt.recipe import Options, Recipe
 from pyscratchdet.runtime import LayerModule, Net, build_net, save_weights
 
 # Added to the background's confidence, which is highest nearly everywhere in a trained net.
 BACKGROUND = 6.0
+# Of `make demo`: what its narrow net is chosen by.
+DEMO = DataFigures(["shape"], SplitFigures(2000, 4000, [4000]), SplitFigures(100, 200, [200]), (128, 128), [(0.3, 0.3)])
+
+
+def recipe_of(name: str, options: Options | None = None) -> Recipe:
+    """Returns a published net's recipe, or for "own" that of the demo's narrow net."""
+    return own.build(DEMO, Options())[0] if name == own.NAME else prototxt.build(name, options)
 
 
 def seeded_files(name: str, folder: Path, seed: int = 1, options: Options | None = None) -> tuple[Path, Path]:
     """Writes the deploy prototxt of a recipe, without result files, and a caffemodel; returns their paths."""
-    param = prototxt.build(name, options).deploy
+    param = recipe_of(name, options).deploy
     for layer in param.layer:
         layer.detection_output_param.ClearField("save_output_param")
         if layer.type != "DetectionOutput":

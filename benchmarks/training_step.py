@@ -28,12 +28,12 @@ from pathlib import Path
 import torch
 import torchvision
 from data_loading import layer_param, make_pictures
+from seeded import recipe_of
 from solver_update import random_batch, with_inputs
 from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16
 
-from pyscratchdet import __version__, prototxt
-from pyscratchdet.data.figures import DataFigures, SplitFigures
+from pyscratchdet import __version__
 from pyscratchdet.data.loader import BatchLoader
 from pyscratchdet.errors import counted
 from pyscratchdet.files import write_text
@@ -48,8 +48,6 @@ from pyscratchdet.solver.timing import time_net
 
 PEER = "ssd300_vgg16_voc0712"
 NETS = (PEER, "scratchdet300_rootres18_voc0712", "scratchdet300_rootres34_voc0712", "dsod300_voc0712", own.NAME)
-# Of `make demo`: what its narrow net is chosen by.
-DEMO = DataFigures(["shape"], SplitFigures(2000, 4000, [4000]), SplitFigures(100, 200, [200]), (128, 128), [(0.3, 0.3)])
 STAGES = ("forward", "loss", "backward", "update")
 FLOAT32 = Precision(is_fast=True, autocast=False)
 BFLOAT16 = Precision(is_fast=True, autocast=True)
@@ -71,8 +69,7 @@ def clock(work: Callable[[], object], device: torch.device) -> tuple[float, obje
 
 def train_net(name: str, batch: int, options: Options | None = None) -> caffe_pb2.NetParameter:
     """Returns the train net of a recipe, or the demo's, with inputs in place of its data."""
-    recipe = own.build(DEMO, Options())[0] if name == own.NAME else prototxt.build(name, options)
-    return with_inputs(recipe.train, batch)
+    return with_inputs(recipe_of(name, options).train, batch)
 
 
 def make_solver(net: caffe_pb2.NetParameter, device: torch.device, precision: Precision) -> Solver:

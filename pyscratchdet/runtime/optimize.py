@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyscratchdet.errors import NetError
-from pyscratchdet.layers.base import Shape
+from pyscratchdet.layers.base import Layer, Shape
 from pyscratchdet.layers.eltwise import SUM, Eltwise
 from pyscratchdet.layers.plan import NetPlan
 from pyscratchdet.layers.pooling import MAX, Pooling
@@ -215,11 +215,14 @@ class Weighted(Step):
         is_plain = like.device.type == "cpu" and (self.dtype or like.dtype) == torch.float32
         faster = winograd.faster(layer, self.arrays) if is_plain else None
         self.is_transformed = faster is not None
+        self._compute: Callable[[Tensor], Tensor] = faster or self._direct(layer, like)
+        self.arrays = []
+
+    def _direct(self, layer: Layer, like: Tensor) -> Callable[[Tensor], Tensor]:
         blobs = [_channels_last(_tensor(array, like)) for array in self.arrays]
         if self.dtype is not None:
             blobs = [blob.to(self.dtype) for blob in blobs]
-        self._compute: Callable[[Tensor], Tensor] = faster or (lambda bottom: layer.forward([bottom], blobs)[0])
-        self.arrays = []
+        return lambda bottom: layer.forward([bottom], blobs)[0]
 
     @property
     def is_fresh(self) -> bool:
