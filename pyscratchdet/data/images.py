@@ -14,6 +14,9 @@ from pyscratchdet.files import check_unpacked
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 """The endings, in lower case, of the files in a folder that are taken for pictures."""
 
+SizedPicture = tuple[np.ndarray, tuple[int, int]]
+"""A picture, perhaps decoded at reduced size, and the (height, width) of the whole one."""
+
 # The libraries behind OpenCV print their own complaints; the errors here say the same.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
@@ -59,6 +62,41 @@ def decode_image(
     if image is None:
         raise DataError(f"cannot decode {name}", code="data.image", hint="it is not a picture, or of an unknown kind")
     return image if color else image[..., None]
+
+
+def decode_at_least(data: bytes, name: str, least: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes a picture file's bytes to colour, a JPEG perhaps at reduced size.
+
+    Args:
+        data: The file's bytes.
+        name: What to call it in errors.
+        least: A (height, width): a JPEG that is at least twice as large in both, however it is turned, is decoded at a
+            half, a quarter or an eighth of its size, but no smaller than this. None for pictures as they are.
+
+    Returns:
+        The picture, uint8 (h, w, 3), and the (height, width) of the whole one.
+
+    Raises:
+        DataError, FileError: As in `decode_image`.
+    """
+    sides = picture_size(data) if least is not None and data[:2] == _JPEG else (0, 0)
+    reduction = next((k for k in (8, 4, 2) if least is not None and _can_reduce(sides, k, least)), 1)
+    image = decode_image(data, name=name, reduction=reduction)
+    shape = (image.shape[0], image.shape[1])
+    if reduction == 1:
+        return image, shape
+    # Height and width change places where the EXIF orientation says so.
+    return image, sides if shape == _reduced(sides, reduction) else sides[::-1]
+
+
+def _can_reduce(sides: tuple[int, int], reduction: int, least: tuple[int, int]) -> bool:
+    height, width = _reduced(sides, reduction)
+    # Of a picture that is only square once it is reduced one could not see whether it is turned.
+    return min(sides) >= reduction * max(least) and (height != width or sides[0] == sides[1])
+
+
+def _reduced(sides: tuple[int, int], reduction: int) -> tuple[int, int]:
+    return -(-sides[0] // reduction), -(-sides[1] // reduction)
 
 
 def check_complete(data: bytes, name: str) -> None:

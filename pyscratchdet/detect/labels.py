@@ -123,6 +123,7 @@ class Labeller:
         self._net = PictureNet(model, weights, size, device, precision)
         self.output = _choose_output(self._net.net.plan, task)
         self.preparation, self.batch_size = preparation or Preparation(), self._net.batch_size or batch_size
+        self.size = self._net.size  # (height, width) of the net's input
         self.names = read_class_names(names, self.output.num_classes)
 
     def classify(self, images: Sequence[np.ndarray], most: int = 5) -> list[list[tuple[int, float]]]:
@@ -154,7 +155,7 @@ class Labeller:
         Raises:
             DataError: Not a picture.
         """
-        return self.preparation(image, self._net.channels, *self._net.size)
+        return self.preparation(image, self._net.channels, *self.size)
 
     def find_classes(self, prepared: Prepared, most: int = 5) -> list[list[tuple[int, float]]]:
         """Returns what `classify` does, for pictures that `prepare` has made the net's input of."""

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from pyscratchdet.data.database import Database
-from pyscratchdet.data.images import PICTURE_SUFFIXES, decode_image
-from pyscratchdet.data.picture_size import picture_size
+from pyscratchdet.data.images import PICTURE_SUFFIXES, SizedPicture, decode_at_least, decode_image
 from pyscratchdet.errors import DataError, FileError, Position, PyScratchDetError
 from pyscratchdet.files import read_bytes
 
@@ -33,13 +32,13 @@ class MediaSource:
         path: The file or folder, or the camera's number; of a picture inside a database or a shard, its key there.
         name: Unique name for outputs, without suffix; a folder's pictures keep their relative folders.
         kind: "picture", "video", "camera", "database" or "shard".
-        read: Reads the picture, where it is not a file of its own: (height, width, channels) uint8, blue first.
+        read: Reads the picture, where it is not a file of its own; takes and returns what `decode_at_least` does.
     """
 
     path: str
     name: str
     kind: str
-    read: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False)
+    read: Callable[[tuple[int, int] | None], SizedPicture] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -89,29 +88,16 @@ def read_still(source: MediaSource, least: tuple[int, int] | None = None) -> Fra
 
     Args:
         source: A picture.
-        least: A (height, width): a picture file that is at least twice as large in both is decoded at a half, a quarter
-            or an eighth of its size, but no smaller than this.
+        least: See `decode_at_least`.
     """
     try:
         if source.read is not None:
-            return Frame(source, image=source.read())
-        if least is None:
-            return Frame(source, image=read_picture(source.path))
-        return _read_reduced(source, least)
+            image, size = source.read(least)
+        else:
+            image, size = decode_at_least(read_bytes(source.path), source.path, least)
     except PyScratchDetError as error:
         return Frame(source, error=error)
-
-
-def _read_reduced(source: MediaSource, least: tuple[int, int]) -> Frame:
-    data = read_bytes(source.path)
-    sides = picture_size(data)
-    reduction = next((k for k in (8, 4, 2) if min(sides) >= k * max(least)), 1)
-    image = decode_image(data, name=source.path, reduction=reduction)
-    if reduction == 1:
-        return Frame(source, image=image)
-    # The header's width is the picture's height where its EXIF orientation turns it.
-    height, width = sides if (image.shape[0] < image.shape[1]) == (sides[0] < sides[1]) else sides[::-1]
-    return Frame(source, image=image, size=(height, width))
+    return Frame(source, image=image, size=size)
 
 
 @dataclass

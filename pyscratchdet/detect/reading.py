@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import cv2
 
 from pyscratchdet.data.database import Database
-from pyscratchdet.data.images import PICTURE_SUFFIXES, decode_image
+from pyscratchdet.data.images import PICTURE_SUFFIXES, SizedPicture, decode_at_least
 from pyscratchdet.data.records import datum_of, record_title
 from pyscratchdet.data.transform import DataTransformer
 from pyscratchdet.detect.media import Frame, MediaSource, open_capture, read_still
@@ -55,7 +55,7 @@ class ReadOptions:
 
     Attributes:
         max_frames: How many frames of each video and camera to read at most.
-        least: See `read_still`; None for pictures as they are.
+        least: See `decode_at_least`.
         prepare: Makes the net's input of a picture.
         keeps_pictures: Whether pictures are needed after that.
     """
@@ -109,9 +109,12 @@ def _inner_name(source: MediaSource, key: str) -> str:
     return "/".join([source.name, *(safe_file_name(part) for part in key.split("/") if part)])
 
 
-def _decode_record(read: Callable[[], bytes], title: str) -> Any:
-    transformer = DataTransformer(caffe_pb2.TransformationParameter(force_color=True))
-    return transformer.decode_datum(datum_of(read(), title), title)
+def _decode_record(read: Callable[[], bytes], title: str, least: tuple[int, int] | None) -> SizedPicture:
+    datum = datum_of(read(), title)
+    if datum.encoded:
+        return decode_at_least(datum.data, title, least)
+    image = DataTransformer(caffe_pb2.TransformationParameter(force_color=True)).decode_datum(datum, title)
+    return image, (image.shape[0], image.shape[1])
 
 
 def read_frames(
@@ -168,13 +171,13 @@ def read_ahead(
 
 def _jobs(units: Iterable[tuple[Unit, int]], options: ReadOptions) -> Iterator[Callable[[], tuple[Unit, Frame | None]]]:
     for unit, start in units:
-        kind = unit.sources[0].kind
+        source, kind = unit.sources[0], unit.sources[0].kind
         if kind == "picture":
-            for source in unit.sources[start:]:
-                yield partial(_read_job, unit, partial(read_still, source, options.least), options)
+            for still in unit.sources[start:]:
+                yield partial(_read_job, unit, partial(read_still, still, options.least), options)
         else:
-            frames = _shard_jobs if kind == "shard" else _video_jobs
-            for job in islice(frames(unit.sources[0], options.max_frames), start, None):
+            jobs = _shard_jobs(source, options.least) if kind == "shard" else _video_jobs(source, options.max_frames)
+            for job in islice(jobs, start, None):
                 yield partial(_read_job, unit, job, options)
         yield partial(_end_job, unit)
 
@@ -230,7 +233,7 @@ def _read_video(source: MediaSource, max_frames: int | None) -> Iterator[Frame]:
         capture.release()
 
 
-def _shard_jobs(source: MediaSource, _: int | None) -> Iterator[Callable[[], Frame]]:
+def _shard_jobs(source: MediaSource, least: tuple[int, int] | None) -> Iterator[Callable[[], Frame]]:
     """Yields what reads each picture of a WebDataset shard: files of one key are a sample, whose picture it is."""
     tariterators = import_webdataset()
     try:
@@ -239,7 +242,7 @@ def _shard_jobs(source: MediaSource, _: int | None) -> Iterator[Callable[[], Fra
             suffix = next((suffix for suffix in sample if f".{suffix}" in PICTURE_SUFFIXES), "")
             path = f"{source.path}/{key}" + (f".{suffix}" if suffix else "")
             decode = partial(_decode_sample, sample.get(suffix), path)
-            yield partial(read_still, MediaSource(path, _inner_name(source, key), "picture", decode))
+            yield partial(read_still, MediaSource(path, _inner_name(source, key), "picture", decode), least)
     except (tarfile.TarError, ValueError, EOFError, OSError) as error:
         wrong = error if isinstance(error, PyScratchDetError) else _bad_shard(source.path, str(error.args[0]))
         yield partial(_as_it_is, Frame(source, error=wrong))
@@ -261,10 +264,10 @@ def _tar_files(path: str) -> Iterator[dict[str, Any]]:
                     yield {"fname": member.name, "data": content.read(), "__url__": path}
 
 
-def _decode_sample(data: bytes | None, path: str) -> Any:
+def _decode_sample(data: bytes | None, path: str, least: tuple[int, int] | None) -> SizedPicture:
     if data is None:
         raise DataError(f"{path}: a sample without a picture", code="data.shard")
-    return decode_image(data, name=path)
+    return decode_at_least(data, path, least)
 
 
 def _bad_shard(path: str, what: str, hint: str = "") -> DataError:

@@ -28,12 +28,15 @@ class PictureTask(ABC):
 
     Args:
         batch_size: Pictures that the net takes at a time.
+        size: (height, width) of its input.
         names: {label: class name}.
         pictures: Draws; `write` has no picture where it needs none.
     """
 
-    def __init__(self, batch_size: int, names: Mapping[int, str], pictures: PictureWriter) -> None:
-        self.batch_size, self.names, self.pictures = batch_size, names, pictures
+    def __init__(
+        self, batch_size: int, size: tuple[int, int], names: Mapping[int, str], pictures: PictureWriter
+    ) -> None:
+        self.batch_size, self.size, self.names, self.pictures = batch_size, size, names, pictures
 
     @abstractmethod
     def prepare(self, image: np.ndarray) -> np.ndarray:
@@ -75,7 +78,7 @@ class DetectTask(PictureTask):
         pictures: PictureWriter,
         xml_folder: Path | None,
     ) -> None:
-        super().__init__(detector.batch_size, detector.names, pictures)
+        super().__init__(detector.batch_size, detector.size, detector.names, pictures)
         self._detector, self._threshold, self._labels, self._xml_folder = detector, threshold, labels, xml_folder
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
@@ -113,7 +116,7 @@ class LabelTask(PictureTask):
     """
 
     def __init__(self, labeller: Labeller, pictures: PictureWriter, folder: Path, most: int = 5) -> None:
-        super().__init__(labeller.batch_size, labeller.names, pictures)
+        super().__init__(labeller.batch_size, labeller.size, labeller.names, pictures)
         self._labeller, self._folder, self._most = labeller, folder, most
         self._segments = labeller.output.task == "segment"
         self._depth = np.uint8 if labeller.output.num_classes <= 256 else np.uint16

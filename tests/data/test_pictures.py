@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pyscratchdet.cli import main
-from pyscratchdet.data.images import decode_image
+from pyscratchdet.data.images import decode_at_least, decode_image
 from pyscratchdet.data.picture_size import picture_size
 from pyscratchdet.errors import DataError, FileError, PyScratchDetError
 
@@ -117,3 +117,44 @@ def test_a_png_whose_chunks_reach_beyond_the_file_is_refused():
     for damaged in (long, data[:-1], data[:-12], data[:place]):
         with pytest.raises(DataError, match="p is a truncated or damaged PNG"):
             decode_image(damaged, name="p")
+
+
+def turned(data: bytes, orientation: int) -> bytes:
+    """A JPEG that says it is to be turned."""
+    tag = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(tag)) + b"Exif\0\0" + tag + data[2:]
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "reduction"),
+    [
+        ((401, 203), (25, 20), 8),
+        ((401, 203), (30, 20), 4),
+        ((401, 203), (80, 100), 2),  # the input may be turned as well
+        ((401, 203), (80, 102), 1),
+        ((401, 405), (50, 50), 4),  # an eighth would be square
+        ((400, 400), (50, 50), 8),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_reduced_decoding(size, least, reduction, orientation):
+    image = np.zeros((*size, 3), np.uint8)
+    image[: size[0] // 2, : size[1] // 4] = 255
+    data = turned(bytes(cv2.imencode(".jpg", image)[1]), orientation)
+    whole = decode_image(data)
+    found, found_size = decode_at_least(data, "picture", least)
+    assert found_size == whole.shape[:2]
+    assert found.shape[:2] == tuple(-(-side // reduction) for side in whole.shape[:2])
+    assert found.shape[0] >= min(least)
+    like = cv2.resize(whole, found.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(found.astype(int) - like).mean() < 3  # of 255, at the patch's border
+    assert np.array_equal(decode_at_least(data, "picture")[0], whole)
+
+
+def test_only_jpegs_are_decoded_reduced():
+    image = np.random.default_rng(7).integers(0, 256, (96, 80, 3), np.uint8)
+    found, size = decode_at_least(bytes(cv2.imencode(".png", image)[1]), "picture", (8, 8))
+    assert np.array_equal(found, image)
+    assert size == (96, 80)
+    with pytest.raises(DataError, match="truncated"):
+        decode_at_least(bytes(cv2.imencode(".jpg", image)[1])[:-2], "picture", (8, 8))

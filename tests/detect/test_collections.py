@@ -162,6 +162,40 @@ def test_shards(pictures, flags, tmp_path):
     assert "a sample without a picture" in failed[0]["error"]
 
 
+def test_reduced(flags, picture, tmp_path, monkeypatch):
+    """Large JPEGs in folders, databases and shards are decoded at an eighth of their size; boxes are in all of it."""
+    pytest.importorskip("webdataset")
+    (tmp_path / "in").mkdir()
+    image = picture((0, 1, 2), (2, 3, 5), height=512, width=1152)
+    for name in ("a.jpg", "b.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), image)
+    data = (tmp_path / "in/a.jpg").read_bytes()
+    shard(tmp_path / "c.tar", {"0.jpg": data})
+    record = caffe_pb2.Datum(encoded=True, data=data).SerializeToString()
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as database, database.begin(write=True) as transaction:
+        transaction.put(b"0", record)
+    shapes, prepare = [], Detector.prepare
+    monkeypatch.setattr(Detector, "prepare", lambda self, image: shapes.append(image.shape) or prepare(self, image))
+    inputs = [str(tmp_path / name) for name in ("in", "c.tar", "db")]
+    for more, name in ([], "whole"), (["--reduced"], "reduced"):
+        assert main(["detect", *inputs, *flags, *more, "--no-draw", "-o", str(tmp_path / name)]) == 0
+    assert sorted(shapes) == sorted([(512, 1152, 3)] * 5 + [(64, 144, 3)] * 3)
+    whole, rows = entries(tmp_path / "whole"), entries(tmp_path / "reduced")
+    assert [(row["height"], row["width"]) for row in rows] == [(512, 1152)] * 4
+    assert found(rows[1]) == found(whole[1])  # a PNG is decoded as it is
+    for row in rows:
+        assert sorted(one["class"] for one in row["detections"]) == ["blue", "red"]
+        for one, other in zip(row["detections"], whole[0]["detections"], strict=True):
+            assert one["box"] == pytest.approx(other["box"], abs=8)
+            assert one["score"] == pytest.approx(other["score"], abs=0.01)
+
+
+@pytest.mark.parametrize("more", [[], ["--no-draw", "--crops"], ["--no-draw", "--benchmark"]])
+def test_reduced_is_for_results_without_pictures(pictures, flags, tmp_path, capsys, more):
+    assert main(["detect", str(pictures), *flags, "--reduced", *more, "-o", str(tmp_path / "o")]) == 2
+    assert "without pictures" in capsys.readouterr().err
+
+
 def _sparse(path):
     member = tarfile.TarInfo("0.png")
     member.type, member.size = tarfile.REGTYPE, 1 << 50
