@@ -1,9 +1,11 @@
-"""Runs one ONNX file in one deployment engine; `deployment.py` starts it in the engine's own Python.
+"""Runs one ONNX file in one deployment engine; other benchmarks start it in the engine's own Python.
 
-    ENGINE_PYTHON benchmarks/engine_runner.py ENGINE FILE.onnx INPUTS.npz RESULTS.npz
+    ENGINE_PYTHON benchmarks/engine_runner.py ENGINE FILE.onnx INPUTS.npz RESULTS.npz [THREADS]
 
 INPUTS.npz has `<case>:<input>` arrays, RESULTS.npz gets `<case>:<output>`. Nothing is needed but NumPy and
-the engine; for ncnn, TVM and LiteRT the converter to their form and onnx too.
+the engine; for ncnn, TVM and LiteRT the converter to their form and onnx too. With THREADS, which OpenCV, MNN and those
+that commands use take, the last case is then run again for every line of the standard input; the answer is a line with
+its milliseconds of CPU time and of wall time.
 onnxruntime and OpenVINO are opened as the commands open them (converters/sessions.py); the others are run here only.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,19 +29,20 @@ Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], list[np.ndarray]]
 
 
-def session(engine: str) -> Callable[[str, list[str]], tuple[str, Run]]:
+def session(engine: str) -> Callable[..., tuple[str, Run]]:
     """Returns what opens a file in an engine that commands take too."""
 
-    def open_file(path: str, outputs: list[str]) -> tuple[str, Run]:
-        opened = SESSIONS[engine](Path(path).read_bytes(), outputs)
+    def open_file(path: str, outputs: list[str], threads: int = 0) -> tuple[str, Run]:
+        opened = SESSIONS[engine](Path(path).read_bytes(), outputs, threads=threads)
         return opened.version, lambda feed: list(opened.run(feed).values())
 
     return open_file
 
 
-def opencv(path: str, outputs: list[str]) -> tuple[str, Run]:
+def opencv(path: str, outputs: list[str], threads: int = -1) -> tuple[str, Run]:
     import cv2
 
+    cv2.setNumThreads(threads)
     net = cv2.dnn.readNetFromONNX(path)
 
     def run(feed: Arrays) -> list[np.ndarray]:
@@ -49,7 +53,7 @@ def opencv(path: str, outputs: list[str]) -> tuple[str, Run]:
     return cv2.__version__, run
 
 
-def mnn(path: str, outputs: list[str]) -> tuple[str, Run]:
+def mnn(path: str, outputs: list[str], threads: int = 4) -> tuple[str, Run]:
     # MNN.tools, which is the documented way, runs pip and sends usage data when it is imported.
     import _tools
     import MNN
@@ -61,12 +65,13 @@ def mnn(path: str, outputs: list[str]) -> tuple[str, Run]:
     command = ["mnnconvert", *form, "--modelFile", path, "--MNNModel", f"{path}.mnn", "--bizCode", "x"]
     _tools.mnnconvert(command)
     modules: dict[tuple[str, ...], Any] = {}
+    runtime = nn.create_runtime_manager(({"backend": "CPU", "numThread": threads, "precision": "high"},))
 
     def run(feed: Arrays) -> list[np.ndarray]:
         key = tuple(feed)
         if key not in modules:
-            modules[key] = nn.load_module_from_file(f"{path}.mnn", list(feed), outputs)
-        values = [expr.const(array.ravel().tolist(), list(array.shape), expr.NCHW) for array in feed.values()]
+            modules[key] = nn.load_module_from_file(f"{path}.mnn", list(feed), outputs, runtime_manager=runtime)
+        values = [expr.const(array, list(array.shape), expr.NCHW) for array in feed.values()]
         # read() shows memory that the next run writes over.
         return [np.array(expr.convert(value, expr.NCHW).read()) for value in modules[key].forward(values)]
 
@@ -171,7 +176,7 @@ def _input(path: str) -> tuple[str, list[int]]:
     return value.name, [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-ENGINES = {
+ENGINES: dict[str, Callable[..., tuple[str, Run]]] = {
     **{name: session(name) for name in SESSIONS},
     "opencv": opencv,
     "mnn": mnn,
@@ -184,16 +189,20 @@ ENGINES = {
 
 def main() -> None:
     """Runs every case of the inputs."""
-    engine, path, source, target = sys.argv[1:]
+    engine, path, source, target, *threads = sys.argv[1:]
     with np.load(source) as archive:
         arrays = {key: archive[key] for key in archive.files}
     outputs = [str(name) for name in arrays.pop("outputs")]
-    version, run = ENGINES[engine](path, outputs)
+    version, run = ENGINES[engine](path, outputs, *(int(number) for number in threads))
     results: dict[str, Any] = {"version": version}
     for case in dict.fromkeys(key.partition(":")[0] for key in arrays):
         feed = {key.partition(":")[2]: value for key, value in arrays.items() if key.startswith(f"{case}:")}
         results |= {f"{case}:{name}": value for name, value in zip(outputs, run(feed), strict=True)}
     np.savez(target, **results)
+    for _ in sys.stdin if threads else ():
+        began = time.process_time(), time.perf_counter()
+        run(feed)
+        print(1e3 * (time.process_time() - began[0]), 1e3 * (time.perf_counter() - began[1]), flush=True)
 
 
 if __name__ == "__main__":
