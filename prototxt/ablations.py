@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 from pyscratchdet.caffe import model_libs
 from pyscratchdet.caffe.net_spec import NetSpec
+from pyscratchdet.prototxt import printed
 from pyscratchdet.prototxt.nets import single_shot
 from pyscratchdet.prototxt.recipe import VOC0712, Entry, Options, Recipe
 from pyscratchdet.prototxt.scratchdet import PAPER_VOC, VOC_RATIOS, rootresnet
@@ -19,18 +21,9 @@ _LIBS = model_libs.of("scratchdet")
 # VGG-16 with BatchNorm, from PyTorch's own model zoo.
 VGG_BN_WEIGHTS = "models/VGGNet/VGG_16_bn.caffemodel"
 
-# Table 1: mAP on VOC 2007 test by (BatchNorm, pretrained) for the rates 0.001, 0.01, 0.05.
-TABLE1_RATES = (0.001, 0.01, 0.05)
-TABLE1: dict[tuple[str, bool], tuple[str, str, str]] = {
-    ("none", False): ("67.6", "NaN", "NaN"),
-    ("head", False): ("71.0", "75.6", "NaN"),
-    ("backbone", False): ("72.8", "77.8", "78.0"),
-    ("all", False): ("71.8", "77.3", "78.7"),
-    ("none", True): ("77.1", "76.9", "NaN"),
-    ("head", True): ("", "", ""),
-    ("backbone", True): ("", "", ""),
-    ("all", True): ("77.6", "78.2", "75.5"),
-}
+# Table 1: where BatchNorm is, and the rates.
+BATCHNORM = ("none", "head", "backbone", "all")
+RATES = (0.001, 0.01, 0.05)
 
 
 def table1(name: str, batchnorm: str, base_lr: float, pretrained: bool, options: Options) -> Recipe:
@@ -56,25 +49,19 @@ def table1(name: str, batchnorm: str, base_lr: float, pretrained: bool, options:
     return single_shot(name, 300, body, head, data, training, options)
 
 
-# Table 2: (downsampling, number of convolutions, their kernel) and mAP on VOC 2007 test.
-TABLE2 = {
-    (True, 1, 7): 73.1,
-    (True, 1, 3): 73.2,
-    (True, 2, 3): 74.9,
-    (True, 3, 3): 75.4,
-    (False, 1, 7): 77.6,
-    (False, 1, 3): 77.8,
-    (False, 2, 3): 78.1,
-    (False, 3, 3): 78.5,
-    (False, 4, 3): 78.4,
-    (False, 5, 3): 78.5,
-}
-# Figure 3: whether the first convolution halves, whether pooling follows, kernels, mAP, and the same net in table 2.
-FIGURE3: dict[str, tuple[bool, bool, tuple[int, ...], float, str | None]] = {
-    "resnet18": (True, True, (7,), 73.1, "table2_downsampled_root1x7"),
-    "resnet18a": (True, False, (7,), 75.3, None),
-    "resnet18b": (False, True, (7,), 77.6, "table2_root1x7"),
-    "rootresnet18": (False, True, (3, 3, 3), 78.5, "table2_root3x3"),
+# Table 2: downsampling, number of convolutions, their kernel.
+TABLE2 = [
+    (True, 1, 7),
+    *((True, count, 3) for count in (1, 2, 3)),
+    (False, 1, 7),
+    *((False, n, 3) for n in range(1, 6)),
+]
+# Figure 3: whether the first convolution halves, whether pooling follows, kernels, and the same net in table 2.
+FIGURE3: dict[str, tuple[bool, bool, tuple[int, ...], str | None]] = {
+    "resnet18": (True, True, (7,), "table2_downsampled_root1x7"),
+    "resnet18a": (True, False, (7,), None),
+    "resnet18b": (False, True, (7,), "table2_root1x7"),
+    "rootresnet18": (False, True, (3, 3, 3), "table2_root3x3"),
 }
 
 
@@ -96,14 +83,8 @@ def resnet18(name: str, downsample: bool, pool: bool, root: tuple[int, ...], opt
     )
 
 
-def _result(where: str, score: float | str) -> str:
-    if not score:
-        return "not in the paper"
-    return f"ScratchDet {where}: {score} mAP on VOC 2007 test" if score != "NaN" else f"ScratchDet {where}: diverges"
-
-
-def _entry(name: str, result: str, build: Callable[[Options], Recipe], **more: Any) -> Entry:
-    return Entry(name, 300, result, build, **more)
+def _entry(name: str, build: Callable[[Options], Recipe], **more: Any) -> Entry:
+    return Entry(name, 300, printed.result(name), build, **more)
 
 
 def _table1_name(batchnorm: str, rate: float, pretrained: bool) -> str:
@@ -112,25 +93,23 @@ def _table1_name(batchnorm: str, rate: float, pretrained: bool) -> str:
 
 def _table1_entries() -> list[Entry]:
     made = []
-    for (batchnorm, pretrained), scores in TABLE1.items():
-        for rate, score in zip(TABLE1_RATES, scores, strict=True):
-            name, first = (_table1_name(batchnorm, each, pretrained) for each in (rate, TABLE1_RATES[0]))
-            build = partial(table1, name, batchnorm, rate, pretrained)
-            nets_of = None if name == first else first
-            made.append(_entry(name, _result("table 1", score), build, nets_of=nets_of))
+    for pretrained, batchnorm, rate in itertools.product((False, True), BATCHNORM, RATES):
+        name, first = (_table1_name(batchnorm, each, pretrained) for each in (rate, RATES[0]))
+        build = partial(table1, name, batchnorm, rate, pretrained)
+        made.append(_entry(name, build, nets_of=None if name == first else first))
     return made
 
 
 def _resnet_entries() -> list[Entry]:
     made = []
-    for (downsample, count, kernel), score in TABLE2.items():
+    for downsample, count, kernel in TABLE2:
         name = f"table2_{'downsampled_' if downsample else ''}root{count}x{kernel}"
         build = partial(resnet18, name, downsample, True, (kernel,) * count)
-        made.append(_entry(name, _result("table 2", score), build, can_resize=True, can_widen=True))
-    for body, (downsample, pool, root, score, row) in FIGURE3.items():
+        made.append(_entry(name, build, can_resize=True, can_widen=True))
+    for body, (downsample, pool, root, row) in FIGURE3.items():
         name = f"figure3_{body}"
         build = partial(resnet18, name, downsample, pool, root)
-        made.append(_entry(name, _result("figure 3", score), build, can_resize=True, can_widen=True, nets_of=row))
+        made.append(_entry(name, build, can_resize=True, can_widen=True, nets_of=row))
     return made
 
 

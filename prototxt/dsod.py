@@ -10,6 +10,7 @@ from pyscratchdet.caffe.model_libs.blocks import batch_norm_relu, require_top
 from pyscratchdet.caffe.net_spec import NetSpec, Top
 from pyscratchdet.caffe.net_spec import layers as L
 from pyscratchdet.caffe.net_spec import params as P
+from pyscratchdet.prototxt import printed
 from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
 from pyscratchdet.prototxt.recipe import VOC0712, Entry, Options, Recipe, Training
 from pyscratchdet.prototxt.scratchdet import STEPS, VOC_RATIOS
@@ -106,8 +107,7 @@ def dsod300(name: str, batchnorm: bool, options: Options) -> Recipe:
     return single_shot(name, 300, _Dsod(batchnorm).body, head, data, training, options)
 
 
-_NAMES = {"dsod300_voc0712": (True, 77.7), "dsod300_nobn_voc0712": (False, 71.5)}
+_NAMES = {"dsod300_voc0712": True, "dsod300_nobn_voc0712": False}
 ENTRIES = [
-    Entry(name, 300, f"ScratchDet section 4.2.1: {score} mAP on VOC 2007 test", partial(dsod300, name, batchnorm))
-    for name, (batchnorm, score) in _NAMES.items()
+    Entry(name, 300, printed.result(name), partial(dsod300, name, batchnorm)) for name, batchnorm in _NAMES.items()
 ]

@@ -12,6 +12,7 @@ from pyscratchdet.caffe.net_spec import NetSpec
 from pyscratchdet.caffe.net_spec import layers as L
 from pyscratchdet.caffe.net_spec import params as P
 from pyscratchdet.errors import UsageError
+from pyscratchdet.prototxt import printed
 from pyscratchdet.prototxt.nets import Head, ratio_sizes, single_shot, usual_ratios
 from pyscratchdet.prototxt.recipe import COCO, VOC0712, VOC0712PLUS, DataSet, Entry, Options, Recipe, Training
 
@@ -182,22 +183,17 @@ def _entry(
     return Entry(name, size, result, build, note=note, can_resize=True, can_widen=True, nets_of=nets_of)
 
 
+def _printed(name: str, note: str, **arguments: Any) -> Entry:
+    return _entry(name, 34, printed.result(name), note, **arguments)
+
+
 ENTRIES = [
-    _entry(_VOC34, 34, "ScratchDet table 3: 80.4 mAP on VOC 2007 test", _SCRIPT_NOTE),
-    _entry(
-        f"{_VOC34}_paper",
-        34,
-        "ScratchDet table 3: 80.4 mAP on VOC 2007 test",
-        _PAPER_NOTE,
-        head_batchnorm=True,
-        training=PAPER_VOC,
-    ),
-    _entry(f"{_VOC34}plus", 34, "ScratchDet table 3: 78.5 mAP on VOC 2012 test", "schedule as 07+12", data=VOC0712PLUS),
-    _entry(_COCO34, 34, "ScratchDet table 4: 32.7 AP on COCO test-dev", "as the published script", **_COCO),
-    _entry(
+    _entry(_VOC34, 34, printed.result(f"{_VOC34}_paper"), _SCRIPT_NOTE),
+    _printed(f"{_VOC34}_paper", _PAPER_NOTE, head_batchnorm=True, training=PAPER_VOC),
+    _printed(f"{_VOC34}plus", "schedule as 07+12", data=VOC0712PLUS),
+    _entry(_COCO34, 34, printed.result(f"{_COCO34}_paper"), "as the published script", **_COCO),
+    _printed(
         f"{_COCO34}_paper",
-        34,
-        "ScratchDet table 4: 32.7 AP on COCO test-dev",
         "as the paper prints it: 150k, 100k, 60k, 10k iterations",
         nets_of=_COCO34,
         **{**_COCO, "training": PAPER_COCO},
@@ -210,19 +206,12 @@ ENTRIES = [
         size=512,
         **{**_COCO, "ratios": COCO512_RATIOS, "data": COCO512},
     ),
-    _entry(f"{_VOC34}_ft", 34, "ScratchDet table 5: 84.0 mAP on VOC 2007 test", _FINETUNE_NOTE, **_FINETUNED),
-    _entry(
-        f"{_VOC34}plus_ft",
-        34,
-        "ScratchDet table 5: 82.1 mAP on VOC 2012 test",
-        _FINETUNE_NOTE,
-        data=VOC0712PLUS,
-        **_FINETUNED,
-    ),
+    _printed(f"{_VOC34}_ft", _FINETUNE_NOTE, **_FINETUNED),
+    _printed(f"{_VOC34}plus_ft", _FINETUNE_NOTE, data=VOC0712PLUS, **_FINETUNED),
     _entry(
         _VOC18,
         18,
-        "ScratchDet table 2: 78.5 mAP on VOC 2007 test",
+        printed.result("table2_root3x3"),
         f"published body, {_SCRIPT_NOTE}; table2_root3x3 is the paper's",
     ),
 ]

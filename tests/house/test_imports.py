@@ -29,6 +29,7 @@ ROOMS = {
     "converters": _CAFFE,
     "view": _CAFFE,
     "prototxt": {"proto", "net", "layers", "caffe", "data"},
+    "experiments": _CAFFE | {"converters", "prototxt"},
 }
 TORCH_FREE = ["proto", "net", "prototxt"]
 PACKAGE = ROOT / "pyscratchdet"
