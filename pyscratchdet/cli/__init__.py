@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "draw-net": ("draw_net", "draw a net as a graph"),
     "plot-log": ("plot_log", "plot a training log"),
     "summary": ("summary", "layers, shapes, parameters and multiply-accumulates of a net"),
+    "experiment": ("experiment", "the tables and figures of ScratchDet's paper: list, run, report"),
     "view": ("view", "a net as one page: graph, shapes, costs, weights, feature maps, priors, drift"),
     "doctor": ("doctor", "what is installed here, whether it works, and what an extra would add"),
     "completion": ("completion", "write a script that completes commands, flags and files in a shell"),

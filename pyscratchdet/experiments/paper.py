@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyscratchdet import prototxt
 from pyscratchdet.errors import UsageError, nearest
 from pyscratchdet.prototxt import printed
 
@@ -73,6 +74,25 @@ def cells(experiment: str | None = None) -> list[Cell]:
         hint = nearest(experiment, experiments()) or f"these are: {', '.join(experiments())}"
         raise UsageError(f'no experiment called "{experiment}"', code="experiment.name", hint=hint)
     return list(_cells(experiment))
+
+
+def schedule(cell: Cell) -> dict[str, Any]:
+    """Returns how a cell is trained: rates, iterations and pictures per update, from its recipe's solver.
+
+    Empty where there is no recipe.
+    """
+    if not cell.recipe:
+        return {}
+    recipe = prototxt.build(cell.recipe, prototxt.Options(**cell.settings))
+    solver = recipe.solver
+    data = next(layer for layer in recipe.train.layer if layer.HasField("data_param"))
+    rates = ("base_lr", "gamma", "momentum", "weight_decay")
+    return {
+        **{name: float(f"{getattr(solver, name):.6g}") for name in rates},  # 0.05, not its nearest float32
+        "stepvalue": list(solver.stepvalue),
+        "max_iter": solver.max_iter,
+        "pictures_per_update": data.data_param.batch_size * max(1, len(recipe.gpus)) * solver.iter_size,
+    }
 
 
 @functools.cache
