@@ -7,6 +7,7 @@ import itertools
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pyscratchdet.cli.detector_options import add_gpu_argument
 from pyscratchdet.cli.flags import add_json_flag
 
 if TYPE_CHECKING:
@@ -24,11 +25,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing = add("list", "the numbers that the paper prints, and the nets and data that they belong to")
     listing.add_argument("names", nargs="*", metavar="NAME", help="experiment, such as table1 (default: all)")
     add_json_flag(listing)
+    running = add("run", "train and test the cells of experiments; run again to go on")
+    running.add_argument("names", nargs="+", metavar="NAME", help="experiment, such as table1")
+    running.add_argument("--data", required=True, metavar="DIR", help="VOC tree with the lists trainval and test")
+    running.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for everything")
+    running.add_argument("--only", metavar="CELL,...", help="these cells alone, such as bn_all_lr0.05_scratch")
+    running.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1 to N (default: %(default)s)")
+    add_gpu_argument(running)
+    running.set_defaults(interruption="writes a snapshot and stops; the same line goes on from there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Does what the first word says."""
-    actions = {"list": _list}
+    actions = {"list": _list, "run": _run}
     return actions[args.action](args)
 
 
@@ -44,6 +53,41 @@ def _list(args: argparse.Namespace) -> int:
     for name, group in cells.items():
         _show_table(f"{name}: {paper.experiments()[name]}", group)
     return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pyscratchdet.cli.console import say
+    from pyscratchdet.cli.detector_options import positive
+    from pyscratchdet.experiments.launch import work
+    from pyscratchdet.experiments.run import Job, Result
+
+    def tell(job: Job, result: Result) -> None:
+        found = f"mAP {result.metrics['mAP']:.1f}" if result.metrics else f"diverged at iteration {result.iterations}"
+        say(f"{job.title}: {found} after {result.seconds['training']:.0f} s")
+
+    seeds = range(1, 1 + positive(args.seeds, "--seeds"))
+    cells = _chosen(args.names, args.only)
+    jobs = [Job(cell, seed, Path(args.output), args.data, "mini") for seed in seeds for cell in cells]
+    if not work(jobs, args.gpu, tell):
+        raise KeyboardInterrupt
+    return 0
+
+
+def _chosen(names: list[str], only: str | None) -> list[Cell]:
+    """The cells of the experiments, or those of them that `--only` names."""
+    from pyscratchdet.errors import UsageError, nearest
+    from pyscratchdet.experiments import paper
+
+    known = {cell.name.partition("/")[2]: cell for name in names for cell in paper.cells(name)}
+    if only is None:
+        return list(known.values())
+    for name in only.split(","):
+        if name not in known:
+            hint = nearest(name, known) or f"these are: {', '.join(known)}"
+            raise UsageError(f'no cell called "{name}"', code="experiment.cell", hint=hint)
+    return [known[name] for name in only.split(",")]
 
 
 def _show_table(title: str, cells: list[Cell]) -> None:
