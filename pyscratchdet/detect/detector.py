@@ -286,7 +286,7 @@ class Detector:
         rows = rows[np.argsort(-rows[:, 2], kind="stable")]
         height, width = size
         scale = np.array([width, height, width, height], np.float32)
-        return ImageDetections(rows[:, 1].astype(np.int64), rows[:, 2].copy(), np.clip(rows[:, 3:7] * scale, 0, scale))
+        return ImageDetections(rows[:, 1].astype(np.int64), rows[:, 2].copy(), np.clip(rows[:, 3:7], 0, 1) * scale)
 
     def _class_names(self, labels: Labels | None) -> dict[int, str]:
         number, background = self.num_classes, self.engine.background

@@ -3,7 +3,7 @@
 - Net: every convolution of the body keeps its kernel, stride, dilation, filler and BatchNorm, and an eighth of its
   channels. Predicting convolutions keep a channel for each prior and class. The input is 128x128 instead of 300x300;
   the priors shrink by the same factor, to whole pixels. 3x3 convolutions without padding get 1: no map is empty.
-- Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 400 iterations, in which the
+- Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 250 iterations, in which the
   rate falls after the published shares of the run. BatchNorm's averages settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
@@ -29,7 +29,7 @@ from pyscratchdet.prototxt import Options, Recipe
 SIZE, PUBLISHED_SIZE = 128, 300
 CHANNELS = 8
 """What the channels of the body are divided by."""
-BATCH, ITERATIONS = 8, 400
+BATCH, ITERATIONS = 8, 250
 STORED = 240
 """The longer side of stored pictures, in pixels."""
 SETS = {"table1": "pictures", "dsod": "pictures", "table2": "shapes", "figure3": "shapes"}
@@ -37,7 +37,7 @@ SETS = {"table1": "pictures", "dsod": "pictures", "table2": "shapes", "figure3":
 
 _SHAPES = (600, 150)  # pictures to train on and to test on
 _DISPLAY = 5  # iterations between two points of the curves
-_SNAPSHOTS = 4
+_SNAPSHOTS = 5
 
 
 def sources(cell: Cell, root: Path, data: str) -> Sources:
