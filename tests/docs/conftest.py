@@ -16,6 +16,7 @@ from pyscratchdet.proto.text import read, write
 from pyscratchdet.runtime import load_net, save_weights
 
 MODELS = Path(__file__).parents[2] / "prototxt" / "models"
+DUMPER = Path(__file__).parents[2] / "scripts" / "dump_caffe_blobs.py"
 THIN = 32  # SSD300's layers under their names, with a thirty-second of their channels
 XML = """<annotation><filename>{name}.jpg</filename><size><width>90</width><height>60</height><depth>3</depth></size>
 <object><name>{label}</name><difficult>0</difficult>
@@ -83,8 +84,7 @@ def call(line):
 
 def record(target, model, *options):
     """Records blobs as the page on verifying says; our own Caffe stands in for the original."""
-    script = Path(__file__).parents[2] / "scripts" / "dump_caffe_blobs.py"
-    words = [str(script), model, "model.caffemodel", target, *options]
+    words = [DUMPER.name, model, "model.caffemodel", target, *options]
     subprocess.run([sys.executable, "-m", "pyscratchdet.caffe", *words], check=True, capture_output=True)
 
 
@@ -115,6 +115,7 @@ def kit(tmp_path_factory):
         shutil.copytree("VOCdevkit/VOC2007/Annotations", "annotations")
         for number, name in enumerate(("photo", "one", "two")):
             write_picture(folder / f"{name}.jpg", number)
+        shutil.copy(DUMPER, ".")
         record("recorded.npz", "deploy.prototxt")
         record("recorded_training.npz", "train.prototxt", "--train", "--gradients", "--step", "solver.prototxt")
         call("lmdb folder photos annotations training/own/data")

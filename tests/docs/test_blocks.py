@@ -33,6 +33,7 @@ NOT_RUN = {
     "docs/convert.md": 2,
     "docs/engines.md": 4,
     "docs/collections.md": 2,
+    "docs/from_caffe/layer_by_layer.md": 3,
     "docs/from_pytorch.md": 6,
     "docs/index.md": 1,
     "docs/install.md": 2,
