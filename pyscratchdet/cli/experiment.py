@@ -34,10 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_gpu_argument(running)
     running.set_defaults(interruption="writes a snapshot and stops; the same line goes on from there")
 
+    reporting = add("report", "measured beside printed: one HTML page, the same as Markdown, and its figures")
+    reporting.add_argument("folder", metavar="FOLDER", help="what `experiment run -o` filled")
+    reporting.add_argument("-o", "--output", metavar="DIR", help="folder for the pages (default: FOLDER)")
+
 
 def run(args: argparse.Namespace) -> int:
     """Does what the first word says."""
-    actions = {"list": _list, "run": _run}
+    actions = {"list": _list, "run": _run, "report": _report}
     return actions[args.action](args)
 
 
@@ -72,6 +76,15 @@ def _run(args: argparse.Namespace) -> int:
     jobs = [Job(cell, seed, Path(args.output), args.data, "mini") for seed in seeds for cell in cells]
     if not work(jobs, args.gpu, tell):
         raise KeyboardInterrupt
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from pyscratchdet.cli.console import say
+    from pyscratchdet.experiments.report import write_report
+
+    for path in write_report(args.folder, args.output):
+        say(f"written: {path}")
     return 0
 
 

@@ -33,7 +33,8 @@ _KIND_COLOURS = {
 }
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Returns an empty figure of this size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,7 +56,8 @@ def _class_ticks(axis: Any, names: Iterable[str], **style: Any) -> None:
     axis.set_ticks(range(len(texts)), texts, parse_math=False, **style)
 
 
-def _plain(axes: Any) -> None:
+def plain_axes(axes: Any) -> None:
+    """Leaves two lines of the frame, and small ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, length=2)
 
@@ -63,7 +65,7 @@ def _plain(axes: Any) -> None:
 def ap_chart(result: VocResult) -> Figure:
     """AP per class as bars, best first, with the mean as a line."""
     known = sorted((one for one in result.classes if one.num_pos), key=lambda one: one.ap)
-    figure = _figure(7, 0.9 + 0.27 * len(known))
+    figure = new_figure(7, 0.9 + 0.27 * len(known))
     axes = figure.add_subplot()
     axes.barh(range(len(known)), [one.ap for one in known], color=_BLUE, height=0.68)
     _class_ticks(axes.yaxis, [one.name for one in known])
@@ -81,7 +83,7 @@ def ap_chart(result: VocResult) -> Figure:
     axes.axvline(result.mean_ap, color="black", linewidth=1, linestyle=":")
     axes.set_title(f"AP at IoU {result.overlap_threshold:g} ({result.metric}); mean {result.mean_ap:.4f}", fontsize=10)
     axes.set_xlim(0, 1.02)
-    _plain(axes)
+    plain_axes(axes)
     return figure
 
 
@@ -90,7 +92,7 @@ def curves_chart(results: Sequence[ClassResult]) -> Figure:
     known = [one for one in results if one.num_pos]
     columns = min(5, max(math.ceil(1.1 * math.sqrt(len(known))), 1))
     rows = max(math.ceil(len(known) / columns), 1)
-    figure = _figure(2.1 * columns + 0.4, 1.9 * rows + 0.5)
+    figure = new_figure(2.1 * columns + 0.4, 1.9 * rows + 0.5)
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
     for axes, one in zip(panels, known, strict=False):
         recall, precision = np.append(0.0, one.recall), np.append(one.precision[:1], one.precision)
@@ -101,7 +103,7 @@ def curves_chart(results: Sequence[ClassResult]) -> Figure:
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.05)
         axes.grid(linewidth=0.4, alpha=0.5)
-        _plain(axes)
+        plain_axes(axes)
     for axes in panels[len(known) :]:
         axes.set_visible(False)
     figure.supxlabel("recall", fontsize=9)
@@ -111,7 +113,7 @@ def curves_chart(results: Sequence[ClassResult]) -> Figure:
 
 def sizes_chart(by_size: Mapping[str, Sequence[ClassResult]]) -> Figure:
     """Mean AP of small, medium and large objects, with their number."""
-    figure = _figure(4.6, 2.9)
+    figure = new_figure(4.6, 2.9)
     axes = figure.add_subplot()
     names = list(by_size)
     means = [float(np.mean([one.ap for one in results if one.num_pos] or [0.0])) for results in by_size.values()]
@@ -125,7 +127,7 @@ def sizes_chart(by_size: Mapping[str, Sequence[ClassResult]]) -> Figure:
     axes.set_xticks(range(len(names)), ticks)
     axes.set_ylim(0, 1.08)
     axes.set_title("mean AP by object size", fontsize=10)
-    _plain(axes)
+    plain_axes(axes)
     return figure
 
 
@@ -135,7 +137,7 @@ def confusion_chart(breakdown: Breakdown, classes: Sequence[str], lowest_score: 
     table = breakdown.confusion[np.ix_(order, order)]
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = 2.2 + 0.36 * len(order)
-    figure = _figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(order) <= 25:
@@ -163,7 +165,7 @@ def errors_chart(
         if kind != "missed"
     }
     counts["missed"] = np.bincount(truth.label[breakdown.missed], minlength=len(truth.classes) + 1)[1:]
-    figure = _figure(7.6, 1.2 + 0.3 * len(truth.classes))
+    figure = new_figure(7.6, 1.2 + 0.3 * len(truth.classes))
     axes = figure.add_subplot()
     left = np.zeros(len(truth.classes))
     for kind, numbers in counts.items():
@@ -173,5 +175,5 @@ def errors_chart(
     axes.invert_yaxis()
     axes.set_xlabel(f"detections with scores from {lowest_score:g}, and missed objects", fontsize=9)
     figure.legend(loc="outside upper center", ncols=len(counts), fontsize=8, frameon=False, handlelength=1)
-    _plain(axes)
+    plain_axes(axes)
     return figure

@@ -1,0 +1,275 @@
+"""What `experiment run` measured beside what the paper prints: one HTML page, the same as Markdown, and its figures.
+
+The page needs no server and no network: its figures are inside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import inspect
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyscratchdet.errors import DataError, FileError, counted
+from pyscratchdet.evaluate.charts import to_png
+from pyscratchdet.experiments import figures, mini, paper
+from pyscratchdet.experiments.paper import Cell
+from pyscratchdet.experiments.run import METRICS, Result, read_result
+from pyscratchdet.files import write_bytes, write_text
+from pyscratchdet.pages import fill_page
+from pyscratchdet.solver.curves import Curves, read_curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEAN_AP = "mAP"
+SIZES = {"mAP_S": "small", "mAP_M": "medium", "mAP_L": "large"}
+"""Mean AP by object size, as results have it, and how the page calls it."""
+ASK_SIZES = ("table2", "figure3")
+"""The experiments that are about small objects."""
+_READING = (
+    "Percent; mean ± standard deviation over seeds (number of seeds). Differences to the first row have the standard "
+    "error that the seeds give."
+)
+_READING_MINI = (
+    "A small net on other pictures finds less than the full one. What can be compared is how far each row is above the "
+    "first."
+)
+_OPTIMISATION = (
+    f"thick: the mean over seeds, thin: each seed; (c) is the standard deviation of the norm between two points of the "
+    f"curve, averaged over {figures.SMOOTHED} points"
+)
+_CAPTIONS = {
+    "results": "mean AP (%): a bar for the mean over seeds, a dot for each seed; printed values as diamonds",
+    "curves": "loss (mean of 10 iterations), L2 norm of the gradient, and its fluctuation; means over seeds",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell and what was measured of it.
+
+    Attributes:
+        cell: The cell.
+        folders: A run's folder for each seed, in the order of seeds.
+        results: The results of those that are finished.
+    """
+
+    cell: Cell
+    folders: tuple[Path, ...]
+    results: tuple[Result, ...]
+
+    def values(self, metric: str = MEAN_AP) -> list[float]:
+        """Returns a metric of every run that has it, in percent."""
+        return [result.metrics[metric] for result in self.results if metric in result.metrics]
+
+    @property
+    def diverged(self) -> list[int]:
+        """Returns the iterations at which runs diverged."""
+        return [result.iterations for result in self.results if result.status == "diverged"]
+
+    @property
+    def printed(self) -> str:
+        """Returns what the paper prints for the mean: mAP or, on COCO, AP."""
+        return next((number.value for number in self.cell.printed if number.metric in (MEAN_AP, "AP")), "")
+
+    @property
+    def label(self) -> str:
+        """Returns what tells the row from the others of its table."""
+        return ", ".join(f"{name} {value}" for name, value in self.cell.row.items())
+
+    @functools.cached_property
+    def curves(self) -> list[Curves]:
+        """Returns the curves of its runs that have any."""
+        return [read_curves(folder / METRICS) for folder in self.folders if (folder / METRICS).exists()]
+
+
+def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Writes report.html, report.md and the figures of what was run in a folder.
+
+    Args:
+        folder: What `experiment run -o` filled.
+        output: Where to write; None for the same folder.
+
+    Returns:
+        The paths of the two pages.
+
+    Raises:
+        DataError: Nothing was measured there, or a file is damaged.
+        FileError: A file cannot be written.
+    """
+    root, target = Path(folder), Path(output or folder)
+    if not root.is_dir():
+        raise FileError(f"there is no folder {root}", code="file.read")
+    rows = {name: rows_of(root, name) for name in paper.experiments()}
+    tables = {name: table for name, table in rows.items() if any(row.results for row in table)}
+    if not tables:
+        raise DataError(f"{root} has no results", code="experiment.empty", hint="`experiment run -o` writes them")
+    pictures = {name: to_png(figure) for name, figure in _figures(root, tables).items()}
+    for name, data in pictures.items():
+        write_bytes(target / f"{name}.png", data)
+    content = _content(root, tables, pictures)
+    pages = {"report.html": {name: base64.b64encode(data).decode() for name, data in pictures.items()}, "report.md": {}}
+    for page, inside in pages.items():
+        write_text(target / page, fill_page(__package__, page, **content, inside=inside))
+    return [target / page for page in pages]
+
+
+def rows_of(root: Path, experiment: str) -> list[Row]:
+    """Returns the rows of an experiment; a cell that tests another's weights at one scale shows that one's runs."""
+    rows = []
+    for cell in paper.cells(experiment):
+        home = root / cell.name
+        if cell.weights_of and not cell.multiscale and not home.is_dir():
+            home = root / cell.weights_of
+        folders = tuple(sorted(home.glob("seed*"), key=lambda path: (len(path.name), path.name)))
+        results = (read_result(folder) for folder in folders)
+        rows.append(Row(cell, folders, tuple(result for result in results if result)))
+    return rows
+
+
+def _figures(root: Path, tables: Mapping[str, Sequence[Row]]) -> dict[str, Figure]:
+    drawn = {}
+    for name, rows in tables.items():
+        drawn[f"{name}_results"] = figures.results_figure(rows, {MEAN_AP: "measured", **_sizes(rows)})
+        drawn[f"{name}_curves"] = figures.curves_figure(rows)
+    table1 = {row.cell.name: row for row in rows_of(root, "table1")}
+    for name, (title, cells) in figures.OPTIMISATION.items():
+        lines = {label: table1[f"table1/bn_{cell}_scratch"].curves for cell, label in cells.items()}
+        if all(lines.values()):
+            drawn[name] = figures.optimisation_figure(title, lines)
+    return drawn
+
+
+def _sizes(rows: Sequence[Row]) -> dict[str, str]:
+    """The sizes of objects by which the experiment asks, if these were measured."""
+    if rows[0].cell.experiment not in ASK_SIZES:
+        return {}
+    return {size: name for size, name in SIZES.items() if any(row.values(size) for row in rows)}
+
+
+def _content(root: Path, tables: Mapping[str, Sequence[Row]], pictures: Mapping[str, bytes]) -> dict[str, object]:
+    every = {id(result): result for rows in tables.values() for row in rows for result in row.results}
+    results = list({(result.cell, result.seed): result for result in every.values()}.values())
+    seconds = sum(sum(result.seconds.values()) for result in results)
+    scales = sorted({result.scale for result in results})
+    measured = [row for rows in tables.values() for row in rows]
+    return {
+        "title": f"The paper of ScratchDet, measured ({', '.join(scales)})",
+        "cards": [
+            ("cells measured", f"{sum(bool(row.results) for row in measured)} of {len(paper.cells())}"),
+            ("runs", str(len(results))),
+            ("diverged", str(sum(result.status == "diverged" for result in results))),
+            ("hours of computing", f"{seconds / 3600:.2f}"),
+        ],
+        "rule": inspect.cleandoc(mini.__doc__ or "") if "mini" in scales else "",
+        "tables": [_table(name, rows, pictures) for name, rows in tables.items()],
+        "optimisation": {name: title for name, (title, _) in figures.OPTIMISATION.items() if name in pictures},
+        "optimisation_caption": _OPTIMISATION,
+        "reading": f"{_READING} {_READING_MINI}" if "mini" in scales else _READING,
+        "missing": [title for name, title in paper.experiments().items() if name not in tables],
+        "made_with": sorted({_made_with(result) for result in results}),
+        "runs": [_run(result) for result in sorted(results, key=lambda result: (result.cell, result.seed))],
+    }
+
+
+def _table(name: str, rows: Sequence[Row], pictures: Mapping[str, bytes]) -> dict[str, object]:
+    sizes = _sizes(rows)
+    head = [*rows[0].cell.row, "printed", "measured", "difference", "printed, against first", "measured, against first"]
+    columns = [*head, *sizes.values(), "seconds", "M parameters", "M multiply-adds"]
+    return {
+        "name": name,
+        "title": paper.experiments()[name],
+        "num_text": len(rows[0].cell.row),
+        "columns": columns,
+        "rows": [
+            [
+                *row.cell.row.values(),
+                row.printed or "-",
+                measured(row),
+                difference(row),
+                *against(row, rows[0]),
+                *(spread(row.values(size)) or "-" for size in sizes),
+                *_costs(row),
+            ]
+            for row in rows
+        ],
+        "figures": {f"{name}_{kind}": text for kind, text in _CAPTIONS.items() if f"{name}_{kind}" in pictures},
+    }
+
+
+def spread(values: Sequence[float]) -> str:
+    """Returns mean and standard deviation over seeds; "" without values."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f} ({len(values)})" if len(values) > 1 else f"{mean} (1)"
+
+
+def measured(row: Row) -> str:
+    """Returns a row's mean AP over its seeds, with the iterations at which runs diverged."""
+    if not row.folders:
+        return "not run"
+    parts = [spread(row.values())]
+    if row.diverged:
+        iterations = ", ".join(map(str, row.diverged))
+        parts.append(f"NAN at iteration {iterations}")
+    if unfinished := len(row.folders) - len(row.results):
+        parts.append(f"{counted(unfinished, 'run')} not finished")
+    return "; ".join(filter(None, parts))
+
+
+def difference(row: Row) -> str:
+    """Returns measured minus printed, where both are numbers."""
+    if not row.values() or not row.printed or row.printed == "NAN":
+        return "-"
+    return f"{statistics.fmean(row.values()) - float(row.printed):+.1f}"
+
+
+def against(row: Row, first: Row) -> tuple[str, str]:
+    """Returns how far a row is above the table's first one, as printed and as measured.
+
+    The measured one has the standard error that the seeds' spread gives, where both have at least two.
+    """
+    numbers = [one.printed not in ("", "NAN") for one in (row, first)]
+    printed = f"{float(row.printed) - float(first.printed):+.1f}" if all(numbers) and row is not first else "-"
+    mine, its = row.values(), first.values()
+    if row is first or not mine or not its:
+        return printed, "-"
+    found = f"{statistics.fmean(mine) - statistics.fmean(its):+.1f}"
+    if min(len(mine), len(its)) < 2:
+        return printed, found
+    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in (mine, its)))
+    return printed, f"{found} ± {error:.1f}"
+
+
+def _costs(row: Row) -> tuple[str, str, str]:
+    if not row.results:
+        return "-", "-", "-"
+    seconds = statistics.fmean(sum(result.seconds.values()) for result in row.results)
+    one = row.results[0]
+    return f"{seconds:.0f}", f"{one.parameters / 1e6:.3f}", f"{one.macs / 1e6:.1f}"
+
+
+def _made_with(result: Result) -> str:
+    return ", ".join([*(f"{name} {version}" for name, version in result.versions.items()), result.device])
+
+
+def _run(result: Result) -> list[str]:
+    mean = f"{result.metrics[MEAN_AP]:.2f}" if MEAN_AP in result.metrics else "NAN"
+    hashes = [f"{name} {digest[:12]}" for name, digest in result.sha256.items() if name.endswith(".prototxt")]
+    return [
+        result.cell,
+        str(result.seed),
+        result.status,
+        str(result.iterations),
+        mean,
+        *(f"{result.seconds[part]:.0f}" if part in result.seconds else "-" for part in ("training", "testing")),
+        ", ".join(hashes),
+    ]
