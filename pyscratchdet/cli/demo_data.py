@@ -17,6 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, default=192, metavar="N", help="approximate mean side in pixels (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default: %(default)s)")
+    parser.add_argument("--small", action="store_true", help="many objects a picture, most of them small")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from pyscratchdet.progress import Progress
 
     with Progress(args.images + args.test) as progress:
-        folder = make_shapes(args.output, args.images, args.test, args.size, args.seed, progress)
+        folder = make_shapes(args.output, args.images, args.test, args.size, args.seed, progress, args.small)
     say(
         f"{folder}: {counted(args.images, 'training picture')} and {counted(args.test, 'test picture')}, "
         f"{len(CLASSES)} classes: {', '.join(CLASSES)}"

@@ -42,6 +42,7 @@ def make_shapes(
     size: int = 192,
     seed: int = 0,
     on_image: Callable[[int], None] | None = None,
+    small: bool = False,
 ) -> Path:
     """Writes `root/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}` and `root/labelmap.prototxt`.
 
@@ -55,6 +56,7 @@ def make_shapes(
         size: Approximate mean side of the pictures in pixels; width and height vary around it.
         seed: Any non-negative integer.
         on_image: Called with the number of pictures written so far.
+        small: Draw many objects, most of them small.
 
     Returns:
         The path of the VOC2007 folder.
@@ -80,7 +82,7 @@ def make_shapes(
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            _write_tree(work, num_train, num_test, size, seed, on_image)
+            _write_tree(work, num_train, num_test, size, seed, on_image, small)
             work.chmod(0o755)
             work.rename(target)
         finally:
@@ -90,7 +92,7 @@ def make_shapes(
     return target / DEVKIT / YEAR
 
 
-def draw_scene(random: np.random.Generator, width: int, height: int, size: int) -> Scene:
+def draw_scene(random: np.random.Generator, width: int, height: int, size: int, small: bool = False) -> Scene:
     """Draws one picture.
 
     Args:
@@ -98,13 +100,14 @@ def draw_scene(random: np.random.Generator, width: int, height: int, size: int) 
         width: Picture width in pixels.
         height: Picture height in pixels.
         size: The data set's mean side; object sizes are relative to it.
+        small: Draw 6 to 14 objects, most of them small, instead of 1 to 6.
     """
     image = _background(random, width, height)
     owner = np.full((height, width), -1, np.int16)  # which object is seen at each pixel
     drawn: list[tuple[str, int]] = []  # class, area before the picture's border or anything else hides a part
-    for _ in range(int(random.choice([1, 2, 3, 4, 5, 6], p=[0.12, 0.22, 0.25, 0.2, 0.13, 0.08]))):
+    for _ in range(_number(random, small)):
         name = str(random.choice(CLASSES))
-        alpha = _shape_mask(random, name, size * _relative_size(random))
+        alpha = _shape_mask(random, name, size * _relative_size(random, small))
         area = int((alpha > 0.5).sum())
         place = _find_place(random, owner, alpha, [area for _, area in drawn])
         if place is None:
@@ -122,7 +125,15 @@ def draw_scene(random: np.random.Generator, width: int, height: int, size: int) 
     return scene
 
 
-def _relative_size(random: np.random.Generator) -> float:
+def _number(random: np.random.Generator, small: bool) -> int:
+    if small:
+        return int(random.integers(6, 15))
+    return int(random.choice([1, 2, 3, 4, 5, 6], p=[0.12, 0.22, 0.25, 0.2, 0.13, 0.08]))
+
+
+def _relative_size(random: np.random.Generator, small: bool) -> float:
+    if small and random.random() < 0.6:
+        return random.uniform(0.09, 0.17)
     if random.random() < 0.08:
         return random.uniform(0.045, 0.08)  # tiny: will be marked difficult
     return float(np.exp(random.uniform(math.log(0.13), math.log(0.65))))
@@ -250,7 +261,13 @@ def _describe(owner: np.ndarray, index: int, name: str, area: int, size: int) ->
 
 
 def _write_tree(
-    root: Path, num_train: int, num_test: int, size: int, seed: int, on_image: Callable[[int], None] | None
+    root: Path,
+    num_train: int,
+    num_test: int,
+    size: int,
+    seed: int,
+    on_image: Callable[[int], None] | None,
+    small: bool,
 ) -> None:
     base = root / DEVKIT / YEAR
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
@@ -261,9 +278,9 @@ def _write_tree(
         in_test = number > num_train
         random = np.random.default_rng([seed, int(in_test), number - num_train if in_test else number])
         width, height = (round(size * random.uniform(0.85, 1.2)) for _ in range(2))
-        scene = draw_scene(random, width, height, size)
+        scene = draw_scene(random, width, height, size, small)
         while all(thing.difficult for thing in scene.objects):
-            scene = draw_scene(random, width, height, size)
+            scene = draw_scene(random, width, height, size, small)
         name = f"{number:06d}"
         encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         (base / "JPEGImages" / f"{name}.jpg").write_bytes(encoded.tobytes())

@@ -7,7 +7,8 @@
   rate falls after the published shares of the run. BatchNorm's averages settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
-  side. Where a table asks for small objects (table 2, figure 3): generated shapes.
+  side. Where a table asks for small objects (table 2, figure 3): 600 and 150 generated pictures, most of whose
+  shapes are small.
 - Pretraining: the body up to fc7, with or without BatchNorm, learns for 300 iterations to classify single generated
   shapes (`pretraining`); the detector takes its weights by name.
 - NAN: the loss is no number, or over a million times the first one; the run ends there.
@@ -56,7 +57,7 @@ def sources(cell: Cell, root: Path, data: str) -> Sources:
     if name == "shapes":
         data = str(folder / "VOCdevkit")
         if not folder.exists():
-            make_shapes(folder, *_SHAPES)
+            make_shapes(folder, *_SHAPES, small=True)
     return of_tree(folder, data, STORED)
 
 
