@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|run|report")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|run|landscape|report")
 
     def add(action: str, text: str) -> argparse.ArgumentParser:
         description = text[0].upper() + text[1:] + "."
@@ -27,8 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json_flag(listing)
     running = add("run", "train and test the cells of experiments; run again to go on")
     running.add_argument("names", nargs="+", metavar="NAME", help="experiment, such as table1")
-    running.add_argument("--data", required=True, metavar="DIR", help="VOC tree with the lists trainval and test")
-    running.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for everything")
+    looking = add("landscape", "how even the loss is along the gradient, with BatchNorm and without")
+    for one in (running, looking):
+        one.add_argument("--data", required=True, metavar="DIR", help="VOC tree with the lists trainval and test")
+        one.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for everything")
+    looking.set_defaults(interruption="stops; what is measured is not measured again")
     running.add_argument("--only", metavar="CELL,...", help="these cells alone, such as bn_all_lr0.05_scratch")
     running.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1 to N (default: %(default)s)")
     add_gpu_argument(running)
@@ -41,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the first word says."""
-    actions = {"list": _list, "run": _run, "report": _report}
+    actions = {"list": _list, "run": _run, "landscape": _landscape, "report": _report}
     return actions[args.action](args)
 
 
@@ -76,6 +79,17 @@ def _run(args: argparse.Namespace) -> int:
     jobs = [Job(cell, seed, Path(args.output), args.data, "mini") for seed in seeds for cell in cells]
     if not work(jobs, args.gpu, tell):
         raise KeyboardInterrupt
+    return 0
+
+
+def _landscape(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pyscratchdet.cli.console import say
+    from pyscratchdet.experiments.landscape import measure
+
+    for path in measure(Path(args.output), args.data):
+        say(f"written: {path}")
     return 0
 
 
