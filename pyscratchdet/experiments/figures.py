@@ -34,6 +34,8 @@ OPTIMISATION: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 """The paper's figures of the optimisation: title, and the cells of table 1, bn_..._scratch, that are its curves."""
+LANDSCAPE = {"gradient_change": "change of the gradient (L2)", "smoothness": "effective smoothness"}
+"""Series of a table of the landscape besides the least and the largest loss."""
 SMOOTHED = 9
 """Points over which the fluctuation is averaged, as the paper smooths it by a width that it does not say."""
 
@@ -126,6 +128,29 @@ def optimisation_figure(title: str, lines: Mapping[str, Sequence[Curves]]) -> Fi
                 axes.plot(*_smoothed(*mean_series([run], series), series), color=colour, linewidth=0.6, alpha=0.35)
             mean = _smoothed(*mean_series(runs, series), series)
             axes.plot(*mean, color=colour, linewidth=1.6, label=label)
+        axes.set_title(f"({letter}) {name}", fontsize=10)
+        axes.set_xlabel("iteration", fontsize=9)
+    _finish(panels, labels=False)
+    panels[0, 0].legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def landscape_figure(title: str, lines: Mapping[str, Curves]) -> Figure:
+    """Draws what was seen along the gradient: range of the loss, change of the gradient, effective smoothness.
+
+    Args:
+        title: Heading.
+        lines: {name: a table that `landscape.write_points` wrote}.
+    """
+    figure = new_figure(11, 3.6)
+    panels = figure.subplots(1, 1 + len(LANDSCAPE), squeeze=False)
+    for colour, (label, run) in zip(_COLOURS, lines.items(), strict=False):
+        low, high = mean_series([run], "loss_min"), mean_series([run], "loss_max")
+        panels[0, 0].fill_between(*low, high[1], color=colour, alpha=0.5, linewidth=0, label=label)
+        for axes, series in zip(panels[0, 1:], LANDSCAPE, strict=True):
+            axes.plot(*mean_series([run], series), color=colour, linewidth=1.2, label=label)
+    for letter, axes, name in zip("abc", panels[0], ("range of the loss", *LANDSCAPE.values()), strict=True):
         axes.set_title(f"({letter}) {name}", fontsize=10)
         axes.set_xlabel("iteration", fontsize=9)
     _finish(panels, labels=False)

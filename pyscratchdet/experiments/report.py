@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pyscratchdet.errors import DataError, FileError, counted
 from pyscratchdet.evaluate.charts import to_png
-from pyscratchdet.experiments import figures, mini, paper
+from pyscratchdet.experiments import figures, landscape, mini, paper
 from pyscratchdet.experiments.paper import Cell
 from pyscratchdet.experiments.run import METRICS, Result, read_result
 from pyscratchdet.files import write_bytes, write_text
@@ -44,6 +44,13 @@ _READING_MINI = (
 _OPTIMISATION = (
     f"thick: the mean over seeds, thin: each seed; (c) is the standard deviation of the norm between two points of the "
     f"curve, averaged over {figures.SMOOTHED} points"
+)
+LANDSCAPE = "Along the gradient, as Santurkar and others look at it (2018)"
+_NETS = {"none": "SSD", "all": "BatchNorm everywhere"}
+_FACTORS = ", ".join(f"{factor:g}" for factor in landscape.FACTORS)
+_ALONG = (
+    f"from the weights of an iteration, {_FACTORS} learning rates along the gradient of the same batch: (a) the least "
+    "to the largest loss, (b) how far the gradient moves, (c) the largest ratio of that to the way"
 )
 _CAPTIONS = {
     "results": "mean AP (%): a bar for the mean over seeds, a dot for each seed; printed values as diamonds",
@@ -144,7 +151,22 @@ def _figures(root: Path, tables: Mapping[str, Sequence[Row]]) -> dict[str, Figur
         lines = {label: table1[f"table1/bn_{cell}_scratch"].curves for cell, label in cells.items()}
         if all(lines.values()):
             drawn[name] = figures.optimisation_figure(title, lines)
+    if looked := _landscapes(root):
+        drawn["landscape"] = figures.landscape_figure(LANDSCAPE, looked)
     return drawn
+
+
+def _landscapes(root: Path) -> dict[str, Curves]:
+    paths = {_NETS[name]: root / "landscape" / f"{name}.csv" for name in landscape.CELLS}
+    return {label: read_curves(path) for label, path in paths.items() if path.exists()}
+
+
+def _medians(label: str, run: Curves) -> list[str]:
+    """What a net's landscape is in the middle of the training: the medians over its points."""
+    series = run.series
+    ranges = [high - series["loss_min"][step] for step, high in series["loss_max"].items()]
+    known = [ranges, *(list(series[name].values()) for name in figures.LANDSCAPE)]
+    return [label, *(f"{statistics.median(values):.3g}" for values in known)]
 
 
 def _sizes(rows: Sequence[Row]) -> dict[str, str]:
@@ -172,6 +194,10 @@ def _content(root: Path, tables: Mapping[str, Sequence[Row]], pictures: Mapping[
         "tables": [_table(name, rows, pictures) for name, rows in tables.items()],
         "optimisation": {name: title for name, (title, _) in figures.OPTIMISATION.items() if name in pictures},
         "optimisation_caption": _OPTIMISATION,
+        "landscape": LANDSCAPE if "landscape" in pictures else "",
+        "landscape_caption": _ALONG,
+        "landscape_columns": ["medians", "range of the loss", *figures.LANDSCAPE.values()],
+        "landscape_rows": [_medians(label, run) for label, run in _landscapes(root).items()],
         "reading": f"{_READING} {_READING_MINI}" if "mini" in scales else _READING,
         "missing": [title for name, title in paper.experiments().items() if name not in tables],
         "made_with": sorted({_made_with(result) for result in results}),

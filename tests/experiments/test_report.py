@@ -54,6 +54,11 @@ def folder(tmp_path_factory):
     for name, outcomes in MEASURED.items():
         for seed, outcome in enumerate(outcomes, 1):
             write_run(folder, name, seed, outcome)
+    for name, scale in (("none", 3.0), ("all", 1.0)):
+        head = "iteration,loss,loss_min,loss_max,grad_norm,gradient_change,smoothness"
+        lines = [f"{i},5,{5 - scale},{5 + scale * i / 10},2,{scale * 7},{scale * 11}" for i in (0, 5, 10)]
+        (folder / "landscape").mkdir(exist_ok=True)
+        (folder / "landscape" / f"{name}.csv").write_text("\n".join([head, *lines]) + "\n")
     return folder
 
 
@@ -110,6 +115,11 @@ def test_objects_are_told_apart_by_size_where_the_table_asks(rows):
     assert "small" not in rows["BatchNorm rate pretraining"]
 
 
+def test_the_landscape_is_drawn_and_its_medians_are_given(rows):
+    assert rows["SSD 4.5 21"] == ["SSD", "4.5", "21", "33"]  # ranges 3, 4.5, 6
+    assert rows["BatchNorm everywhere 1.5 7"] == ["BatchNorm everywhere", "1.5", "7", "11"]
+
+
 def test_cost_versions_seeds_and_hashes(rows, pages):
     assert rows["none 0.001 no"][8:] == ["61", "0.301", "20.5"]
     run = rows["table1/bn_none_lr0.01_scratch 2 diverged"]
@@ -131,7 +141,7 @@ def test_the_page_is_whole_and_figures_are_drawn(pages):
     assert not re.search(r"(src|href)=\"(?!data:image/png;base64,\w)", html)
     drawn = sorted(path.stem for path in pages.glob("*.png"))
     expected = [f"{name}_{kind}" for name in ("figure3", "table1", "table2") for kind in ("curves", "results")]
-    assert drawn == sorted([*expected, "figure1"])  # figure 7 lacks the cell with ten times the rate
+    assert drawn == sorted([*expected, "figure1", "landscape"])  # figure 7 lacks the cell with ten times the rate
     assert html.count("data:image/png") == len(drawn)
     for name in drawn:
         assert np.ptp(cv2.imread(str(pages / f"{name}.png"))) > 200
