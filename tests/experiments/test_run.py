@@ -147,9 +147,7 @@ def test_a_damaged_result_is_named(tmp_path, data):
         read_result(folder)
 
 
-@pytest.mark.parametrize(
-    "cell", [cell for cell in CELLS.values() if cell.experiment in mini.SETS], ids=lambda c: c.name
-)
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.experiment in mini.SETS])
 def test_the_rule_changes_channels_and_sizes_and_nothing_else(name):
     cell = CELLS[name]
     sources = Sources(Path("lmdb"), Path("labels"), ("a", "b", "c"), Path("voc"))
