@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyscratchdet.evaluate.charts import new_figure, plain_axes
+from pyscratchdet.experiments.rows import Row
 from pyscratchdet.solver.curves import Curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from pyscratchdet.experiments.report import Row
 
 PANELS = {"loss": "loss", "grad_norm_mean": "L2 norm of gradient", "grad_norm_std": "fluctuation of L2 norm"}
 """Series of a metrics file, and what the paper calls them in figures 1 and 7."""

@@ -6,21 +6,19 @@ The page needs no server and no network: its figures are inside it.
 from __future__ import annotations
 
 import base64
-import functools
 import inspect
 import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyscratchdet.errors import DataError, FileError, counted
 from pyscratchdet.evaluate.charts import to_png
 from pyscratchdet.experiments import figures, landscape, mini, paper
-from pyscratchdet.experiments.paper import Cell
-from pyscratchdet.experiments.run import METRICS, Result, read_result
+from pyscratchdet.experiments.rows import MEAN_AP, Row, rows_of
+from pyscratchdet.experiments.run import Result
 from pyscratchdet.files import write_bytes, write_text
 from pyscratchdet.pages import fill_page
 from pyscratchdet.solver.curves import Curves, read_curves
@@ -28,7 +26,6 @@ from pyscratchdet.solver.curves import Curves, read_curves
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MEAN_AP = "mAP"
 SIZES = {"mAP_S": "small", "mAP_M": "medium", "mAP_L": "large"}
 """Mean AP by object size, as results have it, and how the page calls it."""
 ASK_SIZES = ("table2", "figure3")
@@ -56,45 +53,6 @@ _CAPTIONS = {
     "results": "mean AP (%): a bar for the mean over seeds, a dot for each seed; printed values as diamonds",
     "curves": "loss (mean of 10 iterations), L2 norm of the gradient, and its fluctuation; means over seeds",
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """A cell and what was measured of it.
-
-    Attributes:
-        cell: The cell.
-        folders: A run's folder for each seed, in the order of seeds.
-        results: The results of those that are finished.
-    """
-
-    cell: Cell
-    folders: tuple[Path, ...]
-    results: tuple[Result, ...]
-
-    def values(self, metric: str = MEAN_AP) -> list[float]:
-        """Returns a metric of every run that has it, in percent."""
-        return [result.metrics[metric] for result in self.results if metric in result.metrics]
-
-    @property
-    def diverged(self) -> list[int]:
-        """Returns the iterations at which runs diverged."""
-        return [result.iterations for result in self.results if result.status == "diverged"]
-
-    @property
-    def printed(self) -> str:
-        """Returns what the paper prints for the mean: mAP or, on COCO, AP."""
-        return next((number.value for number in self.cell.printed if number.metric in (MEAN_AP, "AP")), "")
-
-    @property
-    def label(self) -> str:
-        """Returns what tells the row from the others of its table."""
-        return ", ".join(f"{name} {value}" for name, value in self.cell.row.items())
-
-    @functools.cached_property
-    def curves(self) -> list[Curves]:
-        """Returns the curves of its runs that have any."""
-        return [read_curves(folder / METRICS) for folder in self.folders if (folder / METRICS).exists()]
 
 
 def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -126,19 +84,6 @@ def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
     for page, inside in pages.items():
         write_text(target / page, fill_page(__package__, page, **content, inside=inside))
     return [target / page for page in pages]
-
-
-def rows_of(root: Path, experiment: str) -> list[Row]:
-    """Returns the rows of an experiment; a cell that tests another's weights at one scale shows that one's runs."""
-    rows = []
-    for cell in paper.cells(experiment):
-        home = root / cell.name
-        if cell.weights_of and not cell.multiscale and not home.is_dir():
-            home = root / cell.weights_of
-        folders = tuple(sorted(home.glob("seed*"), key=lambda path: (len(path.name), path.name)))
-        results = (read_result(folder) for folder in folders)
-        rows.append(Row(cell, folders, tuple(result for result in results if result)))
-    return rows
 
 
 def _figures(root: Path, tables: Mapping[str, Sequence[Row]]) -> dict[str, Figure]:

@@ -13,6 +13,7 @@ import pytest
 from pyscratchdet.cli import main
 from pyscratchdet.errors import DataError, FileError
 from pyscratchdet.experiments import figures, paper, report
+from pyscratchdet.experiments.rows import rows_of
 from pyscratchdet.experiments.run import Result
 from pyscratchdet.solver.curves import Curves
 
@@ -101,10 +102,10 @@ def test_what_is_missing_is_said(rows, pages):
 
 
 def test_a_cell_of_the_same_net_shows_the_runs_of_the_other(rows, folder):
-    table = {row.cell.name: row for row in report.rows_of(folder, "figure3")}
+    table = {row.cell.name: row for row in rows_of(folder, "figure3")}
     assert table["figure3/resnet18"].values() == [10.0, 12.0]
     assert not table["figure3/resnet18a"].folders
-    multiscale = {row.cell.name: row for row in report.rows_of(folder, "table3")}["table3/voc07_multiscale"]
+    multiscale = {row.cell.name: row for row in rows_of(folder, "table3")}["table3/voc07_multiscale"]
     assert multiscale.cell.weights_of
     assert not multiscale.folders
 
