@@ -18,7 +18,7 @@ from pyscratchdet.errors import DataError, FileError, counted
 from pyscratchdet.evaluate.charts import to_png
 from pyscratchdet.experiments import figures, landscape, mini, paper
 from pyscratchdet.experiments.rows import MEAN_AP, Row, rows_of
-from pyscratchdet.experiments.run import Result
+from pyscratchdet.experiments.run import METRICS, Result
 from pyscratchdet.files import write_bytes, write_text
 from pyscratchdet.pages import fill_page
 from pyscratchdet.solver.curves import Curves, read_curves
@@ -106,6 +106,15 @@ def _landscapes(root: Path) -> dict[str, Curves]:
     return {label: read_curves(path) for label, path in paths.items() if path.exists()}
 
 
+def _pretraining(root: Path) -> str:
+    """The accuracy of the bodies that were trained to classify first; "" if there are none."""
+    found = []
+    for path in sorted((root / "pretraining").glob(f"*/{METRICS}")):
+        if accuracies := read_curves(path).series.get("test0/accuracy"):
+            found.append(f"{path.parent.name} {100 * accuracies[max(accuracies)]:.1f}%")
+    return ", ".join(found)
+
+
 def _medians(label: str, run: Curves) -> list[str]:
     """What a net's landscape is in the middle of the training: the medians over its points."""
     series = run.series
@@ -145,6 +154,7 @@ def _content(root: Path, tables: Mapping[str, Sequence[Row]], pictures: Mapping[
         "landscape_rows": [_medians(label, run) for label, run in _landscapes(root).items()],
         "reading": f"{_READING} {_READING_MINI}" if "mini" in scales else _READING,
         "missing": [title for name, title in paper.experiments().items() if name not in tables],
+        "pretraining": _pretraining(root),
         "made_with": sorted({_made_with(result) for result in results}),
         "runs": [_run(result) for result in sorted(results, key=lambda result: (result.cell, result.seed))],
     }

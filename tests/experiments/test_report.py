@@ -55,6 +55,9 @@ def folder(tmp_path_factory):
     for name, outcomes in MEASURED.items():
         for seed, outcome in enumerate(outcomes, 1):
             write_run(folder, name, seed, outcome)
+    (folder / "pretraining" / "vgg16_bn").mkdir(parents=True)
+    lines = ["kind,iteration,loss,test0/accuracy", "test,0,,0.25", "train,5,3.5,", "test,10,,0.875"]
+    (folder / "pretraining" / "vgg16_bn" / "metrics.csv").write_text("\n".join(lines) + "\n")
     for name, scale in (("none", 3.0), ("all", 1.0)):
         head = "iteration,loss,loss_min,loss_max,grad_norm,gradient_change,smoothness"
         lines = [f"{i},5,{5 - scale},{5 + scale * i / 10},2,{scale * 7},{scale * 11}" for i in (0, 5, 10)]
@@ -130,6 +133,7 @@ def test_cost_versions_seeds_and_hashes(rows, pages):
         assert "torch 9.8.7, a &lt;b&gt;CPU&lt;/b&gt;" in text
         assert "<b>CPU" not in text
         assert "10 of 67" in text
+        assert "they had not seen: vgg16_bn 87.5%." in text
 
 
 def test_the_rule_of_mini_is_quoted(pages):
