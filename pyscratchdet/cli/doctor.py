@@ -22,6 +22,7 @@ EXTRAS = {
     "supervision": "detections for supervision",
     "webdataset": "detect on tar shards",
     "parquet": "detect --format parquet",
+    "submitit": "experiment run --launcher slurm",
 }
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 # What results depend on, in the order of `--version`.

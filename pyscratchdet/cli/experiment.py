@@ -7,11 +7,12 @@ import itertools
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pyscratchdet.cli.detector_options import add_gpu_argument
 from pyscratchdet.cli.flags import add_json_flag
 
 if TYPE_CHECKING:
+    from pyscratchdet.errors import PyScratchDetError
     from pyscratchdet.experiments.paper import Cell
+    from pyscratchdet.experiments.run import Job, Result
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     looking.set_defaults(interruption="stops; what is measured is not measured again")
     running.add_argument("--only", metavar="CELL,...", help="these cells alone, such as bn_all_lr0.05_scratch")
     running.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1 to N (default: %(default)s)")
-    add_gpu_argument(running)
+    running.add_argument(
+        "--scale",
+        choices=["full", "mini"],
+        default="full",
+        help="as published, on PASCAL VOC; or small, by one rule, for a CPU (default: %(default)s)",
+    )
+    running.add_argument("--gpu", default="", metavar="ID,...", help='devices, or "all" (default: the CPU)')
+    running.add_argument(
+        "--launcher",
+        choices=["local", "torchrun", "slurm"],
+        default="local",
+        help="a process per device; all devices together on each cell; or jobs of Slurm (default: %(default)s)",
+    )
+    running.add_argument("--jobs", type=int, default=1, metavar="N", help="slurm: how many share the work")
+    running.add_argument(
+        "--slurm", default="", metavar="NAME=VALUE,...", help="what submitit asks for: timeout_min, gpus_per_node, ..."
+    )
     running.set_defaults(interruption="writes a snapshot and stops; the same line goes on from there")
 
     reporting = add("report", "measured beside printed: one HTML page, the same as Markdown, and its figures")
@@ -67,19 +84,45 @@ def _run(args: argparse.Namespace) -> int:
 
     from pyscratchdet.cli.console import say
     from pyscratchdet.cli.detector_options import positive
-    from pyscratchdet.experiments.launch import work
-    from pyscratchdet.experiments.run import Job, Result
-
-    def tell(job: Job, result: Result) -> None:
-        found = f"mAP {result.metrics['mAP']:.1f}" if result.metrics else f"diverged at iteration {result.iterations}"
-        say(f"{job.title}: {found} after {result.seconds['training']:.0f} s")
+    from pyscratchdet.devices import parse_gpus
+    from pyscratchdet.errors import UsageError
+    from pyscratchdet.experiments import launch
 
     seeds = range(1, 1 + positive(args.seeds, "--seeds"))
-    cells = _chosen(args.names, args.only)
-    jobs = [Job(cell, seed, Path(args.output), args.data, "mini") for seed in seeds for cell in cells]
-    if not work(jobs, args.gpu, tell):
-        raise KeyboardInterrupt
-    return 0
+    jobs = launch.plan(_chosen(args.names, args.only), seeds, Path(args.output), args.data, args.scale)
+    number, parameters = positive(args.jobs, "--jobs"), _parameters(args.slurm)
+    if args.launcher == "slurm":
+        if args.gpu:
+            raise UsageError("--gpu is for this machine", code="usage.option", expected="--slurm gpus_per_node=N")
+        for job in launch.slurm(jobs, _tell, number, parameters):
+            say(f"submitted: {job.job_id}")
+        return 0
+    if number > 1 or parameters:
+        raise UsageError("--jobs and --slurm are for Slurm", code="usage.option", expected="--launcher slurm")
+    gpus = [str(gpu) for gpu in parse_gpus(args.gpu)] or [""]
+    return min(1, launch.local(jobs, _tell, gpus if args.launcher == "local" else [",".join(gpus)]))
+
+
+def _tell(job: Job, result: Result | PyScratchDetError) -> None:
+    """Says what became of a job; called in the process that did it."""
+    from pyscratchdet.cli.console import say, warn
+
+    if isinstance(result, Exception):
+        warn(f"{job.title}: {result}")
+    elif result.metrics:
+        say(f"{job.title}: mAP {result.metrics['mAP']:.1f} after {result.seconds['training']:.0f} s")
+    else:
+        say(f"{job.title}: diverged at iteration {result.iterations}")
+
+
+def _parameters(text: str) -> dict[str, int | str]:
+    """Returns what `--slurm` says; numbers as numbers."""
+    from pyscratchdet.errors import UsageError
+
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if not all(name and value for name, _, value in pairs):
+        raise UsageError("--slurm: not pairs", code="usage.option", expected="NAME=VALUE,...", found=text)
+    return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
 def _landscape(args: argparse.Namespace) -> int:

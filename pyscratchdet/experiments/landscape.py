@@ -68,7 +68,7 @@ def measure(root: Path, data: str) -> list[Path]:
         data: VOC tree with the pictures.
     """
     paths = []
-    for name, cell in ((name, _cell(title)) for name, title in CELLS.items()):
+    for name, cell in ((name, paper.cell(title)) for name, title in CELLS.items()):
         folder = root / "landscape" / name
         paths.append(folder.with_suffix(".csv"))
         if paths[-1].exists():
@@ -176,7 +176,3 @@ def _look(solver: Solver, again: Any, factors: Sequence[float]) -> Point:
 
 def _norm(tensors: Sequence[Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])))
-
-
-def _cell(name: str) -> paper.Cell:
-    return next(cell for cell in paper.cells(name.partition("/")[0]) if cell.name == name)

@@ -1,9 +1,9 @@
 """The small form of an experiment, which one CPU core trains in minutes. One rule makes it, whatever the cell.
 
 - Net: every convolution of the body keeps its kernel, stride, dilation, filler and BatchNorm, and an eighth of its
-  channels. Predicting convolutions keep a channel for each prior and class. The input is 128x128 instead of 300x300;
+  channels. Predicting convolutions keep a channel for each prior and class. The input is 96x96 instead of 300x300;
   the priors shrink by the same factor, to whole pixels. 3x3 convolutions without padding get 1: no map is empty.
-- Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 250 iterations, in which the
+- Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 600 iterations, in which the
   rate falls after the published shares of the run. BatchNorm's averages settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
@@ -27,14 +27,17 @@ from pyscratchdet.experiments.pretraining import pretrained
 from pyscratchdet.experiments.sources import Sources, of_tree
 from pyscratchdet.prototxt import Options, Recipe
 
-SIZE, PUBLISHED_SIZE = 128, 300
+SIZE, PUBLISHED_SIZE = 96, 300
 CHANNELS = 8
 """What the channels of the body are divided by."""
-BATCH, ITERATIONS = 8, 250
+BATCH, ITERATIONS = 8, 600
 STORED = 240
 """The longer side of stored pictures, in pixels."""
 SETS = {"table1": "pictures", "dsod": "pictures", "table2": "shapes", "figure3": "shapes"}
 """What the cells of each experiment that has a small form are trained on: the pictures given, or generated shapes."""
+
+TRAINING = {"fast": True, "workers": 0}
+"""Fields of `TrainSettings`: one process on one core, which does the same again whenever it is asked to."""
 
 _SHAPES = (600, 150)  # pictures to train on and to test on
 _DISPLAY = 5  # iterations between two points of the curves
@@ -66,7 +69,7 @@ def start(cell: Cell, recipe: Recipe, root: Path) -> Path | None:
     return pretrained(root / "pretraining", recipe.train) if cell.start == "classifier" else None
 
 
-def build(cell: Cell, sources: Sources, folder: Path, seed: int) -> Recipe:
+def build(cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int = 0) -> Recipe:
     """Returns the small form of a cell's recipe.
 
     Args:
@@ -74,6 +77,7 @@ def build(cell: Cell, sources: Sources, folder: Path, seed: int) -> Recipe:
         sources: What to train it on.
         folder: Where the recipe will be.
         seed: Of the initial weights and of everything that is drawn.
+        num_gpus: Without effect: the small form is the same on every device.
     """
     options = Options(
         folder=str(folder),

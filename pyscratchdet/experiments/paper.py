@@ -76,6 +76,19 @@ def cells(experiment: str | None = None) -> list[Cell]:
     return list(_cells(experiment))
 
 
+def cell(name: str) -> Cell:
+    """Returns the cell of that name, such as table1/bn_all_lr0.05_scratch.
+
+    Raises:
+        UsageError: No such experiment or cell.
+    """
+    known = {one.name: one for one in cells(name.partition("/")[0])}
+    if name not in known:
+        hint = nearest(name, known) or f"these are: {', '.join(known)}"
+        raise UsageError(f'no cell called "{name}"', code="experiment.cell", hint=hint)
+    return known[name]
+
+
 def schedule(cell: Cell) -> dict[str, Any]:
     """Returns how a cell is trained: rates, iterations and pictures per update, from its recipe's solver.
 

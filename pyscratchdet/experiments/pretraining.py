@@ -17,7 +17,7 @@ from pyscratchdet.data.shapes import CLASSES, make_shapes
 from pyscratchdet.detect.media import read_picture
 from pyscratchdet.evaluate.sets import read_voc_truth
 from pyscratchdet.experiments.sources import write
-from pyscratchdet.files import locked_folder, write_bytes
+from pyscratchdet.files import write_bytes
 from pyscratchdet.proto import caffe_pb2, text
 from pyscratchdet.solver.launch import TrainSettings, train
 
@@ -40,11 +40,10 @@ def pretrained(folder: Path, net: caffe_pb2.NetParameter) -> Path:
     home = folder / ("vgg16_bn" if has_batchnorm else "vgg16")
     weights = home / f"classifier_iter_{ITERATIONS}.caffemodel"
     if not weights.exists():
-        with locked_folder(home):
-            text.write(home / "net.prototxt", _classifier(body, data))
-            text.write(home / "solver.prototxt", _solver(home, len(list((data / "test").glob("*.jpg")))))
-            solver, metrics = str(home / "solver.prototxt"), str(home / "metrics.csv")
-            train(TrainSettings(solver, resume=True, fast=True, metrics=metrics))
+        text.write(home / "net.prototxt", _classifier(body, data))
+        text.write(home / "solver.prototxt", _solver(home, len(list((data / "test").glob("*.jpg")))))
+        solver, metrics = str(home / "solver.prototxt"), str(home / "metrics.csv")
+        train(TrainSettings(solver, resume=True, fast=True, metrics=metrics))
     return weights
 
 

@@ -14,9 +14,10 @@ import math
 import platform
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,13 +25,15 @@ import torch
 
 import pyscratchdet
 from pyscratchdet.detect.detector import Detector
-from pyscratchdet.detect.runner import run_set
+from pyscratchdet.detect.runner import Detect, run_set
+from pyscratchdet.devices import choose_device, parse_gpus
 from pyscratchdet.errors import DataError, SolverError, counted
+from pyscratchdet.evaluate.multiscale import MultiScaleDetector
 from pyscratchdet.evaluate.sets import read_voc_truth
 from pyscratchdet.evaluate.voc import ClassResult, ap_by_size, evaluate_voc
-from pyscratchdet.experiments import mini
+from pyscratchdet.experiments import full, mini, paper
 from pyscratchdet.experiments.paper import Cell
-from pyscratchdet.experiments.sources import Sources
+from pyscratchdet.experiments.sources import Sources, one_at_a_time
 from pyscratchdet.files import locked_folder, read_bytes, read_json, write_text
 from pyscratchdet.layers.costs import net_cost
 from pyscratchdet.layers.plan import plan_net
@@ -38,11 +41,32 @@ from pyscratchdet.progress import Manners, mannered
 from pyscratchdet.proto import text
 from pyscratchdet.prototxt import Recipe
 from pyscratchdet.solver.curves import read_curves
-from pyscratchdet.solver.launch import TrainSettings, train
+from pyscratchdet.solver.launch import TrainSettings, spawn, train
 from pyscratchdet.solver.snapshot import snapshot_path
 
 RESULT, METRICS = "result.json", "metrics.csv"
 _PARTS = ("train", "deploy", "solver")
+_DIVERGED = "solver.diverged"
+
+
+class Scale(Protocol):
+    """A size of the experiments: the modules `mini` and `full`."""
+
+    @property
+    def TRAINING(self) -> Mapping[str, Any]:
+        """Fields of `TrainSettings`."""
+
+    def sources(self, cell: Cell, root: Path, data: str) -> Sources:
+        """Returns what a cell is trained and tested on; databases are made below `root` unless they are there."""
+
+    def build(self, cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int) -> Recipe:
+        """Returns a cell's recipe, whose files will be in `folder`."""
+
+    def start(self, cell: Cell, recipe: Recipe, root: Path) -> Path | None:
+        """Returns the weights that a cell starts from; None for from scratch."""
+
+
+SCALES: dict[str, Scale] = {"full": full, "mini": mini}
 
 
 @dataclass(frozen=True)
@@ -54,7 +78,7 @@ class Job:
         seed: Of everything that is drawn.
         root: The folder of all results.
         data: VOC tree with the pictures.
-        scale: "mini" or "full".
+        scale: "mini" or "full", as in SCALES.
     """
 
     cell: Cell
@@ -142,13 +166,30 @@ def run(job: Job, gpu: str = "") -> Result | None:
     """
     if result := read_result(job.folder):
         return result
+    scale, gpus = SCALES[job.scale], parse_gpus(gpu)
     with locked_folder(job.folder), mannered(Manners(is_quiet=True)):
-        torch.set_num_threads(1)
-        sources = mini.sources(job.cell, job.root, job.data)
-        recipe = mini.build(job.cell, sources, job.folder, job.seed)
-        weights = mini.start(job.cell, recipe, job.root)
-        _write(recipe, job.folder)
-        return _measured(job, recipe, sources, weights, gpu)
+        if job.scale == "mini":  # wherever it runs, it is to compute the same
+            torch.set_num_threads(1)
+        with one_at_a_time(job.root / ".data"):
+            sources = scale.sources(job.cell, job.root, job.data)
+        recipe = scale.build(job.cell, sources, job.folder, job.seed, len(gpus))
+        if job.cell.weights_of:
+            result = run(replace(job, cell=paper.cell(job.cell.weights_of)), gpu)
+        else:
+            with one_at_a_time(job.root / ".pretraining"):
+                weights = scale.start(job.cell, recipe, job.root)
+            _write(recipe, job.folder)
+            result = _trained(job, recipe, weights, gpus)
+        if result is None:
+            return None
+        result = replace(result, cell=job.cell.name)
+        if result.status == "done":
+            began = time.perf_counter()
+            result.metrics = _tested(job, sources, gpu)
+            result.seconds["testing"] = round(time.perf_counter() - began, 3)
+        result.versions, result.device = _versions(), _device(gpus)
+        write_text(job.folder / RESULT, json.dumps(asdict(result), indent=1) + "\n")
+        return result
 
 
 def _write(recipe: Recipe, folder: Path) -> None:
@@ -162,54 +203,77 @@ def _write(recipe: Recipe, folder: Path) -> None:
         write_text(path, content)
 
 
-def _measured(job: Job, recipe: Recipe, sources: Sources, weights: Path | None, gpu: str) -> Result | None:
+def _trained(job: Job, recipe: Recipe, weights: Path | None, gpus: Sequence[int]) -> Result | None:
+    """Trains, and returns a result that lacks only the test; None where the training was asked to stop."""
     solver, folder = recipe.solver, job.folder
-    settings = TrainSettings(
-        str(folder / "solver.prototxt"),
-        weights=str(weights or ""),
-        resume=True,
-        gpu=gpu,
-        fast=True,
-        workers=0,
-        keep=1,
-        log=str(folder / "training.log"),
-        metrics=str(folder / METRICS),
-    )
-    result = Result(job.cell.name, job.seed, job.scale, "done", solver.max_iter)
     cost = net_cost(plan_net(recipe.deploy))
+    result = Result(job.cell.name, job.seed, job.scale, "done", solver.max_iter)
     result.parameters, result.macs = cost.num_parameters, cost.macs
     trained = Path(snapshot_path(solver.snapshot_prefix, solver.max_iter, ".caffemodel"))
-    try:
-        if not trained.exists():
-            train(settings)
-    except SolverError as error:
-        if error.code != "solver.diverged":
-            raise
-        result.status, result.message, result.iterations = "diverged", str(error), _iteration(error)
-    else:
-        if not trained.exists():
-            return None
-        began = time.perf_counter()
-        result.metrics = _tested(recipe, trained, sources)
-        result.seconds["testing"] = time.perf_counter() - began
-    result.seconds["training"] = _training_seconds(folder / METRICS, solver.display)
-    result.versions, result.device = _versions(), _device(gpu)
+    if not trained.exists():
+        settings = TrainSettings(
+            str(folder / "solver.prototxt"),
+            weights=str(weights or ""),
+            resume=True,
+            gpu=",".join(map(str, gpus)),
+            keep=1,
+            log=str(folder / "training.log"),
+            metrics=str(folder / METRICS),
+            **SCALES[job.scale].TRAINING,
+        )
+        result.message = _divergence(settings, gpus, folder)
+    if result.message:
+        result.status = "diverged"
+        found = re.search(r"iteration (\d+)", result.message)
+        result.iterations = int(found[1]) if found else 0
+    elif not trained.exists():
+        return None
     files = [*(folder / f"{part}.prototxt" for part in _PARTS), *([trained] if result.status == "done" else [])]
     result.sha256 = {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
-    write_text(folder / RESULT, json.dumps(asdict(result), indent=1) + "\n")
+    result.seconds["training"] = _training_seconds(folder / METRICS, solver.display)
     return result
 
 
-def _iteration(error: SolverError) -> int:
-    found = re.search(r"iteration (\d+)", error.message)
-    return int(found[1]) if found else 0
+def _divergence(settings: TrainSettings, gpus: Sequence[int], folder: Path) -> str:
+    """Trains, on several GPUs by torchrun; returns how the loss diverged, "" where it did not.
+
+    Raises:
+        SolverError: The processes on several GPUs failed for another reason.
+    """
+    if len(gpus) <= 1:
+        try:
+            train(settings)
+        except SolverError as error:
+            if error.code != _DIVERGED:
+                raise
+            return str(error)
+        return ""
+    words = ["--solver", settings.solver, "--resume", "auto", "--keep", str(settings.keep), "--log", settings.log]
+    words += ["--metrics", settings.metrics, *(["--weights", settings.weights] if settings.weights else [])]
+    words += [*(["--fast"] if settings.fast else []), *(["--workers", "0"] if settings.workers == 0 else [])]
+    errors = folder / "training.err"
+    with open(errors, "w", encoding="utf-8") as stream:
+        status = spawn(gpus, words, stream)
+    if not status:
+        return ""
+    said = [line for line in errors.read_text(errors="replace").splitlines() if line.startswith("pyscratchdet: ")]
+    if diverged := [line for line in said if f"[{_DIVERGED}]" in line]:
+        return diverged[0].removeprefix("pyscratchdet: ")
+    raise SolverError(
+        f"{folder}: the training failed", code="experiment.training", found=said[-1:] or f"status {status}",
+        hint=f"{errors} has everything that was said",
+    )  # fmt: skip
 
 
-def _tested(recipe: Recipe, weights: Path, sources: Sources) -> dict[str, float]:
+def _tested(job: Job, sources: Sources, gpu: str) -> dict[str, float]:
     """Returns VOC 2007's average precision on the test set, in percent."""
-    detector = Detector(f"{recipe.folder}/deploy.prototxt", weights, sources.label_map)
+    trained = replace(job, cell=paper.cell(job.cell.weights_of)) if job.cell.weights_of else job
+    (weights,) = trained.folder.glob("*.caffemodel")
+    device = str(choose_device(gpu))
+    detector = Detector(trained.folder / "deploy.prototxt", weights, sources.label_map, device=device)
     truth = read_voc_truth(sources.test, sources.test_set, detector.classes)
-    found, _ = run_set(truth.names, truth.paths, detector.detect)
+    detect: Detect = MultiScaleDetector(detector).detect if job.cell.multiscale else detector.detect
+    found, _ = run_set(truth.names, truth.paths, detect)
     result = evaluate_voc(truth, found)
     shares = {"mAP": result.mean_ap, **{f"AP {one.name}": one.ap for one in result.classes}}
     shares |= {f"mAP_{size[0].upper()}": _mean(classes) for size, classes in ap_by_size(truth, found).items()}
@@ -237,7 +301,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _device(gpu: str) -> str:
-    if gpu:
-        return torch.cuda.get_device_name(int(gpu.split(",")[0]))
+def _device(gpus: Sequence[int]) -> str:
+    if gpus:
+        return f"{len(gpus)} x {torch.cuda.get_device_name(gpus[0])}"
     return f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"

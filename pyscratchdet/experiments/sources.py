@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,11 @@ from pyscratchdet.data.annoset import AnnosetOptions, write_annoset
 from pyscratchdet.data.label_map import BACKGROUND, make_label_map, write_label_map
 from pyscratchdet.data.lists import Entry
 from pyscratchdet.data.voc import voc_entries
+from pyscratchdet.errors import FileError
 from pyscratchdet.evaluate.sets import find_voc, read_voc_truth
+from pyscratchdet.files import locked_folder
+
+_WAIT = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -73,3 +79,22 @@ def write(database: Path, root: Path, entries: Sequence[Entry], label_map: Path 
         max_dim=stored,
     )
     write_annoset(os.path.join(root, ""), entries, database, options)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets one process at a time into the block; the others wait, and find there what the first has made.
+
+    Raises:
+        FileError: The folder that says so cannot be made.
+    """
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked_folder(folder))
+                break
+            except FileError as error:
+                if error.code != "file.busy":
+                    raise
+                time.sleep(_WAIT)
+        yield

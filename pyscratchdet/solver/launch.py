@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -135,20 +135,22 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
         _log.info("Optimization Done.")
 
 
-def spawn(gpus: Sequence[int], arguments: Sequence[str]) -> int:
+def spawn(gpus: Sequence[int], arguments: Sequence[str], stderr: TextIO | None = None) -> int:
     """Starts `pyscratchdet train` once per GPU under torchrun and returns its exit status.
 
     Args:
         gpus: Device numbers.
         arguments: The command's own arguments.
+        stderr: Where its messages go; None for this process's own.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
+    command += ["-m", "--", "pyscratchdet", "train", *arguments]  # or else it takes --log for one of its own
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     chosen = [visible[gpu] for gpu in gpus] if visible else map(str, gpus)  # the numbers count those visible here
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes receive the signal too and stop on their own
     try:
-        return subprocess.run([*command, "-m", "pyscratchdet", "train", *arguments], env=environment).returncode
+        return subprocess.run(command, env=environment, stderr=stderr).returncode
     finally:
         signal.signal(signal.SIGINT, before)
 

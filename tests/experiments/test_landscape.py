@@ -4,11 +4,12 @@ import csv
 
 import numpy as np
 import pytest
+import tiny  # noqa: F401
 import torch
 
 from pyscratchdet.cli import main
 from pyscratchdet.data.shapes import make_shapes
-from pyscratchdet.experiments import landscape, mini
+from pyscratchdet.experiments import landscape
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.text import parse
 from pyscratchdet.solver.solver import Solver
@@ -51,8 +52,6 @@ def test_looking_changes_nothing_of_the_training():
 
 
 def test_the_command_measures_a_detector_once(tmp_path, monkeypatch, capsys):
-    for name, value in {"SIZE": 32, "BATCH": 2}.items():
-        monkeypatch.setattr(mini, name, value)
     for name, value in {"ITERATIONS": 4, "EVERY": 2}.items():
         monkeypatch.setattr(landscape, name, value)
     data = make_shapes(tmp_path / "shapes", 4, 2, size=64)

@@ -104,7 +104,7 @@ def test_numbers_count_the_visible_gpus(monkeypatch, visible, expected):
     started = {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(
-        subprocess, "run", lambda command, env: started.update(env) or subprocess.CompletedProcess(command, 0)
+        subprocess, "run", lambda command, env, stderr: started.update(env) or subprocess.CompletedProcess(command, 0)
     )
     assert spawn([1, 2], ["--gpu", "1,2"]) == 0
     assert started["CUDA_VISIBLE_DEVICES"] == expected
