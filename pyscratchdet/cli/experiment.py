@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for one in (running, looking):
         one.add_argument("--data", required=True, metavar="DIR", help="VOC tree with the lists trainval and test")
         one.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for everything")
+        one.add_argument("--iterations", type=int, metavar="N", help="instead of the usual number, to try things out")
     looking.set_defaults(interruption="stops; what is measured is not measured again")
     running.add_argument("--only", metavar="CELL,...", help="these cells alone, such as bn_all_lr0.05_scratch")
     running.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1 to N (default: %(default)s)")
@@ -89,7 +90,9 @@ def _run(args: argparse.Namespace) -> int:
     from pyscratchdet.experiments import launch
 
     seeds = range(1, 1 + positive(args.seeds, "--seeds"))
-    jobs = launch.plan(_chosen(args.names, args.only), seeds, Path(args.output), args.data, args.scale)
+    jobs = launch.plan(
+        _chosen(args.names, args.only), seeds, Path(args.output), args.data, args.scale, _iterations(args)
+    )
     number, parameters = positive(args.jobs, "--jobs"), _parameters(args.slurm)
     if args.launcher == "slurm":
         if args.gpu:
@@ -101,6 +104,12 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError("--jobs and --slurm are for Slurm", code="usage.option", expected="--launcher slurm")
     gpus = [str(gpu) for gpu in parse_gpus(args.gpu)] or [""]
     return min(1, launch.local(jobs, _tell, gpus if args.launcher == "local" else [",".join(gpus)]))
+
+
+def _iterations(args: argparse.Namespace) -> int | None:
+    from pyscratchdet.cli.detector_options import positive
+
+    return None if args.iterations is None else positive(args.iterations, "--iterations")
 
 
 def _tell(job: Job, result: Result | PyScratchDetError) -> None:
@@ -131,7 +140,7 @@ def _landscape(args: argparse.Namespace) -> int:
     from pyscratchdet.cli.console import say
     from pyscratchdet.experiments.landscape import measure
 
-    for path in measure(Path(args.output), args.data):
+    for path in measure(Path(args.output), args.data, _iterations(args)):
         say(f"written: {path}")
     return 0
 

@@ -46,14 +46,26 @@ def sources(cell: Cell, root: Path, data: str) -> Sources:
     return Sources(database, label_map, classes, find_voc(data, "2007"))
 
 
-def build(cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int) -> Recipe:
-    """Returns a cell's recipe with the user's own paths and devices; tests while it trains are left out."""
+def build(
+    cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int = 0, iterations: int | None = None
+) -> Recipe:
+    """Returns a cell's recipe with the user's own paths and devices; tests while it trains are left out.
+
+    Args:
+        cell: What to train.
+        sources: What to train it on.
+        folder: Where the recipe will be.
+        seed: Of the initial weights and of everything that is drawn.
+        num_gpus: How many share a batch; 0 for the CPU.
+        iterations: Instead of the published ones; the rate falls after the same shares.
+    """
     options: dict[str, Any] = {
         "folder": str(folder),
         "train_source": str(sources.train_source),
         "label_map_file": str(sources.label_map),
         "output_directory": "",
         "gpus": tuple(range(num_gpus)),
+        "max_iter": iterations,
         **cell.settings,
     }
     recipe = prototxt.build(cell.recipe, Options(**options))

@@ -58,7 +58,7 @@ class Point:
     smoothness: float
 
 
-def measure(root: Path, data: str) -> list[Path]:
+def measure(root: Path, data: str, iterations: int | None = None) -> list[Path]:
     """Measures both nets in their small form; returns `root/landscape/none.csv` and `all.csv`.
 
     A file that is there is not measured again.
@@ -66,6 +66,7 @@ def measure(root: Path, data: str) -> list[Path]:
     Args:
         root: The folder of all results.
         data: VOC tree with the pictures.
+        iterations: To train for, instead of ITERATIONS.
     """
     paths = []
     for name, cell in ((name, paper.cell(title)) for name, title in CELLS.items()):
@@ -78,7 +79,7 @@ def measure(root: Path, data: str) -> list[Path]:
         recipe.solver.ClearField("snapshot")
         text.write(folder / "train.prototxt", recipe.train)
         solver = Solver(recipe.solver, precision=Precision(is_fast=True), options={"workers": 0})
-        write_points(paths[-1], landscape(solver, ITERATIONS, EVERY))
+        write_points(paths[-1], landscape(solver, iterations or ITERATIONS, EVERY))
     return paths
 
 

@@ -25,11 +25,13 @@ Tell = Callable[[Job, Result | PyScratchDetError], object]
 STOPPED = 130  # the exit status of a process that was asked to stop
 
 
-def plan(cells: Sequence[Cell], seeds: Sequence[int], root: Path, data: str, scale: str) -> list[Job]:
+def plan(
+    cells: Sequence[Cell], seeds: Sequence[int], root: Path, data: str, scale: str, iterations: int | None = None
+) -> list[Job]:
     """Returns the jobs, seed after seed; a cell that only repeats another's number stands for that one."""
     trained = [paper.cell(cell.weights_of) if cell.weights_of and not cell.multiscale else cell for cell in cells]
     once = {cell.name: cell for cell in trained}.values()
-    return [Job(cell, seed, root, data, scale) for seed in seeds for cell in once]
+    return [Job(cell, seed, root, data, scale, iterations) for seed in seeds for cell in once]
 
 
 def work(jobs: Sequence[Job], tell: Tell, gpu: str = "") -> int:

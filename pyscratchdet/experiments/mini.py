@@ -69,7 +69,9 @@ def start(cell: Cell, recipe: Recipe, root: Path) -> Path | None:
     return pretrained(root / "pretraining", recipe.train) if cell.start == "classifier" else None
 
 
-def build(cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int = 0) -> Recipe:
+def build(
+    cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int = 0, iterations: int | None = None
+) -> Recipe:
     """Returns the small form of a cell's recipe.
 
     Args:
@@ -78,7 +80,9 @@ def build(cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int =
         folder: Where the recipe will be.
         seed: Of the initial weights and of everything that is drawn.
         num_gpus: Without effect: the small form is the same on every device.
+        iterations: Instead of the rule's.
     """
+    iterations = iterations or ITERATIONS
     options = Options(
         folder=str(folder),
         num_classes=sources.num_classes,
@@ -87,8 +91,8 @@ def build(cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int =
         output_directory="",
         batch_size=BATCH,
         gpus=(),
-        max_iter=ITERATIONS,
-        snapshot=ITERATIONS // _SNAPSHOTS,
+        max_iter=iterations,
+        snapshot=-(-iterations // _SNAPSHOTS),
         weights="",
     )
     recipe = prototxt.build(cell.recipe, options)

@@ -59,7 +59,9 @@ class Scale(Protocol):
     def sources(self, cell: Cell, root: Path, data: str) -> Sources:
         """Returns what a cell is trained and tested on; databases are made below `root` unless they are there."""
 
-    def build(self, cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int) -> Recipe:
+    def build(
+        self, cell: Cell, sources: Sources, folder: Path, seed: int, num_gpus: int, iterations: int | None
+    ) -> Recipe:
         """Returns a cell's recipe, whose files will be in `folder`."""
 
     def start(self, cell: Cell, recipe: Recipe, root: Path) -> Path | None:
@@ -79,6 +81,7 @@ class Job:
         root: The folder of all results.
         data: VOC tree with the pictures.
         scale: "mini" or "full", as in SCALES.
+        iterations: Instead of the scale's.
     """
 
     cell: Cell
@@ -86,6 +89,7 @@ class Job:
     root: Path
     data: str
     scale: str
+    iterations: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -172,7 +176,7 @@ def run(job: Job, gpu: str = "") -> Result | None:
             torch.set_num_threads(1)
         with one_at_a_time(job.root / ".data"):
             sources = scale.sources(job.cell, job.root, job.data)
-        recipe = scale.build(job.cell, sources, job.folder, job.seed, len(gpus))
+        recipe = scale.build(job.cell, sources, job.folder, job.seed, len(gpus), job.iterations)
         if job.cell.weights_of:
             result = run(replace(job, cell=paper.cell(job.cell.weights_of)), gpu)
         else:

@@ -215,6 +215,18 @@ ROWS = [
     ),
     Access("experiment list", "experiment list table1", {}),
     Access(
+        "experiment run",
+        "experiment run table1 --scale mini --only bn_none_lr0.001_scratch --iterations 1 --data kit/VOCdevkit -o OUT",
+        {**VOC, **PICTURES},
+        {"databases, nets, snapshots, logs and results in `-o`": ["OUT/*"]},
+    ),
+    Access(
+        "experiment landscape",
+        "experiment landscape --iterations 1 --data kit/VOCdevkit -o OUT",
+        {**VOC, **PICTURES},
+        {"databases, nets and results in `-o`": ["OUT/*"]},
+    ),
+    Access(
         "experiment report",
         "experiment report kit/runs -o OUT",
         {"results and metrics in the folder": ["kit/runs/table2/root1x7/seed1/*"]},
@@ -332,7 +344,8 @@ def make_files(root: Path) -> None:
         assert cv2.imwrite(str(year / "JPEGImages" / f"{name}.png"), picture)
         (year / "JPEGImages" / f"{name}.png").rename(year / "JPEGImages" / f"{name}.jpg")
         write_text(year / "Annotations" / f"{name}.xml", XML.replace("NAME", name))
-    write_text(year / "ImageSets/Main/test.txt", "a\nb\n")
+    for name in ("trainval", "test"):
+        write_text(year / "ImageSets/Main" / f"{name}.txt", "a\nb\n")
     lines = (f"VOC2007/JPEGImages/{name}.jpg VOC2007/Annotations/{name}.xml\n" for name in "ab")
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [3, 4, 17, 13], "area": 221, "iscrowd": 0}
     images = [{"id": k, "file_name": f"{name}.jpg", "width": 32, "height": 24} for k, name in enumerate("ab", 1)]
