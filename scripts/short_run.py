@@ -7,6 +7,7 @@ of objects, a fixed seed, and a log without the size of every blob.
 import sys
 from pathlib import Path
 
+from pyscratchdet.experiments.mini import keep_sizes
 from pyscratchdet.proto import caffe_pb2, text
 
 folder = Path(sys.argv[1])
@@ -17,10 +18,7 @@ for name in ("train", "test", "deploy"):
             layer.batch_norm_param.moving_average_fraction = 0.98
         if layer.type == "AnnotatedData" and name == "train":
             layer.transform_param.expand_param.prob = 0.05
-            samplers = layer.annotated_data_param.batch_sampler  # of seven: the whole, crops of overlap 0.7, 0.9
-            del samplers[6], samplers[1:4]
-            for crop in samplers[1:]:
-                crop.sampler.min_scale = 0.6
+            keep_sizes(layer.annotated_data_param.batch_sampler)
     text.write(folder / f"{name}.prototxt", net)
 solver = text.read(folder / "solver.prototxt", caffe_pb2.SolverParameter)
 solver.debug_info = False

@@ -1,14 +1,13 @@
 """The small form of an experiment, which one CPU core trains in minutes. One rule makes it, whatever the cell.
 
 - Net: every convolution of the body keeps its kernel, stride, dilation, filler and BatchNorm, and an eighth of its
-  channels. Predicting convolutions keep a channel for each prior and class. The input is 96x96 instead of 300x300;
+  channels. Predicting convolutions keep a channel for each prior and class. The input is 128x128 instead of 300x300;
   the priors shrink by the same factor, to whole pixels. 3x3 convolutions without padding get 1: no map is empty.
-- Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 600 iterations, in which the
+- Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 250 iterations, in which the
   rate falls after the published shares of the run. BatchNorm's averages settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
-  side. Where a table asks for small objects (table 2, figure 3): 600 and 150 generated pictures, most of whose
-  shapes are small.
+  side.
 - Pretraining: the body up to fc7, with or without BatchNorm, learns for 300 iterations to classify single generated
   shapes (`pretraining`); the detector takes its weights by name.
 - NAN: the loss is no number, or over a million times the first one; the run ends there.
@@ -20,48 +19,40 @@ from pathlib import Path
 from typing import Any
 
 from pyscratchdet import prototxt
-from pyscratchdet.data.shapes import make_shapes
 from pyscratchdet.errors import UsageError
 from pyscratchdet.experiments.paper import Cell
 from pyscratchdet.experiments.pretraining import pretrained
 from pyscratchdet.experiments.sources import Sources, of_tree
 from pyscratchdet.prototxt import Options, Recipe
 
-SIZE, PUBLISHED_SIZE = 96, 300
+SIZE, PUBLISHED_SIZE = 128, 300
 CHANNELS = 8
 """What the channels of the body are divided by."""
-BATCH, ITERATIONS = 8, 600
+BATCH, ITERATIONS = 8, 250
 STORED = 240
 """The longer side of stored pictures, in pixels."""
-SETS = {"table1": "pictures", "dsod": "pictures", "table2": "shapes", "figure3": "shapes"}
-"""What the cells of each experiment that has a small form are trained on: the pictures given, or generated shapes."""
+EXPERIMENTS = ("table1", "table2", "figure3", "dsod")
+"""Those that have a small form: all whose nets are trained on VOC alone, and compared among themselves."""
 
 TRAINING = {"fast": True, "workers": 0}
 """Fields of `TrainSettings`: one process on one core, which does the same again whenever it is asked to."""
 
-_SHAPES = (600, 150)  # pictures to train on and to test on
 _DISPLAY = 5  # iterations between two points of the curves
 _SNAPSHOTS = 5
 
 
 def sources(cell: Cell, root: Path, data: str) -> Sources:
-    """Returns what a cell is trained and tested on; it is made below `root` unless it is there.
+    """Returns what a cell is trained and tested on; the database is made below `root` unless it is there.
 
     Raises:
         UsageError: The experiment has no small form.
         FileError, DataError: The pictures given are missing or damaged.
     """
-    if cell.experiment not in SETS:
+    if cell.experiment not in EXPERIMENTS:
         raise UsageError(
-            f"{cell.experiment} has no small form", code="experiment.scale", expected=", ".join(SETS), found=cell.name
+            f"{cell.experiment} has no small form", code="experiment.scale", expected=", ".join(EXPERIMENTS)
         )
-    name = SETS[cell.experiment]
-    folder = root / "data" / name
-    if name == "shapes":
-        data = str(folder / "VOCdevkit")
-        if not folder.exists():
-            make_shapes(folder, *_SHAPES, small=True)
-    return of_tree(folder, data, STORED)
+    return of_tree(root / "data" / "pictures", data, STORED)
 
 
 def start(cell: Cell, recipe: Recipe, root: Path) -> Path | None:

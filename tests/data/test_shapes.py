@@ -113,3 +113,17 @@ def test_command(tmp_path, capsys):
     )
     assert "2 training pictures and 1 test picture, 6 classes: circle" in capsys.readouterr().out
     assert len(list((tmp_path / "kit" / "VOCdevkit" / "VOC2007" / "JPEGImages").iterdir())) == 3
+
+
+def test_small_means_many_objects_most_of_them_small():
+    usual, small = (
+        [draw_scene(np.random.default_rng(seed), 150, 110, 128, each).objects for seed in range(60)]
+        for each in (False, True)
+    )
+    numbers = [np.mean([len(objects) for objects in scenes]) for scenes in (usual, small)]
+    areas = [
+        np.array([(t.box_px[2] - t.box_px[0]) * (t.box_px[3] - t.box_px[1]) for objects in scenes for t in objects])
+        for scenes in (usual, small)
+    ]
+    assert numbers[1] > 2 * numbers[0]
+    assert np.median(areas[1]) < np.median(areas[0]) / 2

@@ -153,6 +153,13 @@ def test_an_error_ends_only_the_job_that_it_belongs_to(tmp_path, data, monkeypat
     assert "bn_none_lr0.001_scratch, seed 1: mAP" in shown.out
 
 
+def test_a_training_that_is_asked_to_stop_stops_the_command(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "run", lambda job, gpu: None)
+    words = ["experiment", "run", "table1", "--data", data, "-o", str(tmp_path), "--scale", "mini", "--only", ONLY]
+    assert main(words) == launch.STOPPED
+    assert "the same line goes on from there" in capsys.readouterr().err
+
+
 def test_two_processes_share_the_work(tmp_path, data):
     jobs = [job(tmp_path, data, seed=seed) for seed in (1, 2, 3)]
     assert launch.local(jobs, nothing, ["", ""]) == 0
@@ -221,7 +228,7 @@ def test_a_damaged_result_is_named(tmp_path, data):
         read_result(folder)
 
 
-@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.experiment in mini.SETS])
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.experiment in mini.EXPERIMENTS])
 def test_the_rule_changes_channels_and_sizes_and_nothing_else(name):
     cell = CELLS[name]
     sources = Sources(Path("lmdb"), Path("labels"), ("a", "b", "c"), Path("voc"))
