@@ -82,7 +82,7 @@ def _measured(axes: Any, place: int, row: Row, metric: str) -> None:
         axes.barh(place, statistics.fmean(values), color=_COLOURS[0], height=0.66, alpha=0.55)
         axes.plot(values, [place] * len(values), "o", color=_COLOURS[0], markersize=3)
     else:
-        text = "NAN" if row.results else "not finished" if row.folders else "not run"
+        text = "NAN" if row.results else "not finished" if row.runs else "not run"
         axes.text(0.02, place, text, va="center", fontsize=8, color="#667085", transform=_row_of(axes))
 
 
@@ -99,7 +99,7 @@ def curves_figure(rows: Sequence[Row]) -> Figure:
         column = columns.index(row.cell.row[keys[0]]) if len(keys) > 1 else 0
         name = ", ".join(f"{key} {row.cell.row[key]}" for key in rest)
         for axes, series in zip(panels[:, column], PANELS, strict=True):
-            steps, values = mean_series(row.curves, series)
+            steps, values = mean_series(list(row.curves.values()), series)
             if len(steps):
                 axes.plot(steps, values, linewidth=1.1, color=colours[names.index(name)], label=name)
     for column, value in enumerate(columns):

@@ -93,7 +93,7 @@ def _figures(root: Path, tables: Mapping[str, Sequence[Row]]) -> dict[str, Figur
         drawn[f"{name}_curves"] = figures.curves_figure(rows)
     table1 = {row.cell.name: row for row in rows_of(root, "table1")}
     for name, (title, cells) in figures.OPTIMISATION.items():
-        lines = {label: table1[f"table1/bn_{cell}_scratch"].curves for cell, label in cells.items()}
+        lines = {label: list(table1[f"table1/bn_{cell}_scratch"].curves.values()) for cell, label in cells.items()}
         if all(lines.values()):
             drawn[name] = figures.optimisation_figure(title, lines)
     if looked := _landscapes(root):
@@ -163,7 +163,7 @@ def _content(root: Path, tables: Mapping[str, Sequence[Row]], pictures: Mapping[
 def _table(name: str, rows: Sequence[Row], pictures: Mapping[str, bytes]) -> dict[str, object]:
     sizes = _sizes(rows)
     head = [*rows[0].cell.row, "printed", "measured", "difference", "printed, against first", "measured, against first"]
-    columns = [*head, *sizes.values(), "seconds", "M parameters", "M multiply-adds"]
+    columns = [*head, *sizes.values(), "loss at the end", "seconds", "M parameters", "M multiply-adds"]
     return {
         "name": name,
         "title": paper.experiments()[name],
@@ -177,6 +177,7 @@ def _table(name: str, rows: Sequence[Row], pictures: Mapping[str, bytes]) -> dic
                 difference(row),
                 *against(row, rows[0]),
                 *(spread(row.values(size)) or "-" for size in sizes),
+                spread(row.final_losses(), 2) or "-",
                 *_costs(row),
             ]
             for row in rows
@@ -185,23 +186,23 @@ def _table(name: str, rows: Sequence[Row], pictures: Mapping[str, bytes]) -> dic
     }
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 1) -> str:
     """Returns mean and standard deviation over seeds; "" without values."""
     if not values:
         return ""
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f} ({len(values)})" if len(values) > 1 else f"{mean} (1)"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f} ({len(values)})" if len(values) > 1 else f"{mean} (1)"
 
 
 def measured(row: Row) -> str:
     """Returns a row's mean AP over its seeds, with the iterations at which runs diverged."""
-    if not row.folders:
+    if not row.runs:
         return "not run"
     parts = [spread(row.values())]
     if row.diverged:
         iterations = ", ".join(map(str, row.diverged))
         parts.append(f"NAN at iteration {iterations}")
-    if unfinished := len(row.folders) - len(row.results):
+    if unfinished := len(row.runs) - len(row.results):
         parts.append(f"{counted(unfinished, 'run')} not finished")
     return "; ".join(filter(None, parts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from pyscratchdet.experiments.run import METRICS, Result, read_result
 from pyscratchdet.solver.curves import Curves, read_curves
 
 MEAN_AP = "mAP"
+LAST = 5
+"""Points of a curve of the loss that its end is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,16 @@ class Row:
 
     Attributes:
         cell: The cell.
-        folders: A run's folder for each seed, in the order of seeds.
-        results: The results of those that are finished.
+        runs: {folder of a run: its result, None if it is not finished}, in the order of seeds.
     """
 
     cell: Cell
-    folders: tuple[Path, ...]
-    results: tuple[Result, ...]
+    runs: dict[Path, Result | None]
+
+    @property
+    def results(self) -> list[Result]:
+        """Returns the results of the runs that are finished."""
+        return [result for result in self.runs.values() if result]
 
     def values(self, metric: str = MEAN_AP) -> list[float]:
         """Returns a metric of every run that has it, in percent."""
@@ -48,9 +54,18 @@ class Row:
         return ", ".join(f"{name} {value}" for name, value in self.cell.row.items())
 
     @functools.cached_property
-    def curves(self) -> list[Curves]:
-        """Returns the curves of its runs that have any."""
-        return [read_curves(folder / METRICS) for folder in self.folders if (folder / METRICS).exists()]
+    def curves(self) -> dict[Path, Curves]:
+        """Returns the curves of the runs that are finished, by folder."""
+        return {folder: read_curves(folder / METRICS) for folder, result in self.runs.items() if result}
+
+    def final_losses(self) -> list[float]:
+        """Returns the training loss at the end of every run that did not diverge: the mean of its last five points."""
+        losses = [
+            self.curves[folder].series.get("loss", {})
+            for folder, result in self.runs.items()
+            if result and result.status == "done"
+        ]
+        return [statistics.fmean(series[step] for step in sorted(series)[-LAST:]) for series in losses if series]
 
 
 def rows_of(root: Path, experiment: str) -> list[Row]:
@@ -60,7 +75,6 @@ def rows_of(root: Path, experiment: str) -> list[Row]:
         home = root / cell.name
         if cell.weights_of and not cell.multiscale and not home.is_dir():
             home = root / cell.weights_of
-        folders = tuple(sorted(home.glob("seed*"), key=lambda path: (len(path.name), path.name)))
-        results = (read_result(folder) for folder in folders)
-        rows.append(Row(cell, folders, tuple(result for result in results if result)))
+        folders = sorted(home.glob("seed*"), key=lambda path: (len(path.name), path.name))
+        rows.append(Row(cell, {folder: read_result(folder) for folder in folders}))
     return rows

@@ -107,10 +107,10 @@ def test_what_is_missing_is_said(rows, pages):
 def test_a_cell_of_the_same_net_shows_the_runs_of_the_other(rows, folder):
     table = {row.cell.name: row for row in rows_of(folder, "figure3")}
     assert table["figure3/resnet18"].values() == [10.0, 12.0]
-    assert not table["figure3/resnet18a"].folders
+    assert not table["figure3/resnet18a"].runs
     multiscale = {row.cell.name: row for row in rows_of(folder, "table3")}["table3/voc07_multiscale"]
     assert multiscale.cell.weights_of
-    assert not multiscale.folders
+    assert not multiscale.runs
 
 
 def test_objects_are_told_apart_by_size_where_the_table_asks(rows):
@@ -124,8 +124,15 @@ def test_the_landscape_is_drawn_and_its_medians_are_given(rows):
     assert rows["BatchNorm everywhere 1.5 7"] == ["BatchNorm everywhere", "1.5", "7", "11"]
 
 
+def test_the_loss_at_the_end_is_of_finished_runs_only(rows):
+    end = sum(9 * math.exp(-i / 99) for i in range(230, 255, 5)) / 5
+    assert rows["none 0.001 no"][8] == f"{end:.2f} ± 0.00 (3)"
+    assert rows["all 0.001 no"][8] == f"{end:.2f} (1)"
+    assert rows["none 0.01 no"][8] == "-"
+
+
 def test_cost_versions_seeds_and_hashes(rows, pages):
-    assert rows["none 0.001 no"][8:] == ["61", "0.301", "20.5"]
+    assert rows["none 0.001 no"][9:] == ["61", "0.301", "20.5"]
     run = rows["table1/bn_none_lr0.01_scratch 2 diverged"]
     assert run[3:] == ["41", "NAN", "10", "-", "train.prototxt ab12ab12ab12"]
     for page in ("report.md", "report.html"):
