@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pyscratchdet.errors import SolverError
 from pyscratchdet.experiments import mini, paper
+from pyscratchdet.experiments.sources import one_at_a_time
 from pyscratchdet.files import write_text
 from pyscratchdet.proto import text
 from pyscratchdet.solver.fast import Precision
@@ -75,7 +76,9 @@ def measure(root: Path, data: str, iterations: int | None = None) -> list[Path]:
         if paths[-1].exists():
             continue
         torch.set_num_threads(1)
-        recipe = mini.build(cell, mini.sources(cell, root, data), folder, seed=1)
+        with one_at_a_time(root / ".data"):
+            sources = mini.sources(cell, root, data)
+        recipe = mini.build(cell, sources, folder, seed=1)
         recipe.solver.ClearField("snapshot")
         text.write(folder / "train.prototxt", recipe.train)
         solver = Solver(recipe.solver, precision=Precision(is_fast=True), options={"workers": 0})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pyscratchdet.errors import FileError, UsageError
+from pyscratchdet.files import read_bytes, write_bytes
 from pyscratchdet.progress import Progress
 from pyscratchdet.solver.meter import SolverEvent
 from pyscratchdet.solver.solver import Solver
@@ -149,6 +150,8 @@ class LinesAboveProgress(logging.Handler):
 def _open(path: str | os.PathLike[str]) -> TextIO:
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if Path(path).exists() and (written := read_bytes(path)) and not written.endswith(b"\n"):
+            write_bytes(path, written[: written.rfind(b"\n") + 1])  # of a run that was killed in the middle of a row
         return open(path, "a", newline="", encoding="utf-8")
     except OSError as error:
         raise FileError(f"cannot write {os.fspath(path)}: {error.strerror or error}", code="file.write") from error

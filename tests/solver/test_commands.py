@@ -58,6 +58,17 @@ def test_metrics(toy, tmp_path, suffix):
     assert sorted(curves["test0/loss"]) == [0, 10, 20]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_row_that_a_killed_run_did_not_finish_is_dropped(toy, tmp_path, suffix):
+    path, metrics = toy("display: 5"), tmp_path / f"run.{suffix}"
+    main(["train", "--solver", path, "--metrics", str(metrics)])
+    whole = metrics.read_text()
+    metrics.write_text(whole[: -len(whole.splitlines()[-1]) // 2])
+    main(["train", "--solver", path, "--metrics", str(metrics)])
+    assert list(read_curves(metrics).series["loss"]) == [0, 5, 10, 15]
+    assert len(metrics.read_text().splitlines()) == len(whole.splitlines()) + 3
+
+
 def test_flags_change_the_run(toy, tmp_path, capsys):
     path = toy()
     assert main(["train", "--solver", path, "--iterations=4", "--keep", "1", "--stage", "a,b", "--level=2"]) == 0
