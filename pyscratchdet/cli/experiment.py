@@ -159,14 +159,17 @@ def _chosen(names: list[str], only: str | None) -> list[Cell]:
     from pyscratchdet.errors import UsageError, nearest
     from pyscratchdet.experiments import paper
 
-    known = {cell.name.partition("/")[2]: cell for name in names for cell in paper.cells(name)}
+    cells = [cell for name in names for cell in paper.cells(name)]
     if only is None:
-        return list(known.values())
+        return cells
+    known: dict[str, list[Cell]] = {}
+    for cell in cells:
+        known.setdefault(cell.name.partition("/")[2], []).append(cell)
     for name in only.split(","):
         if name not in known:
             hint = nearest(name, known) or f"these are: {', '.join(known)}"
             raise UsageError(f'no cell called "{name}"', code="experiment.cell", hint=hint)
-    return [known[name] for name in only.split(",")]
+    return [cell for name in only.split(",") for cell in known[name]]
 
 
 def _show_table(title: str, cells: list[Cell]) -> None:

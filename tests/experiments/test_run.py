@@ -16,6 +16,7 @@ from tiny import nothing
 
 from pyscratchdet import prototxt
 from pyscratchdet.cli import main
+from pyscratchdet.cli.experiment import _chosen
 from pyscratchdet.data.database import Database
 from pyscratchdet.data.shapes import make_shapes
 from pyscratchdet.data.voc_xml import VocObject, voc_xml
@@ -210,6 +211,14 @@ def test_a_cell_that_repeats_a_number_stands_for_the_one_that_is_trained(tmp_pat
     jobs = launch.plan([*paper.cells("table2"), *paper.cells("figure3")], [1, 2], tmp_path, "data", "mini")
     names = [one.cell.name for one in jobs if one.seed == 2]
     assert names == [*(cell.name for cell in paper.cells("table2")), "figure3/resnet18a"]
+
+
+def test_cells_of_one_name_in_two_tables_are_two_cells():
+    cells = _chosen(["table3", "table5"], None)
+    assert [cell.name for cell in cells] == [cell.name for name in ("table3", "table5") for cell in paper.cells(name)]
+    assert [cell.name for cell in _chosen(["table3", "table5"], "voc12,voc07")] == [
+        "table3/voc12", "table5/voc12", "table3/voc07", "table5/voc07",
+    ]  # fmt: skip
 
 
 def test_a_run_that_was_begun_with_other_settings_is_refused(tmp_path, data):
