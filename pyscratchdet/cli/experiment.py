@@ -103,6 +103,8 @@ def _run(args: argparse.Namespace) -> int:
     if number > 1 or parameters:
         raise UsageError("--jobs and --slurm are for Slurm", code="usage.option", expected="--launcher slurm")
     gpus = [str(gpu) for gpu in parse_gpus(args.gpu)] or [""]
+    if args.scale == "mini" and args.launcher == "torchrun":
+        raise UsageError("a small form takes one device", code="usage.option", expected="--launcher local")
     return min(1, launch.local(jobs, _tell, gpus if args.launcher == "local" else [",".join(gpus)]))
 
 

@@ -136,4 +136,5 @@ def slurm(
 
 
 def _submitted(jobs: Sequence[Job], tell: Tell) -> int:
-    return work(jobs, tell, "all" if torch.cuda.is_available() else "")
+    devices = "all" if jobs[0].scale == "full" else "0"
+    return work(jobs, tell, devices if torch.cuda.is_available() else "")

@@ -334,6 +334,7 @@ def test_what_has_no_small_form_is_refused(tmp_path):
     [
         (["--launcher", "slurm", "--gpu", "0"], "gpus_per_node"),
         (["--jobs", "2"], "--launcher slurm"),
+        (["--launcher", "torchrun", "--scale", "mini"], "one device"),
         (["--launcher", "slurm", "--slurm", "timeout_min"], "NAME=VALUE"),
         (["--only", "bn_all_lr0.05"], "bn_all_lr0.05_scratch"),
         (["--seeds", "0"], "at least 1"),
