@@ -245,6 +245,7 @@ def _made_with(result: Result) -> str:
 
 def _run(result: Result) -> list[str]:
     mean = f"{result.metrics[MEAN_AP]:.2f}" if MEAN_AP in result.metrics else "NAN"
+    classes = [f"{name[3:]} {value:.1f}" for name, value in result.metrics.items() if name.startswith("AP ")]
     hashes = [f"{name} {digest[:12]}" for name, digest in result.sha256.items() if name.endswith(".prototxt")]
     return [
         result.cell,
@@ -252,6 +253,7 @@ def _run(result: Result) -> list[str]:
         result.status,
         str(result.iterations),
         mean,
+        ", ".join(classes) or "-",
         *(f"{result.seconds[part]:.0f}" if part in result.seconds else "-" for part in ("training", "testing")),
         ", ".join(hashes),
     ]

@@ -40,7 +40,16 @@ def write_run(folder, name, seed, outcome):
     (home / "metrics.csv").write_text("\n".join([head, *lines]) + "\n")
     if outcome is None:
         return
-    result = Result(name, seed, "mini", "done", 250, {"mAP": outcome, "mAP_S": outcome / 4}, "", {"training": 61.4})
+    result = Result(
+        name,
+        seed,
+        "mini",
+        "done",
+        250,
+        {"mAP": outcome, "AP cat": outcome, "mAP_S": outcome / 4},
+        "",
+        {"training": 61.4},
+    )
     if isinstance(outcome, int):
         result = Result(name, seed, "mini", "diverged", outcome, {}, "the loss is nan", {"training": 9.6})
     result.parameters, result.macs = 301234, 20500000
@@ -134,7 +143,8 @@ def test_the_loss_at_the_end_is_of_finished_runs_only(rows):
 def test_cost_versions_seeds_and_hashes(rows, pages):
     assert rows["none 0.001 no"][9:] == ["61", "0.301", "20.5"]
     run = rows["table1/bn_none_lr0.01_scratch 2 diverged"]
-    assert run[3:] == ["41", "NAN", "10", "-", "train.prototxt ab12ab12ab12"]
+    assert run[3:] == ["41", "NAN", "-", "10", "-", "train.prototxt ab12ab12ab12"]
+    assert rows["table2/root1x7 2 done"][4:6] == ["15.50", "cat 15.5"]
     for page in ("report.md", "report.html"):
         text = (pages / page).read_text(encoding="utf-8")
         assert "torch 9.8.7, a &lt;b&gt;CPU&lt;/b&gt;" in text
