@@ -37,6 +37,7 @@ from seeded import picture, seeded_files
 from training_step import matrix_rate
 
 from pyscratchdet import __version__
+from pyscratchdet.converters.compare import match_detections
 from pyscratchdet.converters.onnx_export import save_onnx
 from pyscratchdet.converters.sessions import SESSIONS
 from pyscratchdet.errors import counted
@@ -160,9 +161,10 @@ def measure(found: Mapping[str, Candidate], repeat: int, clock: int) -> tuple[di
 
 def difference(found: np.ndarray, expected: np.ndarray) -> str:
     """Says how rows differ from the reference's."""
-    if found.shape != expected.shape or not np.array_equal(found[:, :2], expected[:, :2]):
-        return f"{len(found)} rows, and not the reference's {len(expected)}"
-    score, box = np.abs(found[:, 2] - expected[:, 2]).max(), np.abs(found[:, 3:] - expected[:, 3:]).max()
+    mine, theirs = match_detections(found, expected)
+    if not len(found) == len(mine) == len(expected):
+        return f"{len(found)} rows, of which {len(mine)} are among the reference's {len(expected)}"
+    score, box = (np.abs(mine[:, part] - theirs[:, part]).max() for part in (slice(2, 3), slice(3, 7)))
     return f"the same {len(found)} rows, scores within {score:.0e}, boxes within {box:.0e}"
 
 

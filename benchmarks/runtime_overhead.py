@@ -2,8 +2,8 @@
 
     python benchmarks/runtime_overhead.py [--repeat 10] [--output FOLDER]
 
-A start is measured by programs of which each does one thing more than the one before, down to `import torch` and up to
-the command `pyscratchdet detect`; they take turns.
+A start is a program that imports torch and then pyscratchdet, builds a detector and looks at a picture; the command
+`pyscratchdet detect` takes turns with it.
 
 The net by hand is Root-ResNet-34's backbone and heads. Both have the same weights and give the same mbox_loc and
 mbox_conf (checked); priors and detections are left out. They take turns, with freed memory kept as in the commands: a
@@ -23,10 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from seeded import picture, seeded_files
@@ -47,16 +48,15 @@ SOURCES = ("conv4_12", "conv5_6", "conv6_2", "conv7_2", "conv8_2", "conv9_2")
 # Of each stage: number of residual blocks, and the convolution on the first one's shortcut.
 STAGES = ((2, 3, None), (3, 4, "Convolution1"), (4, 6, "Convolution2"), (5, 3, "Convolution3"))
 STARTED = (own.NAME, "ssd300_vgg16_voc0712", MODEL)
-_DETECT = "import sys, torch, pyscratchdet; pictures = sys.argv[3:]; d = pyscratchdet.Detector(*sys.argv[1:3])"
-# What a program does: its code, which gets a net, its weights and a picture, and the one it is compared with.
-STARTS = {
-    "python": ("pass", None),
-    "import torch": ("import torch", "python"),
-    "and load_net": ("import sys, torch, pyscratchdet; pyscratchdet.load_net(*sys.argv[1:3])", "import torch"),
-    "and detect in a picture": (f"{_DETECT}; d.detect(pictures)", "and load_net"),
-    "and in a second one": (f"{_DETECT}; d.detect(pictures); d.detect(pictures)", "and detect in a picture"),
-    "`pyscratchdet detect`, drawing and files": (None, "and detect in a picture"),
-}
+# A program that gets a net, its weights and a picture, and prints its CPU time after each of MARKS but the last.
+PROGRAM = """import sys, time; times = [time.process_time()]
+import torch; times.append(time.process_time())
+from pyscratchdet import Detector; times.append(time.process_time())
+detector = Detector(*sys.argv[1:3]); times.append(time.process_time())
+for _ in range(2): detector.detect(sys.argv[3:]); times.append(time.process_time())
+print(*times)"""
+MARKS = ("Python", "torch", "pyscratchdet, OpenCV, protobuf", "net and weights", "first picture", "another picture",
+         "exit")  # fmt: skip
 EXTRAS = ((6, "Convolution4"), (7, "Convolution5"), (8, None))
 
 
@@ -136,48 +136,40 @@ def pair(model: Path, weights: Path, phase: str, data: Tensor) -> tuple[Callable
     return step(lambda: list(ours(data).values())), step(lambda: list(hand(data)))
 
 
-def cpu_seconds(command: Sequence[str]) -> float:
-    """Returns the CPU time of a program."""
+def run_program(*arguments: str | Path) -> tuple[list[float], float]:
+    """Returns the numbers that a Python program prints, and its CPU time."""
     # Compiled modules are kept, as an installed package has them.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command, settings = [sys.executable, *map(str, arguments)], {**kept, "OMP_NUM_THREADS": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, env={**kept, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, env=settings, check=True, stdout=subprocess.PIPE, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    numbers = [float(word) for word in done.stdout.split() if word.replace(".", "", 1).isdecimal()]
+    return numbers, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def start_commands(model: Path, weights: Path, photo: Path) -> dict[str, list[str]]:
-    """Returns the programs of STARTS."""
-    detect = ["-m", "pyscratchdet", "detect", "--model", str(model), "--weights", str(weights), str(photo)]
-    detect += ["-o", str(photo.with_suffix(""))]
-    return {
-        name: [sys.executable, *(["-c", code, str(model), str(weights), str(photo)] if code else detect)]
-        for name, (code, _) in STARTS.items()
-    }
-
-
-def start_rows(times: Mapping[str, Sequence[float]]) -> list[str]:
-    """Returns a table's lines for one net."""
+def start_row(name: str, folder: Path, photo: Path, repeat: int) -> str:
+    """Returns a net's line of the table of starts."""
+    model, weights = seeded_files(name, folder)
+    command = ["-m", "pyscratchdet", "detect", "--model", model, "--weights", weights, photo, "-o", folder / "found"]
     rows = []
-    for name, (_, before) in STARTS.items():
-        more = statistics.median(a - b for a, b in zip(times[name], times[before], strict=True)) if before else None
-        ratio = statistics.median(a / b for a, b in zip(times[name], times["import torch"], strict=True))
-        cells = f"{min(times[name]):.2f} / {statistics.median(times[name]):.2f}"
-        rows.append(f"| {name} | {cells} | {'' if more is None else f'{more:+.2f}'} | {ratio:.2f} |")
-    return rows
+    for _ in range(repeat + 1):
+        marks, whole = run_program("-c", PROGRAM, model, weights, photo)
+        rows.append([*np.diff([0, *marks, whole]), run_program("-c", "import torch")[1], run_program(*command)[1]])
+    turns = np.array(rows[1:])  # the first one compiles modules and fills the page cache
+    torch_alone, whole_command = turns[:, -2], turns[:, -1]
+    until_boxes = turns[:, : len(MARKS)].sum(1) - turns[:, MARKS.index("another picture")]
+    ratios = [np.median(seconds / torch_alone) for seconds in (until_boxes, whole_command)]
+    cells = [f"{seconds:.2f}" for seconds in np.median(turns, 0)]
+    return f"| {name} | {' | '.join(cells)} | {ratios[0]:.2f} | {ratios[1]:.2f} |"
 
 
-def start_tables(folder: Path, repeat: int) -> list[str]:
-    """Returns the tables of a start, one for each net."""
-    photo, lines = folder / "photo.jpg", list[str]()
+def start_rows(folder: Path, repeat: int) -> list[str]:
+    """Returns the lines of the table of starts."""
+    photo = folder / "photo.jpg"
     image = picture(size=640)[0].permute(1, 2, 0).add(110).clamp(0, 255).byte().numpy()
     write_bytes(photo, encode(image[:480], "jpg"))
-    for name in STARTED:
-        commands = start_commands(*seeded_files(name, folder), photo)
-        turns = [{key: cpu_seconds(command) for key, command in commands.items()} for _ in range(repeat + 1)][1:]
-        lines += [f"### {name}", "", "| program | seconds | more | times `import torch` |", "|---|---:|---:|---:|"]
-        lines += [*start_rows({key: [turn[key] for turn in turns] for key in commands}), ""]
-    return lines
+    return [start_row(name, folder, photo, repeat) for name in STARTED]
 
 
 def hand_rows(folder: Path, repeat: int) -> list[str]:
@@ -214,7 +206,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        starts, rows = start_tables(Path(folder), args.repeat), hand_rows(Path(folder), args.repeat)
+        starts, rows = start_rows(Path(folder), args.repeat), hand_rows(Path(folder), args.repeat)
     lines = [
         f"# A cold start, and the runtime against a net by hand, {date.today()}",
         "",
@@ -223,10 +215,15 @@ def main() -> None:
         "",
         "## From a cold start to one picture's boxes",
         "",
-        "A picture of 640 x 480. More: than the line above, for `pyscratchdet detect` than one picture in Python; the "
-        "median over turns.",
+        "A picture of 640 x 480, seconds, medians. The first picture includes what is done once, folding weights and "
+        "transforming kernels. In turns with this program, one that only imports torch, and the command `pyscratchdet "
+        "detect`, which also draws and writes files. The ratios set the program, less the other picture, and the "
+        "command against importing torch.",
         "",
+        f"| net | {' | '.join(MARKS)} | torch alone | the command | the program's ratio | the command's |",
+        f"|---|{'---:|' * (len(MARKS) + 4)}",
         *starts,
+        "",
         "## Against a net by hand",
         "",
         f"Backbone and heads of {MODEL}, milliseconds. Overhead: of the fastest, and the median over turns.",

@@ -207,7 +207,7 @@ def limit_row(name: str, batch: int, device: torch.device, repeat: int) -> tuple
 def layer_rows(name: str, batch: int, device: torch.device, limit: float) -> list[str]:
     """Returns the layers that take 2 % or more of a net's step, forward and backward, and the sums of the others."""
     net = make_solver(train_net(name, batch), device, FLOAT32).net
-    timing = time_net(net, 2, input_batch(net, device))
+    timing = time_net(net, 2, inputs=input_batch(net, device))
     macs = {cost.name: cost.macs for cost in net_cost(net.plan).layers}
     types = {module.name: module.layer_type for module in net.layers}
     whole = timing.forward + timing.backward

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import logging
 import os
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # not called by another program: the whole process is this command
         keep_freed_memory()
+        atexit.register(gc.freeze)  # or Python ends by collecting garbage among torch's objects, for most of a second
         arguments = sys.argv[1:]
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(WarningFormatter())

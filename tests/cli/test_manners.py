@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections import defaultdict
 
@@ -230,3 +231,14 @@ def test_words_of_a_flag_may_be_joined_by_either_line():
     parser = dict(PARSERS)["lmdb"]
     found = parser.parse_args(["--skip-bad", "--label-map-file=a", "show", "b", "--label_map", "c", "-min-dim", "3"])
     assert (found.skip_bad, found.label_map_file, found.min_dim, found.words) == (True, "c", 3, ["show", "b"])
+
+
+def test_a_process_of_its_own_ends_without_collecting_garbage():
+    code = """if True:
+        import atexit, gc, sys
+        atexit.register(lambda: print(gc.get_freeze_count() > 0))  # runs after what the command registers
+        from pyscratchdet.cli import main
+        sys.argv = ["pyscratchdet", "--help"]
+        main()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
