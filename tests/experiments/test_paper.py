@@ -122,7 +122,7 @@ def test_recipes_say_what_is_printed_for_them():
 
 
 def test_an_unknown_experiment_is_one_clear_error():
-    with pytest.raises(UsageError, match="did you mean \"table1\""):
+    with pytest.raises(UsageError, match='did you mean "table1"'):
         paper.cells("tabel1")
 
 
