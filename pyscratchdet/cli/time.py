@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json_flag(parser)
     parser.set_defaults(interruption="stops without a result")
     add_net_flags(parser)
-    parser.add_argument("--fast", action="store_true", help="channels_last, and TF32 on a GPU")
+    parser.add_argument("--fast", action="store_true", help="channels_last where it pays, and TF32 on a GPU")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,7 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default: %(default)s)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
-        "--fast", action="store_true", help="channels_last, and TF32 and bfloat16 on a GPU (default there)"
+        "--fast",
+        action="store_true",
+        help="channels_last where it pays, and TF32 and bfloat16 on a GPU (default there)",
     )
     mode.add_argument("--bfloat16", action="store_true", help="--fast with bfloat16 on a CPU too, if it has it")
     mode.add_argument("--exact", action="store_true", help="reference arithmetic (default on the CPU)")

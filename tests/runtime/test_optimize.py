@@ -390,6 +390,24 @@ def test_fast_training_gives_the_same_gradients(mode: str) -> None:
                 torch.testing.assert_close(other.grad, mine.grad, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("channels", "capability", "layout"),
+    [
+        (200, "AVX512", torch.channels_last),
+        (200, "AVX2", torch.contiguous_format),  # there gradients take twice as long in channels_last
+        (4, "AVX2", torch.channels_last),
+    ],
+)
+def test_the_layout_of_fast_training(
+    channels: int, capability: str, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    net = make(conv("c", "data", channels), conv("d", "c", channels), phase="TRAIN")
+    Precision(is_fast=True).prepare(net, torch.device("cpu"))
+    assert net.params["d"][0].is_contiguous(memory_format=layout)
+    assert net(picture(net))["d"].is_contiguous(memory_format=layout)
+
+
 def test_load_net_optimizes(tmp_path) -> None:  # type: ignore[no-untyped-def]
     net = make(conv("c", "data", 4), BATCH_NORM, SCALE, RELU)
     save_weights(net, tmp_path / "w.caffemodel")
