@@ -208,7 +208,7 @@ def layer_rows(name: str, batch: int, device: torch.device, limit: float) -> lis
     """Returns the layers that take 2 % or more of a net's step, forward and backward, and the sums of the others."""
     net = make_solver(train_net(name, batch), device, FLOAT32).net
     timing = time_net(net, 2, inputs=input_batch(net, device))
-    macs = {cost.name: cost.macs for cost in net_cost(net.plan).layers}
+    macs = dict.fromkeys(net.layer_names, 0) | {cost.name: cost.macs for cost in net_cost(net.plan).layers}
     types = {module.name: module.layer_type for module in net.layers}
     whole = timing.forward + timing.backward
     rows, rest = [], dict.fromkeys(types.values(), 0.0)
