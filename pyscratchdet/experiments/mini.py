@@ -4,7 +4,7 @@
   channels. Predicting convolutions keep a channel for each prior and class. The input is 128x128 instead of 300x300;
   the priors shrink by the same factor, to whole pixels. 3x3 convolutions without padding get 1: no map is empty.
 - Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 250 iterations, in which the
-  rate falls after the published shares of the run. BatchNorm's averages settle within so short a run.
+  rate falls after the published shares of the run. The averages of BatchNorm settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
   side.
