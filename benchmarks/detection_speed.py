@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import date
@@ -51,7 +52,7 @@ OURS, REFERENCE, LIMIT = "detection mode", "reference", "limit"
 RUNNER = Path(__file__).with_name("engine_runner.py")
 
 
-class Candidate:
+class Candidate(ABC):
     """What runs the net.
 
     Attributes:
@@ -62,9 +63,9 @@ class Candidate:
     name: str
     rows: np.ndarray
 
+    @abstractmethod
     def turn(self) -> tuple[float, float]:
         """Runs the net once; returns milliseconds of CPU time and of wall time."""
-        raise NotImplementedError
 
 
 class Here(Candidate):

@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
             "--reduced is for results without pictures", code="usage.option", expected="--no-draw", found=found
         )
     kinds = {input_kind(text) for text in args.inputs}
+    if args.reduced and kinds <= {"video", "camera"}:
+        raise UsageError("--reduced is for pictures", code="usage.option", found=" and ".join(sorted(kinds)))
     _check_kinds(args, kinds)
     task = _task(args)
     if task != "detect":

@@ -86,8 +86,9 @@ def _run(args: argparse.Namespace) -> int:
     from pyscratchdet.cli.console import say
     from pyscratchdet.cli.detector_options import positive
     from pyscratchdet.devices import parse_gpus
-    from pyscratchdet.errors import UsageError
+    from pyscratchdet.errors import UsageError, counted
     from pyscratchdet.experiments import launch
+    from pyscratchdet.experiments.run import RESULT
 
     seeds = range(1, 1 + positive(args.seeds, "--seeds"))
     jobs = launch.plan(
@@ -105,7 +106,10 @@ def _run(args: argparse.Namespace) -> int:
     gpus = [str(gpu) for gpu in parse_gpus(args.gpu)] or [""]
     if args.scale == "mini" and args.launcher == "torchrun":
         raise UsageError("a small form takes one device", code="usage.option", expected="--launcher local")
-    return min(1, launch.local(jobs, _tell, gpus if args.launcher == "local" else [",".join(gpus)]))
+    failed = launch.local(jobs, _tell, gpus if args.launcher == "local" else [",".join(gpus)])
+    if left := sum(not (job.folder / RESULT).exists() for job in jobs):
+        say(f"{left} of {counted(len(jobs), 'run')} without a result: they failed, or another process is at them")
+    return min(1, failed)
 
 
 def _iterations(args: argparse.Namespace) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,17 +121,13 @@ def optimisation_figure(title: str, lines: Mapping[str, Sequence[Curves]]) -> Fi
     """
     figure = new_figure(11, 3.6)
     panels = figure.subplots(1, len(PANELS), squeeze=False)
-    for letter, axes, (series, name) in zip("abc", panels[0], PANELS.items(), strict=True):
+    for axes, series in zip(panels[0], PANELS, strict=True):
         for colour, (label, runs) in zip(_COLOURS, lines.items(), strict=False):
             for run in runs:
                 axes.plot(*_smoothed(*mean_series([run], series), series), color=colour, linewidth=0.6, alpha=0.35)
             mean = _smoothed(*mean_series(runs, series), series)
             axes.plot(*mean, color=colour, linewidth=1.6, label=label)
-        axes.set_title(f"({letter}) {name}", fontsize=10)
-        axes.set_xlabel("iteration", fontsize=9)
-    _finish(panels, labels=False)
-    panels[0, 0].legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=11)
+    _head(figure, panels, title, PANELS.values())
     return figure
 
 
@@ -149,13 +145,18 @@ def landscape_figure(title: str, lines: Mapping[str, Curves]) -> Figure:
         panels[0, 0].fill_between(*low, high[1], color=colour, alpha=0.5, linewidth=0, label=label)
         for axes, series in zip(panels[0, 1:], LANDSCAPE, strict=True):
             axes.plot(*mean_series([run], series), color=colour, linewidth=1.2, label=label)
-    for letter, axes, name in zip("abc", panels[0], ("range of the loss", *LANDSCAPE.values()), strict=True):
+    _head(figure, panels, title, ("range of the loss", *LANDSCAPE.values()))
+    return figure
+
+
+def _head(figure: Figure, panels: Any, title: str, names: Iterable[str]) -> None:
+    """Writes what stands over and under three panels side by side: (a), (b), (c)."""
+    for letter, axes, name in zip("abc", panels[0], names, strict=True):
         axes.set_title(f"({letter}) {name}", fontsize=10)
         axes.set_xlabel("iteration", fontsize=9)
     _finish(panels, labels=False)
     panels[0, 0].legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
-    return figure
 
 
 def mean_series(runs: Sequence[Curves], name: str) -> tuple[np.ndarray, np.ndarray]:

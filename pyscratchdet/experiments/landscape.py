@@ -67,12 +67,12 @@ def measure(root: Path, data: str, iterations: int | None = None) -> list[Path]:
     Args:
         root: The folder of all results.
         data: VOC tree with the pictures.
-        iterations: To train for, instead of ITERATIONS.
+        iterations: To train for, instead of ITERATIONS; the files are then `none_N.csv` and `all_N.csv`.
     """
     paths = []
     for name, cell in ((name, paper.cell(title)) for name, title in CELLS.items()):
         folder = root / "landscape" / name
-        paths.append(folder.with_suffix(".csv"))
+        paths.append(folder.with_name(f"{name}{'' if iterations is None else f'_{iterations}'}.csv"))
         if paths[-1].exists():
             continue
         torch.set_num_threads(1)

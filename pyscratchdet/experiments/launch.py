@@ -18,7 +18,7 @@ import torch
 from pyscratchdet.errors import PyScratchDetError, UsageError
 from pyscratchdet.experiments import paper
 from pyscratchdet.experiments.paper import Cell
-from pyscratchdet.experiments.run import RESULT, Job, Result, run
+from pyscratchdet.experiments.run import Job, Result, finished, run
 
 Tell = Callable[[Job, Result | PyScratchDetError], object]
 """Called with each result that was measured, or with the error instead of one; a function of a module."""
@@ -50,9 +50,9 @@ def work(jobs: Sequence[Job], tell: Tell, gpu: str = "") -> int:
     """
     failed = 0
     for job in jobs:
-        if (job.folder / RESULT).exists():
-            continue
         try:
+            if finished(job):
+                continue
             result = run(job, gpu)
         except PyScratchDetError as error:
             if error.code != "file.busy":

@@ -110,6 +110,7 @@ class Result:
         cell: The cell's name.
         seed: As given.
         scale: "mini" or "full".
+        given_iterations: What the job had instead of the scale's iterations; None for nothing.
         status: "done", or "diverged": what the paper prints as NAN.
         iterations: Updates made; where it diverged, the iteration whose loss was no number or too large.
         metrics: In percent: "mAP"; "AP <class>"; "mAP_S", "mAP_M", "mAP_L" for objects below 32x32 pixels of the
@@ -136,6 +137,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
     sha256: dict[str, str] = field(default_factory=dict)
+    given_iterations: int | None = None
 
 
 def read_result(folder: Path) -> Result | None:
@@ -153,6 +155,28 @@ def read_result(folder: Path) -> Result | None:
         raise DataError(f"{path}: not a result: {error}", code="experiment.result") from error
 
 
+def finished(job: Job) -> Result | None:
+    """Returns the result that a job has already, or None if there is none yet.
+
+    Raises:
+        DataError: It is damaged, or was measured at another scale or with another number of iterations.
+    """
+    result = read_result(job.folder)
+    if result and (result.scale, result.given_iterations) != (job.scale, job.iterations):
+        raise DataError(
+            f"{job.folder} was measured with other settings",
+            code="experiment.settings",
+            expected=_settings(job.scale, job.iterations),
+            found=_settings(result.scale, result.given_iterations),
+            hint="give another folder",
+        )
+    return result
+
+
+def _settings(scale: str, iterations: int | None) -> str:
+    return f"--scale {scale}" + ("" if iterations is None else f" --iterations {iterations}")
+
+
 def run(job: Job, gpu: str = "") -> Result | None:
     """Trains and tests a job, or goes on with it.
 
@@ -165,10 +189,10 @@ def run(job: Job, gpu: str = "") -> Result | None:
 
     Raises:
         FileError: Another process is at it, or a file cannot be written.
-        DataError: The job was begun with other settings.
+        DataError: The job was begun or measured with other settings.
         PyScratchDetError: Data or a net are not sound.
     """
-    if result := read_result(job.folder):
+    if result := finished(job):
         return result
     scale, gpus = SCALES[job.scale], parse_gpus(gpu)
     with locked_folder(job.folder), mannered(Manners(is_quiet=True)):
@@ -212,6 +236,7 @@ def _trained(job: Job, recipe: Recipe, weights: Path | None, gpus: Sequence[int]
     solver, folder = recipe.solver, job.folder
     cost = net_cost(plan_net(recipe.deploy))
     result = Result(job.cell.name, job.seed, job.scale, "done", solver.max_iter)
+    result.given_iterations = job.iterations
     result.parameters, result.macs = cost.num_parameters, cost.macs
     trained = Path(snapshot_path(solver.snapshot_prefix, solver.max_iter, ".caffemodel"))
     if not trained.exists():

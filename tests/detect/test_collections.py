@@ -196,6 +196,12 @@ def test_reduced_is_for_results_without_pictures(pictures, flags, tmp_path, caps
     assert "without pictures" in capsys.readouterr().err
 
 
+def test_reduced_is_not_for_videos(flags, tmp_path, capsys):
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    assert main(["detect", str(tmp_path / "a.mp4"), *flags, "--no-draw", "--reduced", "-o", str(tmp_path / "o")]) == 2
+    assert "--reduced is for pictures" in capsys.readouterr().err
+
+
 def _sparse(path):
     member = tarfile.TarInfo("0.png")
     member.type, member.size = tarfile.REGTYPE, 1 << 50

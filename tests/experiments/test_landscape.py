@@ -69,3 +69,6 @@ def test_the_command_measures_a_detector_once(tmp_path, monkeypatch, capsys):
     paths[0].write_text("kept")
     assert main(words) == 0
     assert paths[0].read_text() == "kept"
+    assert main([*words, "--iterations", "1"]) == 0
+    assert len(paths[0].with_name("none_1.csv").read_text().splitlines()) == 2
+    assert paths[0].read_text() == "kept"

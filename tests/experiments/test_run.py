@@ -114,6 +114,19 @@ def test_running_again_measures_nothing_again(tmp_path, data, capsys):
     assert "seed 1" not in (shown := capsys.readouterr().out)
     assert "seed 2: mAP" in shown
     assert path.read_bytes() == marked
+    for more, name in (["--scale", "full"], "--scale full"), (["--iterations", "7"], "--scale mini --iterations 7"):
+        assert main([*words, *more]) == 1
+        out, err = (" ".join(text.split()) for text in capsys.readouterr())
+        assert f"measured with other settings, expected {name} and found --scale mini" in err
+        assert "without a result" not in out
+    assert path.read_bytes() == marked
+
+
+def test_what_others_are_at_is_said(tmp_path, data, capsys):
+    words = ["experiment", "run", "table1", "--data", data, "-o", str(tmp_path), "--scale", "mini", "--only", ONLY]
+    with locked_folder(job(tmp_path, data).folder):
+        assert main(words) == 0
+    assert "1 of 1 run without a result" in capsys.readouterr().out
 
 
 def test_a_run_that_diverges_is_recorded_with_the_iteration(tmp_path, data, monkeypatch):
