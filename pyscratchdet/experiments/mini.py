@@ -3,8 +3,10 @@
 - Net: every convolution of the body keeps its kernel, stride, dilation, filler and BatchNorm, and an eighth of its
   channels. Predicting convolutions keep a channel for each prior and class. The input is 128x128 instead of 300x300;
   the priors shrink by the same factor, to whole pixels. 3x3 convolutions without padding get 1: no map is empty.
-- Solver: rates, momentum, weight decay and loss as published. 8 pictures per update and 250 iterations, in which the
-  rate falls after the published shares of the run. The averages of BatchNorm settle within so short a run.
+- Solver: momentum, weight decay and loss as published. 8 pictures per update and 750 iterations, in which the rate falls
+  after the published shares of the run. Rates are the published ones times the root of 8 / N, where N is the published
+  number of pictures per update: a quarter from scratch (N is 128), a half pretrained (32). The averages of
+  BatchNorm settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
   side.
@@ -15,12 +17,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from pyscratchdet import prototxt
 from pyscratchdet.errors import UsageError
-from pyscratchdet.experiments.paper import Cell
+from pyscratchdet.experiments.paper import Cell, schedule
 from pyscratchdet.experiments.pretraining import pretrained
 from pyscratchdet.experiments.sources import Sources, of_tree
 from pyscratchdet.prototxt import Options, Recipe
@@ -28,7 +31,7 @@ from pyscratchdet.prototxt import Options, Recipe
 SIZE, PUBLISHED_SIZE = 128, 300
 CHANNELS = 8
 """What the channels of the body are divided by."""
-BATCH, ITERATIONS = 8, 250
+BATCH, ITERATIONS = 8, 750
 STORED = 240
 """The longer side of stored pictures, in pixels."""
 EXPERIMENTS = ("table1", "table2", "figure3", "dsod")
@@ -96,6 +99,7 @@ def build(
         solver.ClearField(name)
     solver.display = _DISPLAY
     solver.random_seed = seed
+    solver.base_lr = round(solver.base_lr * math.sqrt(BATCH / schedule(cell)["pictures_per_update"]), 7)
     return recipe
 
 

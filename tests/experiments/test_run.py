@@ -251,7 +251,7 @@ def test_a_damaged_result_is_named(tmp_path, data):
 
 
 @pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.experiment in mini.EXPERIMENTS])
-def test_the_rule_changes_channels_and_sizes_and_nothing_else(name):
+def test_the_rule_changes_channels_sizes_and_rates_and_nothing_else(name):
     cell = CELLS[name]
     sources = Sources(Path("lmdb"), Path("labels"), ("a", "b", "c"), Path("voc"))
     small, published = mini.build(cell, sources, Path("runs"), 3), prototxt.build(cell.recipe)
@@ -269,12 +269,13 @@ def test_the_rule_changes_channels_and_sizes_and_nothing_else(name):
             for part in ("pad", "kernel_size", "stride"):
                 before, after = (list(getattr(each.convolution_param, part)) for each in (other, one))
                 assert before == after or (part == "pad" and after == [1] and one.convolution_param.kernel_size == [3])
-    assert (small.solver.base_lr, small.solver.gamma, small.solver.weight_decay, small.solver.momentum) == (
-        published.solver.base_lr,
+    assert (small.solver.gamma, small.solver.weight_decay, small.solver.momentum) == (
         published.solver.gamma,
         published.solver.weight_decay,
         published.solver.momentum,
     )
+    pictures = 32 if cell.start == "classifier" else 128
+    assert small.solver.base_lr == pytest.approx(published.solver.base_lr * (mini.BATCH / pictures) ** 0.5, rel=1e-5)
     share = mini.ITERATIONS / published.solver.max_iter
     assert list(small.solver.stepvalue) == [round(step * share) for step in published.solver.stepvalue]
     plan = plan_net(mini.build(cell, sources, Path("runs"), 3).deploy)  # no map is empty
