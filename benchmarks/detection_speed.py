@@ -136,8 +136,8 @@ def candidates(
         REFERENCE: Here(REFERENCE, torch.no_grad()(lambda: reference(data)["detection_out"].numpy())),
         "opencv 4": Here(f"OpenCV {cv2.__version__}, Caffe", run_opencv),
     }
-    for name in ("onnxruntime", "openvino"):
-        if importlib.util.find_spec(name):
+    for name in ("onnxruntime", "openvino", "mnn"):
+        if importlib.util.find_spec(SESSIONS[name].module):
             session = SESSIONS[name](onnx.read_bytes(), ["detection_out"], threads=threads)
             found[name] = Here(f"{name} {session.version}", lambda session=session: session.run(feed)["detection_out"])
     for name, python in engines.items():

@@ -6,7 +6,8 @@ INPUTS.npz has `<case>:<input>` arrays, RESULTS.npz gets `<case>:<output>`. Noth
 the engine; for ncnn, TVM and LiteRT the converter to their form and onnx too. With THREADS, which OpenCV, MNN and those
 that commands use take, the last case is then run again for every line of the standard input; the answer is a line with
 its milliseconds of CPU time and of wall time.
-onnxruntime and OpenVINO are opened as the commands open them (converters/sessions.py); the others are run here only.
+onnxruntime, OpenVINO and MNN are opened as the commands open them (converters/sessions.py); the others, and MNN with
+Caffe files, are run here only.
 """
 
 from __future__ import annotations
@@ -53,19 +54,19 @@ def opencv(path: str, outputs: list[str], threads: int = -1) -> tuple[str, Run]:
     return cv2.__version__, run
 
 
-def mnn(path: str, outputs: list[str], threads: int = 4) -> tuple[str, Run]:
+def mnn(path: str, outputs: list[str], threads: int = 0) -> tuple[str, Run]:
+    if path.endswith(".onnx"):
+        return session("mnn")(path, outputs, threads)
     # MNN.tools, which is the documented way, runs pip and sends usage data when it is imported.
     import _tools
     import MNN
     from MNN import expr, nn
 
-    form = ["-f", "ONNX"]
-    if path.endswith(".caffemodel"):
-        form = ["-f", "CAFFE", "--prototxt", f"{path.removesuffix('.caffemodel')}.prototxt"]
+    form = ["-f", "CAFFE", "--prototxt", f"{path.removesuffix('.caffemodel')}.prototxt"]
     command = ["mnnconvert", *form, "--modelFile", path, "--MNNModel", f"{path}.mnn", "--bizCode", "x"]
     _tools.mnnconvert(command)
     modules: dict[tuple[str, ...], Any] = {}
-    runtime = nn.create_runtime_manager(({"backend": "CPU", "numThread": threads, "precision": "high"},))
+    runtime = nn.create_runtime_manager(({"backend": "CPU", "numThread": threads or 4, "precision": "high"},))
 
     def run(feed: Arrays) -> list[np.ndarray]:
         key = tuple(feed)

@@ -9,8 +9,9 @@ import contextlib
 import importlib
 import os
 import sys
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ class Session(ABC):
         extra: The extra of pyscratchdet that installs it.
         precisions: That it can be asked for.
         needs_static_shapes: Whether it takes only models whose shapes are all known: "fixed" heads and a batch size.
+        shows_blobs: Whether every value inside a model can be asked for.
         version: The engine's version.
 
     Raises:
@@ -47,6 +49,7 @@ class Session(ABC):
     extra: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     needs_static_shapes: ClassVar[bool] = False
+    shows_blobs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -201,6 +204,65 @@ class OpenVinoSession(Session):
         return [results[name] for name in self._outputs]
 
 
+class MnnSession(Session):
+    """MNN: the fastest on large nets, and the least exact, as it multiplies in Winograd's way."""
+
+    name, module, extra = "mnn", "MNN", "mnn"
+    shows_blobs = False  # its converter always fuses some
+
+    @classmethod
+    def import_engine(cls) -> ModuleType:
+        """See the base class. MNN writes what the CPU has to the standard output when it is imported."""
+        with _said():
+            return super().import_engine()
+
+    def _open(self, engine: ModuleType, model: bytes) -> None:
+        self.version = str(engine.version())
+        self._expr, nn = (importlib.import_module(f"MNN.{name}") for name in ("expr", "nn"))
+        # "high" is float32; without it convolutions may use float16 where the CPU has it.
+        threads = self._threads or len(os.sched_getaffinity(0))
+        settings = {"backend": "CPU", "numThread": threads, "precision": "high"}
+        with tempfile.TemporaryDirectory(prefix="pyscratchdet-") as folder, _said() as said:
+            source, target = (os.path.join(folder, f"net.{form}") for form in ("onnx", "mnn"))
+            with open(source, "wb") as file:
+                file.write(model)
+            words = ["mnnconvert", "-f", "ONNX", "--modelFile", source, "--MNNModel", target, "--bizCode", "x"]
+            # MNN.tools, which is the documented way, runs pip and sends usage data when it is imported.
+            importlib.import_module("_tools").mnnconvert(words)
+            if os.path.exists(target):
+                self._runtime = nn.create_runtime_manager((settings,))
+                self._net = nn.load_module_from_file(target, [], self._outputs, runtime_manager=self._runtime)
+                self._inputs = self._net.get_info()["inputNames"]
+                return
+        raise RuntimeError("; ".join(line for line in said if "ERROR" in line) or "its converter wrote no net")
+
+    def _run(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        nchw = self._expr.NCHW
+        values = [self._expr.const(feed[name], list(feed[name].shape), nchw) for name in self._inputs]
+        # read() shows memory that the next run writes over.
+        return [np.array(self._expr.convert(value, nchw).read()) for value in self._net.forward(values)]
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[list[str]]:
+    """Keeps what the process prints, libraries in C++ included; yields a list that gets its lines at the end."""
+    lines: list[str] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = [os.dup(number) for number in (1, 2)]
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield lines
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
+
+
 SESSIONS: dict[str, type[Session]] = {
-    kind.name: kind for kind in (OnnxRuntimeSession, OpenVinoSession, TensorRTSession)
+    kind.name: kind for kind in (OnnxRuntimeSession, OpenVinoSession, MnnSession, TensorRTSession)
 }

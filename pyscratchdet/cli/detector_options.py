@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyscratchdet.ranks import World
 
 
-ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
+ENGINES = ("torch", "onnxruntime", "openvino", "mnn", "tensorrt")
 
 
 def add_detector_arguments(
@@ -208,7 +208,7 @@ def preparation_of(args: argparse.Namespace) -> Preparation:
 def _check_no_gpu(args: argparse.Namespace) -> None:
     if args.gpu:
         raise _misfit(
-            "--gpu is for torch; onnxruntime and openvino run on the CPU, tensorrt on the first GPU",
+            "--gpu is for torch; tensorrt runs on the first GPU, other engines on the CPU",
             found=f"--gpu {args.gpu}",
             hint="CUDA_VISIBLE_DEVICES makes another GPU the first one" if args.engine == "tensorrt" else "",
         )

@@ -14,7 +14,7 @@ EXTRAS = {
     "onnxruntime": "--engine onnxruntime, verify against it, convert --calibrate",
     "openvino": "--engine openvino, verify against it",
     "tensorrt": "--engine tensorrt, on NVIDIA's GPUs, in place of onnxruntime",
-    "mnn": "MNN in the project's tests and benchmarks",
+    "mnn": "--engine mnn",
     "timm": "convert timm:NAME",
     "coco": "evaluate coco 40 times as fast, by hotcoco",
     "leveldb": "LevelDB databases",
@@ -239,7 +239,7 @@ def _engine(name: str) -> str:
         module = SESSIONS[name].import_engine()
     except ConversionError as error:
         raise Absent(str(error)) from error
-    return str(getattr(module, "__version__", ""))
+    return str(getattr(module, "__version__", "") or module.version())
 
 
 def _graphviz() -> str:

@@ -14,6 +14,7 @@ import pytest
 from pyscratchdet.cli import main
 from pyscratchdet.converters.onnx_detection import OnnxDetection, OnnxDetector
 from pyscratchdet.converters.onnx_export import save_onnx
+from pyscratchdet.converters.sessions import SESSIONS
 from pyscratchdet.detect.detector import Detector, Preparation
 from pyscratchdet.errors import DataError, WeightsError
 from pyscratchdet.runtime import load_net
@@ -31,9 +32,12 @@ PIXELS = 1e-3
 SCORE = 1e-5
 
 
-@pytest.fixture(params=["onnxruntime", "openvino"])
+VERSIONS = {"onnxruntime": "1.", "openvino": "2", "mnn": "3."}
+
+
+@pytest.fixture(params=list(VERSIONS))
 def engine(request):
-    if importlib.util.find_spec(request.param) is None:
+    if importlib.util.find_spec(SESSIONS[request.param].module) is None:
         pytest.skip(f"{request.param} is not installed")
     return request.param
 
@@ -66,7 +70,7 @@ def pictures(picture):
 
 def test_a_net_finds_the_same(engine, detector, block_model, picture):
     other = OnnxDetection(engine, OnnxDetector.of_net(*block_model[:2]))
-    assert other.title.startswith(f"{engine} 2" if engine == "openvino" else f"{engine} 1.")
+    assert other.title.startswith(f"{engine} {VERSIONS[engine]}")
     with_engine = Detector.in_engine(other, block_model[2], preparation=PREPARATION, batch_size=2)
     alike(with_engine.detect(pictures(picture)), detector.detect(pictures(picture)))
     assert with_engine.names == detector.names
@@ -252,6 +256,20 @@ def test_openvino_does_not_report_its_import():
         "assert sys.modules['openvino'] and sys.modules['openvino_telemetry'] is None"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_mnn_prints_is_not_in_the_output(devkit, flags):
+    """It prints from C++: of the CPU when it is imported, of the net when it converts it."""
+    pytest.importorskip("MNN")
+    line = ["evaluate", "voc", "--data", str(devkit), *flags, "--engine", "mnn", "--json"]
+    done = subprocess.run([sys.executable, "-m", "pyscratchdet", *line], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["engine"].startswith("mnn 3.")
+    assert "MNN" not in done.stderr
+
+
+def test_mnn_does_not_show_blobs(flags, capsys):
+    assert main(["verify", *flags[:4], "--against", "mnn"]) == 2
+    assert "mnn does not show every blob of a net [engine.blobs]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
