@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds sdist and wheel into FOLDER, checks both with twine, installs the wheel into a new environment there, and runs
-# ten commands from it outside the checkout, to show that nothing depends on the checkout.
+# eleven commands from it outside the checkout, to show that nothing depends on the checkout.
 #
 # usage: scripts/check_wheel.sh FOLDER [SITE_PACKAGES]
 #        SITE_PACKAGES: an environment's site-packages with the dependencies, instead of downloading them.
@@ -53,6 +53,7 @@ deploy="models/$net/deploy.prototxt" weights="models/$net/${net}_iter_2.caffemod
 run summary "$deploy"
 run train --solver "models/$net/solver.prototxt"
 run evaluate voc --data data/VOCdevkit --model "$deploy" --weights "$weights" --labelmap data/labelmap.prototxt -o evaluation
+run detect --model bccd data/VOCdevkit/VOC2007/JPEGImages -o cells
 run detect --model "$deploy" --weights "$weights" data/VOCdevkit/VOC2007/JPEGImages -o detections
 run convert "$weights" model.safetensors --model "$deploy"
 run convert "$weights" deploy/ --model "$deploy" --labelmap data/labelmap.prototxt

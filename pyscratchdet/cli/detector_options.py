@@ -7,9 +7,11 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
+from pyscratchdet.detect import zoo
 
 if TYPE_CHECKING:
     from pyscratchdet.converters.onnx_detection import OnnxDetector
@@ -22,24 +24,34 @@ if TYPE_CHECKING:
 ENGINES = ("torch", "onnxruntime", "openvino", "mnn", "tensorrt")
 
 
-def add_detector_arguments(
-    parser: argparse.ArgumentParser, required: bool = True, more_engines: tuple[str, ...] = ()
-) -> None:
+class _Model(argparse.Action):
+    """`--model`: a prototxt, or a detector of the zoo, which brings the weights and labels that are not given."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        namespace.model = value
+        if value in zoo.names() and not Path(value).is_file():
+            files = zoo.files(value)
+            namespace.model = str(files.model)
+            namespace.weights = namespace.weights or str(files.weights)
+            namespace.labelmap = namespace.labelmap or str(files.labelmap)
+
+
+def add_detector_arguments(parser: argparse.ArgumentParser, more_engines: tuple[str, ...] = ()) -> None:
     """Adds the arguments that make a Detector.
 
     Args:
         parser: Gets them.
-        required: Whether the command cannot do without a net.
         more_engines: What else `--engine` may name in this command, which then deals with it.
     """
     group = parser.add_argument_group("the detector")
-    group.add_argument("--model", metavar="PROTOTXT", help="the deploy net; an ONNX file needs none")
     group.add_argument(
-        "--weights",
-        required=required,
-        metavar="FILE",
-        help=".caffemodel, .caffemodel.h5, or .onnx as convert writes it",
+        "--model",
+        action=_Model,
+        metavar="PROTOTXT",
+        help=f"the deploy net; an ONNX file needs none; or a detector of the zoo, which needs no other file: "
+        f"{', '.join(zoo.names())}",
     )
+    group.add_argument("--weights", metavar="FILE", help=".caffemodel, .caffemodel.h5, or .onnx as convert writes it")
     group.add_argument(
         "--labelmap",
         metavar="PROTOTXT",
@@ -110,6 +122,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
         UsageError: They do not go together.
     """
     batch_size = positive(args.batch_size, "--batch-size")
+    _check_weights(args)
     if is_onnx(args.weights):
         return _of_file(args, batch_size)
     if not args.model:
@@ -152,6 +165,7 @@ def make_labeller(args: argparse.Namespace, task: str) -> Labeller:
     from pyscratchdet.devices import choose_device
 
     batch_size = positive(args.batch_size, "--batch-size")
+    _check_weights(args)
     if is_onnx(args.weights) or args.engine not in (None, "torch"):
         raise _misfit(f"--task {task} is computed by torch", expected="--model DEPLOY, and a caffemodel")
     if not args.model:
@@ -203,6 +217,11 @@ def preparation_of(args: argparse.Namespace) -> Preparation:
 
     mean = SSD_MEAN if args.mean is None else parse_numbers(args.mean, "--mean")
     return Preparation(mean, 1.0 if args.scale is None else args.scale, args.rgb)
+
+
+def _check_weights(args: argparse.Namespace) -> None:
+    if not args.weights:
+        raise _misfit("no weights", expected=f"--weights, or --model with a name of the zoo: {', '.join(zoo.names())}")
 
 
 def _check_no_gpu(args: argparse.Namespace) -> None:

@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_metric_arguments(folder)
     folder.add_argument("--results", metavar="DIR", help="evaluate these comp4 result files instead of running a net")
     for one, more_engines in ((voc, ()), (coco, _JUDGES), (folder, ())):
-        add_detector_arguments(one, required=False, more_engines=more_engines)
+        add_detector_arguments(one, more_engines)
         _add_run_arguments(one)
     caffe = add("caffe", "the solver's test: a test net with DetectionEvaluate on its own data")
     add_caffe_arguments(caffe)

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("snapshots", nargs="*", metavar="SNAPSHOT", help=".caffemodel files, or folders of them")
     add_caffe_arguments(parser)
     add_voc_arguments(parser, required=False)
-    add_detector_arguments(parser, required=False)
+    add_detector_arguments(parser)
     add_json_flag(parser)
     parser.set_defaults(interruption="stops without a result")
 

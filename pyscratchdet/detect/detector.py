@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pyscratchdet.data.label_map import label_to_name, read_label_map
+from pyscratchdet.detect import zoo
 from pyscratchdet.detect.engine import DetectionEngine, TorchDetection
 from pyscratchdet.detect.media import read_picture
 from pyscratchdet.detect.tables import ImageDetections
@@ -144,6 +145,21 @@ class Detector:
     ) -> None:
         engine = TorchDetection(model, weights, size, device, precision)
         self._set_up(engine, labelmap, preparation or Preparation(), batch_size)
+
+    @classmethod
+    def from_zoo(cls, name: str, *, batch_size: int = 8, device: torch.device | str = "cpu") -> Detector:
+        """Returns a detector that comes with the package, such as "bccd".
+
+        Args:
+            name: A folder of `detect.zoo`.
+            batch_size: Pictures per forward pass.
+            device: The torch device.
+
+        Raises:
+            UsageError: No detector has this name.
+        """
+        files = zoo.files(name)
+        return cls(files.model, files.weights, files.labelmap, batch_size=batch_size, device=device)
 
     @classmethod
     def in_engine(

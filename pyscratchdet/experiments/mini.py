@@ -3,9 +3,9 @@
 - Net: every convolution of the body keeps its kernel, stride, dilation, filler and BatchNorm, and an eighth of its
   channels. Predicting convolutions keep a channel for each prior and class. The input is 128x128 instead of 300x300;
   the priors shrink by the same factor, to whole pixels. 3x3 convolutions without padding get 1: no map is empty.
-- Solver: momentum, weight decay and loss as published. 8 pictures per update and 750 iterations, in which the rate falls
-  after the published shares of the run. Rates are the published ones times the root of 8 / N, where N is the published
-  number of pictures per update: a quarter from scratch (N is 128), a half pretrained (32). The averages of
+- Solver: momentum, weight decay and loss as published. 8 pictures per update and 750 iterations, in which the rate
+  falls after the published shares of the run. Rates are the published ones times the root of 8 / N, where N is the
+  published number of pictures per update: a quarter from scratch (N is 128), a half pretrained (32). The averages of
   BatchNorm settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
