@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds sdist and wheel into FOLDER, checks both with twine, installs the wheel into a new environment there, and runs
-# eleven commands from it outside the checkout, to show that nothing depends on the checkout.
+# a dozen commands from it outside the checkout, to show that nothing depends on the checkout.
 #
 # usage: scripts/check_wheel.sh FOLDER [SITE_PACKAGES]
 #        SITE_PACKAGES: an environment's site-packages with the dependencies, instead of downloading them.
