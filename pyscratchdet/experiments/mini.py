@@ -5,8 +5,8 @@
   the priors shrink by the same factor, to whole pixels. 3x3 convolutions without padding get 1: no map is empty.
 - Solver: momentum, weight decay and loss as published. 8 pictures per update and 750 iterations, in which the rate
   falls after the published shares of the run. Rates are the published ones times the root of 8 / N, where N is the
-  published number of pictures per update: a quarter from scratch (N is 128), a half pretrained (32). The averages of BatchNorm
-  settle within so short a run.
+  published number of pictures per update: a quarter from scratch (N is 128), a half pretrained (32). The averages of
+  BatchNorm settle within so short a run.
 - Augmentation: as published, but crops hardly change the size of objects and few pictures are zoomed out.
 - Pictures: the lists trainval and test of the VOC tree that is given, stored with at most 240 pixels on their longer
   side.
