@@ -13,7 +13,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -213,7 +213,7 @@ class MnnSession(Session):
     @classmethod
     def import_engine(cls) -> ModuleType:
         """See the base class. MNN writes what the CPU has to the standard output when it is imported."""
-        with _said():
+        with open(os.devnull, "w") as nowhere, _printing_to(nowhere):
             return super().import_engine()
 
     def _open(self, engine: ModuleType, model: bytes) -> None:
@@ -222,7 +222,11 @@ class MnnSession(Session):
         # "high" is float32; without it convolutions may use float16 where the CPU has it.
         threads = self._threads or len(os.sched_getaffinity(0))
         settings = {"backend": "CPU", "numThread": threads, "precision": "high"}
-        with tempfile.TemporaryDirectory(prefix="pyscratchdet-") as folder, _said() as said:
+        with (
+            tempfile.TemporaryDirectory(prefix="pyscratchdet-") as folder,
+            open(os.path.join(folder, "said"), "w+", errors="replace") as said,
+            _printing_to(said),
+        ):
             source, target = (os.path.join(folder, f"net.{form}") for form in ("onnx", "mnn"))
             with open(source, "wb") as file:
                 file.write(model)
@@ -234,7 +238,9 @@ class MnnSession(Session):
                 self._net = nn.load_module_from_file(target, [], self._outputs, runtime_manager=self._runtime)
                 self._inputs = self._net.get_info()["inputNames"]
                 return
-        raise RuntimeError("; ".join(line for line in said if "ERROR" in line) or "its converter wrote no net")
+            said.seek(0)
+            errors = [line.strip() for line in said if "ERROR" in line]
+        raise RuntimeError("; ".join(errors) or "its converter wrote no net")
 
     def _run(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         nchw = self._expr.NCHW
@@ -244,23 +250,19 @@ class MnnSession(Session):
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[list[str]]:
-    """Keeps what the process prints, libraries in C++ included; yields a list that gets its lines at the end."""
-    lines: list[str] = []
+def _printing_to(file: IO[Any]) -> Iterator[None]:
+    """Sends what the process prints, libraries in C++ included, into a file."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        kept = [os.dup(number) for number in (1, 2)]
-        try:
-            for number in (1, 2):
-                os.dup2(file.fileno(), number)
-            yield lines
-        finally:
-            for number, copy in zip((1, 2), kept, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)
-            file.seek(0)
-            lines += file.read().decode(errors="replace").splitlines()
+    kept = [os.dup(number) for number in (1, 2)]
+    try:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+        yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 SESSIONS: dict[str, type[Session]] = {
