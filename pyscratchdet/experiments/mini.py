@@ -32,6 +32,8 @@ SIZE, PUBLISHED_SIZE = 128, 300
 CHANNELS = 8
 """What the channels of the body are divided by."""
 BATCH, ITERATIONS = 8, 750
+RULE = 2
+"""The number of the rule above: what another one measured is not taken for its own. It rises with every change."""
 STORED = 240
 """The longer side of stored pictures, in pixels."""
 EXPERIMENTS = ("table1", "table2", "figure3", "dsod")

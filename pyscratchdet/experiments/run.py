@@ -110,6 +110,7 @@ class Result:
         cell: The cell's name.
         seed: As given.
         scale: "mini" or "full".
+        rule: `mini.RULE` when it was measured; without meaning at the published size.
         given_iterations: What the job had instead of the scale's iterations; None for nothing.
         status: "done", or "diverged": what the paper prints as NAN.
         iterations: Updates made; where it diverged, the iteration whose loss was no number or too large.
@@ -138,21 +139,31 @@ class Result:
     device: str = ""
     sha256: dict[str, str] = field(default_factory=dict)
     given_iterations: int | None = None
+    rule: int = mini.RULE
 
 
 def read_result(folder: Path) -> Result | None:
     """Returns the result in a job's folder, or None if there is none yet.
 
     Raises:
-        DataError: The file is damaged.
+        DataError: The file is damaged, or another rule made the small form.
     """
     path = folder / RESULT
     if not path.exists():
         return None
     try:
-        return Result(**read_json(path, "a result", "experiment.result"))
+        result = Result(**{"rule": 1, **read_json(path, "a result", "experiment.result")})  # the first had no number
     except TypeError as error:
         raise DataError(f"{path}: not a result: {error}", code="experiment.result") from error
+    if result.scale == "mini" and result.rule != mini.RULE:
+        raise DataError(
+            f"{path} was measured by another rule for the small form",
+            code="experiment.settings",
+            expected=mini.RULE,
+            found=result.rule,
+            hint="give another folder",
+        )
+    return result
 
 
 def finished(job: Job) -> Result | None:

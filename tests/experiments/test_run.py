@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def test_running_again_measures_nothing_again(tmp_path, data, capsys):
         assert f"measured with other settings, expected {name} and found --scale mini" in err
         assert "without a result" not in out
     assert path.read_bytes() == marked
+    path.write_text(re.sub(r',\s*"rule": \d+', "", path.read_text()))  # as the first rule's results were
+    for line in (words, ["experiment", "report", str(tmp_path)]):
+        assert main(line) != 0
+        err = " ".join(capsys.readouterr().err.split())
+        assert f"measured by another rule for the small form, expected {mini.RULE} and found 1" in err
 
 
 def test_what_others_are_at_is_said(tmp_path, data, capsys):
