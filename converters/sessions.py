@@ -245,8 +245,11 @@ class MnnSession(Session):
     def _run(self, feed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         nchw = self._expr.NCHW
         values = [self._expr.const(feed[name], list(feed[name].shape), nchw) for name in self._inputs]
+        found = self._net.forward(values)
+        if len(found) != len(self._outputs):  # how it says that it failed
+            raise RuntimeError("it returned no values")
         # read() shows memory that the next run writes over.
-        return [np.array(self._expr.convert(value, nchw).read()) for value in self._net.forward(values)]
+        return [np.array(self._expr.convert(value, nchw).read()) for value in found]
 
 
 @contextlib.contextmanager

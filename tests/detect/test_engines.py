@@ -16,7 +16,7 @@ from pyscratchdet.converters.onnx_detection import OnnxDetection, OnnxDetector
 from pyscratchdet.converters.onnx_export import save_onnx
 from pyscratchdet.converters.sessions import SESSIONS
 from pyscratchdet.detect.detector import Detector, Preparation
-from pyscratchdet.errors import DataError, WeightsError
+from pyscratchdet.errors import ConversionError, DataError, WeightsError
 from pyscratchdet.runtime import load_net
 
 PREPARATION = Preparation((0.0,), 1 / 255)
@@ -265,6 +265,15 @@ def test_what_mnn_prints_is_not_in_the_output(devkit, flags):
     done = subprocess.run([sys.executable, "-m", "pyscratchdet", *line], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["engine"].startswith("mnn 3.")
     assert "MNN" not in done.stderr
+
+
+def test_mnn_returning_nothing_is_a_failure(block_model, picture, monkeypatch):
+    """It does so for int8 files."""
+    pytest.importorskip("MNN")
+    engine = OnnxDetection("mnn", OnnxDetector.of_net(*block_model[:2]))
+    monkeypatch.setattr(engine._session, "_net", type("Net", (), {"forward": lambda self, values: []})())
+    with pytest.raises(ConversionError, match=r"mnn cannot run the net: it returned no values.*engine\.failed"):
+        Detector.in_engine(engine, preparation=PREPARATION).detect([picture((0, 1, 1))])
 
 
 def test_mnn_does_not_show_blobs(flags, capsys):
