@@ -18,16 +18,18 @@ from pyscratchdet.experiments.sources import Sources, write
 from pyscratchdet.prototxt import Options, Recipe
 
 TRAIN, TEST = "VOC 2007+2012 trainval", "VOC 2007 test"
+RULE = 1
+"""The number of the published settings' interpretation in `build`: see `mini.RULE`."""
 TRAINING: dict[str, Any] = {}
 """Fields of `TrainSettings`; none differs."""
 
 
-def sources(cell: Cell, root: Path, data: str) -> Sources:
-    """Returns VOC 2007 and 2012 trainval, and VOC 2007 test; the database is made below `root` unless it is there.
+def lists(cell: Cell, data: str) -> list[tuple[Path, str]]:
+    """Returns the (VOC folder, list) pairs that a cell is trained and tested on, the test last.
 
     Raises:
         UsageError: The cell has no net here, or is trained or tested on something else.
-        FileError, DataError: The devkit lacks a list, a picture or an annotation.
+        FileError: A year is missing.
     """
     if not cell.recipe or (cell.train, cell.test) != (TRAIN, TEST) or "/" in cell.start:
         raise UsageError(
@@ -37,13 +39,25 @@ def sources(cell: Cell, root: Path, data: str) -> Sources:
             found=f"{cell.recipe or 'no net'}, {cell.train}, {cell.test}, from {cell.start}",
             hint="scripts/train_coco.sh, scripts/train_voc.sh and scripts/finetune_voc_from_coco.sh do the others",
         )
+    first, second = (find_voc(data, year) for year in ("2007", "2012"))
+    return [(first, "trainval"), (second, "trainval"), (first, "test")]
+
+
+def sources(cell: Cell, root: Path, data: str) -> Sources:
+    """Returns VOC 2007 and 2012 trainval, and VOC 2007 test; the database is made below `root` unless it is there.
+
+    Raises:
+        UsageError: The cell has no net here, or is trained or tested on something else.
+        FileError, DataError: The devkit lacks a list, a picture or an annotation.
+    """
+    test = lists(cell, data)[-1][0]
     label_map, database = root / "data" / "labelmap_voc.prototxt", root / "data" / "VOC0712_trainval_lmdb"
     names = voc_label_map()
     if not database.exists():
         write_label_map(label_map, names)
         write(database, Path(data), voc_entries(data, ["2007_trainval", "2012_trainval"]), label_map)
     classes = tuple(name for label, name in sorted(label_to_name(names).items()) if label)
-    return Sources(database, label_map, classes, find_voc(data, "2007"))
+    return Sources(database, label_map, classes, test)
 
 
 def build(

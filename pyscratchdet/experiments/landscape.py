@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pyscratchdet.errors import SolverError
 from pyscratchdet.experiments import mini, paper
-from pyscratchdet.experiments.sources import one_at_a_time
+from pyscratchdet.experiments.run import Job, prepare
 from pyscratchdet.files import write_text
 from pyscratchdet.proto import text
 from pyscratchdet.solver.fast import Precision
@@ -68,16 +68,18 @@ def measure(root: Path, data: str, iterations: int | None = None) -> list[Path]:
         root: The folder of all results.
         data: VOC tree with the pictures.
         iterations: To train for, instead of ITERATIONS; the files are then `none_N.csv` and `all_N.csv`.
+
+    Raises:
+        DataError: The folder's results are of other settings.
     """
     paths = []
     for name, cell in ((name, paper.cell(title)) for name, title in CELLS.items()):
         folder = root / "landscape" / name
         paths.append(folder.with_name(f"{name}{'' if iterations is None else f'_{iterations}'}.csv"))
+        sources = prepare(Job(cell, 1, root, data, "mini"))
         if paths[-1].exists():
             continue
         torch.set_num_threads(1)
-        with one_at_a_time(root / ".data"):
-            sources = mini.sources(cell, root, data)
         recipe = mini.build(cell, sources, folder, seed=1)
         recipe.solver.ClearField("snapshot")
         text.write(folder / "train.prototxt", recipe.train)

@@ -23,6 +23,7 @@ from typing import Any
 
 from pyscratchdet import prototxt
 from pyscratchdet.errors import UsageError
+from pyscratchdet.evaluate.sets import find_voc
 from pyscratchdet.experiments.paper import Cell, schedule
 from pyscratchdet.experiments.pretraining import pretrained
 from pyscratchdet.experiments.sources import Sources, of_tree
@@ -33,7 +34,7 @@ CHANNELS = 8
 """What the channels of the body are divided by."""
 BATCH, ITERATIONS = 8, 750
 RULE = 2
-"""The number of the rule above: what another one measured is not taken for its own. It rises with every change."""
+"""The number of the rule above, which rises with every change: what another one measured is not taken for its own."""
 STORED = 240
 """The longer side of stored pictures, in pixels."""
 EXPERIMENTS = ("table1", "table2", "figure3", "dsod")
@@ -46,6 +47,21 @@ _DISPLAY = 5  # iterations between two points of the curves
 _SNAPSHOTS = 5
 
 
+def lists(cell: Cell, data: str) -> list[tuple[Path, str]]:
+    """Returns the (VOC folder, list) pairs that a cell is trained and tested on.
+
+    Raises:
+        UsageError: The experiment has no small form.
+        FileError: There is no VOC folder.
+    """
+    if cell.experiment not in EXPERIMENTS:
+        raise UsageError(
+            f"{cell.experiment} has no small form", code="experiment.scale", expected=", ".join(EXPERIMENTS)
+        )
+    base = find_voc(data)
+    return [(base, "trainval"), (base, "test")]
+
+
 def sources(cell: Cell, root: Path, data: str) -> Sources:
     """Returns what a cell is trained and tested on; the database is made below `root` unless it is there.
 
@@ -53,11 +69,7 @@ def sources(cell: Cell, root: Path, data: str) -> Sources:
         UsageError: The experiment has no small form.
         FileError, DataError: The pictures given are missing or damaged.
     """
-    if cell.experiment not in EXPERIMENTS:
-        raise UsageError(
-            f"{cell.experiment} has no small form", code="experiment.scale", expected=", ".join(EXPERIMENTS)
-        )
-    return of_tree(root / "data" / "pictures", data, STORED)
+    return of_tree(root / "data" / "pictures", lists(cell, data)[0][0], STORED)
 
 
 def start(cell: Cell, recipe: Recipe, root: Path) -> Path | None:

@@ -19,6 +19,7 @@ from pyscratchdet.evaluate.charts import to_png
 from pyscratchdet.experiments import figures, landscape, mini, paper
 from pyscratchdet.experiments.rows import MEAN_AP, Row, rows_of
 from pyscratchdet.experiments.run import METRICS, Result
+from pyscratchdet.experiments.settings import read_settings
 from pyscratchdet.files import write_bytes, write_text
 from pyscratchdet.pages import fill_page
 from pyscratchdet.solver.curves import Curves, read_curves
@@ -66,7 +67,7 @@ def write_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
         The paths of the two pages.
 
     Raises:
-        DataError: Nothing was measured there, or a file is damaged.
+        DataError: Nothing was measured there, nobody knows by what settings, or a file is damaged.
         FileError: A file cannot be written.
     """
     root, target = Path(folder), Path(output or folder)
@@ -134,17 +135,19 @@ def _content(root: Path, tables: Mapping[str, Sequence[Row]], pictures: Mapping[
     every = {id(result): result for rows in tables.values() for row in rows for result in row.results}
     results = list({(result.cell, result.seed): result for result in every.values()}.values())
     seconds = sum(sum(result.seconds.values()) for result in results)
-    scales = sorted({result.scale for result in results})
+    settings = read_settings(root)
+    is_mini = settings.scale == "mini"
     measured = [row for rows in tables.values() for row in rows]
     return {
-        "title": f"The paper of ScratchDet, measured ({', '.join(scales)})",
+        "title": f"The paper of ScratchDet, measured ({settings.scale})",
         "cards": [
             ("cells measured", f"{sum(bool(row.results) for row in measured)} of {len(paper.cells())}"),
             ("runs", str(len(results))),
             ("diverged", str(sum(result.status == "diverged" for result in results))),
             ("hours of computing", f"{seconds / 3600:.2f}"),
         ],
-        "rule": inspect.cleandoc(mini.__doc__ or "") if "mini" in scales else "",
+        "rule": inspect.cleandoc(mini.__doc__ or "") if is_mini else "",
+        "pictures": settings.pictures,
         "tables": [_table(name, rows, pictures) for name, rows in tables.items()],
         "optimisation": {name: title for name, (title, _) in figures.OPTIMISATION.items() if name in pictures},
         "optimisation_caption": _OPTIMISATION,
@@ -152,7 +155,7 @@ def _content(root: Path, tables: Mapping[str, Sequence[Row]], pictures: Mapping[
         "landscape_caption": _ALONG,
         "landscape_columns": ["medians", "range of the loss", *figures.LANDSCAPE.values()],
         "landscape_rows": [_medians(label, run) for label, run in _landscapes(root).items()],
-        "reading": f"{_READING} {_READING_MINI}" if "mini" in scales else _READING,
+        "reading": f"{_READING} {_READING_MINI}" if is_mini else _READING,
         "missing": [title for name, title in paper.experiments().items() if name not in tables],
         "pretraining": _pretraining(root),
         "made_with": sorted({_made_with(result) for result in results}),

@@ -33,6 +33,7 @@ from pyscratchdet.evaluate.sets import read_voc_truth
 from pyscratchdet.evaluate.voc import ClassResult, ap_by_size, evaluate_voc
 from pyscratchdet.experiments import full, mini, paper
 from pyscratchdet.experiments.paper import Cell
+from pyscratchdet.experiments.settings import Settings, check, describe, keep
 from pyscratchdet.experiments.sources import Sources, one_at_a_time
 from pyscratchdet.files import locked_folder, read_bytes, read_json, write_text
 from pyscratchdet.layers.costs import net_cost
@@ -53,8 +54,15 @@ class Scale(Protocol):
     """A size of the experiments: the modules `mini` and `full`."""
 
     @property
+    def RULE(self) -> int:
+        """Changes where what is measured does."""
+
+    @property
     def TRAINING(self) -> Mapping[str, Any]:
         """Fields of `TrainSettings`."""
+
+    def lists(self, cell: Cell, data: str) -> list[tuple[Path, str]]:
+        """Returns the (VOC folder, list) pairs that a cell is trained and tested on."""
 
     def sources(self, cell: Cell, root: Path, data: str) -> Sources:
         """Returns what a cell is trained and tested on; databases are made below `root` unless they are there."""
@@ -109,8 +117,6 @@ class Result:
     Attributes:
         cell: The cell's name.
         seed: As given.
-        scale: "mini" or "full".
-        rule: `mini.RULE` when it was measured; without meaning at the published size.
         given_iterations: What the job had instead of the scale's iterations; None for nothing.
         status: "done", or "diverged": what the paper prints as NAN.
         iterations: Updates made; where it diverged, the iteration whose loss was no number or too large.
@@ -127,7 +133,6 @@ class Result:
 
     cell: str
     seed: int
-    scale: str
     status: str
     iterations: int
     metrics: dict[str, float] = field(default_factory=dict)
@@ -139,53 +144,70 @@ class Result:
     device: str = ""
     sha256: dict[str, str] = field(default_factory=dict)
     given_iterations: int | None = None
-    rule: int = mini.RULE
 
 
 def read_result(folder: Path) -> Result | None:
     """Returns the result in a job's folder, or None if there is none yet.
 
     Raises:
-        DataError: The file is damaged, or another rule made the small form.
+        DataError: The file is damaged.
     """
     path = folder / RESULT
     if not path.exists():
         return None
     try:
-        result = Result(**{"rule": 1, **read_json(path, "a result", "experiment.result")})  # the first had no number
+        return Result(**read_json(path, "a result", "experiment.result"))
     except TypeError as error:
         raise DataError(f"{path}: not a result: {error}", code="experiment.result") from error
-    if result.scale == "mini" and result.rule != mini.RULE:
-        raise DataError(
-            f"{path} was measured by another rule for the small form",
-            code="experiment.settings",
-            expected=mini.RULE,
-            found=result.rule,
-            hint="give another folder",
-        )
-    return result
+
+
+def settings_of(job: Job) -> Settings:
+    """Returns what a job has in common with all others in its folder.
+
+    Raises:
+        UsageError: The cell cannot be measured at this scale.
+        FileError, DataError: A list or an annotation is missing.
+    """
+    scale = SCALES[job.scale]
+    return Settings(job.scale, scale.RULE, describe(scale.lists(job.cell, job.data)))
+
+
+def prepare(job: Job) -> Sources:
+    """Returns what a job is trained and tested on, which is made unless it is there.
+
+    Raises:
+        UsageError: The cell cannot be measured at this scale.
+        DataError: The folder's results are of other settings.
+        FileError, DataError: The pictures given are missing or damaged.
+    """
+    with one_at_a_time(job.root / ".data"):
+        keep(job.root, settings_of(job))
+        return SCALES[job.scale].sources(job.cell, job.root, job.data)
 
 
 def finished(job: Job) -> Result | None:
     """Returns the result that a job has already, or None if there is none yet.
 
     Raises:
-        DataError: It is damaged, or was measured at another scale or with another number of iterations.
+        DataError: It is damaged, or was measured with other settings or another number of iterations.
     """
     result = read_result(job.folder)
-    if result and (result.scale, result.given_iterations) != (job.scale, job.iterations):
+    if result is None:
+        return None
+    check(job.root, settings_of(job))
+    if result.given_iterations != job.iterations:
         raise DataError(
             f"{job.folder} was measured with other settings",
             code="experiment.settings",
-            expected=_settings(job.scale, job.iterations),
-            found=_settings(result.scale, result.given_iterations),
+            expected=_iterations(job.iterations),
+            found=_iterations(result.given_iterations),
             hint="give another folder",
         )
     return result
 
 
-def _settings(scale: str, iterations: int | None) -> str:
-    return f"--scale {scale}" + ("" if iterations is None else f" --iterations {iterations}")
+def _iterations(given: int | None) -> str:
+    return "no --iterations" if given is None else f"--iterations {given}"
 
 
 def run(job: Job, gpu: str = "") -> Result | None:
@@ -209,8 +231,7 @@ def run(job: Job, gpu: str = "") -> Result | None:
     with locked_folder(job.folder), mannered(Manners(is_quiet=True)):
         if job.scale == "mini":  # wherever it runs, it is to compute the same
             torch.set_num_threads(1)
-        with one_at_a_time(job.root / ".data"):
-            sources = scale.sources(job.cell, job.root, job.data)
+        sources = prepare(job)
         recipe = scale.build(job.cell, sources, job.folder, job.seed, len(gpus), job.iterations)
         if job.cell.weights_of:
             result = run(replace(job, cell=paper.cell(job.cell.weights_of)), gpu)
@@ -246,7 +267,7 @@ def _trained(job: Job, recipe: Recipe, weights: Path | None, gpus: Sequence[int]
     """Trains, and returns a result that lacks only the test; None where the training was asked to stop."""
     solver, folder = recipe.solver, job.folder
     cost = net_cost(plan_net(recipe.deploy))
-    result = Result(job.cell.name, job.seed, job.scale, "done", solver.max_iter)
+    result = Result(job.cell.name, job.seed, "done", solver.max_iter)
     result.given_iterations = job.iterations
     result.parameters, result.macs = cost.num_parameters, cost.macs
     trained = Path(snapshot_path(solver.snapshot_prefix, solver.max_iter, ".caffemodel"))

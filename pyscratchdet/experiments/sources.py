@@ -14,7 +14,7 @@ from pyscratchdet.data.label_map import BACKGROUND, make_label_map, write_label_
 from pyscratchdet.data.lists import Entry
 from pyscratchdet.data.voc import voc_entries
 from pyscratchdet.errors import FileError
-from pyscratchdet.evaluate.sets import find_voc, read_voc_truth
+from pyscratchdet.evaluate.sets import read_voc_truth
 from pyscratchdet.files import locked_folder
 
 _WAIT = 0.5  # seconds
@@ -44,18 +44,17 @@ class Sources:
         return len(self.classes) + 1
 
 
-def of_tree(folder: Path, tree: str | os.PathLike[str], stored: int) -> Sources:
+def of_tree(folder: Path, base: Path, stored: int) -> Sources:
     """Returns the lists trainval and test of one VOC folder; its database is made in `folder` unless it is there.
 
     Args:
         folder: For the database and the label map.
-        tree: A VOC folder, or a devkit with one.
+        base: The VOC folder, as `find_voc` returns it.
         stored: The longer side of stored pictures, in pixels.
 
     Raises:
-        FileError, DataError: The tree or a part of it is missing or damaged.
+        FileError, DataError: A part of it is missing or damaged.
     """
-    base = find_voc(tree)
     classes = read_voc_truth(base, "trainval").classes
     label_map, database = folder / "labelmap.prototxt", folder / "trainval_lmdb"
     if not database.exists():

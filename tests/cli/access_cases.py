@@ -229,7 +229,7 @@ ROWS = [
     Access(
         "experiment report",
         "experiment report kit/runs -o OUT",
-        {"results and metrics in the folder": ["kit/runs/table2/root1x7/seed1/*"]},
+        {"results and metrics in the folder": ["kit/runs/settings.json", "kit/runs/table2/root1x7/seed1/*"]},
         {"report.html, report.md and figures in `-o`": ["OUT/*"]},
     ),
     Access("doctor", "doctor", {}),
@@ -283,7 +283,8 @@ READS = {"upgrade-net", "lmdb show"}
 
 VERIFIED = {"what": "blob", "failure": "", "first": "a", "reference": "b", "verdict": "c", "culprit": None, "blobs": []}
 CELL = "table2/root1x7"
-RESULT = {"cell": CELL, "seed": 1, "scale": "mini", "status": "done", "iterations": 5, "metrics": {"mAP": 9.5}}
+SETTINGS = {"scale": "mini", "rule": 2, "pictures": {"VOC2007 test": "2 pictures"}}
+RESULT = {"cell": CELL, "seed": 1, "status": "done", "iterations": 5, "metrics": {"mAP": 9.5}}
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 24 dim: 32 } } }\n'
 CONV = """layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 4 kernel_size: 8 stride: 8 weight_filler { type: "xavier" } } }
@@ -362,6 +363,7 @@ def make_files(root: Path) -> None:
         "coco.json": json.dumps(coco),
         "train.log": LOG,
         "verify.json": json.dumps([VERIFIED]),
+        "runs/settings.json": json.dumps(SETTINGS),
         f"runs/{CELL}/seed1/result.json": json.dumps(RESULT),
         f"runs/{CELL}/seed1/metrics.csv": "kind,iteration,loss\ntrain,0,9.5\ntrain,5,2.5\n",
     }

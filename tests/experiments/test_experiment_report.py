@@ -15,6 +15,7 @@ from pyscratchdet.errors import DataError, FileError
 from pyscratchdet.experiments import figures, paper, report
 from pyscratchdet.experiments.rows import rows_of
 from pyscratchdet.experiments.run import Result
+from pyscratchdet.experiments.settings import FILE, Settings, keep
 from pyscratchdet.solver.curves import Curves
 
 # mAP of each seed; a whole number is the iteration of a divergence, None a run that is not finished.
@@ -43,7 +44,6 @@ def write_run(folder, name, seed, outcome):
     result = Result(
         name,
         seed,
-        "mini",
         "done",
         250,
         {"mAP": outcome, "AP cat": outcome, "mAP_S": outcome / 4},
@@ -51,7 +51,7 @@ def write_run(folder, name, seed, outcome):
         {"training": 61.4},
     )
     if isinstance(outcome, int):
-        result = Result(name, seed, "mini", "diverged", outcome, {}, "the loss is nan", {"training": 9.6})
+        result = Result(name, seed, "diverged", outcome, {}, "the loss is nan", {"training": 9.6})
     result.parameters, result.macs = 301234, 20500000
     result.versions, result.device = {"torch": "9.8.7"}, "a <b>CPU</b> | of mine"
     result.sha256 = {"train.prototxt": "ab12" * 16, "net.caffemodel": "cd34" * 16}
@@ -61,6 +61,7 @@ def write_run(folder, name, seed, outcome):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
+    keep(folder, Settings("mini", 2, {"VOC2007 trainval": "6 pictures, SHA-256 12ab"}))
     for name, outcomes in MEASURED.items():
         for seed, outcome in enumerate(outcomes, 1):
             write_run(folder, name, seed, outcome)
@@ -189,6 +190,7 @@ def test_figures_of_the_optimisation_name_cells_that_are_there():
 
 def test_the_command_writes_beside_the_runs(folder, tmp_path, capsys):
     shutil.copytree(folder / "table2", tmp_path / "table2")
+    shutil.copy(folder / FILE, tmp_path)
     assert main(["experiment", "report", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"written: {tmp_path}/report.{end}" for end in ("html", "md")]
     assert (tmp_path / "table2_results.png").exists()

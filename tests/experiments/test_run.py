@@ -22,8 +22,9 @@ from pyscratchdet.data.database import Database
 from pyscratchdet.data.shapes import make_shapes
 from pyscratchdet.data.voc_xml import VocObject, voc_xml
 from pyscratchdet.errors import DataError, FileError, UsageError
-from pyscratchdet.experiments import full, launch, mini, paper
+from pyscratchdet.experiments import full, landscape, launch, mini, paper
 from pyscratchdet.experiments.run import METRICS, RESULT, Job, read_result, run
+from pyscratchdet.experiments.settings import FILE
 from pyscratchdet.experiments.sources import Sources
 from pyscratchdet.files import locked_folder
 from pyscratchdet.layers.plan import plan_net
@@ -115,17 +116,46 @@ def test_running_again_measures_nothing_again(tmp_path, data, capsys):
     assert "seed 1" not in (shown := capsys.readouterr().out)
     assert "seed 2: mAP" in shown
     assert path.read_bytes() == marked
-    for more, name in (["--scale", "full"], "--scale full"), (["--iterations", "7"], "--scale mini --iterations 7"):
-        assert main([*words, *more]) == 1
-        out, err = (" ".join(text.split()) for text in capsys.readouterr())
-        assert f"measured with other settings, expected {name} and found --scale mini" in err
-        assert "without a result" not in out
+    assert main([*words, "--iterations", "7"]) == 1
+    out, err = (" ".join(text.split()) for text in capsys.readouterr())
+    assert "measured with other settings, expected --iterations 7 and found no --iterations" in err
+    assert "without a result" not in out
     assert path.read_bytes() == marked
-    path.write_text(re.sub(r',\s*"rule": \d+', "", path.read_text()))  # as the first rule's results were
-    for line in (words, ["experiment", "report", str(tmp_path)]):
+
+
+def test_one_folder_holds_the_results_of_one_rule_and_of_one_data_set(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setattr(mini, "ITERATIONS", 5)
+    monkeypatch.setattr(landscape, "ITERATIONS", 5)
+    runs = tmp_path / "runs"
+    to = ["--data", data, "-o", str(runs)]
+    lines = ["experiment", "run", "table1", "--scale", "mini", "--only", ONLY, *to], ["experiment", "landscape", *to]
+    for line in lines:
+        assert main(line) == 0
+    assert main(["experiment", "report", str(runs)]) == 0
+    assert "VOC2007 trainval (6 pictures, SHA-256 " in (runs / "report.md").read_text()
+    kept = (runs / FILE).read_text()
+    again = str(make_shapes(tmp_path / "again", 6, 4, size=64))
+    other = str(make_shapes(tmp_path / "other", 6, 4, size=64, seed=1))
+    capsys.readouterr()
+
+    def refused(line):
         assert main(line) != 0
-        err = " ".join(capsys.readouterr().err.split())
-        assert f"measured by another rule for the small form, expected {mini.RULE} and found 1" in err
+        return " ".join(capsys.readouterr().err.split())
+
+    for line in lines:  # whether results are there or not
+        line = [*line, *(["--only", "bn_none_lr0.001_scratch"] if "run" in line else ["--iterations", "6"])]
+        moved = [again if word == data else word for word in line]
+        assert "other settings" in refused([other if word == data else word for word in line])
+        (runs / FILE).write_text(kept.replace('"rule": 2', '"rule": 1'))
+        assert re.search("--scale mini by rule 2 on .* and found --scale mini by rule 1 on ", refused(line))
+        (runs / FILE).unlink()
+        assert "does not say how its results were measured" in refused(line)
+        (runs / FILE).write_text(kept)
+        assert main(moved) == 0  # the same pictures in another place
+    (runs / FILE).unlink()
+    assert "does not say how its results were measured" in refused(["experiment", "report", str(runs)])
+    (runs / FILE).write_text('{"scale": "mini"}')
+    assert "not settings" in refused(lines[0])
 
 
 def test_what_others_are_at_is_said(tmp_path, data, capsys):
