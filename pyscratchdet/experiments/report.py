@@ -148,6 +148,7 @@ def _content(root: Path, tables: Mapping[str, Sequence[Row]], pictures: Mapping[
         ],
         "rule": inspect.cleandoc(mini.__doc__ or "") if is_mini else "",
         "pictures": settings.pictures,
+        "given": sorted({result.given_iterations for result in results if result.given_iterations}),
         "tables": [_table(name, rows, pictures) for name, rows in tables.items()],
         "optimisation": {name: title for name, (title, _) in figures.OPTIMISATION.items() if name in pictures},
         "optimisation_caption": _OPTIMISATION,

@@ -114,6 +114,16 @@ def test_what_is_missing_is_said(rows, pages):
     assert "- Table 8" in text
 
 
+def test_other_iterations_than_the_rules_are_said(folder, pages, tmp_path):
+    shutil.copytree(folder, tmp_path / "runs")
+    for path in (tmp_path / "runs/table2").glob("*/*/result.json"):
+        path.write_text(path.read_text().replace('"given_iterations": null', '"given_iterations": 70'))
+    report.write_report(tmp_path / "runs")
+    for page, mark in ("report.md", "`"), ("report.html", "<code>"):
+        assert f"Run with {mark}--iterations 70" in (tmp_path / "runs" / page).read_text(encoding="utf-8")
+        assert "--iterations" not in (pages / page).read_text(encoding="utf-8")
+
+
 def test_a_cell_of_the_same_net_shows_the_runs_of_the_other(rows, folder):
     table = {row.cell.name: row for row in rows_of(folder, "figure3")}
     assert table["figure3/resnet18"].values() == [10.0, 12.0]
