@@ -66,8 +66,8 @@ def copy_weights(
         reset_heads: Whether layers whose blobs differ in number or shape keep their values instead of being refused.
 
     Raises:
-        FileError, WeightsError: The file is damaged, or a layer's blobs differ in number or shape, or (with
-            `reset_heads`) nothing fits at all; the net is then unchanged.
+        FileError, WeightsError: The file is damaged, a layer's blobs differ in number or shape, or nothing fits at all
+            a net that has blobs; the net is then unchanged.
     """
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
@@ -88,14 +88,14 @@ def copy_weights(
                 report.reset[layer] = _shapes(arrays), _shapes(targets[layer].blobs)
             else:
                 report.copied.append(layer)
-    if reset_heads and not report.copied:
-        raise _nothing_fits(report, path)
     copied = {*report.copied, *report.reset}
     report.untouched = [
         module.name
         for module in net.layers
         if module.name not in copied and any((id(module), role) not in shared for role in module.roles)
     ]
+    if not report.copied and (report.reset or report.untouched):
+        raise _nothing_fits(report, path)
     for target, array in pairs:
         _assign(target, array)
         release(array)
@@ -108,11 +108,13 @@ def _shapes(blobs: Sequence[np.ndarray | torch.Tensor | None]) -> list[Shape]:
 
 def _nothing_fits(report: CopyReport, path: str) -> WeightsError:
     return WeightsError(
-        f"{path}: nothing fits this net",
+        f"{path or 'weights'}: nothing fits this net",
         code="weights.nothing-fits",
         expected="at least one layer of the same name and shapes",
         found=f"{counted(len(report.reset), 'layer')} of other shapes, {len(report.ignored)} of other names",
-        hint="start from weights of the same net: other classes are fine, other widths of all layers are not",
+        hint="start from weights of the same net: other classes are fine, other widths of all layers are not"
+        if report.reset
+        else "weights of another net? Layers are found by their names",
     )
 
 

@@ -129,6 +129,17 @@ def test_report_of_what_did_not_meet():
     )
 
 
+@pytest.mark.parametrize("found", [{}, {"gone": arrays((4, 3), (4,))}, {"relu": []}], ids=["none", "other", "empty"])
+def test_weights_of_another_net_are_refused(found):
+    net = build()
+    before = state(net)
+    with pytest.raises(WeightsError, match="nothing fits this net") as caught:
+        copy_weights(net, found)
+    assert (caught.value.code, caught.value.hint[:22]) == ("weights.nothing-fits", "weights of another net")
+    assert equal(state(net), before)
+    copy_weights(build('input: "x" input_shape { dim: 2 }'), found)  # a net without blobs is as it should be
+
+
 @pytest.mark.parametrize(
     ("layer", "shapes", "says"),
     [

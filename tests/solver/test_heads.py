@@ -59,6 +59,11 @@ def test_weights_of_which_nothing_fits_are_refused(of_three, tmp_path, capsys):
     assert "nothing fits this net" in error
     assert "[weights.nothing-fits]" in error
     assert "found 3 layers of other shapes, 0 of other names" in error
+    for name in ("train.prototxt", "test.prototxt"):
+        net = tmp_path / "wide" / name
+        net.write_text(net.read_text().replace('name: "', 'name: "other_'))
+    assert main(["train", f"--solver={path}", "--iterations=1", "--weights", of_three]) == 2
+    assert "found 0 layers of other shapes, 3 of other names; weights of another net?" in capsys.readouterr().err
 
 
 def test_a_layer_with_another_number_of_blobs_is_filled_afresh(toy, tmp_path, capsys):
