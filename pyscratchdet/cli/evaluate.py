@@ -83,7 +83,12 @@ def add_voc_arguments(parser: argparse.ArgumentParser, required: bool = True) ->
 
 
 def _add_metric_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", default="11point", choices=["11point", "area"], help="VOC 2007's or 2012's AP rule")
+    parser.add_argument(
+        "--metric",
+        default="11point",
+        choices=["11point", "area"],
+        help="AP rule: VOC 2007's, or that of later years (default: %(default)s)",
+    )
     parser.add_argument(
         "--overlap", type=finite, default=0.5, metavar="IOU", help="lowest IoU of a hit (default: %(default)s)"
     )
