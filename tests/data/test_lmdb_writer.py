@@ -261,6 +261,28 @@ def test_whole_voc_set(voc, tmp_path):
     assert (tmp_path / "sizes.txt").read_text() == (tmp_path / "v_name_size.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--years 2007,banana", "no KIT/VOCbanana/ImageSets; there are: VOC2007, VOC2012"),
+        ("--years VOC2011", "no KIT/VOC2011/ImageSets; there are"),
+        ("--years 2007,2012 --split test", "no list test.txt in KIT/VOC2012/ImageSets/Main; lists there: trainval"),
+        ("--years 2007 --split 2012_trainval", "no list 2012_trainval.txt in KIT/VOC2007/ImageSets/Main; lists"),
+        ("--split minival", "no list minival.txt in KIT/*/ImageSets/Main; lists there: test, trainval"),
+    ],
+)
+def test_a_year_or_a_list_that_is_missing(voc, tmp_path, capsys, options, message):
+    kit = tmp_path / "VOCdevkit"
+    kit.mkdir()
+    (kit / "VOC2007").symlink_to(voc / "VOC2007")
+    (kit / "VOC2012/ImageSets/Main").mkdir(parents=True)
+    (kit / "VOC2012/ImageSets/Main/trainval.txt").write_text("000001\n")
+    words = ["lmdb", "voc", str(kit), f"{tmp_path}/db", "--label-map", f"{voc}/labelmap.prototxt"]
+    assert main([*words, *options.split()]) == 2
+    assert message.replace("KIT", str(kit)) in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["VOCdevkit"]
+
+
 def test_coco_and_back(voc, tmp_path):
     json_file = f"{tmp_path}/instances_train2014.json"
     assert main(["lmdb", "to-coco", f"{RECORDED}/lmdb", json_file, "--label-map", f"{voc}/labelmap.prototxt"]) == 0
