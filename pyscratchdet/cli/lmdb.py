@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the first word says; where torchrun started several processes, the first one has the others help."""
-    from pyscratchdet.cli.detector_options import sharing
+    from pyscratchdet.cli.detector_options import at_least, sharing
     from pyscratchdet.data.team import Team
     from pyscratchdet.errors import UsageError
     from pyscratchdet.ranks import end_launched
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--json is for the list of records", code="usage.option", expected="show without --model")
     if args.backend != "lmdb":
         raise UsageError("only LMDB is written", code="usage.backend", expected="lmdb", found=args.backend)
-    if args.workers < 0:
-        raise UsageError("--workers must not be negative", code="usage.option", found=args.workers)
+    at_least(0, args.workers, "--workers")
+    at_least(0, args.count, "--count")
     status = 0
     with sharing() as world:
         args.team = Team(args.workers, world)

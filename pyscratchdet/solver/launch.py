@@ -103,8 +103,6 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
     param = _solver_param(settings)
     if settings.reset_heads and not param.weights:
         raise UsageError("--reset-heads needs weights to start from", code="train.reset-heads", expected="--weights")
-    if settings.patience < 0:
-        raise UsageError("--patience must not be negative", code="train.keep-best", found=settings.patience)
     if settings.keep_best or settings.patience:
         check_best(param)
     with ExitStack() as stack:

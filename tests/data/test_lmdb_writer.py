@@ -357,6 +357,12 @@ def test_show_augmented_samples(tmp_path, capsys):
     assert "no AnnotatedData layer for training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--count", "--workers"])
+def test_numbers_below_zero_are_refused(capsys, flag):
+    assert main(["lmdb", "show", f"{RECORDED}/lmdb", flag, "-1"]) == 2
+    assert f"{flag}: too small, expected at least 0 and found -1 [usage.option]" in capsys.readouterr().err
+
+
 def test_show_records_whose_keys_are_not_names(tmp_path, capsys):
     """A key may hold anything: it is shown as text, and what is drawn stays in its folder."""
     datum = caffe_pb2.AnnotatedDatum(type=caffe_pb2.AnnotatedDatum.BBOX)

@@ -342,6 +342,8 @@ def test_evaluate_caffe(tmp_path, capsys):
     assert "evaluate.ap-version" in capsys.readouterr().err
     assert main(["evaluate", "caffe", *model]) == 2
     assert "--iterations with --model" in capsys.readouterr().err
+    assert main(["evaluate", "caffe", "--solver", str(tmp_path / "solver.prototxt"), "--iterations", "0"]) == 2
+    assert "--iterations: too small, expected at least 1 and found 0" in capsys.readouterr().err
 
 
 def test_a_folder_stands_for_the_solvers_snapshots(tmp_path, capsys):
