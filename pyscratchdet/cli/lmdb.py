@@ -358,7 +358,7 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "encoded": (False, "store encoded pictures"),
     "encode_type": ("", "encoding (jpg, png...); pictures of that kind are stored as they are"),
     "seed": (None, "seed of --shuffle; default: from the operating system, and 0 for voc and coco"),
-    "skip_bad": (False, "count and leave out broken entries and objects instead of stopping"),
+    "skip_bad": (False, "count and leave out broken annotations and objects, as unreadable pictures always are"),
     "redo": (False, "replace an existing database"),
     "without_objects": (False, "accept a list in which no picture has an object"),
 }

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "snapshots",
         nargs="*",
         metavar="SNAPSHOT",
-        help=".caffemodel files, or folders: their snapshots, of --solver alone if it is given",
+        help=".caffemodel files, or folders, which stand for their snapshots (with --solver, its own)",
     )
     add_caffe_arguments(parser)
     add_voc_arguments(parser, required=False)

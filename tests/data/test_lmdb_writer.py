@@ -126,6 +126,19 @@ def test_messages_name_the_line_of_the_list(voc, tmp_path, capsys):
     assert f"{tmp_path}/list.txt:2: cannot read" in capsys.readouterr().err
 
 
+def test_a_folder_without_its_slash(voc, tmp_path, capsys):
+    """Joined to a list's paths as it is, by convert_annoset too."""
+    root = voc / "VOC2007"
+    (tmp_path / "list.txt").write_text("JPEGImages/000001.jpg 3\nJPEGImages/000002.jpg 4\n")
+    assert main(["lmdb", str(root), f"{tmp_path}/list.txt", f"{tmp_path}/db"]) == 2
+    told = capsys.readouterr().err
+    assert f"no record could be written; the first picture tried was {root}JPEGImages/000001.jpg" in told
+    assert f"end the folder with a slash: {root}/; skipped 2 times" in told
+    (tmp_path / "list.txt").write_text("JPEGImages/gone.jpg 3\n")
+    assert main(["lmdb", f"{root}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]) == 2
+    assert "slash" not in capsys.readouterr().err
+
+
 def test_duplicates_in_a_label_map_have_their_line(voc, tmp_path, capsys):
     names = tmp_path / "names.prototxt"
     names.write_text('item { name: "a" label: 0 }\nitem { name: "cat" label: 1 }\nitem {\n  name: "cat" label: 2 }\n')
