@@ -191,6 +191,7 @@ def _make(
         world=world,
         keep=settings.keep,
         reset_heads=settings.reset_heads,
+        path=settings.solver,
     )
 
 
