@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resume", choices=["auto"], help="continue from the newest complete snapshot of the solver's prefix, if any"
     )
     add_net_flags(parser)
-    add_flag(parser, "phase", choices=["TRAIN"], help="phase of the train net; there is only this one")
+    add_flag(parser, "phase", type=str.upper, choices=["TRAIN"], help="phase of the train net; there is only this one")
     add_flag(parser, "iterations", type=int, metavar="N", help="replaces the solver's max_iter")
     for name, default in (("sigint_effect", "stop"), ("sighup_effect", "snapshot")):
         add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default: %(default)s)")
