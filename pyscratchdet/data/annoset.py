@@ -405,4 +405,5 @@ def _class_label(picture: str, word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise DataError(f"the label of {picture} is not a number", code="data.list", found=word) from None
+        raise DataError(f"the label of {picture} is not a number", code="data.list", found=word,
+                        hint="a list of annotation files needs --anno_type=detection") from None  # fmt: skip

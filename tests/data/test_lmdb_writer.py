@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -117,7 +118,9 @@ def test_messages_name_the_line_of_the_list(voc, tmp_path, capsys):
     assert "cannot read the picture: No such file" in out
     (tmp_path / "list.txt").write_text(f"{picture} 3\n{picture} three\n{picture} 4\n")
     assert main([*arguments, "--redo"]) == 2
-    assert f"listed at {tmp_path}/list.txt:2" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"listed at {tmp_path}/list.txt:2" in told
+    assert "a list of annotation files needs --anno_type=detection" in told
     (tmp_path / "list.txt").write_text(f"{picture} 3\nmy picture.jpg 2\n")
     assert main([*arguments, "--redo"]) == 2
     assert f"{tmp_path}/list.txt:2: 3 words" in capsys.readouterr().err
@@ -409,6 +412,18 @@ def test_known_label_maps(tmp_path):
     assert main(["create-label-map", "coco", f"{tmp_path}/coco.prototxt"]) == 0
     write_label_map(tmp_path / "again.prototxt", coco)
     assert (tmp_path / "coco.prototxt").read_text() == (tmp_path / "again.prototxt").read_text()
+
+
+def test_names_in_place_of_a_label_map(tmp_path, capsys):
+    """What the message advises makes a map that detection takes: its classes begin at 1."""
+    names, made = tmp_path / "names.txt", tmp_path / "map.prototxt"
+    names.write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="not a label map") as caught:
+        read_label_map(names)
+    advice = re.search("`pyscratchdet (.*)`", caught.value.hint)[1]
+    assert main(advice.replace("NAMES", str(names)).replace("MAP", str(made)).split()) == 0
+    assert label_to_name(read_label_map(made)) == {0: "none_of_the_above", 1: "cat", 2: "dog"}
+    assert capsys.readouterr().err == ""
 
 
 def test_label_map_from_names(tmp_path):
