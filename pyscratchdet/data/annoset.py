@@ -379,6 +379,17 @@ def _check(options: AnnosetOptions) -> None:
                          found=options.label_type)  # fmt: skip
     if options.anno_type == "detection" and options.label_type != "txt" and not options.label_map_file:
         raise UsageError("detection needs a label map", code="usage.label-map", hint="pass --label_map_file")
+    _check_sizes(options)
+
+
+def _check_sizes(options: AnnosetOptions) -> None:
+    for name in ("min_dim", "max_dim", "resize_width", "resize_height"):
+        if (value := getattr(options, name)) < 0:
+            raise UsageError(f"--{name} must not be negative", code="usage.size", found=value)
+    if bool(options.resize_width) != bool(options.resize_height) and not (options.min_dim or options.max_dim):
+        raise UsageError("--resize_width and --resize_height go together", code="usage.size",
+                         found=f"{options.resize_width} and {options.resize_height}",
+                         hint="one alone changes no size, in the original too")  # fmt: skip
 
 
 def _scale(low: int, high: int, min_dim: int, max_dim: int) -> np.float32:

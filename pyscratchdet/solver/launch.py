@@ -181,6 +181,8 @@ def _make(
     options: dict[str, object] = {"sync_batchnorm": settings.sync_batchnorm and world.size > 1}
     if settings.workers is not None:
         options["workers"] = settings.workers
+    if settings.workers and not fast:
+        _log.warning("--workers has no effect on reference arithmetic, which reads one picture after the other: --fast")
     precision = Precision(is_fast=fast, autocast=settings.bfloat16 or None)
     return Solver(
         param,

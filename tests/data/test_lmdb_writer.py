@@ -373,6 +373,29 @@ def test_show_augmented_samples(tmp_path, capsys):
     assert "no AnnotatedData layer for training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("VOC/ VOC/list.txt OUT/db --years 2007", "`lmdb ROOTFOLDER/ LISTFILE DB` does not take this, found --years"),
+        ("VOC/ VOC/list.txt OUT/db --split trainval", "found --split"),
+        (
+            "voc VOC OUT/db --without x.json",
+            "`lmdb voc` does not take this, found --without; flags of its own: --split",
+        ),
+        ("voc VOC OUT/db --label_type=json", "expected --label_type=xml and found --label_type=json"),
+        ("coco VOC VOC/x.json OUT/db --years 2007", "found --years"),
+        ("to-coco OUT/db OUT/x.json --gray", "`lmdb to-coco` does not take this, found --gray"),
+        ("show OUT/db --seed 3", "`lmdb show` does not take this, found --seed"),
+        ("VOC/ VOC/list.txt OUT/db --resize_width=30", "--resize_width and --resize_height go together"),
+        ("VOC/ VOC/list.txt OUT/db --min_dim=-30", "--min_dim must not be negative"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(voc, tmp_path, capsys, line, found):
+    assert main(["lmdb", *line.replace("VOC", str(voc)).replace("OUT", str(tmp_path)).split()]) == 2
+    assert found in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("flag", ["--count", "--workers"])
 def test_numbers_below_zero_are_refused(capsys, flag):
     assert main(["lmdb", "show", f"{RECORDED}/lmdb", flag, "-1"]) == 2

@@ -109,6 +109,12 @@ def test_a_net_that_the_solver_names_is_missing(toy, tmp_path, capsys):
     assert f"{told} working folder; did you mean {solver.parent}/beside.prototxt?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("flags", "is_told"), [("--workers=2", True), ("--workers=2 --fast", False), ("", False)])
+def test_workers_are_for_the_fast_mode(toy, capsys, flags, is_told):
+    assert main(["train", "--solver", toy(), "--iterations=1", *flags.split()]) == 0
+    assert ("--workers has no effect on reference arithmetic" in capsys.readouterr().err) == is_told
+
+
 def test_flags_change_the_run(toy, tmp_path, capsys):
     path = toy()
     assert main(["train", "--solver", path, "--iterations=4", "--keep", "1", "--stage", "a,b", "--level=2"]) == 0
