@@ -331,7 +331,7 @@ class Net:
             bottoms.append(bottom.detach().requires_grad_(record and needed))
         self._reshape_layer(index, bottoms)
         with torch.set_grad_enabled(record):
-            return bottoms, module(*bottoms)
+            return bottoms, self.runtime.run_layer(index, bottoms)
 
     def _reshape_layer(self, index: int, bottoms: Sequence[Tensor]) -> None:
         """Lets a layer check bottoms of a new shape before it computes, as Layer::Forward does."""

@@ -40,18 +40,20 @@ _TELLTALES = {
 }
 
 # Caffe's programs by file name, and the command that stands in for each; `caffe` is followed by its own command.
-_TOOLS = {
+TOOLS = {
     "caffe": "",
     "compute_image_mean": "compute-image-mean",
     "convert_annoset": "lmdb",
+    "convert_imageset": "lmdb",
     "create_label_map": "create-label-map",
     "extract_features": "extract-features",
     "get_image_size": "get-image-size",
+    "upgrade_net_proto_binary": "upgrade-net",
     "upgrade_net_proto_text": "upgrade-net",
     "upgrade_solver_proto_text": "upgrade-solver",
 }
 _BUILDERS = re.compile(r"(-m pyscratchdet\s+(?:train|test|time|extract-features))\b")
-_TOOL = re.compile(rf"[\w./$~-]*build/tools/({'|'.join(_TOOLS)})(?:\.bin)?(?=[\s\\\"']|$)")
+_TOOL = re.compile(rf"[\w./$~-]*build/tools/({'|'.join(TOOLS)})(?:\.bin)?(?=[\s\\\"']|$)")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -332,7 +334,7 @@ def substitute(text: str, gpu: str | None = None) -> str:
     """Returns a shell command with Caffe's programs replaced by pyscratchdet's commands, and other devices if given."""
 
     def stand_in(match: re.Match[str]) -> str:
-        command = _TOOLS[match.group(1)]
+        command = TOOLS[match.group(1)]
         return f"{shlex.quote(sys.executable)} -m pyscratchdet {command}".rstrip()
 
     # Caffe's programs run Python layers, and whoever runs a script trusts what it imports.

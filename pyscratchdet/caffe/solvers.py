@@ -38,7 +38,7 @@ class Solver:
             param.type = self._type
         with python_layers_allowed():
             self._solver = RuntimeSolver(
-                param, random=global_random(), device=current_device(), stop_when_diverged=False
+                param, random=global_random(), device=current_device(), stop_when_diverged=False, path=file
             )
         self.net = Net.wrap(self._solver.net)
         self.test_nets = [Net.wrap(net) for net in self._solver.test_nets]

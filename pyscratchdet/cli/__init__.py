@@ -84,7 +84,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print("\n".join(version_lines()))
         return 0
     if command not in COMMANDS:
-        hint = nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
+        from pyscratchdet.cli import caffe_names
+
+        hint = caffe_names.hint(arguments) or nearest(command, COMMANDS) or "pyscratchdet --help lists the commands"
         show(f'pyscratchdet: unknown command "{command}"; {hint}', stderr=True)
         return 2
     module, parser = command_parser(command)

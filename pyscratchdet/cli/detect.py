@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.detector_options import (
     add_detector_arguments,
+    at_least,
     finite,
     is_onnx,
     make_detector,
     make_labeller,
-    positive,
 )
 from pyscratchdet.cli.flags import add_json_flag
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and not args.benchmark:
         raise UsageError("--json is for the times", code="usage.option", expected="--benchmark")
     if args.max_frames is not None:
-        positive(args.max_frames, "--max-frames")
+        at_least(1, args.max_frames, "--max-frames")
     if args.reduced and (args.crops or args.benchmark or not args.no_draw):
         found = "--crops" if args.crops else "--benchmark" if args.benchmark else "pictures to draw"
         raise UsageError(

@@ -121,7 +121,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
     Raises:
         UsageError: They do not go together.
     """
-    batch_size = positive(args.batch_size, "--batch-size")
+    batch_size = at_least(1, args.batch_size, "--batch-size")
     _check_weights(args)
     if is_onnx(args.weights):
         return _of_file(args, batch_size)
@@ -164,7 +164,7 @@ def make_labeller(args: argparse.Namespace, task: str) -> Labeller:
     from pyscratchdet.detect.labels import Labeller
     from pyscratchdet.devices import choose_device
 
-    batch_size = positive(args.batch_size, "--batch-size")
+    batch_size = at_least(1, args.batch_size, "--batch-size")
     _check_weights(args)
     if is_onnx(args.weights) or args.engine not in (None, "torch"):
         raise _misfit(f"--task {task} is computed by torch", expected="--model DEPLOY, and a caffemodel")
@@ -271,10 +271,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
-def positive(number: int, option: str) -> int:
-    """Returns a number that must be at least 1."""
+def at_least(least: int, number: int, option: str) -> int:
+    """Returns a number that must not be below another."""
     from pyscratchdet.errors import UsageError
 
-    if number < 1:
-        raise UsageError(f"{option}: too small", code="usage.option", expected="at least 1", found=number)
+    if number < least:
+        raise UsageError(f"{option}: too small", code="usage.option", expected=f"at least {least}", found=number)
     return number

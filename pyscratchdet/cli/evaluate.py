@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from pyscratchdet.cli.detector_options import (
     add_detector_arguments,
     add_gpu_argument,
+    at_least,
     finite,
     is_onnx,
     make_detector,
-    positive,
     sharing,
 )
 from pyscratchdet.cli.flags import add_allow_python, add_json_flag, add_schema_flags
@@ -384,11 +384,11 @@ def caffe_test(args: argparse.Namespace) -> DetectionTest:
 
     if bool(args.solver) == bool(args.model):
         raise UsageError("choose the net", code="usage.option", expected="either --solver or --model")
-    if args.model and not args.iterations:
+    if args.model and args.iterations is None:
         raise UsageError("the number of batches is missing", code="usage.option", expected="--iterations with --model")
     test = DetectionTest.of_solver(args.solver) if args.solver else DetectionTest.of_net(args.model)
-    if args.iterations:
-        test = replace(test, iterations=positive(args.iterations, "--iterations"))
+    if args.iterations is not None:
+        test = replace(test, iterations=at_least(1, args.iterations, "--iterations"))
     return replace(test, ap_version=args.ap_version or test.ap_version)
 
 

@@ -84,17 +84,17 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from pyscratchdet.cli.console import say
-    from pyscratchdet.cli.detector_options import positive
+    from pyscratchdet.cli.detector_options import at_least
     from pyscratchdet.devices import parse_gpus
     from pyscratchdet.errors import UsageError, counted
     from pyscratchdet.experiments import launch
     from pyscratchdet.experiments.run import RESULT
 
-    seeds = range(1, 1 + positive(args.seeds, "--seeds"))
+    seeds = range(1, 1 + at_least(1, args.seeds, "--seeds"))
     jobs = launch.plan(
         _chosen(args.names, args.only), seeds, Path(args.output), args.data, args.scale, _iterations(args)
     )
-    number, parameters = positive(args.jobs, "--jobs"), _parameters(args.slurm)
+    number, parameters = at_least(1, args.jobs, "--jobs"), _parameters(args.slurm)
     if args.launcher == "slurm":
         if args.gpu:
             raise UsageError("--gpu is for this machine", code="usage.option", expected="--slurm gpus_per_node=N")
@@ -113,9 +113,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _iterations(args: argparse.Namespace) -> int | None:
-    from pyscratchdet.cli.detector_options import positive
+    from pyscratchdet.cli.detector_options import at_least
 
-    return None if args.iterations is None else positive(args.iterations, "--iterations")
+    return None if args.iterations is None else at_least(1, args.iterations, "--iterations")
 
 
 def _tell(job: Job, result: Result | PyScratchDetError) -> None:

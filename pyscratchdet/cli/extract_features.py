@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extracts features."""
     from pyscratchdet.cli.console import say
-    from pyscratchdet.cli.detector_options import positive
+    from pyscratchdet.cli.detector_options import at_least
     from pyscratchdet.devices import choose_device
     from pyscratchdet.errors import UsageError, counted
     from pyscratchdet.progress import Progress
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "blobs and databases differ in number", code="usage.option", expected=len(blobs), found=len(databases)
         )
-    batches = positive(args.batches, "BATCHES")
+    batches = at_least(1, args.batches, "BATCHES")
     device = choose_device(args.device.removeprefix("DEVICE_ID=") if args.mode == "GPU" else "")
     targets = list(zip(blobs, databases, strict=True))
     with Progress(batches, "batches") as progress:

@@ -141,6 +141,12 @@ def add_net_flags(parser: argparse.ArgumentParser) -> None:
     add_allow_python(parser)
 
 
+def add_phase_flag(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds `--phase`, TRAIN or TEST in any case."""
+    text = "phase of the net (default: %(default)s)"
+    add_flag(parser, "phase", type=str.upper, choices=("TRAIN", "TEST"), default=default, help=text)
+
+
 def add_schema_flags(parser: argparse._ActionsContainer) -> None:
     """Adds what every command that reads nets has for files of other Caffes; `schema_flags` makes it true."""
     parser.add_argument(

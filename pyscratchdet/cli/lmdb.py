@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the first word says; where torchrun started several processes, the first one has the others help."""
-    from pyscratchdet.cli.detector_options import sharing
+    from pyscratchdet.cli.detector_options import at_least, sharing
     from pyscratchdet.data.team import Team
     from pyscratchdet.errors import UsageError
     from pyscratchdet.ranks import end_launched
@@ -70,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--json is for the list of records", code="usage.option", expected="show without --model")
     if args.backend != "lmdb":
         raise UsageError("only LMDB is written", code="usage.backend", expected="lmdb", found=args.backend)
-    if args.workers < 0:
-        raise UsageError("--workers must not be negative", code="usage.option", found=args.workers)
+    at_least(0, args.workers, "--workers")
+    at_least(0, args.count, "--count")
+    _refuse_other_flags(args, args.words[0] if form is not _list else "")
     status = 0
     with sharing() as world:
         args.team = Team(args.workers, world)
@@ -130,7 +131,6 @@ def _folder(args: argparse.Namespace) -> int:
     from pyscratchdet.progress import Progress
     from pyscratchdet.prototxt import Options, own
 
-    _refuse_other_flags(args)
     _, pictures, annotations, output = args.words
     options = FolderOptions(_share(args.split), args.seed or 0, args.label_map_file, args.redo)
     maker = FolderMaker(pictures, annotations, output, options, args.team)
@@ -152,16 +152,20 @@ def _folder(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_other_flags(args: argparse.Namespace) -> None:
-    """Refuses what `folder` does not read; it always leaves out what is broken, and lists it."""
+def _refuse_other_flags(args: argparse.Namespace, form: str) -> None:
+    """Refuses the flags that a form does not read; `folder` always leaves out what is broken, so --skip_bad is true."""
     from pyscratchdet.errors import UsageError
 
+    read = set(_READ.get(form, ())) | ({"skip_bad"} if form == "folder" else {"seed"} if args.model else set())
+    if form not in ("folder", "to-coco", "show"):
+        read |= set(_FLAGS)
     defaults = {name: default for name, (default, _) in _FLAGS.items()}
-    defaults |= {"shuffle": None, "years": "", "without": "", "output": None, "count": 16, "model": ""}
-    known = ("label_map_file", "seed", "skip_bad", "redo")
-    if given := [name for name, default in defaults.items() if name not in known and getattr(args, name) != default]:
-        raise UsageError("`lmdb folder` does not take this", code="usage.option",
-                         expected="--split, --seed, --label-map or --redo", found=f"--{given[0]}")  # fmt: skip
+    defaults |= {"shuffle": None, "split": None, "years": "", "without": "", "output": None, "count": 16, "model": ""}
+    if given := [name for name, default in defaults.items() if name not in read and getattr(args, name) != default]:
+        shown = f"lmdb {form}" if form in _READ else "lmdb ROOTFOLDER/ LISTFILE DB"
+        own = ", ".join(f"--{name.replace('_', '-')}" for name in _READ.get(form, ()))
+        raise UsageError(f"`{shown}` does not take this", code="usage.option", found=f"--{given[0]}",
+                         hint=f"flags of its own: {own}" if own else None)  # fmt: skip
 
 
 def _share(text: str | None) -> float | None:
@@ -333,6 +337,12 @@ def _options(args: argparse.Namespace, **fixed: Any) -> Any:
     values = {name: getattr(args, name) for name in _FLAGS if name != "backend"}
     values["shuffle"] = bool(values["shuffle"])
     if fixed:
+        from pyscratchdet.errors import UsageError
+
+        if values["label_type"] not in ("xml", fixed["label_type"]):
+            raise UsageError("a whole set says itself what its annotations are", code="usage.option",
+                             expected=f"--label_type={fixed['label_type']}",
+                             found=f"--label_type={values['label_type']}")  # fmt: skip
         fixed = {"anno_type": "detection", "check_label": True, "encoded": True, **fixed}
         fixed["encode_type"] = values["encode_type"] or "jpg"
     return AnnosetOptions(**{**values, **fixed})
@@ -342,6 +352,14 @@ def _split(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
+# The flags of each form; those of convert_annoset are `voc`'s and `coco`'s too.
+_READ = {
+    "voc": ("split", "years"),
+    "coco": ("without",),
+    "folder": ("split", "seed", "label_map_file", "redo"),
+    "to-coco": ("label_map_file",),
+    "show": ("label_map_file", "output", "count", "model"),
+}
 _FLAGS: dict[str, tuple[Any, str]] = {
     "gray": (False, "store gray pictures"),
     "shuffle": (False, "shuffle the list first"),
@@ -358,7 +376,7 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "encoded": (False, "store encoded pictures"),
     "encode_type": ("", "encoding (jpg, png...); pictures of that kind are stored as they are"),
     "seed": (None, "seed of --shuffle; default: from the operating system, and 0 for voc and coco"),
-    "skip_bad": (False, "count and leave out broken entries and objects instead of stopping"),
+    "skip_bad": (False, "count and leave out broken annotations and objects, as unreadable pictures always are"),
     "redo": (False, "replace an existing database"),
     "without_objects": (False, "accept a list in which no picture has an object"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.detector_options import add_detector_arguments, sharing
 from pyscratchdet.cli.evaluate import (
@@ -16,6 +17,9 @@ from pyscratchdet.cli.evaluate import (
 )
 from pyscratchdet.cli.flags import add_json_flag
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
@@ -23,7 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Evaluate snapshots: with --solver (or --model and --iterations) on the test net's own data, "
         "as the solver does; with --data on a VOC tree, --model being the deploy net."
     )
-    parser.add_argument("snapshots", nargs="*", metavar="SNAPSHOT", help=".caffemodel files, or folders of them")
+    parser.add_argument(
+        "snapshots",
+        nargs="*",
+        metavar="SNAPSHOT",
+        help=".caffemodel files, or folders, which stand for their snapshots (with --solver, its own)",
+    )
     add_caffe_arguments(parser)
     add_voc_arguments(parser, required=False)
     add_detector_arguments(parser)
@@ -45,10 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _scores(args: argparse.Namespace) -> dict[str, float | None]:
     """Returns the mAP of each snapshot; None where nothing was detected."""
-    from pyscratchdet.cli.console import say
+    from pyscratchdet.cli.console import say, warn
     from pyscratchdet.errors import UsageError
 
-    paths = args.world.share(find_snapshots([*args.snapshots, *([args.weights] if args.weights else [])]))
+    inputs = [*args.snapshots, *([args.weights] if args.weights else [])]
+    prefix = _prefix(args.solver)
+    paths, passed_over = args.world.share(find_snapshots(inputs, prefix))
+    if passed_over and args.world.is_root:
+        warn(f"passed over, not being named {_names(prefix)}: {', '.join(passed_over)}")
     if args.data:
         default_label_map(args)
     elif args.engine:
@@ -77,15 +90,31 @@ def _print(scores: dict[str, float | None], as_json: bool) -> None:
     table.add_column("snapshot", overflow="fold")
     for path, score in scores.items():
         mark = " (best)" if path == best and len(scores) > 1 else ""
-        table.add_row(str(iteration_of(path) or "-"), "none" if score is None else f"{score:.6f}{mark}", path)
+        number = iteration_of(path)
+        shown = "none" if score is None else f"{score:.6f}{mark}"
+        table.add_row("-" if number is None else str(number), shown, path)
     console().print(table)
 
 
-def find_snapshots(inputs: list[str]) -> list[str]:
-    """Returns caffemodels by iteration; a folder stands for all files in it.
+def _prefix(solver: str | None) -> str:
+    """Returns what the names of a solver's snapshots begin with; "" if there is none to go by."""
+    import os
+
+    from pyscratchdet.proto import caffe_pb2
+    from pyscratchdet.proto.text import read
+
+    return os.path.basename(read(solver, caffe_pb2.SolverParameter).snapshot_prefix) if solver else ""
+
+
+def find_snapshots(inputs: list[str], prefix: str = "") -> tuple[list[str], list[str]]:
+    """Returns caffemodels by iteration, and those that were passed over.
+
+    Args:
+        inputs: Files, and folders, which stand for the snapshots in them.
+        prefix: What the names of snapshots begin with; "" for anything.
 
     Raises:
-        FileError: An input does not exist.
+        FileError: An input does not exist, or a folder has no snapshot.
         UsageError: There is no snapshot.
     """
     from pathlib import Path
@@ -93,17 +122,43 @@ def find_snapshots(inputs: list[str]) -> list[str]:
     from pyscratchdet.errors import FileError, UsageError
 
     paths: list[str] = []
+    passed_over: list[str] = []
     for text in inputs:
         path = Path(text)
         if not path.exists():
             raise FileError(f"no file or folder {path}", code="file.read")
-        found = [*path.glob("*.caffemodel"), *path.glob("*.caffemodel.h5")] if path.is_dir() else [path]
-        if not found:
-            raise FileError(f"{path}: no .caffemodel in this folder", code="score.empty-folder")
-        paths += [str(one) for one in found]
+        found, others = _in_folder(path, prefix) if path.is_dir() else ([str(path)], [])
+        paths += found
+        passed_over += others
     if not paths:
         raise UsageError("no snapshot to score", code="usage.option", expected="at least one SNAPSHOT")
-    return sorted(dict.fromkeys(paths), key=lambda path: (iteration_of(path) or 0, path))
+    named = dict.fromkeys(paths)
+    left = [path for path in passed_over if path not in named]
+    return sorted(named, key=lambda path: (iteration_of(path) or 0, path)), left
+
+
+def _in_folder(folder: Path, prefix: str) -> tuple[list[str], list[str]]:
+    """Returns the snapshots in a folder, and the other caffemodels."""
+    import re
+
+    from pyscratchdet.errors import FileError
+
+    name = re.compile((re.escape(prefix) or ".*") + r"_(iter_\d+|best)\.caffemodel(\.h5)?")
+    models = sorted([*folder.glob("*.caffemodel"), *folder.glob("*.caffemodel.h5")])
+    found = [str(path) for path in models if name.fullmatch(path.name)]
+    if not found:
+        raise FileError(
+            f"{folder}: no snapshot in this folder",
+            code="score.empty-folder",
+            expected=_names(prefix),
+            found=", ".join(path.name for path in models[:5]) or "no .caffemodel",
+            hint="to score other files, name them" if models else None,
+        )
+    return found, [str(path) for path in models if str(path) not in found]
+
+
+def _names(prefix: str) -> str:
+    return f"{prefix or '<prefix>'}_iter_<n>.caffemodel or {prefix or '<prefix>'}_best.caffemodel"
 
 
 def iteration_of(path: str) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pyscratchdet.cli.flags import add_allow_python, add_json_flag, add_schema_flags
+from pyscratchdet.cli.flags import add_allow_python, add_json_flag, add_phase_flag, add_schema_flags
 
 if TYPE_CHECKING:
     from pyscratchdet.layers.costs import NetCost
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("model", help="net prototxt")
-    parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase of the net (default: TEST)")
+    add_phase_flag(parser, "TEST")
     parser.add_argument("--input", metavar="SIZE", help="input as N,C,H,W or H,W in place of the file's")
     add_schema_flags(parser)
     add_allow_python(parser)

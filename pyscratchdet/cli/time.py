@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pyscratchdet.cli.flags import add_flag, add_json_flag, add_net_flags
+from pyscratchdet.cli.flags import add_flag, add_json_flag, add_net_flags, add_phase_flag
 
 if TYPE_CHECKING:
     from pyscratchdet.solver.timing import Timing
@@ -15,9 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_flag(parser, "model", required=True, metavar="PROTOTXT", help="the net")
     add_flag(parser, "weights", default="", metavar="FILE", help="weights to use in place of the initial ones")
-    add_flag(
-        parser, "phase", choices=["TRAIN", "TEST"], default="TRAIN", help="phase of the net (default: %(default)s)"
-    )
+    add_phase_flag(parser, "TRAIN")
     add_flag(parser, "iterations", type=int, default=50, metavar="N", help="number of passes (default: %(default)s)")
     add_json_flag(parser)
     parser.set_defaults(interruption="stops without a result")

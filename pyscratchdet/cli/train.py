@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resume", choices=["auto"], help="continue from the newest complete snapshot of the solver's prefix, if any"
     )
     add_net_flags(parser)
-    add_flag(parser, "phase", choices=["TRAIN"], help="phase of the train net; there is only this one")
-    add_flag(parser, "iterations", type=int, default=0, metavar="N", help="replaces the solver's max_iter")
+    add_flag(parser, "phase", type=str.upper, choices=["TRAIN"], help="phase of the train net; there is only this one")
+    add_flag(parser, "iterations", type=int, metavar="N", help="replaces the solver's max_iter")
     for name, default in (("sigint_effect", "stop"), ("sighup_effect", "snapshot")):
         add_flag(parser, name, default=default, metavar="EFFECT", help="stop, snapshot or none (default: %(default)s)")
     mode = parser.add_mutually_exclusive_group()
@@ -38,11 +38,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     mode.add_argument("--bfloat16", action="store_true", help="--fast with bfloat16 on a CPU too, if it has it")
     mode.add_argument("--exact", action="store_true", help="reference arithmetic (default on the CPU)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode and augment pictures")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that decode and augment pictures, 0 for none of their own (default: 1)",
+    )
     parser.add_argument(
         "--sync-batchnorm", action="store_true", help="BatchNorm's statistics over the batches of all processes"
     )
-    parser.add_argument("--keep", type=int, default=0, metavar="K", help="keep only the last K snapshots")
+    parser.add_argument("--keep", type=int, metavar="K", help="keep only the last K snapshots (default: all)")
     parser.add_argument(
         "--keep-best",
         action="store_true",
@@ -51,7 +56,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience",
         type=int,
-        default=0,
         metavar="K",
         help="stop after K tests without a better one; keeps the best too",
     )
@@ -66,10 +70,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains."""
+    from pyscratchdet.cli.detector_options import at_least
     from pyscratchdet.devices import parse_gpus
     from pyscratchdet.ranks import end_launched, is_launched
     from pyscratchdet.solver.launch import TrainSettings, spawn, train
 
+    numbers = {
+        name: at_least(least, number, f"--{name}")
+        for name, least in (("iterations", 1), ("keep", 1), ("patience", 1), ("workers", 0))
+        if (number := getattr(args, name)) is not None
+    }
     if not is_launched() and len(gpus := parse_gpus(args.gpu)) > 1:
         return spawn(gpus, args.arguments)
     settings = TrainSettings(
@@ -80,21 +90,18 @@ def run(args: argparse.Namespace) -> int:
         gpu=args.gpu,
         level=args.level,
         stages=args.stage.split(","),
-        iterations=args.iterations,
         fast=True if args.fast else False if args.exact else None,
         bfloat16=args.bfloat16,
-        workers=args.workers,
         sync_batchnorm=args.sync_batchnorm,
         reset_heads=args.reset_heads,
-        keep=args.keep,
         keep_best=args.keep_best,
-        patience=args.patience,
         sigint_effect=args.sigint_effect,
         sighup_effect=args.sighup_effect,
         log=args.log,
         log_dir=args.log_dir,
         metrics=args.metrics,
         tensorboard=args.tensorboard,
+        **numbers,
     )
     train(settings, shows_progress=sys.stderr.isatty())
     end_launched()

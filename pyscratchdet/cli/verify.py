@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.detector_options import ENGINES
-from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
+from pyscratchdet.cli.flags import add_allow_python, add_phase_flag, add_schema_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="what fast and openvino multiply in, on CPUs that have it (default: float32)",
     )
-    parser.add_argument("--phase", choices=("TEST", "TRAIN"), default="TEST", help="phase of the net (default: TEST)")
+    add_phase_flag(parser, "TEST")
     parser.add_argument("--gradients", action="store_true", help="compare a backward pass too: fast, cuda, recordings")
     parser.add_argument("--step", metavar="SOLVER", help="compare a solver's first update too: fast, cuda, recordings")
     parser.add_argument(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from pyscratchdet.cli.detector_options import finite, preparation_of
-from pyscratchdet.cli.flags import add_allow_python, add_schema_flags
+from pyscratchdet.cli.flags import add_allow_python, add_phase_flag, add_schema_flags
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("model", metavar="NET", help="net prototxt")
-    parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST"), help="phase of the net (default: TEST)")
+    add_phase_flag(parser, "TEST")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel: histograms, statistics, dead channels")
     parser.add_argument("--picture", metavar="FILE", help="run the net on it: detections, and the maps of every blob")
     parser.add_argument("--mean", metavar="B,G,R", help="subtracted from the picture (default: SSD's 104,117,123)")

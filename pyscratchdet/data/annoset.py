@@ -37,7 +37,7 @@ class AnnosetOptions:
     """The flags of convert_annoset under their own names, then ours.
 
     Attributes:
-        skip_bad: Skip and count broken entries instead of stopping at the first.
+        skip_bad: Skip and count broken annotations and objects, as pictures that cannot be read always are.
         seed: Seed of the shuffle; None draws one from the operating system, as the original does.
         redo: Replace an existing database.
         without_objects: Accept a list in which no picture has an object, such as a test set's.
@@ -156,17 +156,21 @@ def write_annoset(
                 part = writing.part(rest[start - rest.start :][:_PART])
                 journal.add(writer, part)
                 summary.extend(part, entries)
-        if problem := _problem(summary, options):
+        if problem := _problem(summary, maker):
             journal.parts.clear()
             raise problem
     return summary
 
 
-def _problem(summary: Summary, options: AnnosetOptions) -> DataError | None:
+def _problem(summary: Summary, maker: RecordMaker) -> DataError | None:
     """Returns the error for a useless database: one without records or without objects."""
+    root, options = maker.root, maker.options
     why = "; ".join(line.strip() for line in summary.lines()[1:])
     if not summary.written:
-        return DataError("no record could be written", code="data.empty-database", hint=why)
+        tried = f"; the first picture tried was {root}{summary.skipped[0][0]}" if summary.skipped else ""
+        if os.path.isdir(root) and not root.endswith("/"):
+            why = f"paths are joined as they are, so end the folder with a slash: {root}/; {why}"
+        return DataError(f"no record could be written{tried}", code="data.empty-database", hint=why)
     if options.anno_type == "detection" and not options.without_objects and not summary.num_objects:
         return DataError("no picture has an object", code="data.no-objects", hint=why)
     return None
@@ -375,6 +379,17 @@ def _check(options: AnnosetOptions) -> None:
                          found=options.label_type)  # fmt: skip
     if options.anno_type == "detection" and options.label_type != "txt" and not options.label_map_file:
         raise UsageError("detection needs a label map", code="usage.label-map", hint="pass --label_map_file")
+    _check_sizes(options)
+
+
+def _check_sizes(options: AnnosetOptions) -> None:
+    for name in ("min_dim", "max_dim", "resize_width", "resize_height"):
+        if (value := getattr(options, name)) < 0:
+            raise UsageError(f"--{name} must not be negative", code="usage.size", found=value)
+    if bool(options.resize_width) != bool(options.resize_height) and not (options.min_dim or options.max_dim):
+        raise UsageError("--resize_width and --resize_height go together", code="usage.size",
+                         found=f"{options.resize_width} and {options.resize_height}",
+                         hint="one alone changes no size, in the original too")  # fmt: skip
 
 
 def _scale(low: int, high: int, min_dim: int, max_dim: int) -> np.float32:
@@ -401,4 +416,5 @@ def _class_label(picture: str, word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise DataError(f"the label of {picture} is not a number", code="data.list", found=word) from None
+        raise DataError(f"the label of {picture} is not a number", code="data.list", found=word,
+                        hint="a list of annotation files needs --anno_type=detection") from None  # fmt: skip

@@ -78,6 +78,10 @@ def _open(path: str) -> LmdbFile | LevelStore:
         return LmdbFile(path)
     if os.path.isfile(os.path.join(path, "CURRENT")):
         return LevelStore(path)
+    if not path:
+        raise DataError(
+            "no database is named", code="data.no-database", hint="a data layer names it in data_param.source"
+        )
     hint = "`pyscratchdet lmdb` makes one" if not os.path.exists(path) else "an LMDB is a folder with a data.mdb"
     raise DataError(f"no database at {path}", code="data.no-database", hint=hint)
 

@@ -96,7 +96,7 @@ def read_label_map(path: str | os.PathLike[str]) -> caffe_pb2.LabelMap:
         raise DataError(
             f"not a label map: {error.message}", code="data.label-map", position=error.position,
             expected=error.expected, found=error.found,
-            hint="`pyscratchdet create-label-map NAMES MAP` makes one from a list of names",
+            hint="`pyscratchdet create-label-map --include_background NAMES MAP` makes one from a list of names",
         ) from error  # fmt: skip
     if not label_map.item:
         raise DataError("the label map has no items", code="data.label-map", position=Position(os.fspath(path)))

@@ -11,6 +11,7 @@ from pyscratchdet.data.lists import Entry, read_image_set
 from pyscratchdet.errors import DataError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
+_NO_DEVKIT = "give the folder that contains VOC2007 and the like"
 
 
 def voc_entries(root: str | os.PathLike[str], splits: Sequence[str], years: Sequence[str] = ()) -> list[Entry]:
@@ -22,11 +23,11 @@ def voc_entries(root: str | os.PathLike[str], splits: Sequence[str], years: Sequ
         years: Folders: `2007` for VOC2007, or a whole name. By default all that have such a list.
 
     Raises:
-        DataError: No folder has such a list, or a picture that it names is missing.
+        DataError: No folder has such a list, one of `years` is missing or lacks a list, or a picture is missing.
     """
-    entries = []
+    folders, entries = _folders(Path(root), years), []
     for split in splits:
-        for folder, name in _lists(Path(root), split, years):
+        for folder, name in _lists(Path(root), split, folders, all_have_it=bool(years)):
             listed = read_image_set(Path(root) / _list(folder, name))
             entries += [_entry(Path(root), folder, image) for image, is_absent in listed if not is_absent]
     if not entries:
@@ -34,27 +35,43 @@ def voc_entries(root: str | os.PathLike[str], splits: Sequence[str], years: Sequ
     return entries
 
 
-def _lists(root: Path, split: str, years: Sequence[str]) -> list[tuple[str, str]]:
+def _folders(root: Path, years: Sequence[str]) -> list[str]:
+    """Returns the folders of the years, or by default all."""
+    if not years:
+        return sorted(path.name for path in root.glob("*/") if path.is_dir())
+    folders = []
+    for year in years:
+        folder = _folder(root, year)
+        if folder is None:
+            name = year if year.startswith("VOC") else f"VOC{year}"
+            known = sorted(path.parent.name for path in root.glob("*/ImageSets"))
+            raise DataError(f"no {root / name}/ImageSets", code="data.voc",
+                            hint=f"there are: {', '.join(known)}" if known else _NO_DEVKIT)  # fmt: skip
+        folders.append(folder)
+    return folders
+
+
+def _lists(root: Path, split: str, folders: list[str], all_have_it: bool) -> list[tuple[str, str]]:
     """Returns (folder, list name) pairs."""
+    found = _with_list(root, split, folders)
     year, _, rest = split.partition("_")
-    if rest and not _candidates(root, split, years) and _folder(root, year):
-        years, split = [year], rest
-    found = _candidates(root, split, years)
-    if not found:
-        known = sorted({path.stem for path in root.glob("*/ImageSets/Main/*.txt")})[:20]
+    if rest and not found and (folder := _folder(root, year)) in folders:
+        folders, split = [folder], rest
+        found = _with_list(root, split, folders)
+    missing = [folder for folder in folders if folder not in found]
+    if not found or (all_have_it and missing):
+        place = missing[0] if all_have_it else "*"
+        known = sorted({path.stem for path in root.glob(f"{place}/ImageSets/Main/*.txt")})[:20]
         raise DataError(
-            f"no list {split}.txt in {root}/{'*' if not years else ','.join(years)}/ImageSets/Main",
+            f"no list {split}.txt in {root}/{place}/ImageSets/Main",
             code="data.voc",
-            hint=f"lists there: {', '.join(known)}" if known else "give the folder that contains VOC2007 and the like",
+            hint=f"lists there: {', '.join(known)}" if known else _NO_DEVKIT,
         )
-    return found
+    return [(folder, split) for folder in found]
 
 
-def _candidates(root: Path, split: str, years: Sequence[str]) -> list[tuple[str, str]]:
-    folders = [_folder(root, year) or year for year in years] or sorted(
-        path.name for path in root.glob("*/") if path.is_dir()
-    )
-    return [(folder, split) for folder in folders if (root / _list(folder, split)).is_file()]
+def _with_list(root: Path, split: str, folders: list[str]) -> list[str]:
+    return [folder for folder in folders if (root / _list(folder, split)).is_file()]
 
 
 def _folder(root: Path, year: str) -> str | None:

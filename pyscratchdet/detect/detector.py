@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from pyscratchdet.data.label_map import label_to_name, read_label_map
+from pyscratchdet.data.label_map import BACKGROUND_NAMES, label_to_name, read_label_map
 from pyscratchdet.detect import zoo
 from pyscratchdet.detect.engine import DetectionEngine, TorchDetection
 from pyscratchdet.detect.media import read_picture
@@ -313,12 +313,15 @@ class Detector:
         else:
             names, where = label_to_name(read_label_map(labels), strict=True, display=True, path=labels), f"{labels}: "
         if sorted(names) != list(range(number)):
+            lacks_background = len(names) == number - 1 and names.get(0) not in BACKGROUND_NAMES
             raise DataError(
                 f"{where}label map and net differ",
                 code="evaluate.class-count",
                 expected=f"labels 0 to {number - 1}, as the net's DetectionOutput has num_classes {number}",
                 found=f"{counted(len(names), 'label')} from {min(names)} to {max(names)}",
-                hint="is this the label map that the net was trained with?",
+                hint="label 0, the background, has no item; `create-label-map --include_background` adds one"
+                if lacks_background
+                else "is this the label map that the net was trained with?",
             )
         return names
 

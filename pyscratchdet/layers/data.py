@@ -33,9 +33,8 @@ def assume_shape(layer: Layer, source: str, shape: tuple[int, ...]) -> None:
     if layer not in _said:
         _said.add(layer)
         size = "x".join(map(str, shape))
-        _log.warning(
-            'layer "%s" (%s): there is no %s; pictures are assumed to be %s', layer.name, layer.type, source, size
-        )
+        text = 'layer "%s" (%s): there is no %s; pictures are assumed to be %s'
+        _log.warning(text, layer.name, layer.type, source or "source", size)
 
 
 def shape_unknown(error: PyScratchDetError, param: caffe_pb2.LayerParameter) -> PyScratchDetError:

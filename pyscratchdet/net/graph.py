@@ -6,15 +6,17 @@ is its bottom's blob. `build_graph` filters by phase, level and stages, inserts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from pyscratchdet.errors import NetError, Position
+from pyscratchdet.errors import NetError, Position, nearest
 from pyscratchdet.net.rules import is_included, net_state
-from pyscratchdet.net.splits import Locate, insert_splits, unknown_bottom
+from pyscratchdet.net.splits import UnknownBottom, insert_splits
 from pyscratchdet.proto import caffe_pb2
+
+Locate = Callable[[int], Position | None]  # layer index -> where it is written
 
 AUTOMATIC = "(automatic)"
 
@@ -132,24 +134,59 @@ def build_graph(
     """
     state = net_state(net, phase, level, stages)
     selected = [i for i, layer in enumerate(net.layer) if is_included(state, layer, partial(locate, i))]
-    split = insert_splits([net.layer[i] for i in selected], lambda i: locate(selected[i]))
+    unknown = partial(_unknown_bottom, net, state, locate)
+    split = insert_splits([net.layer[i] for i in selected], lambda i, *bottom: unknown(selected[i], *bottom))
     rest = caffe_pb2.NetParameter()
     rest.CopyFrom(net)
     del rest.layer[:]
     rest.state.CopyFrom(state)
-    builder = _Builder(Graph(rest, phase, [], [], [], []), layer_class, locate)
+    builder = _Builder(Graph(rest, phase, [], [], [], []), layer_class, locate, unknown)
     for index, param in split:
         builder.add(param, selected[index] if index >= 0 else -1)
     return builder.finish()
 
 
+def _unknown_bottom(
+    net: caffe_pb2.NetParameter,
+    state: caffe_pb2.NetState,
+    locate: Locate,
+    index: int,
+    bottom: int,
+    known: Collection[str],
+) -> NetError:
+    """Returns the error for a bottom of layer `index` that no layer makes in `state`."""
+    layer, blob = net.layer[index], net.layer[index].bottom[bottom]
+    other = caffe_pb2.NetState()
+    other.CopyFrom(state)
+    other.phase = caffe_pb2.TRAIN if state.phase == caffe_pb2.TEST else caffe_pb2.TEST
+    maker = next((one.name for one in net.layer[:index] if blob in one.top and is_included(other, one)), None)
+    name = caffe_pb2.Phase.Name(other.phase)
+    return NetError(
+        f'bottom {bottom} is "{blob}", which no earlier layer makes in phase {caffe_pb2.Phase.Name(state.phase)}',
+        code="net.unknown-bottom",
+        position=locate(index),
+        layer=layer.name,
+        layer_type=layer.type,
+        hint=nearest(blob, known)
+        if maker is None
+        else f'layer "{maker}" makes it in phase {name} (--phase {name}, where a command has it)',
+    )
+
+
 class _Builder:
     """Adds layers one by one, as Net::Init does."""
 
-    def __init__(self, graph: Graph, layer_class: Callable[[str, str], LayerTraits], locate: Locate) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        layer_class: Callable[[str, str], LayerTraits],
+        locate: Locate,
+        unknown_bottom: UnknownBottom,
+    ) -> None:
         self.graph = graph
         self.layer_class = layer_class
         self.locate = locate
+        self.unknown_bottom = unknown_bottom
         self.latest: dict[str, int] = {}
         self.available: set[str] = set()
 
@@ -181,7 +218,7 @@ class _Builder:
 
     def _bottom(self, node: Node, index: int, blob: str) -> int:
         if blob not in self.available:
-            raise unknown_bottom(blob, node.param, index, self.available, self._position(node))
+            raise self.unknown_bottom(node.index, index, self.available)
         self.available.remove(blob)
         return self.latest[blob]
 

@@ -7,13 +7,13 @@ the split's first copy carries it, and all loss weights of the layer that made t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from pyscratchdet.errors import NetError, Position, nearest
+from pyscratchdet.errors import NetError
 from pyscratchdet.proto import caffe_pb2
 
 Top = tuple[int, int]  # (layer index, top index)
-Locate = Callable[[int], Position | None]  # layer index -> where it is written
+UnknownBottom = Callable[[int, int, Collection[str]], NetError]  # layer index, bottom index, blobs made so far
 
 
 def split_name(layer: str, blob: str, top_index: int) -> str:
@@ -22,14 +22,14 @@ def split_name(layer: str, blob: str, top_index: int) -> str:
 
 
 def insert_splits(
-    layers: Sequence[caffe_pb2.LayerParameter], locate: Locate = lambda index: None
+    layers: Sequence[caffe_pb2.LayerParameter], unknown_bottom: UnknownBottom
 ) -> list[tuple[int, caffe_pb2.LayerParameter]]:
     """Returns pairs of an index in `layers` (-1 for an inserted Split) and a layer; the layers are copies.
 
     Raises:
-        NetError: A bottom that no earlier layer makes, at the position that `locate` gives for its layer.
+        NetError: What `unknown_bottom` returns for a bottom that no earlier layer makes.
     """
-    sources, consumers, weights = _consumers(layers, locate)
+    sources, consumers, weights = _consumers(layers, unknown_bottom)
     next_copy: dict[Top, int] = defaultdict(int)
     result: list[tuple[int, caffe_pb2.LayerParameter]] = []
     for i, original in enumerate(layers):
@@ -54,7 +54,7 @@ def insert_splits(
 
 
 def _consumers(
-    layers: Sequence[caffe_pb2.LayerParameter], locate: Locate
+    layers: Sequence[caffe_pb2.LayerParameter], unknown_bottom: UnknownBottom
 ) -> tuple[dict[tuple[int, int], Top], dict[Top, int], dict[Top, float]]:
     latest: dict[str, Top] = {}
     sources: dict[tuple[int, int], Top] = {}
@@ -63,7 +63,7 @@ def _consumers(
     for i, layer in enumerate(layers):
         for j, blob in enumerate(layer.bottom):
             if blob not in latest:
-                raise unknown_bottom(blob, layer, j, latest, locate(i))
+                raise unknown_bottom(i, j, latest)
             sources[i, j] = latest[blob]
             consumers[latest[blob]] += 1
         for j, blob in enumerate(layer.top):
@@ -72,24 +72,6 @@ def _consumers(
             weights[latest[blob]] = weight
             consumers[latest[blob]] += weight != 0
     return sources, consumers, weights
-
-
-def unknown_bottom(
-    blob: str,
-    layer: caffe_pb2.LayerParameter,
-    bottom_index: int,
-    known: Iterable[str],
-    position: Position | None,
-) -> NetError:
-    """Returns the error for a bottom that no layer makes."""
-    return NetError(
-        f'bottom {bottom_index} is "{blob}", which no earlier layer of this phase makes',
-        code="net.unknown-bottom",
-        position=position,
-        layer=layer.name,
-        layer_type=layer.type,
-        hint=nearest(blob, known),
-    )
 
 
 def _split_layer(layer: str, blob: str, top_index: int, copies: int, weight: float) -> caffe_pb2.LayerParameter:

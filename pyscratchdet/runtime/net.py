@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyscratchdet.errors import NetError
+from pyscratchdet.errors import NetError, PyScratchDetError
 from pyscratchdet.layers.autograd.shared_memory import rewritten
 from pyscratchdet.layers.base import Context, Layer, Shape
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net
@@ -145,6 +145,19 @@ class Net(nn.Module):
         values = self._run(inputs, keep=True)
         return dict(zip(self._blob_keys, values, strict=True))
 
+    def run_layer(self, index: int, bottoms: Iterable[Tensor]) -> list[Tensor]:
+        """Returns the tops of one layer.
+
+        Raises:
+            PyScratchDetError: As the layer raises it, with the layer and where it is written.
+        """
+        try:
+            tops: list[Tensor] = self.layers[index](*bottoms)
+        except PyScratchDetError:
+            with self.plan.located(index):
+                raise
+        return tops
+
     def total_loss(self, blobs: Mapping[str, Tensor]) -> Tensor:
         """Returns the sum of loss_weight * top over all losses among `blobs` (a scalar; 0 if there are none)."""
         terms = [weight * blobs[name].sum() for name, weight in self.loss_weights.items() if name in blobs]
@@ -216,6 +229,7 @@ class Net(nn.Module):
     def _run(self, inputs: Inputs, keep: bool) -> list[Tensor]:
         given = self._check_inputs(inputs)
         values: list[Tensor | None] = [None] * len(self.plan.graph.blob_names)
+        tops: Sequence[Tensor | None]
         done = -1
         for index, module in enumerate(self.layers):
             node = module.node
@@ -232,7 +246,7 @@ class Net(nn.Module):
             elif node.is_input:
                 tops = [given[self.plan.graph.blob_names[blob]] for blob in node.tops]
             else:
-                tops = module(*self._bottoms(values, index))
+                tops = self.run_layer(index, self._bottoms(values, index))
             for blob, top in zip(node.tops, tops, strict=True):
                 values[blob] = top
             if index in self._rewritten:

@@ -7,7 +7,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -62,7 +61,7 @@ class DetectionTest:
             UsageError: The solver has no test.
         """
         param = read(path, caffe_pb2.SolverParameter)
-        net = first_test_net(param, Path(path).parent) if param.test_iter else None
+        net = first_test_net(param, path) if param.test_iter else None
         if net is None:
             raise UsageError(
                 f"{os.fspath(path)}: no test net", code="evaluate.no-test", expected="test_net (or net) and test_iter"

@@ -103,8 +103,6 @@ def train(settings: TrainSettings, shows_progress: bool = False) -> None:
     param = _solver_param(settings)
     if settings.reset_heads and not param.weights:
         raise UsageError("--reset-heads needs weights to start from", code="train.reset-heads", expected="--weights")
-    if settings.patience < 0:
-        raise UsageError("--patience must not be negative", code="train.keep-best", found=settings.patience)
     if settings.keep_best or settings.patience:
         check_best(param)
     with ExitStack() as stack:
@@ -183,6 +181,8 @@ def _make(
     options: dict[str, object] = {"sync_batchnorm": settings.sync_batchnorm and world.size > 1}
     if settings.workers is not None:
         options["workers"] = settings.workers
+    if settings.workers and not fast:
+        _log.warning("--workers has no effect on reference arithmetic, which reads one picture after the other: --fast")
     precision = Precision(is_fast=fast, autocast=settings.bfloat16 or None)
     return Solver(
         param,
@@ -193,6 +193,7 @@ def _make(
         world=world,
         keep=settings.keep,
         reset_heads=settings.reset_heads,
+        path=settings.solver,
     )
 
 

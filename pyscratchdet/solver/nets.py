@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyscratchdet.errors import FileError, SolverError
+from pyscratchdet.errors import FileError, Position, SolverError
 from pyscratchdet.layers.plan import NetFile, read_net
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.upgrade import upgrade_net
@@ -32,8 +32,12 @@ class NetChoice:
     source: str
 
 
-def train_net(param: caffe_pb2.SolverParameter) -> NetChoice:
+def train_net(param: caffe_pb2.SolverParameter, path: str | os.PathLike[str] = "") -> NetChoice:
     """Returns the net to train.
+
+    Args:
+        param: The solver's settings.
+        path: The solver file, for messages.
 
     Raises:
         SolverError: None or several are named.
@@ -49,11 +53,15 @@ def train_net(param: caffe_pb2.SolverParameter) -> NetChoice:
         )
     value = getattr(param, named[0])
     source = f"{named[0]} file: {value}" if isinstance(value, str) else f"{named[0]}."
-    return _choice(_net(value), caffe_pb2.TRAIN, param.train_state, source)
+    return _choice(_net(value, source, path), caffe_pb2.TRAIN, param.train_state, source)
 
 
-def test_nets(param: caffe_pb2.SolverParameter) -> list[NetChoice]:
+def test_nets(param: caffe_pb2.SolverParameter, path: str | os.PathLike[str] = "") -> list[NetChoice]:
     """Returns the test nets: those given inline, then those in files, then copies of the generic net.
+
+    Args:
+        param: The solver's settings.
+        path: The solver file, for messages.
 
     Raises:
         SolverError: test_iter, test_state or test_interval do not match them.
@@ -77,17 +85,17 @@ def test_nets(param: caffe_pb2.SolverParameter) -> list[NetChoice]:
         raise SolverError("test nets need a test_interval above 0", code="solver.test-interval")
     states = param.test_state or [caffe_pb2.NetState()] * number
     return [
-        _choice(_net(value), caffe_pb2.TEST, state, source)
+        _choice(_net(value, source, path), caffe_pb2.TEST, state, source)
         for (value, source), state in zip(_test_sources(param), states, strict=True)
     ]
 
 
-def first_test_net(param: caffe_pb2.SolverParameter, folder: str | os.PathLike[str]) -> NetChoice | None:
+def first_test_net(param: caffe_pb2.SolverParameter, path: str | os.PathLike[str] = "") -> NetChoice | None:
     """Returns the first test net without reading the others; None if there is none.
 
     Args:
         param: The solver's settings.
-        folder: The solver file's folder, for a hint: paths in it are relative to the working folder, as in Caffe.
+        path: The solver file, for messages.
 
     Raises:
         FileError, PrototxtError: The net file is missing or invalid.
@@ -96,14 +104,8 @@ def first_test_net(param: caffe_pb2.SolverParameter, folder: str | os.PathLike[s
     if found is None:
         return None
     value, source = found
-    if isinstance(value, str) and not Path(value).exists() and (beside := Path(folder, value)).exists():
-        raise FileError(
-            f"no file {value}",
-            code="file.read",
-            hint=f"paths are relative to the working folder; did you mean {beside}?",
-        )
     state = param.test_state[0] if param.test_state else caffe_pb2.NetState()
-    return _choice(_net(value), caffe_pb2.TEST, state, source)
+    return _choice(_net(value, source, path), caffe_pb2.TEST, state, source)
 
 
 def _test_sources(param: caffe_pb2.SolverParameter) -> Iterator[tuple[caffe_pb2.NetParameter | str, str]]:
@@ -118,8 +120,19 @@ def _test_sources(param: caffe_pb2.SolverParameter) -> Iterator[tuple[caffe_pb2.
             yield param.net, f"net file: {param.net}"
 
 
-def _net(value: caffe_pb2.NetParameter | str) -> NetFile:
-    return read_net(value) if isinstance(value, str) else NetFile(upgrade_net(value))
+def _net(value: caffe_pb2.NetParameter | str, source: str, solver: str | os.PathLike[str]) -> NetFile:
+    if not isinstance(value, str):
+        return NetFile(upgrade_net(value))
+    if not Path(value).exists():
+        beside = Path(solver).parent / value
+        raise FileError(
+            f"no file {value}, which is the solver's {source.partition(' ')[0]}",
+            code="file.read",
+            position=Position(os.fspath(solver)) if solver else None,
+            hint="paths in a solver are relative to the working folder"
+            + (f"; did you mean {beside}?" if beside.exists() else ""),
+        )
+    return read_net(value)
 
 
 def _choice(net: NetFile, phase: int, wanted: caffe_pb2.NetState, source: str) -> NetChoice:

@@ -73,6 +73,7 @@ class Solver:
         keep: How many snapshots to keep; 0 keeps all.
         reset_heads: Whether layers whose shapes differ from those of a file of weights keep their initial values.
         writes: Whether the nets may write the files that they name (HDF5Output, `save_output_param`).
+        path: The file that a message comes from, for messages.
 
     Attributes:
         param: The settings, in the latest format.
@@ -112,7 +113,9 @@ class Solver:
         keep: int = 0,
         reset_heads: bool = False,
         writes: bool = True,
+        path: str | os.PathLike[str] = "",
     ) -> None:
+        self._path = path if isinstance(param, caffe_pb2.SolverParameter) else param
         self.param = upgrade_solver(param if isinstance(param, caffe_pb2.SolverParameter) else read_solver(param))
         check_settings(self.param)
         self.world = world or World()
@@ -140,7 +143,8 @@ class Solver:
             "world_size": self.world.size,
             **(options or {}),
         }
-        self.net = self._build(train_net(self.param), "Creating training net from ", self.random, self._writes)
+        choice = train_net(self.param, self._path)
+        self.net = self._build(choice, "Creating training net from ", self.random, self._writes)
         self.test_nets, self._testers = self._build_test_nets()
         self._ignored: dict[int, list[str]] = {}  # by test net: layers of the train net that it lacks
         self.world.broadcast([entry.parameter for entry in self.net.learnable])
@@ -507,7 +511,7 @@ class Solver:
         writes = self._writes and self.world.is_root
         return [
             self._build(choice, f"Creating test net (#{i}) specified by ", random, writes)
-            for i, choice in enumerate(test_nets(self.param))
+            for i, choice in enumerate(test_nets(self.param, self._path))
         ]
 
     def _build(self, choice: NetChoice, what: str, random: CaffeRandom, writes: bool) -> Net:

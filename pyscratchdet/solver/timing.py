@@ -130,9 +130,9 @@ class _LayerTimer:
             bottoms = [values[b].detach().requires_grad_(n) for b, n in zip(node.bottoms, needs, strict=True)]
             tops: list[Tensor] = []
 
-            def forward(module=module, bottoms=bottoms, tops=tops, wanted=wanted) -> None:  # type: ignore[no-untyped-def]
+            def forward(index=index, bottoms=bottoms, tops=tops, wanted=wanted) -> None:  # type: ignore[no-untyped-def]
                 with torch.set_grad_enabled(wanted):
-                    tops.extend(module(*bottoms))
+                    tops.extend(self._net.run_layer(index, bottoms))
 
             self._forward[index] += self._clock(forward)
             values |= {blob: top.detach() for blob, top in zip(node.tops, tops, strict=True)}

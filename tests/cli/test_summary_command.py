@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pyscratchdet.cli import main
+from pyscratchdet.cli import command_parser, main
 from pyscratchdet.layers.costs import net_cost
 from pyscratchdet.layers.plan import plan_net
 
@@ -54,6 +54,27 @@ def test_table(path, capsys):
     assert lines[0].split() == ["layer", "type", "tops", "parameters", "MMACs", "KiB"]
     assert lines[2].split()[:4] == ["conv", "Convolution", "2x5x4x3", "140"]
     assert lines[-1].startswith("7 layers, 210 parameters, 0.005 M multiply-accumulates (0.010 MFLOPs)")
+
+
+def test_a_blob_of_the_other_phase_is_told_with_it(tmp_path, capsys):
+    path = tmp_path / "train.prototxt"
+    path.write_text(NET.replace("input_param", "include { phase: TRAIN } input_param"))
+    assert main(["summary", str(path)]) == 2
+    assert (
+        'bottom 0 is "data", which no earlier layer makes in phase TEST; layer "data" makes it in phase TRAIN '
+        "(--phase TRAIN, where a command has it) [net.unknown-bottom]"
+    ) in capsys.readouterr().err
+    assert main(["summary", str(path), "--phase", "train", "--total"]) == 0
+    path.write_text(NET.replace('bottom: "data"', 'bottom: "dat"'))
+    assert main(["summary", str(path), "--phase", "Train"]) == 2
+    assert 'makes in phase TRAIN; did you mean "data"? [net' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["summary", "draw-net", "time", "train", "verify", "view"])
+def test_a_phase_is_taken_in_any_case(command):
+    _, parser = command_parser(command)
+    phase = next(action for action in parser._actions if "--phase" in action.option_strings)
+    assert parser._get_value(phase, "train") == "TRAIN"
 
 
 def test_json_has_the_figures_of_the_table(path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -117,13 +118,28 @@ def test_messages_name_the_line_of_the_list(voc, tmp_path, capsys):
     assert "cannot read the picture: No such file" in out
     (tmp_path / "list.txt").write_text(f"{picture} 3\n{picture} three\n{picture} 4\n")
     assert main([*arguments, "--redo"]) == 2
-    assert f"listed at {tmp_path}/list.txt:2" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"listed at {tmp_path}/list.txt:2" in told
+    assert "a list of annotation files needs --anno_type=detection" in told
     (tmp_path / "list.txt").write_text(f"{picture} 3\nmy picture.jpg 2\n")
     assert main([*arguments, "--redo"]) == 2
     assert f"{tmp_path}/list.txt:2: 3 words" in capsys.readouterr().err
     (tmp_path / "list.txt").write_text(f"{picture} 3\nmissing.jpg 2\n")
     assert main(["get-image-size", f"{voc}/", f"{tmp_path}/list.txt", f"{tmp_path}/sizes.txt"]) == 2
     assert f"{tmp_path}/list.txt:2: cannot read" in capsys.readouterr().err
+
+
+def test_a_folder_without_its_slash(voc, tmp_path, capsys):
+    """Joined to a list's paths as it is, by convert_annoset too."""
+    root = voc / "VOC2007"
+    (tmp_path / "list.txt").write_text("JPEGImages/000001.jpg 3\nJPEGImages/000002.jpg 4\n")
+    assert main(["lmdb", str(root), f"{tmp_path}/list.txt", f"{tmp_path}/db"]) == 2
+    told = capsys.readouterr().err
+    assert f"no record could be written; the first picture tried was {root}JPEGImages/000001.jpg" in told
+    assert f"end the folder with a slash: {root}/; skipped 2 times" in told
+    (tmp_path / "list.txt").write_text("JPEGImages/gone.jpg 3\n")
+    assert main(["lmdb", f"{root}/", f"{tmp_path}/list.txt", f"{tmp_path}/db"]) == 2
+    assert "slash" not in capsys.readouterr().err
 
 
 def test_duplicates_in_a_label_map_have_their_line(voc, tmp_path, capsys):
@@ -261,6 +277,28 @@ def test_whole_voc_set(voc, tmp_path):
     assert (tmp_path / "sizes.txt").read_text() == (tmp_path / "v_name_size.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--years 2007,banana", "no KIT/VOCbanana/ImageSets; there are: VOC2007, VOC2012"),
+        ("--years VOC2011", "no KIT/VOC2011/ImageSets; there are"),
+        ("--years 2007,2012 --split test", "no list test.txt in KIT/VOC2012/ImageSets/Main; lists there: trainval"),
+        ("--years 2007 --split 2012_trainval", "no list 2012_trainval.txt in KIT/VOC2007/ImageSets/Main; lists"),
+        ("--split minival", "no list minival.txt in KIT/*/ImageSets/Main; lists there: test, trainval"),
+    ],
+)
+def test_a_year_or_a_list_that_is_missing(voc, tmp_path, capsys, options, message):
+    kit = tmp_path / "VOCdevkit"
+    kit.mkdir()
+    (kit / "VOC2007").symlink_to(voc / "VOC2007")
+    (kit / "VOC2012/ImageSets/Main").mkdir(parents=True)
+    (kit / "VOC2012/ImageSets/Main/trainval.txt").write_text("000001\n")
+    words = ["lmdb", "voc", str(kit), f"{tmp_path}/db", "--label-map", f"{voc}/labelmap.prototxt"]
+    assert main([*words, *options.split()]) == 2
+    assert message.replace("KIT", str(kit)) in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["VOCdevkit"]
+
+
 def test_coco_and_back(voc, tmp_path):
     json_file = f"{tmp_path}/instances_train2014.json"
     assert main(["lmdb", "to-coco", f"{RECORDED}/lmdb", json_file, "--label-map", f"{voc}/labelmap.prototxt"]) == 0
@@ -335,6 +373,35 @@ def test_show_augmented_samples(tmp_path, capsys):
     assert "no AnnotatedData layer for training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("VOC/ VOC/list.txt OUT/db --years 2007", "`lmdb ROOTFOLDER/ LISTFILE DB` does not take this, found --years"),
+        ("VOC/ VOC/list.txt OUT/db --split trainval", "found --split"),
+        (
+            "voc VOC OUT/db --without x.json",
+            "`lmdb voc` does not take this, found --without; flags of its own: --split",
+        ),
+        ("voc VOC OUT/db --label_type=json", "expected --label_type=xml and found --label_type=json"),
+        ("coco VOC VOC/x.json OUT/db --years 2007", "found --years"),
+        ("to-coco OUT/db OUT/x.json --gray", "`lmdb to-coco` does not take this, found --gray"),
+        ("show OUT/db --seed 3", "`lmdb show` does not take this, found --seed"),
+        ("VOC/ VOC/list.txt OUT/db --resize_width=30", "--resize_width and --resize_height go together"),
+        ("VOC/ VOC/list.txt OUT/db --min_dim=-30", "--min_dim must not be negative"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(voc, tmp_path, capsys, line, found):
+    assert main(["lmdb", *line.replace("VOC", str(voc)).replace("OUT", str(tmp_path)).split()]) == 2
+    assert found in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("flag", ["--count", "--workers"])
+def test_numbers_below_zero_are_refused(capsys, flag):
+    assert main(["lmdb", "show", f"{RECORDED}/lmdb", flag, "-1"]) == 2
+    assert f"{flag}: too small, expected at least 0 and found -1 [usage.option]" in capsys.readouterr().err
+
+
 def test_show_records_whose_keys_are_not_names(tmp_path, capsys):
     """A key may hold anything: it is shown as text, and what is drawn stays in its folder."""
     datum = caffe_pb2.AnnotatedDatum(type=caffe_pb2.AnnotatedDatum.BBOX)
@@ -368,6 +435,18 @@ def test_known_label_maps(tmp_path):
     assert main(["create-label-map", "coco", f"{tmp_path}/coco.prototxt"]) == 0
     write_label_map(tmp_path / "again.prototxt", coco)
     assert (tmp_path / "coco.prototxt").read_text() == (tmp_path / "again.prototxt").read_text()
+
+
+def test_names_in_place_of_a_label_map(tmp_path, capsys):
+    """What the message advises makes a map that detection takes: its classes begin at 1."""
+    names, made = tmp_path / "names.txt", tmp_path / "map.prototxt"
+    names.write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="not a label map") as caught:
+        read_label_map(names)
+    advice = re.search("`pyscratchdet (.*)`", caught.value.hint)[1]
+    assert main(advice.replace("NAMES", str(names)).replace("MAP", str(made)).split()) == 0
+    assert label_to_name(read_label_map(made)) == {0: "none_of_the_above", 1: "cat", 2: "dog"}
+    assert capsys.readouterr().err == ""
 
 
 def test_label_map_from_names(tmp_path):

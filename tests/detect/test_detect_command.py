@@ -342,6 +342,40 @@ def test_evaluate_caffe(tmp_path, capsys):
     assert "evaluate.ap-version" in capsys.readouterr().err
     assert main(["evaluate", "caffe", *model]) == 2
     assert "--iterations with --model" in capsys.readouterr().err
+    assert main(["evaluate", "caffe", "--solver", str(tmp_path / "solver.prototxt"), "--iterations", "0"]) == 2
+    assert "--iterations: too small, expected at least 1 and found 0" in capsys.readouterr().err
+
+
+def test_a_folder_stands_for_the_solvers_snapshots(tmp_path, capsys):
+    from pyscratchdet.runtime import build_net, save_weights
+
+    net = _rows("det", [(0, 1, 0.9, 0.1, 0.1, 0.5, 0.5)]) + _rows("gt", [(0, 1, 0, 0.1, 0.1, 0.5, 0.5, 0)])
+    net += 'layer { name: "e" type: "DetectionEvaluate" bottom: "det" bottom: "gt" top: "eval" include { phase: TEST }'
+    net += " detection_evaluate_param { num_classes: 2 background_label_id: 0 overlap_threshold: 0.5 } }"
+    net += 'layer { name: "ip" type: "InnerProduct" bottom: "det" top: "ip" inner_product_param { num_output: 3 } }'
+    (tmp_path / "test.prototxt").write_text(net + 'layer { name: "s" type: "Silence" bottom: "ip" }')
+    solver, models = tmp_path / "solver.prototxt", tmp_path / "models"
+    solver.write_text(f'test_net: "{tmp_path}/test.prototxt" test_iter: 1 snapshot_prefix: "elsewhere/o.n"')
+    models.mkdir()
+    for name in ("o.n_iter_20", "o.n_iter_0", "o.n_best"):
+        save_weights(build_net(str(tmp_path / "test.prototxt"), "TEST"), models / f"{name}.caffemodel")
+    others = [str(models / f"{name}.caffemodel") for name in ("other_iter_5", "own_start")]
+    for path in others:
+        shutil.copy(solver, path)
+    command = ["score", "--solver", str(solver)]
+    assert main([*command, str(models)]) == 0
+    printed = capsys.readouterr()
+    assert [line.split()[1] for line in printed.out.splitlines() if "caffemodel" in line] == ["-", "0", "20"]
+    warning = "passed over, not being named o.n_iter_<n>.caffemodel or o.n_best.caffemodel: "
+    assert warning + ", ".join(others) in printed.err
+    assert main([*command, str(models), others[1]]) == 2  # named, so it is read
+    assert f"{warning}{others[0]}\n" in capsys.readouterr().err
+    for path in models.glob("o.n_*"):
+        path.unlink()
+    assert main([*command, str(models)]) == 2
+    assert "found other_iter_5.caffemodel, own_start.caffemodel; to score other files, name them" in (
+        capsys.readouterr().err
+    )
 
 
 def test_evaluate_caffe_wants_an_evaluation_layer(block_model, capsys):

@@ -96,6 +96,11 @@ def test_label_map_must_fit(block_model, tmp_path):
     found = r"expected labels 0 to 2, .*num_classes 3 and found 2 labels from 0 to 1;.*evaluate\.class-count"
     with pytest.raises(DataError, match=found):
         Detector(deploy, weights, tmp_path / "short.prototxt")
+    for first in (0, 1):
+        names = (f'item {{ name: "{name}" label: {label} }}' for label, name in enumerate(("blue", "red"), first))
+        (tmp_path / "names.prototxt").write_text("\n".join(names))
+        with pytest.raises(DataError, match="label 0, the background, has no item; `create-label-map --include_backg"):
+            Detector(deploy, weights, tmp_path / "names.prototxt")
     assert Detector(deploy, weights).classes == ("1", "2")
 
 

@@ -1,11 +1,13 @@
 """What an error says, and that files are whole or absent."""
 
 import os
+import re
 import stat
+from pathlib import Path
 
 import pytest
 
-from pyscratchdet.cli import main
+from pyscratchdet.cli import COMMANDS, main
 from pyscratchdet.errors import FileError, LayerError, NetError, Position, counted, nearest
 from pyscratchdet.files import atomic_path, read_bytes, write_text
 from pyscratchdet.layers.base import layer_class, register
@@ -104,3 +106,36 @@ def test_missing_file_and_impossible_target(tmp_path):
 def test_unknown_command_is_one_line_and_status_2(capsys):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == 'pyscratchdet: unknown command "trian"; did you mean "train"?\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("convert_annoset --anno_type=detection a b c", "here it is `pyscratchdet lmdb`"),
+        ("build/tools/convert_imageset.bin a b c", "here it is `pyscratchdet lmdb`"),
+        ("caffe", "here it is `pyscratchdet train`"),
+        ("caffe -gpu 0 time --model=x", "here it is `pyscratchdet time`"),
+        ("caffe device_query", "here it is `pyscratchdet doctor`"),
+        ("device_query", "here it is `pyscratchdet doctor`"),
+        ("./mine.py", "`python -m pyscratchdet.caffe mine.py` runs a script written for Caffe"),
+        ("upgrade", 'did you mean "upgrade-net"?'),
+        ("nothing", "pyscratchdet --help lists the commands"),
+    ],
+)
+def test_caffes_names_are_told_what_stands_in_for_them(capsys, line, hint):
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err == f'pyscratchdet: unknown command "{line.split()[0]}"; {hint}\n'
+
+
+def test_the_hints_are_those_of_the_page(capsys):
+    """Each row of the page for those who come from Caffe: a name that is typed there gets that row's command."""
+    page = (Path(__file__).parents[2] / "docs" / "from_caffe" / "index.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    names = [(name, now) for then, now in rows for name in re.findall(r"`([^`]+)`", then) if name[:6] != "import"]
+    assert len(names) > 12
+    for name, now in names:
+        words = name.removeprefix("python ").split()
+        if words[0] not in COMMANDS:
+            main(words)
+            told = re.search("`(.+)`", capsys.readouterr().err)
+            assert told[1] in now

@@ -169,7 +169,6 @@ def test_all_test_nets_are_tested_before_a_run_ends_early(toy, tmp_path, figures
     [
         ("", SOLVER, ["--keep-best"], "train.keep-best"),
         ("test_iter: 0 test_interval: 5", SOLVER, ["--patience=1"], "train.keep-best"),
-        (TESTS, SOLVER, ["--patience=-1"], "train.keep-best"),
         (TESTS, re.sub(r'snapshot: 7 snapshot_prefix: "\S+"', "", SOLVER), ["--keep-best"], "solver.snapshot-prefix"),
     ],
 )

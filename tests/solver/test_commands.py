@@ -12,6 +12,7 @@ from toynet import SOLVER, TRAIN
 
 from pyscratchdet import solver
 from pyscratchdet.cli import main
+from pyscratchdet.runtime import build_net, save_weights
 from pyscratchdet.solver.curves import read_curves
 
 GLOG = re.compile(r"[IWE]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.py:\d+\] ")
@@ -67,6 +68,51 @@ def test_a_row_that_a_killed_run_did_not_finish_is_dropped(toy, tmp_path, suffix
     main(["train", "--solver", path, "--metrics", str(metrics)])
     assert list(read_curves(metrics).series["loss"]) == [0, 5, 10, 15]
     assert len(metrics.read_text().splitlines()) == len(whole.splitlines()) + 3
+
+
+@pytest.mark.parametrize("flag", ["iterations=0", "iterations=-3", "keep=0", "patience=0", "patience=-1", "workers=-1"])
+def test_numbers_that_make_no_sense_are_refused(toy, tmp_path, capsys, flag):
+    name, _, value = flag.partition("=")
+    assert main(["train", "--solver", toy("test_iter: 1 test_interval: 5"), "--gpu", "0,1", f"--{flag}"]) == 2
+    least = 0 if name == "workers" else 1
+    assert f"--{name}: too small, expected at least {least} and found {value} [usage.option]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+DATA = """layer { name: "d" type: "Data" top: "x" top: "y" transform_param { crop_size: 5 }
+  data_param { %s batch_size: 2 backend: LMDB } }
+layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 1 } }
+layer { name: "l" type: "EuclideanLoss" bottom: "fc" bottom: "y" top: "l" }
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "time", "test"])
+@pytest.mark.parametrize(
+    ("source", "message"), [('source: "gone"', "no database at gone"), ("", "no database is named")]
+)
+def test_a_missing_database_is_told_with_layer_and_file(toy, tmp_path, capsys, command, source, message):
+    solver, net = toy(train=DATA % source), tmp_path / "train.prototxt"
+    save_weights(build_net(net), tmp_path / "w.caffemodel")
+    flags = [f"--solver={solver}"] if command == "train" else [f"--model={net}"]
+    flags += [f"--weights={tmp_path}/w.caffemodel"] if command == "test" else []
+    assert main([command, *flags]) == 2
+    assert f'{net}:1:1: layer "d" (Data): {message}' in capsys.readouterr().err
+
+
+def test_a_net_that_the_solver_names_is_missing(toy, tmp_path, capsys):
+    solver = tmp_path / "there" / "solver.prototxt"
+    solver.parent.mkdir()
+    (solver.parent / "beside.prototxt").write_text(TRAIN)
+    solver.write_text(re.sub('net: "[^"]+"', 'train_net: "beside.prototxt"', Path(toy()).read_text()))
+    assert main(["train", f"--solver={solver}"]) == 2
+    told = f"{solver}: no file beside.prototxt, which is the solver's train_net; paths in a solver are relative to the"
+    assert f"{told} working folder; did you mean {solver.parent}/beside.prototxt?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "is_told"), [("--workers=2", True), ("--workers=2 --fast", False), ("", False)])
+def test_workers_are_for_the_fast_mode(toy, capsys, flags, is_told):
+    assert main(["train", "--solver", toy(), "--iterations=1", *flags.split()]) == 0
+    assert ("--workers has no effect on reference arithmetic" in capsys.readouterr().err) == is_told
 
 
 def test_flags_change_the_run(toy, tmp_path, capsys):
