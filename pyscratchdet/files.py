@@ -95,8 +95,13 @@ def write_pieces(path: str | os.PathLike[str], pieces: Iterable[Any]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` atomically, as UTF-8; characters without a UTF-8 form (lone surrogates) as escapes."""
-    write_bytes(path, text.encode(errors="backslashreplace"))
+    """Writes `text` to `path` atomically, as `as_utf8` has it."""
+    write_bytes(path, as_utf8(text))
+
+
+def as_utf8(text: str) -> bytes:
+    """Returns text as UTF-8; characters without a UTF-8 form (lone surrogates) as escapes."""
+    return text.encode(errors="backslashreplace")
 
 
 def safe_file_name(text: str) -> str:

@@ -17,7 +17,7 @@ from pyscratchdet.cli.flags import add_json_flag
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyscratchdet.detect.detector import Detector
     from pyscratchdet.detect.export import ResultWriter
@@ -173,7 +173,7 @@ def _label(args: argparse.Namespace, task: str, is_live: bool) -> int:
             say(look.seen(line))
         return ["labels.json", *results.write_failures()]
 
-    return _look(args, look, head, {"--task": task}, write, is_live)
+    return _look(args, look, head, {"--task": task}, ["labels.json"], write, is_live)
 
 
 def _parse_formats(text: str) -> list[str]:
@@ -215,7 +215,7 @@ def _detect(args: argparse.Namespace, detector: Detector, formats: list[str], is
     from pathlib import Path
 
     from pyscratchdet.cli.console import say
-    from pyscratchdet.detect.export import import_pyarrow
+    from pyscratchdet.detect.export import FILES, import_pyarrow
     from pyscratchdet.detect.output import PictureWriter
     from pyscratchdet.detect.tasks import DetectTask
     from pyscratchdet.errors import counted
@@ -240,7 +240,7 @@ def _detect(args: argparse.Namespace, detector: Detector, formats: list[str], is
         return written
 
     settings = {"engine": title, "--threshold": threshold, "--format": sorted(formats)}
-    return _look(args, task, head, settings, write, is_live)
+    return _look(args, task, head, settings, [FILES[name] for name in formats if name in FILES], write, is_live)
 
 
 def _look(
@@ -248,6 +248,7 @@ def _look(
     task: PictureTask,
     head: Mapping[str, object],
     settings: Mapping[str, object],
+    files: Sequence[str],
     write: Callable[[PartStore, ResultWriter, Totals], list[str]],
     is_live: bool,
 ) -> int:
@@ -258,16 +259,19 @@ def _look(
         task: What is done with each picture.
         head: What result files say of the run.
         settings: What the results depend on besides options that both tasks have.
+        files: The result files.
         write: Writes the results and returns the names of their files.
         is_live: A camera is among the inputs.
     """
     from collections import Counter
     from contextlib import ExitStack
+    from functools import partial
     from pathlib import Path
 
     import torch
 
     from pyscratchdet.cli.console import say
+    from pyscratchdet.detect.export import check_results
     from pyscratchdet.detect.media import walk_media
     from pyscratchdet.detect.parts import PartStore
     from pyscratchdet.detect.reading import ReadOptions
@@ -275,10 +279,12 @@ def _look(
     from pyscratchdet.ranks import joined
 
     store, left_out, state = PartStore(Path(args.output)), Counter[str](), ""
+    check_results(store.output, files)
     kept = {**_settings(args), **settings} if args.resume else None
     with joined(torch.device("cpu")) as world, ExitStack() as stack:
         if world.is_root:
-            state = stack.enter_context(store.opened(lambda: walk_media(args.inputs, left_out), kept))
+            sources = partial(walk_media, args.inputs, left_out)
+            state = stack.enter_context(store.opened(lambda: task.checked(sources()), kept))
             _say_state(args.output, state, left_out)
         if world.share(state) == "finished":
             return 0
