@@ -12,7 +12,7 @@ from typing import Any
 from pyscratchdet.converters.weights import Bundle, Names, read_bundle, write_bundle
 from pyscratchdet.detect.detector import Preparation
 from pyscratchdet.errors import ConversionError, counted, printable
-from pyscratchdet.files import write_text
+from pyscratchdet.files import check_not_kept, write_text
 from pyscratchdet.layers.plan import NetFile, NetPlan
 from pyscratchdet.proto.file_names import clear_file_names
 from pyscratchdet.proto.text import to_text
@@ -59,6 +59,8 @@ def write_deploy_folder(
     blobs = {layer: arrays for layer, arrays in bundle.blobs.items() if layer not in bundle.unknown}
     bundle = Bundle(blobs, unknown=bundle.unknown)
     root, own = Path(folder), Names(NetFile(net))
+    for name in (ONNX, CAFFEMODEL, PROTOTXT, LABELS, *PROGRAMS):
+        check_not_kept(root / name)
     root.mkdir(parents=True, exist_ok=True)
     write_bundle(root / ONNX, bundle, own, onnx=onnx, facts=facts)  # first: it may be refused
     write_bundle(root / CAFFEMODEL, Bundle(blobs), own)

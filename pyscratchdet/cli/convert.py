@@ -119,7 +119,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "do not run the written net against its source and OpenCV 4",
     },
 }
-_NAMES = ("command", "source", "target", "quiet", "interruption")
+_NAMES = ("command", "source", "target", "quiet", "interruption", "writes")
 _SCHEMA = {"schema": "FILE", "import": "MODULE", "dialect": "NAME"}
 _NET = ("model", "allow_unknown", "allow_python", *_SCHEMA)  # where a net is read
 _FACTS = ("labelmap", "mean", "scale", "rgb")  # what a file says about itself
@@ -208,7 +208,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
     add_schema_flags(parser)
     add_allow_python(parser)
-    parser.set_defaults(allow_unknown=False, allow_python=False, interruption="stops; DST stays as it was")
+    parser.set_defaults(writes=("target", "prototxt"), interruption="stops; DST stays as it was")
+    parser.set_defaults(allow_unknown=False, allow_python=False)
     parser.epilog = "\n".join(
         ["directions, and the options that each reads:"]
         + [line for direction in DIRECTIONS for line in ("", *direction.lines())]

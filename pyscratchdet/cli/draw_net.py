@@ -13,6 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output_image_file", help="picture; .png and .pdf need Graphviz, .svg and .html do not")
     parser.add_argument("--rankdir", default="TB", choices=("TB", "LR", "BT", "RL"), help="direction (default: TB)")
     parser.add_argument("--phase", default="TEST", choices=("TRAIN", "TEST", "ALL"), help="layers of one phase, or all")
+    parser.set_defaults(writes=("output_image_file",))
     add_schema_flags(parser)
     add_allow_python(parser)
 

@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--json", nargs="?", const="", metavar="FILE", help="print the figures as JSON, or write them to a file"
     )
     parser.add_argument("--all", action="store_true", help="show every blob in the terminal")
-    parser.set_defaults(interruption="stops without a report")
+    parser.set_defaults(writes=("report", "json"), interruption="stops without a report")
     add_schema_flags(parser)
     add_allow_python(parser)
 

@@ -70,6 +70,15 @@ def test_what_is_in_the_folder(deployed, tmp_path):
     assert "    boxes are relative to the picture (0 to 1), not clipped to it\n" in said
 
 
+def test_a_folder_is_not_made_of_itself(deployed, block_model, capsys):
+    folder, _ = deployed
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    options = ["--model", f"{folder}/deploy.prototxt", "--labelmap", str(block_model[2])]
+    assert main(["convert", f"{folder}/model.caffemodel", f"{folder}/", *options]) == 2
+    assert "model.caffemodel is read by this command, and is not replaced" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_with_pyscratchdet(deployed, photos):
     check(run(deployed[0] / "detect.py", photos), photos)
 
