@@ -44,12 +44,26 @@ class Preparation:
         mean: Subtracted per channel, in the net's channel order; one value applies to all.
         scale: Multiplies what remains.
         rgb: The net takes red first; Caffe's nets take blue first.
+
+    Raises:
+        UsageError: The scale is 0 in float32, or not finite.
     """
 
     mean: tuple[float, ...] = SSD_MEAN
     scale: float = 1.0
     rgb: bool = False
     _cache: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        with np.errstate(over="ignore", under="ignore"):
+            scale = np.float32(self.scale)
+        if scale == 0 or not np.isfinite(scale):
+            raise UsageError(
+                "a scale that leaves nothing of a picture",
+                code="detect.scale",
+                expected="a number other than 0",
+                found=self.scale,
+            )
 
     def __call__(
         self, image: np.ndarray, channels: int, height: int, width: int, resize_first: bool = True
@@ -312,15 +326,29 @@ class Detector:
             names, where = dict(labels), ""
         else:
             names, where = label_to_name(read_label_map(labels), strict=True, display=True, path=labels), f"{labels}: "
-        if sorted(names) != list(range(number)):
-            raise DataError(
-                f"{where}label map and net differ",
-                code="evaluate.class-count",
-                expected=f"labels 0 to {number - 1}, as the net's DetectionOutput has num_classes {number}",
-                found=f"{counted(len(names), 'label')} from {min(names)} to {max(names)}",
-                hint="is this the label map that the net was trained with?",
-            )
+        check_class_names(names, number, where)
         return names
+
+
+def check_class_names(names: Mapping[int, str], number: int, where: str = "") -> None:
+    """Refuses names that are not those of a net's labels.
+
+    Args:
+        names: {label: class name}.
+        number: The net's labels, background included.
+        where: What the message begins with, such as "labelmap.prototxt: ".
+
+    Raises:
+        DataError: They are others.
+    """
+    if sorted(names) != list(range(number)):
+        raise DataError(
+            f"{where}label map and net differ",
+            code="evaluate.class-count",
+            expected=f"labels 0 to {number - 1}, as the net has num_classes {number}",
+            found=f"{counted(len(names), 'label')} from {min(names, default=0)} to {max(names, default=0)}",
+            hint="is this the label map that the net was trained with?",
+        )
 
 
 def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:

@@ -253,6 +253,8 @@ def test_a_refused_run_leaves_an_unfinished_one(folder, flags, picture, tmp_path
         (["--mean", "1,x"], "usage.option"),
         (["--mean", "1,2"], "detect.mean"),
         (["--mean", "1,2,nan"], "usage.option"),
+        (["--scale", "0"], "detect.scale"),
+        (["--scale", "1e-60"], "detect.scale"),
         (["--size", "0x4"], "usage.option"),
         (["--format", "jsno"], "usage.option"),
         (["--batch-size", "0"], "usage.option"),

@@ -122,7 +122,7 @@ def test_what_is_no_detector_and_labels_that_do_not_fit(block_model, tmp_path, c
     (tmp_path / "short.prototxt").write_text('item { name: "background" label: 0 } item { name: "blue" label: 1 }')
     (tmp_path / "plain.prototxt").write_text(deploy.read_text().partition('layer { name: "priors"')[0])
     for model, expected in (
-        (deploy, "label map and net differ, expected labels 0 to 2, the background included and found 0, 1"),
+        (deploy, "label map and net differ, expected labels 0 to 2, as the net has num_classes 3 and found 2 labels"),
         (tmp_path / "plain.prototxt", "not the deploy net of a detector"),
     ):
         options = ["--model", str(model), "--labelmap", str(tmp_path / "short.prototxt")]
