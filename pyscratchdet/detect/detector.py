@@ -71,7 +71,7 @@ class Preparation:
         """Returns float32 (channels, height, width).
 
         Args:
-            image: uint8 (h, w, 3) BGR, or (h, w).
+            image: uint8 (h, w, 3) BGR, (h, w, 4) BGRA, or grey (h, w).
             channels: 3 or 1.
             height: Height of the net's input.
             width: Width of the net's input.
@@ -257,7 +257,8 @@ class Detector:
     def detect_at(
         self, pictures: Sequence[Picture], size: tuple[int, int], threshold: float = 0.0, resize_first: bool = True
     ) -> list[ImageDetections]:
-        """Finds objects with the net's input at another (height, width)."""
+        """Finds objects with the net's input at another (height, width); see `detect`."""
+        check_pictures(pictures)
         found: list[ImageDetections] = []
         for start in range(0, len(pictures), self.batch_size):
             batch = [
@@ -351,14 +352,42 @@ def check_class_names(names: Mapping[int, str], number: int, where: str = "") ->
         )
 
 
+def check_pictures(pictures: object) -> None:
+    """Refuses what is no sequence of pictures, such as None.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not isinstance(pictures, (Sequence, np.ndarray)):
+        raise _not_a_picture(pictures)
+
+
+def _not_a_picture(given: object) -> DataError:
+    """Returns the error that says what was given, and how usual things become pictures."""
+    shape, dtype = tuple(getattr(given, "shape", ())), getattr(given, "dtype", None)
+    hints = []
+    if given is None:
+        hints.append("cv2.imread returns None for a file that it cannot read: give the file's name")
+    elif type(given).__module__.startswith("PIL."):
+        hints.append('np.array(image.convert("RGB"))[:, :, ::-1] is in BGR')
+    if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
+        hints.append("the channels go last: transpose(1, 2, 0)")
+    if "float" in str(dtype):
+        hints.append('values from 0 to 1 become bytes by (255 * array).round().astype("uint8")')
+    return DataError(
+        "not a picture",
+        code="detect.picture",
+        expected="a file's name, or a uint8 array: (height, width, 3) in BGR, (height, width, 4) in BGRA or "
+        "(height, width) in grey",
+        found=type(given).__name__ if dtype is None else f"{dtype} {shape}",
+        hint="; ".join(hints) or None,
+    )
+
+
 def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
-        raise DataError(
-            "not a picture",
-            code="detect.picture",
-            expected="a uint8 array (height, width, 3) in BGR",
-            found=f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}",
-        )
+    is_bytes = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
+    if not is_bytes or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
+        raise _not_a_picture(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.ndim == 3 and image.shape[2] == 4:
