@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.detector_options import (
@@ -31,6 +32,8 @@ _TASKS = ("detect", "segment", "classify")
 _THRESHOLD = 0.5
 _FORMATS = "json,jsonl"
 _MOST_LINES = 20  # pictures whose labels are also printed
+_NUMBER = re.compile(r"\d+(\.\d*)?")
+_LEAST_SIZE = 32  # of a net's input; there are fewer cameras
 _MOST_NAMES = 10  # inputs that could not be read and are also named at the end
 
 _EPILOG = """\
@@ -99,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "--reduced is for results without pictures", code="usage.option", expected="--no-draw", found=found
         )
+    _check_numbers(args)
     kinds = {input_kind(text) for text in args.inputs}
     if args.reduced and kinds <= {"video", "camera"}:
         raise UsageError("--reduced is for pictures", code="usage.option", found=" and ".join(sorted(kinds)))
@@ -113,6 +117,27 @@ def run(args: argparse.Namespace) -> int:
         status = _detect(args, detector, formats, "camera" in kinds)
     end_launched()
     return status
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Refuses `--mean 104 117 123 photos/`, which would open cameras 117 and 123, and `--size 240 320 photos/`."""
+    from pathlib import Path
+
+    from pyscratchdet.errors import UsageError
+
+    numbers = [text for text in args.inputs if _NUMBER.fullmatch(text) and not Path(text).exists()]
+    for option, value, joint, is_meant in (
+        ("--mean", args.mean, ",", len(numbers) == 2),
+        ("--size", args.size, "x", len(numbers) == 1 and float(numbers[0]) >= _LEAST_SIZE),
+    ):
+        if is_meant and value is not None and _NUMBER.fullmatch(value):
+            meant, plain = joint.join([value, *numbers]), joint.join([value, *[value] * len(numbers)])
+            raise UsageError(
+                f"{option} takes one word",
+                code="usage.option",
+                found=f"{option} {value} and the inputs {' and '.join(numbers)}",
+                hint=f"write {option} {meant}; or {option} {plain} if these are cameras",
+            )
 
 
 def _check_kinds(args: argparse.Namespace, kinds: set[str]) -> None:

@@ -274,6 +274,23 @@ def test_bad_arguments_end_in_one_message(folder, flags, tmp_path, capsys, extra
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ("--mean 104 117 123", "write --mean 104,117,123; or --mean 104,104,104 if these are cameras"),
+        ("--mean 104.0 117.0 123.0", "write --mean 104.0,117.0,123.0; "),
+        ("--mean 0 0 0", "write --mean 0,0,0; or --mean 0,0,0 if"),
+        ("--size 240 320", "write --size 240x320; or --size 240x240 if"),
+    ],
+)
+def test_numbers_behind_an_option_are_no_cameras(folder, flags, tmp_path, capsys, words, written):
+    assert main(["detect", *flags, *words.split(), str(folder), "-o", str(tmp_path / "o")]) == 2
+    error = capsys.readouterr().err
+    assert written in error
+    assert "[usage.option]" in error
+    assert not (tmp_path / "o").exists()
+
+
 def test_nothing_readable(folder, flags, tmp_path, capsys):
     assert main(["detect", str(folder / "b.png"), str(folder / "d.jpg"), *flags, "-o", str(tmp_path / "o")]) == 2
     assert "detect.nothing-read" in capsys.readouterr().err
