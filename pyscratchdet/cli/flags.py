@@ -201,7 +201,9 @@ def inputs_kept(args: argparse.Namespace) -> Iterator[None]:
 
     read = [value for name, value in vars(args).items() if name not in ("writes", *outputs)]
     words = [word for value in read for word in (value if isinstance(value, list) else [value])]
-    with files_kept(word for word in words if isinstance(word, str) and os.path.isfile(word)):
+    texts = [word for word in words if isinstance(word, str)]
+    texts += [part for text in texts for part in re.split("[,:]", text)]  # TRAIN.txt,TEST.txt, openvino:FILE.onnx
+    with files_kept(text for text in texts if os.path.isfile(text)):
         for name in outputs:
             if path := getattr(args, name, None):
                 check_not_kept(path)

@@ -242,6 +242,7 @@ def test_status_2_one_message_and_nothing_written(line, kit, tmp_path, monkeypat
         "plot-log good_list.txt labels.prototxt -o labels.prototxt",
         "verify --model net.prototxt --weights good.caffemodel --report net.prototxt",
         "verify --model net.prototxt --weights good.caffemodel --json good.caffemodel",
+        "verify --model net.prototxt --against openvino:text.onnx --report text.onnx",
         "get-image-size . good_list.txt good_list.txt",
         "create-label-map good_list.txt good_list.txt",
         "evaluate coco --data detections.json --model net.prototxt -o .",
