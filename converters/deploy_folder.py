@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pyscratchdet.converters.weights import Bundle, Names, read_bundle, write_bundle
-from pyscratchdet.detect.detector import Preparation
+from pyscratchdet.detect.detector import Preparation, check_class_names
 from pyscratchdet.errors import ConversionError, counted, printable
-from pyscratchdet.files import write_text
+from pyscratchdet.files import check_not_kept, write_text
 from pyscratchdet.layers.plan import NetFile, NetPlan
 from pyscratchdet.proto.file_names import clear_file_names
 from pyscratchdet.proto.text import to_text
@@ -47,7 +47,8 @@ def write_deploy_folder(
         What was converted.
 
     Raises:
-        FileError, WeightsError, ConversionError: A file is damaged, labels and net differ, or the net has no ONNX form.
+        FileError, WeightsError, DataError, ConversionError: A file is damaged, labels and net differ, or the net has
+            no ONNX form.
     """
     names = Names(model)
     assert names.file is not None
@@ -59,6 +60,8 @@ def write_deploy_folder(
     blobs = {layer: arrays for layer, arrays in bundle.blobs.items() if layer not in bundle.unknown}
     bundle = Bundle(blobs, unknown=bundle.unknown)
     root, own = Path(folder), Names(NetFile(net))
+    for name in (ONNX, CAFFEMODEL, PROTOTXT, LABELS, *PROGRAMS):
+        check_not_kept(root / name)
     root.mkdir(parents=True, exist_ok=True)
     write_bundle(root / ONNX, bundle, own, onnx=onnx, facts=facts)  # first: it may be refused
     write_bundle(root / CAFFEMODEL, Bundle(blobs), own)
@@ -86,14 +89,7 @@ def _check_net(plan: NetPlan, labels: Mapping[int, str]) -> tuple[int, ...]:
             expected="one input (batch, 3 or 1, height, width) and one layer that makes detections",
             found=f"{counted(len(shapes), 'input')} {shapes}, {counted(len(ends), 'such layer')}",
         )
-    if sorted(labels) != list(range(ends[0].num_labels)):
-        raise ConversionError(
-            "label map and net differ",
-            code="convert.deploy",
-            expected=f"labels 0 to {ends[0].num_labels - 1}, the background included",
-            found=", ".join(map(str, sorted(labels))),
-            hint="is this the label map that the net was trained with?",
-        )
+    check_class_names(labels, ends[0].num_labels)
     return shapes[0][1:]
 
 

@@ -206,7 +206,8 @@ class OnnxEngine(Engine):
 
     Raises:
         FileError, WeightsError: The file is missing or damaged.
-        ConversionError: The engine is not installed, shows no blobs or refuses the net, or a layer has no ONNX form.
+        ConversionError: The engine is not installed or refuses the net, or a layer has no ONNX form.
+        UsageError: The engine does not show blobs, or the CPU does not have the precision.
     """
 
     def __init__(
@@ -221,7 +222,11 @@ class OnnxEngine(Engine):
         self.name = where if path is None else f"{os.path.basename(os.fspath(path))} in {where}"
         self.keys = {name: key for key, name in onnx_names(net).items()}
         if not SESSIONS[engine].shows_blobs:
-            raise ConversionError(f"{engine} does not show every blob of a net", code="engine.blobs")
+            raise UsageError(
+                f"{engine} does not show every blob of a net",
+                code="engine.blobs",
+                expected=" or ".join(name for name, session in SESSIONS.items() if session.shows_blobs),
+            )
         SESSIONS[engine].import_engine()  # before the work, not after
         if path is None and SESSIONS[engine].needs_static_shapes:
             batch = net.blob_shapes[net.input_names[0]][0]

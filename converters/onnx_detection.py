@@ -104,10 +104,10 @@ class OnnxDetector:
         """
         texts = [self.fact(name, "--mean, --scale and --rgb") for name in _PREPARED]
         try:
-            mean, scale = tuple(float(part) for part in texts[0].split(",")), float(texts[1])
+            mean = tuple(float(part) for part in texts[0].split(","))
+            return Preparation(mean, float(texts[1]), texts[2] == "rgb")
         except ValueError as error:
             raise self._damaged("mean and scale", " ".join(texts[:2])) from error
-        return Preparation(mean, scale, texts[2] == "rgb")
 
     def number(self, name: str) -> float:
         """Returns a fact that is a number.

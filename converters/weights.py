@@ -13,13 +13,13 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyscratchdet.errors import ConversionError, FileError, WeightsError
+from pyscratchdet.errors import ConversionError, FileError, PyScratchDetError, WeightsError
 from pyscratchdet.files import atomic_path, check_unpacked, check_zip, map_bytes, open_bytes, read_bytes, write_pieces
 from pyscratchdet.layers.plan import NetFile, NetPlan, plan_net, read_net
 from pyscratchdet.proto import caffe_pb2
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyscratchdet.runtime import Net
 
 SKELETON = "caffe_skeleton"
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass
@@ -169,25 +170,43 @@ def write_bundle(target: str | os.PathLike[str], bundle: Bundle, names: Names, *
     """Writes weights in any form; see `convert_weights`."""
     chosen = Choices(**choices)
     if chosen.half:
-        _check_half(bundle, os.fspath(target))
+        _check_half(bundle, names, os.fspath(target))
     _by_ending(target, _WRITERS, "written")(os.fspath(target), bundle, names, chosen)
 
 
-def _check_half(bundle: Bundle, path: str) -> None:
+def _check_half(bundle: Bundle, names: Names, path: str) -> None:
     """Refuses values that float16 cannot hold, and targets that cannot hold float16."""
     if path.lower().endswith((".caffemodel", ".h5")):
         raise ConversionError(f"{path}: Caffe's forms hold float32 only", code="convert.half")
-    largest = float(np.finfo(np.float16).max)
-    for layer, arrays in bundle.blobs.items():
+    for layer, found in _beyond_half(bundle.blobs):
+        raise ConversionError(
+            "values too large for float16",
+            code="convert.half",
+            layer=layer,
+            expected=f"<= {_LARGEST_HALF:g}",
+            found=found,
+            hint="--fold beside --half folds the layer into the one before it" if _folds(bundle, names) else None,
+        )
+
+
+def _beyond_half(blobs: Mapping[str, Sequence[np.ndarray]]) -> Iterator[tuple[str, float]]:
+    """Yields (layer, largest value) where float16 cannot hold it."""
+    for layer, arrays in blobs.items():
         found = max((float(np.abs(array[np.isfinite(array)]).max(initial=0)) for array in arrays), default=0.0)
-        if found > largest:
-            raise ConversionError(
-                "values too large for float16",
-                code="convert.half",
-                layer=layer,
-                expected=f"<= {largest:g}",
-                found=found,
-            )
+        if found > _LARGEST_HALF:
+            yield layer, found
+
+
+def _folds(bundle: Bundle, names: Names) -> bool:
+    """Whether float16 holds the net once it is folded."""
+    from pyscratchdet.converters.merge_bn import merge_bn
+
+    if names.file is None:
+        return False
+    try:
+        return not any(_beyond_half(merge_bn(names.file.param, bundle.blobs).blobs))
+    except PyScratchDetError:
+        return False
 
 
 def _by_ending(path: str | os.PathLike[str], table: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:

@@ -12,6 +12,8 @@ import numpy as np
 from pyscratchdet.proto import caffe_pb2
 from pyscratchdet.proto.weights import read_weights, write_caffemodel
 
+if len(sys.argv) != 6:
+    sys.exit(__doc__)
 source, target, layers, number, labels = sys.argv[1:]
 kept = [0, *map(int, labels.split(","))]
 weights = read_weights(source)

@@ -9,6 +9,8 @@ import numpy as np
 
 from pyscratchdet.proto.weights import read_weights
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 first, second = (read_weights(path).blobs for path in sys.argv[1:])
 rows = []
 for layer in first.keys() & second.keys():

@@ -8,6 +8,10 @@ from pyscratchdet import Detector, Preparation
 HERE = Path(__file__).parent
 MEAN, SCALE, RGB = (104.0, 117.0, 123.0), 1.0, False  # how the net's pictures are prepared
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
+if not (HERE / "labels.txt").exists():
+    sys.exit("no labels.txt beside this program: run the copy in a folder that `convert MODEL FOLDER/` wrote")
 names = dict(enumerate((HERE / "labels.txt").read_text(encoding="utf-8").splitlines()))
 preparation = Preparation(MEAN, SCALE, RGB)
 detector = Detector(HERE / "deploy.prototxt", HERE / "model.caffemodel", names, preparation=preparation)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pyscratchdet import Detector
 
+if len(sys.argv) != 6:
+    sys.exit(__doc__)
 model, weights, labelmap, folder, target = sys.argv[1:]
 detector = Detector(model, weights, labelmap, batch_size=8)
 pictures = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))

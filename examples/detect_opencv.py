@@ -9,6 +9,10 @@ HERE = Path(__file__).parent
 WIDTH, HEIGHT = 300, 300  # of the net's input
 MEAN, SCALE, RGB = (104.0, 117.0, 123.0), 1.0, False  # how the net's pictures are prepared
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
+if not (HERE / "labels.txt").exists():
+    sys.exit("no labels.txt beside this program: run the copy in a folder that `convert MODEL FOLDER/` wrote")
 names = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
 if cv2.__version__ >= "5":
     net = cv2.dnn.readNetFromONNX(str(HERE / "model.onnx"))

@@ -12,6 +12,8 @@ import pyscratchdet
 from pyscratchdet.detect.engine import picture_input
 from pyscratchdet.detect.media import read_picture
 
+if len(sys.argv) < 6:
+    sys.exit(__doc__)
 model, weights, blob, target, *paths = sys.argv[1:]
 net = pyscratchdet.load_net(model, weights)
 name, channels, size = picture_input(net)

@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 from pyscratchdet.layers.plan import plan_net
 from pyscratchdet.layers.prior_box import PriorBox
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 plan = plan_net(sys.argv[1])
 heads = [(index, layer) for index, layer in enumerate(plan.layers) if isinstance(layer, PriorBox)]
 figure, axes = plt.subplots(1, len(heads), figsize=(3 * len(heads), 3.4), squeeze=False)

@@ -20,6 +20,36 @@ from pyscratchdet.errors import DataError, FileError, Position, UsageError, coun
 UNPACKED_VARIABLE, _UNPACKED_MIB, _UNPACKED_TIMES = "PYSCRATCHDET_MAX_UNPACKED_MIB", 256, 100
 
 
+_kept: list[str] = []  # files that a command reads
+
+
+@contextmanager
+def files_kept(paths: Iterable[str]) -> Iterator[None]:
+    """Refuses to replace these files while the block runs, in all threads; see `check_not_kept`."""
+    before = len(_kept)
+    _kept.extend(paths)
+    try:
+        yield
+    finally:
+        del _kept[before:]
+
+
+def check_not_kept(path: str | os.PathLike[str]) -> None:
+    """Refuses to write to one of the files of `files_kept`, by whatever name or link.
+
+    Raises:
+        FileError: It is one.
+    """
+    if _kept and os.path.isfile(path):
+        for kept in _kept:
+            if os.path.exists(kept) and os.path.samefile(path, kept):
+                raise FileError(
+                    f"{os.fspath(path)} is read by this command, and is not replaced",
+                    code="file.input",
+                    hint="give another name to write to",
+                )
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path` that is renamed to it if the block ends without an error, or else removed.
@@ -27,8 +57,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Missing parent folders are made.
 
     Raises:
-        FileError: The folder cannot be made or the file cannot be written (read-only, disk full).
+        FileError: The folder cannot be made or the file cannot be written (read-only, disk full); or see
+            `check_not_kept`.
     """
+    check_not_kept(path)
     target = Path(path)
     temporary: Path | None = None
     try:
@@ -95,8 +127,13 @@ def write_pieces(path: str | os.PathLike[str], pieces: Iterable[Any]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` atomically, as UTF-8; characters without a UTF-8 form (lone surrogates) as escapes."""
-    write_bytes(path, text.encode(errors="backslashreplace"))
+    """Writes `text` to `path` atomically, as `as_utf8` has it."""
+    write_bytes(path, as_utf8(text))
+
+
+def as_utf8(text: str) -> bytes:
+    """Returns text as UTF-8; characters without a UTF-8 form (lone surrogates) as escapes."""
+    return text.encode(errors="backslashreplace")
 
 
 def safe_file_name(text: str) -> str:

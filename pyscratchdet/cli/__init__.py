@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from pyscratchdet.cli.console import WarningFormatter, show
-from pyscratchdet.cli.flags import EXIT_STATUSES, HelpFormatter, Parser, python_layers, schema_flags
+from pyscratchdet.cli.flags import EXIT_STATUSES, HelpFormatter, Parser, inputs_kept, python_layers, schema_flags
 from pyscratchdet.errors import PyScratchDetError, nearest
 from pyscratchdet.memory import keep_freed_memory
 from pyscratchdet.progress import Manners, mannered
@@ -92,7 +92,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     module, parser = command_parser(command)
     args = parser.parse_args(arguments[1:])
     manners = Manners(getattr(args, "quiet", False), getattr(args, "interruption", ""))
-    with mannered(manners), schema_flags(args), python_layers(args):
+    with mannered(manners), inputs_kept(args), schema_flags(args), python_layers(args):
         try:
             status: int = module.run(args)
         except KeyboardInterrupt:

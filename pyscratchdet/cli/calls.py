@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from pyscratchdet.cli import command_parser
-from pyscratchdet.cli.flags import Parser, python_layers, schema_flags
+from pyscratchdet.cli.flags import Parser, inputs_kept, python_layers, schema_flags
 from pyscratchdet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,5 +90,5 @@ def _arguments(
         else:
             words.append(f"{flag}={os.fspath(value) if isinstance(value, os.PathLike) else value}")
     args = command_parser(command, _CallParser)[1].parse_args(words)
-    with schema_flags(args), python_layers(args):
+    with inputs_kept(args), schema_flags(args), python_layers(args):
         yield args

@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT_FILE", nargs="?", help="mean file (binaryproto) to write")
     add_flags(parser, {"backend": ("lmdb", "lmdb or leveldb; not needed, since the folder shows which it is")})
     add_json_flag(parser)
-    parser.set_defaults(interruption="stops; nothing is written")
+    parser.set_defaults(writes=("output",), interruption="stops; nothing is written")
 
 
 def run(args: argparse.Namespace) -> int:

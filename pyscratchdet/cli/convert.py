@@ -22,6 +22,7 @@ from pyscratchdet.errors import counted
 if TYPE_CHECKING:
     from pyscratchdet.converters.weights import Bundle
     from pyscratchdet.detect.detector import Preparation
+    from pyscratchdet.layers.plan import NetPlan
     from pyscratchdet.solver.snapshot import SolverState
 
 # Option: settings of argparse. A default here holds in the directions that read the option.
@@ -119,7 +120,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "do not run the written net against its source and OpenCV 4",
     },
 }
-_NAMES = ("command", "source", "target", "quiet", "interruption")
+_NAMES = ("command", "source", "target", "quiet", "interruption", "writes")
 _SCHEMA = {"schema": "FILE", "import": "MODULE", "dialect": "NAME"}
 _NET = ("model", "allow_unknown", "allow_python", *_SCHEMA)  # where a net is read
 _FACTS = ("labelmap", "mean", "scale", "rgb")  # what a file says about itself
@@ -208,7 +209,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(_flag(name), **{**settings, "default": argparse.SUPPRESS})
     add_schema_flags(parser)
     add_allow_python(parser)
-    parser.set_defaults(allow_unknown=False, allow_python=False, interruption="stops; DST stays as it was")
+    parser.set_defaults(writes=("target", "prototxt"), interruption="stops; DST stays as it was")
+    parser.set_defaults(allow_unknown=False, allow_python=False)
     parser.epilog = "\n".join(
         ["directions, and the options that each reads:"]
         + [line for direction in DIRECTIONS for line in ("", *direction.lines())]
@@ -309,7 +311,7 @@ def _int8(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.quantize import convert_quantized
 
     preparation = _preparation(args)
-    facts = {**_labels(args.labelmap), **_preparation_facts(args)}
+    facts = {**_label_facts(args), **_preparation_facts(args)}
     options = _graph_options(args)
     result = convert_quantized(args.source, args.target, args.model, args.calibrate, preparation, facts, options)
     return "\n".join([*result.lines(), *notes(args.target)])
@@ -317,12 +319,10 @@ def _int8(args: argparse.Namespace) -> str:
 
 def _deploy_folder(args: argparse.Namespace) -> str:
     from pyscratchdet.converters.deploy_folder import ONNX, PROGRAMS, write_deploy_folder
-    from pyscratchdet.data.label_map import label_to_name, read_label_map
 
-    labels = label_to_name(read_label_map(args.labelmap), strict=True, display=True, path=args.labelmap)
-    facts = {**_labels(args.labelmap), **_preparation_facts(args)}
+    facts = {**_label_facts(args), **_preparation_facts(args)}
     onnx = _graph_options(args)
-    bundle = write_deploy_folder(args.source, args.target, args.model, labels, _preparation(args), facts, onnx)
+    bundle = write_deploy_folder(args.source, args.target, args.model, _labels(args), _preparation(args), facts, onnx)
     detect, detect_opencv = (os.path.join(args.target, name) for name in PROGRAMS)
     lines = [
         "net, weights, ONNX file, labels and two programs",
@@ -540,7 +540,7 @@ def _source_choices(args: argparse.Namespace) -> dict[str, Any]:
 
 def _facts(args: argparse.Namespace) -> dict[str, str]:
     """Returns what a file says about labels and, where it was given, the preparation of pictures."""
-    return _labels(args.labelmap) | (_preparation_facts(args) if _is_prepared(args) else {})
+    return _label_facts(args) | (_preparation_facts(args) if _is_prepared(args) else {})
 
 
 def _is_prepared(args: argparse.Namespace) -> bool:
@@ -559,11 +559,20 @@ def _graph_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _preparation(args: argparse.Namespace) -> Preparation:
-    from pyscratchdet.cli.detector_options import parse_numbers
-    from pyscratchdet.detect.detector import SSD_MEAN, Preparation
+    """Returns how pictures are prepared, which must fit the net."""
+    from pyscratchdet.cli.detector_options import preparation_of
 
-    mean = SSD_MEAN if args.mean is None else parse_numbers(args.mean, "--mean")
-    return Preparation(mean, args.scale, args.rgb)
+    preparation, plan = preparation_of(args), _plan(args)
+    shapes = [plan.shapes[blob] for blob in plan.graph.inputs]
+    if len(shapes) == 1 and len(shapes[0]) == 4:
+        preparation.mean_of(shapes[0][1])
+    return preparation
+
+
+def _plan(args: argparse.Namespace) -> NetPlan:
+    from pyscratchdet.layers.plan import plan_net
+
+    return plan_net(args.model, runs=True)
 
 
 def _preparation_facts(args: argparse.Namespace) -> dict[str, str]:
@@ -582,16 +591,25 @@ def _batch(text: str) -> int | None:
     return int(text)
 
 
-def _labels(path: str | None) -> dict[str, str]:
+def _label_facts(args: argparse.Namespace) -> dict[str, str]:
     import json
 
-    from pyscratchdet.data.label_map import label_to_name, read_label_map
+    return {"labels": json.dumps(_labels(args))} if args.labelmap is not None else {}
 
-    return (
-        {}
-        if path is None
-        else {"labels": json.dumps(label_to_name(read_label_map(path), strict=True, display=True, path=path))}
-    )
+
+def _labels(args: argparse.Namespace) -> dict[int, str]:
+    """Returns {label: class name} of the label map, which must fit the net where that shows how many it has."""
+    from pyscratchdet.data.label_map import label_to_name, read_label_map
+    from pyscratchdet.detect.detector import check_class_names
+    from pyscratchdet.detect.labels import label_outputs
+
+    names = label_to_name(read_label_map(args.labelmap), strict=True, display=True, path=args.labelmap)
+    plan = _plan(args)
+    ends: list[Any] = [plan.layers[index] for index in plan.detection_layers]
+    numbers = [end.num_labels for end in ends] or [output.num_classes for output in label_outputs(plan)]
+    if len(numbers) == 1:
+        check_class_names(names, numbers[0], f"{args.labelmap}: ")
+    return names
 
 
 def _described(state: SolverState) -> str:

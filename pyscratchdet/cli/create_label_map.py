@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "include_background": (False, "put none_of_the_above first, as class 0"),
         "delimiter": (" ", "what separates the fields: any of these characters"),
     })  # fmt: skip
+    parser.set_defaults(writes=("output",))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from pyscratchdet.cli.detector_options import (
@@ -17,7 +18,7 @@ from pyscratchdet.cli.flags import add_json_flag
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyscratchdet.detect.detector import Detector
     from pyscratchdet.detect.export import ResultWriter
@@ -31,6 +32,8 @@ _TASKS = ("detect", "segment", "classify")
 _THRESHOLD = 0.5
 _FORMATS = "json,jsonl"
 _MOST_LINES = 20  # pictures whose labels are also printed
+_NUMBER = re.compile(r"\d+(\.\d*)?")
+_LEAST_SIZE = 32  # of a net's input; there are fewer cameras
 _MOST_NAMES = 10  # inputs that could not be read and are also named at the end
 
 _EPILOG = """\
@@ -99,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "--reduced is for results without pictures", code="usage.option", expected="--no-draw", found=found
         )
+    _check_numbers(args)
     kinds = {input_kind(text) for text in args.inputs}
     if args.reduced and kinds <= {"video", "camera"}:
         raise UsageError("--reduced is for pictures", code="usage.option", found=" and ".join(sorted(kinds)))
@@ -113,6 +117,27 @@ def run(args: argparse.Namespace) -> int:
         status = _detect(args, detector, formats, "camera" in kinds)
     end_launched()
     return status
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Refuses `--mean 104 117 123 photos/`, which would open cameras 117 and 123, and `--size 240 320 photos/`."""
+    from pathlib import Path
+
+    from pyscratchdet.errors import UsageError
+
+    numbers = [text for text in args.inputs if _NUMBER.fullmatch(text) and not Path(text).exists()]
+    for option, value, joint, is_meant in (
+        ("--mean", args.mean, ",", len(numbers) == 2),
+        ("--size", args.size, "x", len(numbers) == 1 and float(numbers[0]) >= _LEAST_SIZE),
+    ):
+        if is_meant and value is not None and _NUMBER.fullmatch(value):
+            meant, plain = joint.join([value, *numbers]), joint.join([value, *[value] * len(numbers)])
+            raise UsageError(
+                f"{option} takes one word",
+                code="usage.option",
+                found=f"{option} {value} and the inputs {' and '.join(numbers)}",
+                hint=f"write {option} {meant}; or {option} {plain} if these are cameras",
+            )
 
 
 def _check_kinds(args: argparse.Namespace, kinds: set[str]) -> None:
@@ -173,7 +198,7 @@ def _label(args: argparse.Namespace, task: str, is_live: bool) -> int:
             say(look.seen(line))
         return ["labels.json", *results.write_failures()]
 
-    return _look(args, look, head, {"--task": task}, write, is_live)
+    return _look(args, look, head, {"--task": task}, ["labels.json"], write, is_live)
 
 
 def _parse_formats(text: str) -> list[str]:
@@ -215,7 +240,7 @@ def _detect(args: argparse.Namespace, detector: Detector, formats: list[str], is
     from pathlib import Path
 
     from pyscratchdet.cli.console import say
-    from pyscratchdet.detect.export import import_pyarrow
+    from pyscratchdet.detect.export import FILES, import_pyarrow
     from pyscratchdet.detect.output import PictureWriter
     from pyscratchdet.detect.tasks import DetectTask
     from pyscratchdet.errors import counted
@@ -240,7 +265,7 @@ def _detect(args: argparse.Namespace, detector: Detector, formats: list[str], is
         return written
 
     settings = {"engine": title, "--threshold": threshold, "--format": sorted(formats)}
-    return _look(args, task, head, settings, write, is_live)
+    return _look(args, task, head, settings, [FILES[name] for name in formats if name in FILES], write, is_live)
 
 
 def _look(
@@ -248,6 +273,7 @@ def _look(
     task: PictureTask,
     head: Mapping[str, object],
     settings: Mapping[str, object],
+    files: Sequence[str],
     write: Callable[[PartStore, ResultWriter, Totals], list[str]],
     is_live: bool,
 ) -> int:
@@ -258,16 +284,19 @@ def _look(
         task: What is done with each picture.
         head: What result files say of the run.
         settings: What the results depend on besides options that both tasks have.
+        files: The result files.
         write: Writes the results and returns the names of their files.
         is_live: A camera is among the inputs.
     """
     from collections import Counter
     from contextlib import ExitStack
+    from functools import partial
     from pathlib import Path
 
     import torch
 
     from pyscratchdet.cli.console import say
+    from pyscratchdet.detect.export import check_results
     from pyscratchdet.detect.media import walk_media
     from pyscratchdet.detect.parts import PartStore
     from pyscratchdet.detect.reading import ReadOptions
@@ -275,10 +304,12 @@ def _look(
     from pyscratchdet.ranks import joined
 
     store, left_out, state = PartStore(Path(args.output)), Counter[str](), ""
+    check_results(store.output, files)
     kept = {**_settings(args), **settings} if args.resume else None
     with joined(torch.device("cpu")) as world, ExitStack() as stack:
         if world.is_root:
-            state = stack.enter_context(store.opened(lambda: walk_media(args.inputs, left_out), kept))
+            sources = partial(walk_media, args.inputs, left_out)
+            state = stack.enter_context(store.opened(lambda: task.checked(sources()), kept))
             _say_state(args.output, state, left_out)
         if world.share(state) == "finished":
             return 0

@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phase", type=str.upper, default="TEST", choices=("TRAIN", "TEST", "ALL"), help="layers of one phase, or all"
     )
+    parser.set_defaults(writes=("output_image_file",))
     add_schema_flags(parser)
     add_allow_python(parser)
 

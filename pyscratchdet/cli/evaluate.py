@@ -116,6 +116,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="write result files, charts and report.html")
     add_json_flag(parser)
+    parser.set_defaults(writes=("output",))
     parser.set_defaults(interruption="stops; with --resume DIR the same line goes on from the parts that are done")
 
 
@@ -221,7 +222,10 @@ def _run_coco(args: argparse.Namespace) -> None:
     from pyscratchdet.evaluate.results import read_coco_results, write_coco_results
     from pyscratchdet.evaluate.sets import coco_truth
     from pyscratchdet.evaluate.voc import evaluate_voc
+    from pyscratchdet.files import check_not_kept
 
+    if args.output and not args.results:
+        check_not_kept(Path(args.output) / "detections.json")
     judge = _judge(args)
     coco = read_coco(args.data)
     truth = coco_truth(coco, args.images, class_names(args))

@@ -193,6 +193,30 @@ def add_allow_python(parser: argparse._ActionsContainer) -> None:
 
 
 @contextmanager
+def inputs_kept(args: argparse.Namespace) -> Iterator[None]:
+    """Refuses to replace a file that a command reads, before it runs and while it does.
+
+    That is for commands whose default `writes` names the arguments that are files to write: what the others name is
+    read.
+    """
+    outputs = getattr(args, "writes", ())
+    if not outputs:
+        yield
+        return
+    from pyscratchdet.files import check_not_kept, files_kept
+
+    read = [value for name, value in vars(args).items() if name not in ("writes", *outputs)]
+    words = [word for value in read for word in (value if isinstance(value, list) else [value])]
+    texts = [word for word in words if isinstance(word, str)]
+    texts += [part for text in texts for part in re.split("[,:]", text)]  # TRAIN.txt,TEST.txt, openvino:FILE.onnx
+    with files_kept(text for text in texts if os.path.isfile(text)):
+        for name in outputs:
+            if path := getattr(args, name, None):
+                check_not_kept(path)
+        yield
+
+
+@contextmanager
 def python_layers(args: argparse.Namespace) -> Iterator[None]:
     """Does what `--allow-python` asks for while a command runs."""
     if not getattr(args, "allow_python", False):

@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", metavar="ROOTFOLDER/", help="folder of the pictures")
     parser.add_argument("list_file", metavar="LISTFILE", help="a picture and its annotation file or label per line")
     parser.add_argument("output", metavar="OUTFILE", help="lines of: name height width")
-    parser.set_defaults(interruption="stops; nothing is written")
+    parser.set_defaults(writes=("output",), interruption="stops; nothing is written")
     add_flags(parser, {"name_id_file": ("", "lines of: name id; the ids are then written in place of the names")})
 
 

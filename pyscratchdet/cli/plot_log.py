@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--title", default="", help="heading of the figure")
     parser.add_argument("--log-scale", action="store_true", help="logarithmic axes for losses and norms")
+    parser.set_defaults(writes=("output",))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("input", metavar="IN", help="prototxt, or caffemodel for upgrade-net")
     parser.add_argument("output", metavar="OUT", help="file to write")
+    parser.set_defaults(writes=("output",))
     add_schema_flags(parser)
 
 

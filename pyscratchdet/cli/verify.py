@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pyscratchdet.runtime import Net
 
 
+_ENGINES = tuple(name for name in ENGINES if name != "mnn")  # which does not show every blob of a net
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--model", required=True, metavar="PROTOTXT", help="deploy net")
@@ -32,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--engine",
-        choices=ENGINES,
+        choices=_ENGINES,
         default="torch",
         help="whose blobs are judged (default: torch, which also tells each layer's own error)",
     )
@@ -61,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--json", nargs="?", const="", metavar="FILE", help="print the figures as JSON, or write them to a file"
     )
     parser.add_argument("--all", action="store_true", help="show every blob in the terminal")
-    parser.set_defaults(interruption="stops without a report")
+    parser.set_defaults(writes=("report", "json"), interruption="stops without a report")
     add_schema_flags(parser)
     add_allow_python(parser)
 
@@ -112,7 +115,6 @@ def compare_by(args: argparse.Namespace) -> tuple[list[Comparison], list[str]]:
     _check_engine(args)
     inputs = _inputs(args, net, list(recordings.values()))
     comparisons, programs = _compare_all(args, trainee, net, inputs, recordings)
-    _check_that_some_ran(comparisons)
     passed_over = [str(entry) for entry in trainee.file.passed_over if not entry.is_harmless]
     for comparison in comparisons:
         comparison.passed_over = passed_over
@@ -132,19 +134,26 @@ def _compare_all(
     first = PyTorchEngine(net) if args.engine == "torch" else OnnxEngine(net, args.engine)
     if args.engine != "torch":
         blobs = first.run(inputs)
-    result, programs = [], [first.program]
+    result, programs, failures = [], [first.program], {}
     for name in args.against:
         try:
             engine = recordings.get(name) or _engine(name, args, net, trainee)
             result.append(compare_blobs(net, first, blobs, engine, engine.run(inputs)))
         except ConversionError as error:
             result.append(Comparison(net.name, first.name, name, failure=str(error)))
+            failures[name] = error
             continue
         programs.append(engine.program)
         if args.gradients:
             result.append(gradient_comparison(trainee, engine, inputs))
         if args.step:
             result.append(step_comparison(trainee, engine, inputs, args.step))
+    if all(comparison.failure for comparison in result):
+        if len(failures) == 1:
+            raise next(iter(failures.values()))
+        texts = {name: str(error).removesuffix(f" [{error.code}]") for name, error in failures.items()}
+        reasons = "; ".join(f"{name} did not run: {text}" for name, text in texts.items())
+        raise ConversionError(f"nothing was compared: {reasons}", code="verify.nothing-ran")
     return result, programs
 
 
@@ -169,14 +178,6 @@ def _check_outputs(net: Net) -> None:
         raise NetError("the net has no outputs, so there is nothing to compare", code="verify.no-output")
 
 
-def _check_that_some_ran(comparisons: Sequence[Comparison]) -> None:
-    from pyscratchdet.errors import ConversionError
-
-    if all(comparison.failure for comparison in comparisons):
-        reasons = "; ".join(comparison.verdict() for comparison in comparisons)
-        raise ConversionError(f"nothing was compared: {reasons}", code="verify.nothing-ran")
-
-
 def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> Engine:
     from pyscratchdet.converters.engines import FastEngine, FoldedEngine, OnnxEngine, OpenCVEngine, PyTorchEngine
     from pyscratchdet.converters.sessions import SESSIONS
@@ -193,7 +194,7 @@ def _engine(name: str, args: argparse.Namespace, net: Net, trainee: Trainee) -> 
         raise UsageError(
             f'unknown engine "{name}"',
             code="verify.engine",
-            expected=f"{', '.join(SESSIONS)}, opencv, torch, fast, folded, cuda, a recording *.npz or a file *.onnx",
+            expected=f"{', '.join(_ENGINES)}, opencv, fast, folded, cuda, a recording *.npz or a file *.onnx",
         )
     if kind in ("cuda", "torch"):
         return PyTorchEngine(trainee.build(), "cuda") if kind == "cuda" else PyTorchEngine(net)

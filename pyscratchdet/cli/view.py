@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", metavar="NET2", help="another net, shown beside it with what differs")
     parser.add_argument("-o", "--output", metavar="FILE", help="the page (default: the net's name with .html, here)")
-    parser.set_defaults(interruption="stops; nothing is written")
+    parser.set_defaults(writes=("output",), interruption="stops; nothing is written")
     add_schema_flags(parser)
     add_allow_python(parser)
 

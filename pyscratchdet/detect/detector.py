@@ -44,6 +44,9 @@ class Preparation:
         mean: Subtracted per channel, in the net's channel order; one value applies to all.
         scale: Multiplies what remains.
         rgb: The net takes red first; Caffe's nets take blue first.
+
+    Raises:
+        UsageError: The scale is 0 in float32, or not finite.
     """
 
     mean: tuple[float, ...] = SSD_MEAN
@@ -51,13 +54,24 @@ class Preparation:
     rgb: bool = False
     _cache: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        with np.errstate(over="ignore", under="ignore"):
+            scale = np.float32(self.scale)
+        if scale == 0 or not np.isfinite(scale):
+            raise UsageError(
+                "a scale that leaves nothing of a picture",
+                code="detect.scale",
+                expected="a number other than 0",
+                found=self.scale,
+            )
+
     def __call__(
         self, image: np.ndarray, channels: int, height: int, width: int, resize_first: bool = True
     ) -> np.ndarray:
         """Returns float32 (channels, height, width).
 
         Args:
-            image: uint8 (h, w, 3) BGR, or (h, w).
+            image: uint8 (h, w, 3) BGR, (h, w, 4) BGRA, or grey (h, w).
             channels: 3 or 1.
             height: Height of the net's input.
             width: Width of the net's input.
@@ -243,7 +257,8 @@ class Detector:
     def detect_at(
         self, pictures: Sequence[Picture], size: tuple[int, int], threshold: float = 0.0, resize_first: bool = True
     ) -> list[ImageDetections]:
-        """Finds objects with the net's input at another (height, width)."""
+        """Finds objects with the net's input at another (height, width); see `detect`."""
+        check_pictures(pictures)
         found: list[ImageDetections] = []
         for start in range(0, len(pictures), self.batch_size):
             batch = [
@@ -312,28 +327,70 @@ class Detector:
             names, where = dict(labels), ""
         else:
             names, where = label_to_name(read_label_map(labels), strict=True, display=True, path=labels), f"{labels}: "
-        if sorted(names) != list(range(number)):
-            lacks_background = len(names) == number - 1 and names.get(0) not in BACKGROUND_NAMES
-            raise DataError(
-                f"{where}label map and net differ",
-                code="evaluate.class-count",
-                expected=f"labels 0 to {number - 1}, as the net's DetectionOutput has num_classes {number}",
-                found=f"{counted(len(names), 'label')} from {min(names)} to {max(names)}",
-                hint="label 0, the background, has no item; `create-label-map --include_background` adds one"
-                if lacks_background
-                else "is this the label map that the net was trained with?",
-            )
+        check_class_names(names, number, where)
         return names
 
 
-def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+def check_class_names(names: Mapping[int, str], number: int, where: str = "") -> None:
+    """Refuses names that are not those of a net's labels.
+
+    Args:
+        names: {label: class name}.
+        number: The net's labels, background included.
+        where: What the message begins with, such as "labelmap.prototxt: ".
+
+    Raises:
+        DataError: They are others.
+    """
+    if sorted(names) != list(range(number)):
+        lacks_background = len(names) == number - 1 and names.get(0) not in BACKGROUND_NAMES
         raise DataError(
-            "not a picture",
-            code="detect.picture",
-            expected="a uint8 array (height, width, 3) in BGR",
-            found=f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}",
+            f"{where}label map and net differ",
+            code="evaluate.class-count",
+            expected=f"labels 0 to {number - 1}, as the net has num_classes {number}",
+            found=f"{counted(len(names), 'label')} from {min(names, default=0)} to {max(names, default=0)}",
+            hint="label 0, the background, has no item; `create-label-map --include_background` adds one"
+            if lacks_background
+            else "is this the label map that the net was trained with?",
         )
+
+
+def check_pictures(pictures: object) -> None:
+    """Refuses what is no sequence of pictures, such as None.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not isinstance(pictures, (Sequence, np.ndarray)):
+        raise _not_a_picture(pictures)
+
+
+def _not_a_picture(given: object) -> DataError:
+    """Returns the error that says what was given, and how usual things become pictures."""
+    shape, dtype = tuple(getattr(given, "shape", ())), getattr(given, "dtype", None)
+    hints = []
+    if given is None:
+        hints.append("cv2.imread returns None for a file that it cannot read: give the file's name")
+    elif type(given).__module__.startswith("PIL."):
+        hints.append('np.array(image.convert("RGB"))[:, :, ::-1] is in BGR')
+    if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
+        hints.append("the channels go last: transpose(1, 2, 0)")
+    if "float" in str(dtype):
+        hints.append('values from 0 to 1 become bytes by (255 * array).round().astype("uint8")')
+    return DataError(
+        "not a picture",
+        code="detect.picture",
+        expected="a file's name, or a uint8 array: (height, width, 3) in BGR, (height, width, 4) in BGRA or "
+        "(height, width) in grey",
+        found=type(given).__name__ if dtype is None else f"{dtype} {shape}",
+        hint="; ".join(hints) or None,
+    )
+
+
+def _as_channels(image: np.ndarray, channels: int, rgb: bool) -> np.ndarray:
+    is_bytes = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
+    if not is_bytes or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
+        raise _not_a_picture(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.ndim == 3 and image.shape[2] == 4:

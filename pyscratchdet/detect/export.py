@@ -17,6 +17,7 @@ from typing import Any
 
 from pyscratchdet.data.voc_xml import VocObject, voc_xml
 from pyscratchdet.detect.media import Frame
+from pyscratchdet.detect.replacing import MARK, check_replaceable
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import UsageError
 from pyscratchdet.files import atomic_path, write_pieces
@@ -54,6 +55,20 @@ def detection_rows(found: ImageDetections, names: Mapping[int, str]) -> list[Ent
         }
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes_px.tolist(), strict=True)
     ]
+
+
+def check_results(folder: Path, names: Iterable[str]) -> None:
+    """Refuses to replace result files that `detect` did not write.
+
+    Args:
+        folder: The output folder.
+        names: The files that will be written; the list of what could not be read is always one.
+
+    Raises:
+        FileError: There is such a file.
+    """
+    for name in (*names, FAILED_FILE):
+        check_replaceable(folder / name)
 
 
 class ResultWriter:
@@ -143,7 +158,8 @@ class ResultWriter:
                      "box": pyarrow.list_(pyarrow.float64(), 4)}  # fmt: skip
         schema = pyarrow.schema({"name": pyarrow.string(), "path": pyarrow.string(), "frame": pyarrow.int64(),
                                  "width": pyarrow.int32(), "height": pyarrow.int32(),
-                                 "detections": pyarrow.list_(pyarrow.struct(list(detection.items())))})  # fmt: skip
+                                 "detections": pyarrow.list_(pyarrow.struct(list(detection.items())))},
+                                metadata={"writer": MARK})  # fmt: skip
         entries = self._entries()
         with atomic_path(path) as temporary, parquet.ParquetWriter(str(temporary), schema) as writer:
             while rows := [_as_text(entry) for entry in islice(entries, _ROWS)]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pyscratchdet.data.label_map import known_label_map, label_to_name, read_label_map
-from pyscratchdet.detect.detector import Preparation
+from pyscratchdet.detect.detector import Preparation, check_pictures
 from pyscratchdet.detect.engine import PictureNet, not_numbers
 from pyscratchdet.errors import DataError, NetError, counted
 from pyscratchdet.files import read_bytes
@@ -175,6 +175,9 @@ class Labeller:
         return found
 
     def _prepared(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        check_pictures(images)
+        if isinstance(images, np.ndarray) and images.ndim < 4:  # or its rows would be taken for pictures
+            raise DataError("one picture, not several", code="detect.picture", expected="a list of pictures")
         return [self.prepare(image) for image in images]
 
     def _run(self, prepared: Prepared) -> list[np.ndarray]:

@@ -19,6 +19,7 @@ from pyscratchdet.files import read_bytes
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mjpg"})
 LISTS = frozenset({".txt", ".lst", ".list"})
+RUN_FOLDER = ".run"  # in an output folder: what a run remembers of itself
 _MOST_CAMERAS = 1000
 _DATABASES = ("data.mdb", "CURRENT")  # what an LMDB and a LevelDB have
 _NOT_UTF8 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -221,7 +222,7 @@ def _known_files(folder: str, prefix: str, left_out: Counter[str]) -> Iterator[t
             file = PurePath(entry.name)
             if file.suffix.lower() in PICTURE_SUFFIXES | VIDEOS:
                 yield names.unique(prefix + file.stem), path
-            else:
+            elif RUN_FOLDER not in PurePath(folder).parts:
                 left_out[file.suffix.lower()] += 1
 
 

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from pyscratchdet.detect.draw import draw_detections
-from pyscratchdet.detect.media import Frame, has_utf8_path
+from pyscratchdet.detect.media import Frame, MediaSource, has_utf8_path
+from pyscratchdet.detect.replacing import check_replaceable, mark_mp4, write_marked
 from pyscratchdet.detect.tables import ImageDetections
 from pyscratchdet.errors import FileError
-from pyscratchdet.files import atomic_path, safe_file_name, write_bytes
+from pyscratchdet.files import atomic_path, safe_file_name
 
 _LONGEST_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
 
@@ -36,7 +37,7 @@ class PictureWriter:
         draws: Whether pictures and videos are drawn.
 
     Raises:
-        FileError: Something cannot be written.
+        FileError: Something cannot be written, or would replace a file that is not this class's.
     """
 
     def __init__(
@@ -64,6 +65,11 @@ class PictureWriter:
         """Whether anything is written at all."""
         return self.draws or self._crops
 
+    def targets(self, source: MediaSource) -> list[Path]:
+        """Returns what is drawn of an input, as far as that is known before it is read."""
+        endings = {"picture": ".jpg", "video": ".mp4", "camera": ".mp4"}
+        return [self._folder / f"{source.name}{endings[source.kind]}"] if self.draws and source.kind in endings else []
+
     def add(self, frame: Frame, found: ImageDetections) -> None:
         """Writes the outputs of one frame."""
         if self._crops:
@@ -81,7 +87,7 @@ class PictureWriter:
         if not self.draws:
             return
         if frame.index < 0:
-            write_bytes(self._folder / f"{frame.source.name}.jpg", encode_jpeg(drawn))
+            write_marked(self._folder / f"{frame.source.name}.jpg", encode_jpeg(drawn))
         else:
             self._write_frame(frame, drawn)
 
@@ -93,7 +99,7 @@ class PictureWriter:
         for number, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
             name = safe_file_name(self._names[int(found.labels[number])])
             path = self._folder / "crops" / name / f"{frame.name}_{number}.jpg"
-            write_bytes(path, encode_jpeg(frame.image[top:bottom, left:right]))
+            write_marked(path, encode_jpeg(frame.image[top:bottom, left:right]))
 
     def _write_frame(self, frame: Frame, drawn: np.ndarray) -> None:
         if self._video is None or frame.source.name != self._video_name:
@@ -109,6 +115,7 @@ class PictureWriter:
             raise FileError(
                 f"cannot write {target}: not UTF-8", code="file.write", hint="give --no-draw to write no video"
             )
+        check_replaceable(target)
         temporary = self._stack.enter_context(atomic_path(target))
         with_suffix = temporary.with_suffix(".mp4")
         self._stack.callback(with_suffix.unlink, missing_ok=True)
@@ -135,6 +142,8 @@ class PictureWriter:
 
 def _move(source: Path, target: Path) -> None:
     if source.exists():
+        with open(source, "ab") as file:
+            file.write(mark_mp4())
         os.replace(source, target)
 
 

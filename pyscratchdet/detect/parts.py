@@ -14,9 +14,17 @@ from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
-from pyscratchdet.detect.media import MediaSource
+from pyscratchdet.detect.media import RUN_FOLDER, MediaSource
 from pyscratchdet.errors import DataError, FileError
-from pyscratchdet.files import is_unfinished, locked_folder, read_bytes, read_json, write_bytes, write_pieces
+from pyscratchdet.files import (
+    atomic_path,
+    is_unfinished,
+    locked_folder,
+    read_bytes,
+    read_json,
+    write_bytes,
+    write_pieces,
+)
 
 _FAILED = b'{"error"'
 _PER_FOLDER = 1000
@@ -72,7 +80,7 @@ class PartStore:
     """
 
     def __init__(self, output: Path) -> None:
-        self.output, self.folder = output, output / ".run"
+        self.output, self.folder = output, output / RUN_FOLDER
 
     @contextmanager
     def opened(
@@ -146,11 +154,12 @@ class PartStore:
         )
 
     def _begin(self, sources: Iterable[MediaSource], settings: Mapping[str, object] | None) -> None:
-        for name in (_STATE, _INPUTS):
-            (self.folder / name).unlink(missing_ok=True)
-        _remove(self.folder / _PARTS)
-        lines = (json.dumps([source.path, source.name, source.kind]) for source in sources)
-        write_pieces(self.folder / _INPUTS, (f"{line}\n".encode() for line in lines))
+        with atomic_path(self.folder / _INPUTS) as temporary:
+            with open(temporary, "wb") as file:  # an earlier run stays if an input is refused
+                for source in sources:
+                    file.write(json.dumps([source.path, source.name, source.kind]).encode() + b"\n")
+            (self.folder / _STATE).unlink(missing_ok=True)
+            _remove(self.folder / _PARTS)
         self._write_state({"settings": settings})
 
     def _write_state(self, state: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from pyscratchdet.detect.detector import Detector
 from pyscratchdet.detect.draw import draw_classes, draw_segments, label_shares
 from pyscratchdet.detect.export import Entry, detection_rows, entry_xml, frame_entry, own_name
 from pyscratchdet.detect.labels import Labeller
-from pyscratchdet.detect.media import Frame
+from pyscratchdet.detect.media import Frame, MediaSource
 from pyscratchdet.detect.output import PictureWriter
+from pyscratchdet.detect.replacing import check_replaceable, write_marked
 from pyscratchdet.detect.tables import ImageDetections
-from pyscratchdet.files import write_bytes, write_text
+from pyscratchdet.files import as_utf8
 
 
 class PictureTask(ABC):
@@ -49,6 +50,21 @@ class PictureTask(ABC):
     @abstractmethod
     def write(self, frame: Frame, found: Any) -> Entry:
         """Writes a frame's own files and returns its entry in the results."""
+
+    def targets(self, source: MediaSource) -> list[Path]:
+        """Returns the files that are written about an input, as far as that is known before it is read."""
+        return self.pictures.targets(source)
+
+    def checked(self, sources: Iterable[MediaSource]) -> Iterator[MediaSource]:
+        """Yields the same inputs.
+
+        Raises:
+            FileError: What is written about one would replace a file that `detect` did not write, such as an input.
+        """
+        for source in sources:
+            for path in self.targets(source):
+                check_replaceable(path, source.path)
+            yield source
 
     def classes(self, entry: Entry) -> list[str]:
         """Returns the class of each object of an entry."""
@@ -92,12 +108,19 @@ class DetectTask(PictureTask):
             return found
         return [one.select(np.isin(one.labels, self._labels)) for one in found]
 
+    def targets(self, source: MediaSource) -> list[Path]:
+        """See the base class."""
+        targets = super().targets(source)
+        if self._xml_folder is not None and source.kind == "picture":
+            targets.append(self._xml_folder / f"{source.name}.xml")
+        return targets
+
     def write(self, frame: Frame, found: ImageDetections) -> Entry:
         """See the base class."""
         entry = {**frame_entry(frame), "detections": detection_rows(found, self.names)}
         self.pictures.add(frame, found)
         if self._xml_folder is not None:
-            write_text(self._xml_folder / f"{own_name(entry)}.xml", entry_xml(entry))
+            write_marked(self._xml_folder / f"{own_name(entry)}.xml", as_utf8(entry_xml(entry)))
         return entry
 
     def classes(self, entry: Entry) -> list[str]:
@@ -131,6 +154,13 @@ class LabelTask(PictureTask):
             return self._labeller.find_labels(prepared, sizes)
         return self._labeller.find_classes(prepared, self._most)
 
+    def targets(self, source: MediaSource) -> list[Path]:
+        """See the base class."""
+        targets = super().targets(source)
+        if self._segments and source.kind == "picture":
+            targets.append(self._folder / f"{source.name}_labels.png")
+        return targets
+
     def write(self, frame: Frame, found: Any) -> Entry:
         """See the base class."""
         entry = frame_entry(frame)
@@ -139,7 +169,7 @@ class LabelTask(PictureTask):
                 self.pictures.write(frame, draw_classes(frame.image, found, self.names))
             return {**entry, "found": self._rows(found, "score")}
         entry["labels"] = f"{frame.name}_labels.png"
-        write_bytes(self._folder / entry["labels"], cv2.imencode(".png", found.astype(self._depth))[1].tobytes())
+        write_marked(self._folder / entry["labels"], cv2.imencode(".png", found.astype(self._depth))[1].tobytes())
         if frame.image is not None:
             self.pictures.write(frame, draw_segments(frame.image, found, self.names))
         return {**entry, "found": self._rows(label_shares(found), "share")}

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import re
 import shlex
+import shutil
 
 import cv2
 import numpy as np
@@ -224,6 +225,41 @@ def test_status_2_one_message_and_nothing_written(line, kit, tmp_path, monkeypat
     assert len(heads[0]) > len("pyscratchdet: error"), message
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert sorted(kit.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "convert good.caffemodel good.caffemodel",
+        "convert good.caffemodel link.caffemodel",
+        "convert good.caffemodel new.caffemodel --fold --model net.prototxt --prototxt ./net.prototxt",
+        "convert net.safetensors net.py --model net.prototxt",
+        "upgrade-net net.prototxt net.prototxt",
+        "upgrade-solver no_net.solver no_net.solver",
+        "draw-net net.prototxt net.prototxt",
+        "view net.prototxt -o net.prototxt",
+        "view net.html",
+        "plot-log good_list.txt labels.prototxt -o labels.prototxt",
+        "verify --model net.prototxt --weights good.caffemodel --report net.prototxt",
+        "verify --model net.prototxt --weights good.caffemodel --json good.caffemodel",
+        "verify --model net.prototxt --against openvino:text.onnx --report text.onnx",
+        "get-image-size . good_list.txt good_list.txt",
+        "create-label-map good_list.txt good_list.txt",
+        "evaluate coco --data detections.json --model net.prototxt -o .",
+    ],
+)
+def test_no_command_replaces_what_it_reads(line, kit, tmp_path, monkeypatch, capsys):
+    shutil.copytree(kit, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.caffemodel").symlink_to("good.caffemodel")
+    (tmp_path / "detections.json").write_text("[]")
+    shutil.copy("net.prototxt", "net.html")
+    assert run(["convert", "good.caffemodel", "net.safetensors"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run(shlex.split(line)) == 2
+    assert "is read by this command, and is not replaced" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "link.caffemodel").is_symlink()
 
 
 def test_a_picture_without_objects_among_others_is_kept_and_noted(kit, tmp_path, capsys):

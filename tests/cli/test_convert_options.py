@@ -114,6 +114,27 @@ def test_defaults_hold_where_an_option_is_read(tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{files[1]}: 1 layer, 16 values, ")
 
 
+@pytest.mark.parametrize("target", ["net.onnx", "net.pt2", "net.py", "net/", "net.onnx --calibrate ."])
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            "--labelmap voc",
+            "voc: label map and net differ, expected labels 0 to 2, as the net has num_classes 3 and found",
+        ),
+        ("--mean 127.5,1", "the mean does not fit the net, expected 1 number or 3, one per channel"),
+        ("--scale 0", "a scale that leaves nothing of a picture"),
+    ],
+)
+def test_a_file_says_of_itself_only_what_fits(target, facts, said, block_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model, weights, labels = block_model
+    words = f"convert {weights} {target} --model {model} --labelmap {labels} {facts}".split()
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 NAMES = """layer { name: "in" type: "Input" top: "d\\033[31m" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } } }
 layer { name: "s" type: "SINK" bottom: "d\\033[31m" TOP }"""
 

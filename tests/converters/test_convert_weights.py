@@ -12,6 +12,7 @@ import torch
 from small_nets import write_net
 
 from pyscratchdet.cli import main
+from pyscratchdet.converters.fold import convert_folded
 from pyscratchdet.converters.solver_state import state_from_torch
 from pyscratchdet.converters.weights import convert_weights
 from pyscratchdet.errors import ConversionError, FileError, WeightsError
@@ -280,6 +281,25 @@ def test_values_beyond_half_precision_are_refused(files):
         convert_weights(folder / "big.caffemodel", folder / "m.safetensors", deploy, half=True)
     assert caught.value.code == "convert.half"
     assert not (folder / "m.safetensors").exists()
+
+
+def test_folding_is_named_where_it_helps_half_precision(files):
+    """A BatchNorm's variance is too large; then the convolution's weights are, and folding is no help."""
+    folder, deploy, _ = files
+    net = message(folder / "model.caffemodel")
+    layers = {layer.name: layer for layer in net.layer}
+    layers["bn1"].blobs[1].data[0] = 1e6
+    (folder / "big.caffemodel").write_bytes(net.SerializeToString())
+    with pytest.raises(ConversionError) as caught:
+        convert_weights(folder / "big.caffemodel", folder / "m.onnx", deploy, half=True)
+    assert caught.value.layer == "bn1"
+    assert caught.value.hint == "--fold beside --half folds the layer into the one before it"
+    convert_folded(folder / "big.caffemodel", folder / "m.onnx", deploy, None, half=True)
+    layers["conv1"].blobs[0].data[:] = [1e9] * len(layers["conv1"].blobs[0].data)
+    (folder / "big.caffemodel").write_bytes(net.SerializeToString())
+    with pytest.raises(ConversionError) as caught:
+        convert_weights(folder / "big.caffemodel", folder / "n.onnx", deploy, half=True)
+    assert caught.value.hint is None
 
 
 def test_duplicate_layer_names_are_refused(files):

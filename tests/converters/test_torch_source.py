@@ -414,7 +414,7 @@ def test_source_by_command(tmp_path, capsys):
     deploy, caffemodel = write_net(tmp_path)
     target = tmp_path / "own.py"
     labels = tmp_path / "labels.prototxt"
-    labels.write_text('item { name: "none" label: 0 } item { name: "a" label: 1 }')
+    labels.write_text("".join(f'item {{ name: "{name}" label: {k} }}' for k, name in enumerate("zabcdef")))
     command = ["convert", caffemodel, str(target), "--model", deploy, "--labelmap", str(labels)]
     assert main([*command, "--mean", "1,2,3", "--rgb"]) == 0
     said = capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -478,10 +479,20 @@ def test_an_engine_that_cannot_run_the_net_leaves_the_others_to_judge(tmp_path, 
     assert run_verify("--model", deploy, "--weights", caffemodel, *options) == 1
 
 
-def test_where_no_engine_runs_nothing_is_proved(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("engines", "said", "code"),
+    [
+        (["opencv", "opencv"], "OpenCV cannot run the net: ", "[engine.failed]"),
+        (["opencv", "openvino"], "nothing was compared: opencv did not run: OpenCV cannot", "[verify.nothing-ran]"),
+    ],
+)
+def test_where_no_engine_runs_nothing_is_proved(tmp_path, monkeypatch, capsys, engines, said, code):
+    monkeypatch.setitem(sys.modules, "openvino", None)
     deploy, caffemodel = write_net(tmp_path, UPSAMPLE)
-    assert run_verify("--model", deploy, "--weights", caffemodel, "--against", "opencv") == 2
-    assert "nothing was compared: opencv did not run" in capsys.readouterr().err
+    assert run_verify("--model", deploy, "--weights", caffemodel, "--against", *engines) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"pyscratchdet: {said}")
+    assert re.findall(r"\[[\w-]+\.[\w-]+\]", error) == [code]
 
 
 def test_the_verdict_repeats_what_was_passed_over(tmp_path, capsys):

@@ -422,7 +422,7 @@ def test_a_camera_cannot_be_resumed(flags, tmp_path, capsys, more):
     assert "a camera's pictures are gone" in capsys.readouterr().err
 
 
-def test_labels_go_on_too(tmp_path, pictures, monkeypatch):
+def test_labels_go_on_too(tmp_path, pictures, monkeypatch, capsys):
     from pyscratchdet.detect.labels import Labeller
     from pyscratchdet.runtime import build_net, save_weights
 
@@ -449,6 +449,12 @@ def test_labels_go_on_too(tmp_path, pictures, monkeypatch):
     assert main([*arguments, "-o", str(tmp_path / "again"), "--resume"]) == 0
     assert len(calls) < 8 + 14
     assert digest(tmp_path / "again") == digest(tmp_path / "whole")
+
+    assert main([*arguments, "-o", str(tmp_path / "again")]) == 0  # replaces its own files, and no others
+    shutil.copy(pictures / "00.png", tmp_path / "again" / "00_labels.png")
+    assert main([*arguments, "-o", str(tmp_path / "again")]) == 2
+    assert (tmp_path / "again" / "00_labels.png").read_bytes() == (pictures / "00.png").read_bytes()
+    assert "00_labels.png is no file that detect wrote" in capsys.readouterr().err
 
 
 KILLED = """

@@ -160,12 +160,101 @@ def test_a_video(flags, tmp_path, capsys):
     ]
 
 
+def write_clip(path):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (144, 64))
+    for _ in range(3):
+        writer.write(np.zeros((64, 144, 3), np.uint8))
+    writer.release()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("photos -o photos", "photos/a.jpg is one of the inputs"),
+        ("photos/a.jpg -o link", "link/a.jpg is one of the inputs"),
+        ("photos/a.jpg -o linked", "linked/a.jpg is one of the inputs"),
+        ("photos/clip.mp4 -o photos", "photos/clip.mp4 is one of the inputs"),
+        ("photos/b.png -o photos", "photos/b.jpg is no file that detect wrote"),
+        ("list.txt -o out", "out/list/00000000_a.jpg is no file that detect wrote"),
+        ("kit/VOC2007/JPEGImages -o kit/VOC2007 --no-draw --format voc", "VOC2007/Annotations/0.xml is no file that"),
+        ("photos/a.jpg -o out --format coco", "out/coco.json is no file that detect wrote"),
+        ("photos/a.jpg -o out --format parquet", "out/detections.parquet is no file that detect wrote"),
+        ("photos/a.jpg -o out --format voc", "out/failed.jsonl is no file that detect wrote"),
+    ],
+)  # fmt: skip
+def test_a_users_file_is_never_replaced(devkit, flags, picture, tmp_path, monkeypatch, capsys, line, refused):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/b.jpg", "photos/b.png", "out/list/00000000_a.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(name, picture((0, 1, 2)))
+    write_clip("photos/clip.mp4")
+    Path("list.txt").write_text("photos/a.jpg\n")
+    Path("link").symlink_to("photos")
+    Path("linked").mkdir()
+    Path("linked/a.jpg").hardlink_to("photos/a.jpg")
+    Path("photos/a.jpg").chmod(0o444)
+    for name, text in {"coco.json": '{"images": [], "annotations": [{"id": 1}]}\n', "failed.jsonl": "mine\n",
+                       "detections.parquet": "PAR1"}.items():  # fmt: skip
+        if name.startswith("failed") == line.endswith("voc"):
+            (Path("out") / name).write_text(text)
+    before = contents(tmp_path)
+    assert main(["detect", *line.split(), *flags]) == 2
+    error = capsys.readouterr().err
+    assert refused in error
+    assert "and is not replaced; give another folder with -o [file.exists]" in error
+    assert "left out" not in error
+    assert contents(tmp_path) == before
+
+
+def test_a_rerun_replaces_what_it_wrote(folder, flags, tmp_path, capsys):
+    """Also where the output folder is inside the inputs, so that the first run's pictures are the second's inputs."""
+    write_clip(folder / "clip.avi")
+    formats = ["json", "jsonl", "voc", "coco", "csv"]
+    try:
+        import pyarrow  # noqa: F401
+
+        formats.append("parquet")
+    except ImportError:
+        pass
+    arguments = ["detect", str(folder), *flags, "--crops", "--format", ",".join(formats)]
+    for out in (tmp_path / "o", folder / "o"):
+        assert main([*arguments, "-o", str(out)]) == 0
+        before = contents(out)
+        assert main([*arguments, "-o", str(out)]) == 0
+        assert contents(out).keys() >= before.keys()
+        assert ".tmp" not in capsys.readouterr().err
+        if out.parent == tmp_path:
+            assert contents(out) == before
+    assert cv2.imread(str(tmp_path / "o" / "a.jpg")).shape == (256, 576, 3)
+    assert cv2.VideoCapture(str(tmp_path / "o" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_a_refused_run_leaves_an_unfinished_one(folder, flags, picture, tmp_path, monkeypatch):
+    arguments = ["detect", str(folder), *flags, "-o", str(tmp_path / "o"), "--resume"]
+    monkeypatch.setattr(ResultWriter, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(arguments)
+    monkeypatch.undo()
+    before = contents(tmp_path / "o" / ".run")
+    cv2.imwrite(str(tmp_path / "o" / "mine.jpg"), picture())
+    cv2.imwrite(str(tmp_path / "mine.png"), picture())
+    assert main(["detect", str(tmp_path / "mine.png"), *flags, "-o", str(tmp_path / "o")]) == 2
+    assert contents(tmp_path / "o" / ".run") == before
+    assert main(arguments) == 0
+
+
 @pytest.mark.parametrize(
     ("extra", "code"),
     [
         (["--mean", "1,x"], "usage.option"),
         (["--mean", "1,2"], "detect.mean"),
         (["--mean", "1,2,nan"], "usage.option"),
+        (["--scale", "0"], "detect.scale"),
+        (["--scale", "1e-60"], "detect.scale"),
         (["--size", "0x4"], "usage.option"),
         (["--format", "jsno"], "usage.option"),
         (["--batch-size", "0"], "usage.option"),
@@ -182,6 +271,23 @@ def test_bad_arguments_end_in_one_message(folder, flags, tmp_path, capsys, extra
     assert main(["detect", str(folder / "a.png"), *flags, *extra, "-o", str(tmp_path / "o")]) == 2
     error = capsys.readouterr().err
     assert f"[{code}]" in error
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ("--mean 104 117 123", "write --mean 104,117,123; or --mean 104,104,104 if these are cameras"),
+        ("--mean 104.0 117.0 123.0", "write --mean 104.0,117.0,123.0; "),
+        ("--mean 0 0 0", "write --mean 0,0,0; or --mean 0,0,0 if"),
+        ("--size 240 320", "write --size 240x320; or --size 240x240 if"),
+    ],
+)
+def test_numbers_behind_an_option_are_no_cameras(folder, flags, tmp_path, capsys, words, written):
+    assert main(["detect", *flags, *words.split(), str(folder), "-o", str(tmp_path / "o")]) == 2
+    error = capsys.readouterr().err
+    assert written in error
+    assert "[usage.option]" in error
     assert not (tmp_path / "o").exists()
 
 

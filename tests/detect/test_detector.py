@@ -4,7 +4,9 @@ import sys
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+import torch
 
 import pyscratchdet
 from pyscratchdet.detect.detector import Detector, Preparation
@@ -150,6 +152,35 @@ def test_a_net_writes_and_runs_nothing_of_its_own(block_model, picture, tmp_path
 def test_not_a_picture(detector, bad, picture):
     with pytest.raises(DataError, match=r"detect\.picture"):
         detector.detect([bad])
+
+
+@pytest.mark.parametrize(
+    ("bad", "found", "hint"),
+    [
+        (None, "NoneType", "cv2.imread returns None"),
+        (PIL.Image.new("RGB", (5, 4)), "Image", "[:, :, ::-1] is in BGR"),
+        (np.zeros((3, 8, 9), np.uint8), "uint8 (3, 8, 9)", "the channels go last: transpose(1, 2, 0)"),
+        (np.zeros((8, 9, 3)), "float64 (8, 9, 3)", "values from 0 to 1 become bytes"),
+        (torch.zeros(3, 8, 9), "torch.float32 (3, 8, 9)", "the channels go last"),
+        (np.zeros((8, 9, 2), np.uint8), "uint8 (8, 9, 2)", None),
+        (np.uint8(3), "uint8 ()", None),
+        (7, "int", None),
+    ],
+    ids=str,
+)
+def test_usual_mistakes_are_named(detector, bad, found, hint):
+    for call in (detector.detect, lambda one: detector.detect([one]), detector.prepare):
+        with pytest.raises(DataError) as caught:
+            call(bad)
+        assert caught.value.code == "detect.picture"
+        assert caught.value.found == found
+        assert hint is None or hint in caught.value.hint
+
+
+def test_one_grey_picture_and_one_with_alpha(detector, picture):
+    image = picture((0, 1, 1))
+    same(detector.detect(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)), detector.detect(image))
+    same(detector.detect(image[..., 0]), detector.detect([image[..., 0]])[0])
 
 
 def same(found, expected):

@@ -278,7 +278,16 @@ def test_mnn_returning_nothing_is_a_failure(block_model, picture, monkeypatch):
 
 def test_mnn_does_not_show_blobs(flags, capsys):
     assert main(["verify", *flags[:4], "--against", "mnn"]) == 2
-    assert "mnn does not show every blob of a net [engine.blobs]" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "mnn does not show every blob of a net, expected onnxruntime or openvino or tensorrt [engine.blobs]" in error
+    assert error.count("[") == 1
+    assert main(["verify", *flags[:4], "--against", "tensorflow"]) == 2
+    error = capsys.readouterr().err
+    listed = error.partition("expected ")[2].partition(", a recording")[0].split(", ")
+    assert listed == ["torch", "onnxruntime", "openvino", "tensorrt", "opencv", "fast", "folded", "cuda"]
+    assert set(SESSIONS) - set(listed) == {name for name, kind in SESSIONS.items() if not kind.shows_blobs}
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", *flags[:4], "--engine", "mnn"])
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])

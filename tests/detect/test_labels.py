@@ -61,6 +61,14 @@ def thirds():
 EXPECTED = np.repeat(np.repeat(np.array([[1, 2, 3], [1, 2, 0]]), 12, 0), 12, 1)
 
 
+@pytest.mark.parametrize(("text", "task"), [(CLASSIFY, "classify"), (SEGMENT, "segment")])
+def test_what_is_no_list_of_pictures(write_net, thirds, text, task):
+    call = getattr(Labeller(*write_net(text), task), task)
+    for bad, said in ((None, "cv2.imread returns None"), ([None], "cv2.imread"), (thirds, "one picture, not several")):
+        with pytest.raises(DataError, match=said):
+            call(bad)
+
+
 @pytest.mark.parametrize(("text", "task"), [(SEGMENT, "segment"), (LABELS, "segment"), (CLASSIFY, "classify")])
 def test_the_outputs_say_the_task(write_net, block_model, text, task):
     assert find_task(write_net(text)[0]) == task

@@ -70,6 +70,15 @@ def test_what_is_in_the_folder(deployed, tmp_path):
     assert "    boxes are relative to the picture (0 to 1), not clipped to it\n" in said
 
 
+def test_a_folder_is_not_made_of_itself(deployed, block_model, capsys):
+    folder, _ = deployed
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    options = ["--model", f"{folder}/deploy.prototxt", "--labelmap", str(block_model[2])]
+    assert main(["convert", f"{folder}/model.caffemodel", f"{folder}/", *options]) == 2
+    assert "model.caffemodel is read by this command, and is not replaced" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_with_pyscratchdet(deployed, photos):
     check(run(deployed[0] / "detect.py", photos), photos)
 
@@ -113,7 +122,7 @@ def test_what_is_no_detector_and_labels_that_do_not_fit(block_model, tmp_path, c
     (tmp_path / "short.prototxt").write_text('item { name: "background" label: 0 } item { name: "blue" label: 1 }')
     (tmp_path / "plain.prototxt").write_text(deploy.read_text().partition('layer { name: "priors"')[0])
     for model, expected in (
-        (deploy, "label map and net differ, expected labels 0 to 2, the background included and found 0, 1"),
+        (deploy, "label map and net differ, expected labels 0 to 2, as the net has num_classes 3 and found 2 labels"),
         (tmp_path / "plain.prototxt", "not the deploy net of a detector"),
     ):
         options = ["--model", str(model), "--labelmap", str(tmp_path / "short.prototxt")]

@@ -17,12 +17,14 @@ from pyscratchdet.runtime import copy_weights, net_blobs, save_weights
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ELSEWHERE = {"detect.py", "detect_opencv.py", "train_in_pytorch.py"}  # tested in the other files of this folder
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def run(program, *arguments, folder):
-    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(EXAMPLES / program), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, env=os.environ | ENVIRONMENT
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -99,6 +101,36 @@ def test_change_classes(block_model, tmp_path):
     net = build_net(str(tmp_path / "red.prototxt"))
     copy_weights(net, tmp_path / "red.caffemodel")
     assert net_blobs(net)["conf"][0].shape == (2, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("change_classes.py", 5),
+        ("compare_checkpoints.py", 2),
+        ("detect.py", 1),
+        ("detect_folder.py", 5),
+        ("detect_opencv.py", 1),
+        ("extract_features.py", 5),
+        ("plot_priors.py", 2),
+    ],
+)
+def test_without_its_arguments_a_program_says_what_they_are(program, arguments, tmp_path):
+    for number in {0, arguments - 1}:
+        command = [sys.executable, str(EXAMPLES / program), *["x"] * number]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | ENVIRONMENT)
+        assert done.returncode == 1
+        assert f"python {program} " in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("program", ["detect.py", "detect_opencv.py"])
+def test_a_program_of_a_deploy_folder_says_that_it_is_not_in_one(program, tmp_path):
+    command = [sys.executable, str(EXAMPLES / program), "photo.jpg"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | ENVIRONMENT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no labels.txt beside this program: run the copy")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

@@ -3,12 +3,13 @@
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pyscratchdet
-from pyscratchdet.errors import ConversionError, UsageError
+from pyscratchdet.errors import ConversionError, FileError, UsageError
 
 # What the project promises its users (issue 20), besides what else is there.
 PROMISED = {"load_net", "Detector", "convert", "verify", "import_module", "read_net", "Layer", "register"}
@@ -71,6 +72,13 @@ def test_convert_and_verify_are_the_commands(net, tmp_path, capsys):
     assert again.is_sound
     assert np.array_equal(pyscratchdet.load_net("folded.prototxt", "folded.caffemodel").params["conv"][0].detach(),
                           net.params["conv"][0].detach())  # fmt: skip
+
+
+def test_a_call_does_not_replace_what_it_reads(net):
+    before = Path("net.caffemodel").read_bytes()
+    with pytest.raises(FileError, match="is not replaced"):
+        pyscratchdet.convert("net.caffemodel", Path("net.caffemodel"))
+    assert Path("net.caffemodel").read_bytes() == before
 
 
 def test_a_wrong_call_is_one_typed_error(net, capsys):
