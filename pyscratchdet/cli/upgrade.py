@@ -16,13 +16,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("input", metavar="IN", help="prototxt, or caffemodel for upgrade-net")
     parser.add_argument("output", metavar="OUT", help="file to write")
-    parser.set_defaults(writes=("output",))
     add_schema_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Upgrades; 1 where something could not be carried over, as the original tools exit."""
     from pyscratchdet.cli.console import say, show
+    from pyscratchdet.files import check_not_kept, files_kept
     from pyscratchdet.proto.upgrade import net_needs_upgrade, upgrade_net, upgrade_solver
 
     problems: list[str] = []
@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
         needed, new = net_needs_upgrade(old), upgrade_net(old, problems, locator)
     for problem in problems:
         show(f"pyscratchdet: {args.input}: {problem}", stderr=True)
-    write(args.output, new)
+    with files_kept([args.input] if problems else []):  # in place, as with the original, unless that loses something
+        check_not_kept(args.output)
+        write(args.output, new)
     say(f"{args.output}: {'upgraded' if needed else 'was already in the current format'}")
     return 1 if problems else 0
 

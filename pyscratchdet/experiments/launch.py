@@ -48,7 +48,7 @@ def work(jobs: Sequence[Job], tell: Tell, gpu: str = "") -> int:
     Raises:
         KeyboardInterrupt: A training was asked to stop, and has written a snapshot.
     """
-    failed = 0
+    failed, said = 0, set[str]()
     for job in jobs:
         try:
             if finished(job):
@@ -57,7 +57,9 @@ def work(jobs: Sequence[Job], tell: Tell, gpu: str = "") -> int:
         except PyScratchDetError as error:
             if error.code != "file.busy":
                 failed += 1
-                tell(job, error)
+                if str(error) not in said:  # what is wrong with all of them is told of the first
+                    tell(job, error)
+                said.add(str(error))
             continue
         if result is None:
             raise KeyboardInterrupt

@@ -234,8 +234,7 @@ def test_status_2_one_message_and_nothing_written(line, kit, tmp_path, monkeypat
         "convert good.caffemodel link.caffemodel",
         "convert good.caffemodel new.caffemodel --fold --model net.prototxt --prototxt ./net.prototxt",
         "convert net.safetensors net.py --model net.prototxt",
-        "upgrade-net net.prototxt net.prototxt",
-        "upgrade-solver no_net.solver no_net.solver",
+        "upgrade-net lossy.prototxt lossy.prototxt",
         "draw-net net.prototxt net.prototxt",
         "view net.prototxt -o net.prototxt",
         "view net.html",
@@ -254,6 +253,8 @@ def test_no_command_replaces_what_it_reads(line, kit, tmp_path, monkeypatch, cap
     (tmp_path / "link.caffemodel").symlink_to("good.caffemodel")
     (tmp_path / "detections.json").write_text("[]")
     shutil.copy("net.prototxt", "net.html")
+    lossy = 'layers { layer { name: "old" type: "relu" kernelsize: 2 } bottom: "data" top: "a" }'
+    (tmp_path / "lossy.prototxt").write_text(f'input: "data" input_dim: [1, 3, 8, 8] {lossy}\n')
     assert run(["convert", "good.caffemodel", "net.safetensors"]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert run(shlex.split(line)) == 2

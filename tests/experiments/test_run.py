@@ -203,6 +203,24 @@ def test_an_error_ends_only_the_job_that_it_belongs_to(tmp_path, data, monkeypat
     assert "bn_none_lr0.001_scratch, seed 1: mAP" in shown.out
 
 
+def test_what_is_wrong_with_all_is_said_once(tmp_path, capsys):
+    words = [
+        "experiment",
+        "run",
+        "table1",
+        "--data",
+        str(tmp_path / "none"),
+        "-o",
+        str(tmp_path / "runs"),
+        "--scale",
+        "mini",
+    ]
+    assert main(words) == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("no VOC data set") == 1
+    assert "24 of 24 runs without a result" in shown.out
+
+
 def test_a_training_that_is_asked_to_stop_stops_the_command(tmp_path, data, monkeypatch, capsys):
     monkeypatch.setattr(launch, "run", lambda job, gpu: None)
     words = ["experiment", "run", "table1", "--data", data, "-o", str(tmp_path), "--scale", "mini", "--only", ONLY]

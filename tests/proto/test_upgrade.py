@@ -38,6 +38,14 @@ def test_text_equals_the_recording(case, tmp_path):
     assert text.read(out, kind) == text.read(DATA / f"{case}.out.prototxt", kind)
 
 
+def test_in_place_as_the_original_tools(tmp_path):
+    for case in CASES[:2]:
+        shutil.copy(DATA / f"{case}.in.prototxt", tmp_path / "net.prototxt")
+        assert main([command(case), str(tmp_path / "net.prototxt"), str(tmp_path / "net.prototxt")]) == 0
+        assert main([command(case), str(DATA / f"{case}.in.prototxt"), str(tmp_path / "out.prototxt")]) == 0
+        assert (tmp_path / "net.prototxt").read_bytes() == (tmp_path / "out.prototxt").read_bytes()
+
+
 @pytest.mark.parametrize("case", BINARY)
 def test_binary_equals_the_recording_byte_for_byte(case, tmp_path):
     out = tmp_path / "out.caffemodel"
