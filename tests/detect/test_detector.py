@@ -166,7 +166,7 @@ def test_not_a_picture(detector, bad, picture):
         (np.uint8(3), "uint8 ()", None),
         (7, "int", None),
     ],
-    ids=str,
+    ids=["nothing", "PIL", "channels first", "floats", "tensor", "two channels", "scalar", "number"],
 )
 def test_usual_mistakes_are_named(detector, bad, found, hint):
     for call in (detector.detect, lambda one: detector.detect([one]), detector.prepare):
