@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sync-batchnorm", action="store_true", help="BatchNorm's statistics over the batches of all processes"
     )
-    parser.add_argument("--keep", type=int, metavar="K", help="keep only the last K snapshots (default: all)")
+    parser.add_argument("--keep", type=int, metavar="K", help="keep only the last K snapshots, 0: all (default)")
     parser.add_argument(
         "--keep-best",
         action="store_true",
@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--patience",
         type=int,
         metavar="K",
-        help="stop after K tests without a better one; keeps the best too",
+        help="stop after K tests without a better one, and keep the best; 0: never",
     )
     parser.add_argument("--log", default="", metavar="FILE", help="append the log to FILE too")
     add_flag(parser, "log_dir", default="", metavar="DIR", help="write a separate log into DIR, as glog does")
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     numbers = {
         name: at_least(least, number, f"--{name}")
-        for name, least in (("iterations", 1), ("keep", 1), ("patience", 1), ("workers", 0))
+        for name, least in (("iterations", 1), ("keep", 0), ("patience", 0), ("workers", 0))
         if (number := getattr(args, name)) is not None
     }
     if not is_launched() and len(gpus := parse_gpus(args.gpu)) > 1:
